@@ -1,0 +1,49 @@
+"""Predictions restricted to some of the classes, a vertical say."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+
+def restrict_to_classes(
+    labels: np.ndarray, probabilities: np.ndarray, class_indices: Sequence[int]
+) -> tuple[np.ndarray, np.ndarray]:
+    """The columns of `class_indices`, and of the videos those that have one of them as a label.
+
+    This is how the A-ART paper's tables 2 and 3 read a vertical: its classes, and the videos that
+    have one. Give the result, batch by batch, to an `EvaluationMetrics(len(class_indices))`; the
+    top k are then the best k of the vertical, and its class i is `class_indices[i]`.
+
+    Args:
+        labels: Multi-hot, `[B, C]`.
+        probabilities: Scores, `[B, C]`.
+        class_indices: Distinct classes in 0 .. C - 1, at least one.
+
+    Returns:
+        `(labels, probabilities)`, both `[b, len(class_indices)]`, b <= B.
+
+    Raises:
+        ValueError: If the shapes differ, or the classes are none, repeated or out of range.
+    """
+    labels = np.asarray(labels)
+    probabilities = np.asarray(probabilities)
+    if labels.ndim != 2 or labels.shape != probabilities.shape:
+        raise ValueError(
+            "`labels` and `probabilities` must have the same shape [B, C]. "
+            f"Received: labels {labels.shape}, probabilities {probabilities.shape}"
+        )
+    columns = np.asarray(class_indices, dtype=np.int64)
+    num_classes = labels.shape[1]
+    if (
+        columns.size == 0
+        or np.unique(columns).size != columns.size
+        or columns.min() < 0
+        or columns.max() >= num_classes
+    ):
+        raise ValueError(
+            f"`class_indices` must be distinct and in 0 .. {num_classes - 1}, at least one. "
+            f"Received: {columns.tolist()}"
+        )
+    rows = (labels[:, columns] > 0).any(axis=1)
+    selected = np.ix_(rows, columns)
+    return labels[selected], probabilities[selected]

@@ -1,0 +1,327 @@
+"""GAP, MAP, PERR and Hit@1 of the YouTube-8M starter code, exact over a whole data set."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from yt8m_gat.metrics.average_precision import (
+    average_precision,
+    mean_average_precision,
+    per_class_average_precision,
+)
+from yt8m_gat.metrics.top_k import top_k_indices
+
+# Columns of the score matrix gone through at once by the all-scores MAP: bounds its extra memory
+# to 32 * N scores.
+_COLUMN_BLOCK = 32
+
+
+def evaluate(labels: np.ndarray, probabilities: np.ndarray, top_k: int = 20) -> dict[str, float]:
+    """Metrics of one array of predictions; `EvaluationMetrics` says what each of them is.
+
+    Args:
+        labels: Multi-hot, `[N, C]`, bool or numeric; an entry above 0 is a positive.
+        probabilities: Scores, `[N, C]`; only their order matters.
+        top_k: Pairs of a video that enter GAP and MAP.
+
+    Returns:
+        A dict with the keys `gap`, `map`, `map_all_scores`, `perr` and `hit_at_1`.
+
+    Raises:
+        ValueError: If the shapes are not `[N, C]` and equal, N is 0, or a score is NaN.
+    """
+    labels = np.asarray(labels)
+    if labels.ndim != 2:
+        raise ValueError(f"`labels` must have the shape [N, C]. Received: shape={labels.shape}")
+    metrics = EvaluationMetrics(labels.shape[1], top_k=top_k)
+    metrics.update(labels, probabilities)
+    result = metrics.result()
+    del result["num_videos"]
+    return result
+
+
+@dataclass
+class _Videos:
+    """What is kept of the videos, `[n, ...]` each, apart from their full score rows.
+
+    A video's labels are stored as class indices, one video after the other; `label_counts` says
+    how many belong to each.
+    """
+
+    top_classes: np.ndarray
+    top_scores: np.ndarray
+    top_hits: np.ndarray
+    perr: np.ndarray
+    label_counts: np.ndarray
+    label_classes: np.ndarray
+
+    def every(self, start: int, step: int) -> "_Videos":
+        """Videos start, start + step, start + 2 * step, ..."""
+        rows = slice(start, None, step)
+        label_rows = np.repeat(np.arange(len(self.perr)), self.label_counts)
+        return _Videos(
+            self.top_classes[rows],
+            self.top_scores[rows],
+            self.top_hits[rows],
+            self.perr[rows],
+            self.label_counts[rows],
+            self.label_classes[label_rows % step == start],
+        )
+
+
+class EvaluationMetrics:
+    """Accumulates predictions and reports the starter code's metrics over all of them.
+
+    With the `top_k` best-scored classes of each video as its (score, class) pairs:
+
+    * `gap`: average precision of the pairs of ALL videos pooled, P = all positives, those outside
+      the pairs included (GAP@20 for `top_k=20`).
+    * `map`: per class, average precision of that class's share of the same pairs, P = all
+      positives of the class; mean over the classes with a positive.
+    * `map_all_scores`: per class, average precision over the scores of all N videos; mean over
+      the classes with a positive (what mAP means elsewhere, on AudioSet say).
+    * `perr`: of a video with n labels, the share of its n best-scored classes that are labels;
+      mean over videos.
+    * `hit_at_1`: share of videos whose best-scored class is a label.
+
+    Tie rules, the same for every record order and batch cut: within a video, of equal scores the
+    lower class index comes first; in an average precision, pairs of equal score are one threshold
+    (see `average_precision`). The starter code shuffles with a fixed seed instead; without ties
+    the two agree. A video without labels counts 0 in `perr` and `hit_at_1` and its pairs are
+    misses. Without any positive, every metric is 0.0.
+
+    GAP and MAP do not decompose over batches: an average of per-batch values is another number.
+    That is why the pairs are kept. Memory for a video, with float32 scores, fewer than 65,537
+    classes and k = min(top_k, C): 7 k + 12 bytes and 2 bytes a label (158 bytes at 20 pairs and 3
+    labels; 0.18 GB for the 1,112,356 of validate). `all_scores` adds 4 C bytes (15 kB at 3,862
+    classes; 17 GB for validate). Scores narrower than float32 are widened to it, float64 is kept.
+
+    Args:
+        num_classes: C.
+        top_k: Pairs of a video that enter `gap` and `map`; all C if it is larger.
+        all_scores: Whether to keep all scores, which `map_all_scores` needs.
+
+    Raises:
+        ValueError: If `num_classes` or `top_k` is not positive.
+    """
+
+    def __init__(self, num_classes: int, top_k: int = 20, all_scores: bool = True):
+        if num_classes < 1:
+            raise ValueError(f"`num_classes` must be positive. Received: num_classes={num_classes}")
+        if top_k < 1:
+            raise ValueError(f"`top_k` must be positive. Received: top_k={top_k}")
+        self.num_classes = num_classes
+        self.top_k = top_k
+        self.all_scores = all_scores
+        self._class_dtype = np.min_scalar_type(num_classes - 1)
+        self._batches: list[_Videos] = []
+        self._score_batches: list[np.ndarray] = []
+
+    @property
+    def num_videos(self) -> int:
+        """Videos seen so far."""
+        return sum(len(batch.perr) for batch in self._batches)
+
+    def update(self, labels: np.ndarray, probabilities: np.ndarray) -> None:
+        """Adds a batch of videos.
+
+        Args:
+            labels: Multi-hot, `[B, C]`, bool or numeric; an entry above 0 is a positive.
+            probabilities: Scores, `[B, C]`; B may be 0.
+
+        Raises:
+            ValueError: If the shapes differ or do not end in C, or an entry is NaN.
+        """
+        labels = np.asarray(labels)
+        scores = np.asarray(probabilities)
+        if labels.shape != scores.shape or labels.ndim != 2 or labels.shape[1] != self.num_classes:
+            raise ValueError(
+                f"`labels` and `probabilities` must both have the shape [B, {self.num_classes}]. "
+                f"Received: labels {labels.shape}, probabilities {scores.shape}"
+            )
+        # A copy where all scores are kept: a caller may reuse its buffer for the next batch.
+        scores = scores.astype(np.result_type(scores.dtype, np.float32), copy=self.all_scores)
+        _check_no_nan("probabilities", scores)
+        _check_no_nan("labels", labels)
+        positives = labels > 0
+        label_counts = positives.sum(axis=1, dtype=np.int32)
+        label_classes = np.nonzero(positives)[1]
+        num_pairs = min(self.top_k, self.num_classes)
+        num_ranked = max(num_pairs, int(label_counts.max(initial=0)))
+        ranked = top_k_indices(scores, num_ranked)
+        ranked_hits = np.take_along_axis(positives, ranked, axis=1)
+        within_label_count = np.arange(num_ranked) < label_counts[:, np.newaxis]
+        perr = (ranked_hits & within_label_count).sum(axis=1) / np.maximum(label_counts, 1)
+        top = ranked[:, :num_pairs]
+        self._batches.append(
+            _Videos(
+                top_classes=top.astype(self._class_dtype),
+                top_scores=np.take_along_axis(scores, top, axis=1),
+                top_hits=ranked_hits[:, :num_pairs].copy(),
+                perr=perr,
+                label_counts=label_counts,
+                label_classes=label_classes.astype(self._class_dtype),
+            )
+        )
+        if self.all_scores:
+            self._score_batches.append(scores)
+
+    def merge(self, other: "EvaluationMetrics") -> None:
+        """Adds all that `other` has seen, as if it had been given to this one after its own.
+
+        Raises:
+            ValueError: If `other` was made with other arguments.
+        """
+        mine = (self.num_classes, self.top_k, self.all_scores)
+        theirs = (other.num_classes, other.top_k, other.all_scores)
+        if mine != theirs:
+            raise ValueError(
+                "Merging needs the same (num_classes, top_k, all_scores). "
+                f"Received: {theirs}, expected {mine}"
+            )
+        self._batches += list(other._batches)
+        self._score_batches += list(other._score_batches)
+
+    def result(self) -> dict[str, float]:
+        """Metrics over all videos seen.
+
+        Returns:
+            A dict with `gap`, `map`, `map_all_scores` (with `all_scores` alone), `perr`,
+            `hit_at_1` and the int `num_videos`.
+
+        Raises:
+            ValueError: If no video was seen.
+        """
+        return self._result(self._videos(), start=0, step=1)
+
+    def partition_result(self, num_partitions: int = 5) -> dict[str, dict[str, float]]:
+        """Mean and deviation of each metric over disjoint partitions (GAT paper, table 1).
+
+        Partition i holds the videos i, i + n, i + 2 n, ... in the order in which they came, so
+        that the sizes differ by one video at most.
+
+        Args:
+            num_partitions: n, at least 2.
+
+        Returns:
+            Two dicts with the metrics as keys: `mean`, and `deviation`, the sample standard
+            deviation (squares divided by n - 1).
+
+        Raises:
+            ValueError: If n is below 2 or above the number of videos.
+        """
+        if not 2 <= num_partitions <= self.num_videos:
+            raise ValueError(
+                "`num_partitions` must be at least 2 and at most the number of videos "
+                f"({self.num_videos}). Received: num_partitions={num_partitions}"
+            )
+        videos = self._videos()
+        results = [
+            self._result(videos.every(start, num_partitions), start, num_partitions)
+            for start in range(num_partitions)
+        ]
+        names = [name for name in results[0] if name != "num_videos"]
+        values = np.array([[result[name] for name in names] for result in results])
+        return {
+            "mean": dict(zip(names, values.mean(axis=0).tolist(), strict=True)),
+            "deviation": dict(zip(names, values.std(axis=0, ddof=1).tolist(), strict=True)),
+        }
+
+    def per_class_average_precision(self, all_scores: bool = False) -> np.ndarray:
+        """Average precision of each class, whose mean is `map` or, if asked, `map_all_scores`.
+
+        Args:
+            all_scores: Over all scores of the class rather than over the pooled top-k pairs.
+
+        Returns:
+            `[C]` float64, NaN for a class without a positive.
+
+        Raises:
+            ValueError: If no video was seen, or all scores are asked for and were not kept.
+        """
+        videos = self._videos()
+        if not all_scores:
+            return self._pooled_average_precision(videos)
+        if not self.all_scores:
+            raise ValueError(
+                "Average precision over all scores needs them kept. "
+                "Received: all_scores=False in the constructor; pass all_scores=True there"
+            )
+        return self._all_scores_average_precision(videos, start=0, step=1)
+
+    def _videos(self) -> _Videos:
+        """All videos seen, concatenated; the batches are replaced by it, so that it costs once."""
+        if self.num_videos == 0:
+            raise ValueError(
+                "Metrics need at least one video. Received: none; check that the data pattern "
+                "matches files with records and that update() is called"
+            )
+        if len(self._batches) > 1:
+            self._batches = [
+                _Videos(
+                    *(
+                        np.concatenate([getattr(batch, name) for batch in self._batches])
+                        for name in _Videos.__dataclass_fields__
+                    )
+                )
+            ]
+        return self._batches[0]
+
+    def _result(self, videos: _Videos, start: int, step: int) -> dict[str, float]:
+        """Metrics of `videos`, which are every `step`-th of all from `start` on."""
+        num_positives = int(videos.label_counts.sum(dtype=np.int64))
+        result = {
+            "gap": average_precision(
+                videos.top_scores.ravel(), videos.top_hits.ravel(), num_positives
+            ),
+            "map": mean_average_precision(self._pooled_average_precision(videos)),
+        }
+        if self.all_scores:
+            result["map_all_scores"] = mean_average_precision(
+                self._all_scores_average_precision(videos, start, step)
+            )
+        result["perr"] = float(videos.perr.mean())
+        result["hit_at_1"] = float(videos.top_hits[:, 0].mean())
+        result["num_videos"] = len(videos.perr)
+        return result
+
+    def _pooled_average_precision(self, videos: _Videos) -> np.ndarray:
+        return per_class_average_precision(
+            videos.top_classes.ravel(),
+            videos.top_scores.ravel(),
+            videos.top_hits.ravel(),
+            np.bincount(videos.label_classes, minlength=self.num_classes),
+        )
+
+    def _all_scores_average_precision(self, videos: _Videos, start: int, step: int) -> np.ndarray:
+        # Positives as (class, row), grouped by class.
+        rows = np.repeat(np.arange(len(videos.perr)), videos.label_counts)
+        rows = rows[np.argsort(videos.label_classes, kind="stable")]
+        positives_per_class = np.bincount(videos.label_classes, minlength=self.num_classes)
+        ends = np.cumsum(positives_per_class)
+        result = np.full(self.num_classes, np.nan)
+        for first in range(0, self.num_classes, _COLUMN_BLOCK):
+            block = np.concatenate(
+                [batch[:, first : first + _COLUMN_BLOCK] for batch in self._score_batches]
+            )[start::step]
+            for offset in range(block.shape[1]):
+                index = first + offset
+                count = positives_per_class[index]
+                if count:
+                    hits = np.zeros(len(block), dtype=bool)
+                    hits[rows[ends[index] - count : ends[index]]] = True
+                    result[index] = average_precision(
+                        np.ascontiguousarray(block[:, offset]), hits, count
+                    )
+        return result
+
+
+def _check_no_nan(name: str, values: np.ndarray) -> None:
+    if not np.issubdtype(values.dtype, np.floating):
+        return
+    rows, columns = np.nonzero(np.isnan(values))
+    if rows.size:
+        raise ValueError(
+            f"`{name}` must not contain NaN. Received: {rows.size} NaN, the first at video "
+            f"{rows[0]} of the batch, class {columns[0]}"
+        )
