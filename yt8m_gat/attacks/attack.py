@@ -1,0 +1,198 @@
+"""What every attack takes, gives and promises."""
+
+import abc
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, NamedTuple
+
+import tensorflow as tf
+
+from yt8m_gat.attacks.ball import Ball, Tensors, mask_frames
+from yt8m_gat.attacks.feature_space import clip_features, round_features
+
+# (features: {name: [B, T, D]}, frame_mask [B, T]) -> logits [B, C].
+LogitsFn = Callable[[Mapping[str, tf.Tensor], Any], tf.Tensor]
+# (labels [B, C], logits [B, C]) -> loss [B], one a clip.
+LossFn = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
+
+
+class AttackResult(NamedTuple):
+    """What an attack reached on each clip.
+
+    Attributes:
+        features: Perturbed features, {name: float [B, T, D]}, exactly 0 on padding.
+        norm: Float [B], the norm that the perturbation really has, in the attack's own ball.
+        relative_norm: Float [B], ||r||_2 / ||x||_2 over all modalities and real frames (DeepFool's
+            rho); 0 for a clip that is all 0.
+        success: Bool [B], whether the attack's criterion is met.
+        loss: Float [B], the caller's loss on the perturbed clip.
+        logits: Float [B, C] on the perturbed clip.
+    """
+
+    features: Tensors
+    norm: tf.Tensor
+    relative_norm: tf.Tensor
+    success: tf.Tensor
+    loss: tf.Tensor
+    logits: tf.Tensor
+
+
+class PassCount(NamedTuple):
+    """Passes through the attacked model for one batch."""
+
+    forward: int
+    backward: int
+
+
+def top1_missed(labels: Any, logits: Any) -> tf.Tensor:
+    """Bool [B]: the highest logit is none of the clip's labels; False for a clip without labels.
+
+    A clip that the model gets wrong unperturbed counts as missed at epsilon 0, as in robust
+    accuracy.
+    """
+    labels = tf.convert_to_tensor(labels) > 0
+    top = tf.argmax(logits, axis=-1)
+    hit = tf.gather(labels, top, axis=1, batch_dims=1)
+    return tf.logical_and(tf.reduce_any(labels, axis=-1), tf.logical_not(hit))
+
+
+def loss_and_gradients(
+    logits_fn: LogitsFn,
+    loss_fn: LossFn,
+    features: Mapping[str, tf.Tensor],
+    frame_mask: Any,
+    labels: Any,
+) -> tuple[tf.Tensor, Tensors]:
+    """The loss [B] and its gradients by the features, of the sum over the batch.
+
+    The sum, not the mean: a clip's gradient does not depend on how large its batch is. Costs one
+    forward and one backward pass. A feature that the loss does not depend on has gradient None.
+    """
+    with tf.GradientTape(watch_accessed_variables=False) as tape:
+        tape.watch(features)
+        losses = loss_fn(labels, logits_fn(features, frame_mask))
+        summed = tf.reduce_sum(losses)
+    return losses, tape.gradient(summed, dict(features))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Attack(abc.ABC):
+    """A way to perturb clips so that a model gets them wrong.
+
+    Space: the features as the model takes them ({name: float [B, T, D]}: dequantized, and
+    normalized if the model's preprocessing normalizes). Padding is never touched. Hyper-parameters
+    are set here, data come with the call; the same seed gives the same perturbation. Runs in eager
+    mode, inside `tf.function` and under XLA.
+
+    Args:
+        clip_to_range: (low, high) that perturbed features are kept within, so that they stay what
+            dequantization can produce; an entry of the clean clip that lies outside may stay
+            where it is. None: no bounds.
+        round_to_levels: (step, offset): the result is rounded to the nearest offset + k * step
+            (within `clip_to_range`), what a clip stored as uint8 would keep of the attack. May
+            leave the ball by half a step an entry: `AttackResult.norm` tells. None: not rounded.
+
+    Raises:
+        ValueError: If a range is empty or a step not positive.
+    """
+
+    clip_to_range: tuple[float, float] | None = None
+    round_to_levels: tuple[float, float] | None = None
+
+    # True: the first argument of the call is a `forward_fn` that gives (logits, frames).
+    needs_frames: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        if self.clip_to_range is not None and not self.clip_to_range[0] < self.clip_to_range[1]:
+            raise ValueError(
+                "`clip_to_range` must be (low, high) with low < high. Received: "
+                f"clip_to_range={self.clip_to_range}"
+            )
+        if self.round_to_levels is not None and not self.round_to_levels[0] > 0:
+            raise ValueError(
+                "`round_to_levels` must be (step, offset) with a positive step. Received: "
+                f"round_to_levels={self.round_to_levels}"
+            )
+        epsilon = getattr(self, "epsilon", None)
+        if epsilon is not None and not epsilon >= 0:
+            raise ValueError(f"`epsilon` must be at least 0. Received: epsilon={epsilon}")
+
+    @property
+    @abc.abstractmethod
+    def name(self) -> str:
+        """The attack's name in flags and tables."""
+
+    @property
+    @abc.abstractmethod
+    def cost(self) -> PassCount:
+        """Passes for one batch, at most, the one that evaluates the result included."""
+
+    @abc.abstractmethod
+    def perturb(
+        self,
+        logits_fn: LogitsFn,
+        loss_fn: LossFn,
+        features: Mapping[str, tf.Tensor],
+        frame_mask: Any,
+        labels: Any,
+        seed: Any = 0,
+    ) -> Tensors:
+        """Perturbed features, as `attack` has them before rounding."""
+
+    def attack(
+        self,
+        logits_fn: LogitsFn,
+        loss_fn: LossFn,
+        features: Mapping[str, Any],
+        frame_mask: Any,
+        labels: Any,
+        seed: Any = 0,
+    ) -> AttackResult:
+        """Perturbs a batch and evaluates the model on it.
+
+        Args:
+            logits_fn: `(features, frame_mask) -> logits [B, C]`, the model in inference mode.
+            loss_fn: `(labels, logits) -> loss [B]`, what the attack raises.
+            features: {name: float [B, T, D]}.
+            frame_mask: Bool [B, T], True = real frame; None where features are [B, D].
+            labels: Float [B, C], multi-hot.
+            seed: Integer, for attacks that draw anything.
+        """
+        features = {name: tf.convert_to_tensor(value) for name, value in features.items()}
+        perturbed = self.perturb(logits_fn, loss_fn, features, frame_mask, labels, seed)
+        if self.round_to_levels is not None:
+            perturbed = round_features(perturbed, self.round_to_levels, self.clip_to_range)
+            perturbed = mask_frames(perturbed, frame_mask)
+        perturbed = {name: tf.stop_gradient(value) for name, value in perturbed.items()}
+        logits = self._logits(logits_fn, perturbed, frame_mask)
+        change = {name: perturbed[name] - features[name] for name in features}
+        whole = Ball("l2", "joint")
+        clean_norm = whole.norm_of(features, frame_mask)
+        return AttackResult(
+            features=perturbed,
+            norm=self.ball.norm_of(change, frame_mask),
+            relative_norm=tf.math.divide_no_nan(whole.norm_of(change, frame_mask), clean_norm),
+            success=self._criterion(logits_fn, features, frame_mask, labels, logits),
+            loss=loss_fn(labels, logits),
+            logits=logits,
+        )
+
+    def _logits(self, logits_fn: LogitsFn, features: Tensors, frame_mask: Any) -> tf.Tensor:
+        return logits_fn(features, frame_mask)
+
+    def _criterion(
+        self,
+        logits_fn: LogitsFn,
+        features: Tensors,
+        frame_mask: Any,
+        labels: Any,
+        logits: tf.Tensor,
+    ) -> tf.Tensor:
+        return top1_missed(labels, logits)
+
+    def _add(self, features: Tensors, perturbation: Tensors, frame_mask: Any) -> Tensors:
+        """Features plus perturbation, within the bounds, 0 on padding."""
+        perturbed = {name: features[name] + perturbation[name] for name in features}
+        if self.clip_to_range is not None:
+            perturbed = clip_features(perturbed, features, self.clip_to_range)
+        return mask_frames(perturbed, frame_mask)

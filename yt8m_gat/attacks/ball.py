@@ -1,0 +1,242 @@
+"""The set that a perturbation may not leave, and the steps inside it."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import tensorflow as tf
+
+NORMS = ("l2", "linf")
+SCOPES = ("frame", "example", "joint")
+
+Tensors = dict[str, tf.Tensor]
+
+
+def mask_frames(values: Mapping[str, Any], frame_mask: Any) -> Tensors:
+    """`values` with exactly 0 on padding.
+
+    Args:
+        values: Float [B, T, D] per feature; [B, D] where `frame_mask` is None.
+        frame_mask: Bool [B, T], True = real frame; None: nothing is padding.
+    """
+    tensors = {name: tf.convert_to_tensor(value) for name, value in values.items()}
+    if frame_mask is None:
+        return tensors
+    # Selected, not multiplied: NaN times 0 is NaN.
+    real = tf.convert_to_tensor(frame_mask)[..., tf.newaxis]
+    return {name: tf.where(real, value, tf.zeros_like(value)) for name, value in tensors.items()}
+
+
+def seed_pair(seed: Any, stream: int = 0) -> tf.Tensor:
+    """A seed for the stateless random ops: int32 [2], its own for each `stream` of one `seed`.
+
+    Eager mode and `tf.function` draw the same numbers from it; XLA's generator draws others.
+    """
+    return tf.stack([tf.cast(seed, tf.int32), tf.constant(stream, tf.int32)])
+
+
+def normal_like(values: Mapping[str, Any], seed: tf.Tensor) -> Tensors:
+    """Standard normal float32 noise in the shapes of `values`, from a stateless seed [2]."""
+    return {
+        name: tf.random.stateless_normal(tf.shape(value), tf.random.fold_in(seed, index))
+        for index, (name, value) in enumerate(values.items())
+    }
+
+
+@dataclasses.dataclass(frozen=True)
+class Ball:
+    """All perturbations r with ||r|| <= epsilon.
+
+    | norm | scope   | ||.|| is taken over                         | how many balls        |
+    |------|---------|---------------------------------------------|-----------------------|
+    | l2   | frame   | the row of one real frame, [D]              | one a frame, modality |
+    | l2   | example | the real frames of one clip, [T, D]         | one a clip, modality  |
+    | l2   | joint   | the real frames of one clip, all modalities | one a clip            |
+    | linf | any     | one entry (the scope changes nothing)       | -                     |
+
+    `frame` is the reading of "the norm is taken across rows" (A-ART, eq. 4; GAT, eq. 3) that
+    papers' figures agree with; the others are its alternatives.
+
+    All methods take and give mappings of float [B, T, D] (or [B, D] with `frame_mask` None), work
+    in eager mode, `tf.function` and XLA, and give exactly 0 on padding, whatever came in there.
+    Half precision is computed in float32.
+
+    Args:
+        norm: `l2` or `linf`.
+        scope: `frame`, `example` or `joint`.
+
+    Raises:
+        ValueError: If a name is unknown.
+    """
+
+    norm: str = "l2"
+    scope: str = "frame"
+
+    def __post_init__(self) -> None:
+        if self.norm not in NORMS:
+            raise ValueError(
+                f"`norm` must be one of {', '.join(NORMS)}. Received: norm={self.norm!r}"
+            )
+        if self.scope not in SCOPES:
+            raise ValueError(
+                f"`scope` must be one of {', '.join(SCOPES)}. Received: scope={self.scope!r}"
+            )
+
+    def steepest_ascent(
+        self, gradients: Mapping[str, Any], frame_mask: Any, epsilon: Any
+    ) -> Tensors:
+        """The point of the ball at which a linear function of slope `gradients` is largest.
+
+        l2: R = epsilon * G / ||G||_2 (GAT eq. 3; A-ART eq. 4); linf: R = epsilon * sign(G).
+
+        G is divided by its largest entry before its norm is taken, and nothing is added to that
+        norm: a gradient of 1e-30 gives the full step. Where G is 0 R is 0, and a gradient whose
+        largest entry is denormal (< 1.2e-38 in float32, where hardware may flush it) counts as 0.
+        Padding has no part in the norm.
+
+        Args:
+            gradients: Float [B, T, D] per feature.
+            frame_mask: Bool [B, T], or None.
+            epsilon: Radius, in the units of the features.
+
+        Returns:
+            The perturbation per feature, in the gradients' types, its norm exactly `epsilon`
+            (to rounding) wherever the gradient is not 0.
+
+        Raises:
+            ValueError: If a gradient is None, that is, if the loss does not depend on a feature.
+        """
+        missing = [name for name, gradient in gradients.items() if gradient is None]
+        if missing:
+            raise ValueError(
+                "a perturbation needs a gradient by every feature. Received: None for "
+                f"{', '.join(missing)}; leave out the features that the model does not use"
+            )
+        masked = _widen(mask_frames(gradients, frame_mask))
+        if self.norm == "linf":
+            steps = {name: tf.sign(gradient) for name, gradient in masked.items()}
+        else:
+            scaled, lengths, _ = self._scaled(masked)
+            steps = {name: scaled[name] / lengths[name] for name in masked}
+        return {
+            name: tf.cast(tf.cast(epsilon, step.dtype) * step, gradients[name].dtype)
+            for name, step in steps.items()
+        }
+
+    def project(self, perturbation: Mapping[str, Any], frame_mask: Any, epsilon: Any) -> Tensors:
+        """The nearest point of the ball: the identity inside, rescaled (linf: clipped) outside."""
+        masked = _widen(mask_frames(perturbation, frame_mask))
+        if self.norm == "linf":
+            projected = {}
+            for name, value in masked.items():
+                radius = tf.cast(epsilon, value.dtype)
+                projected[name] = tf.clip_by_value(value, -radius, radius)
+        else:
+            scaled, lengths, largest = self._scaled(masked)
+            projected = {}
+            for name, value in masked.items():
+                radius = tf.cast(epsilon, value.dtype)
+                outside = lengths[name] * largest[name] > radius
+                surface = scaled[name] * (radius / lengths[name])
+                projected[name] = tf.where(outside, surface, value)
+        return {name: tf.cast(value, perturbation[name].dtype) for name, value in projected.items()}
+
+    def norm_of(self, perturbation: Mapping[str, Any], frame_mask: Any) -> tf.Tensor:
+        """The norm that a perturbation really has: float [B], the largest of a clip's balls."""
+        masked = _widen(mask_frames(perturbation, frame_mask))
+        if self.norm == "linf":
+            norms = {name: tf.abs(value) for name, value in masked.items()}
+        else:
+            _, lengths, largest = self._scaled(masked)
+            norms = {name: lengths[name] * largest[name] for name in masked}
+        worst = [
+            tf.reduce_max(tf.reshape(norm, [tf.shape(norm)[0], -1]), axis=1)
+            for norm in norms.values()
+        ]
+        return tf.reduce_max(tf.stack(worst), axis=0)
+
+    def random_start(
+        self, features: Mapping[str, Any], frame_mask: Any, epsilon: Any, seed: Any
+    ) -> Tensors:
+        """A point drawn uniformly from the ball.
+
+        l2: a normal direction times epsilon * U^(1/n), n the real entries that a ball spans.
+
+        Args:
+            features: Float [B, T, D] per feature; shapes and types alone are read.
+            frame_mask: Bool [B, T], or None.
+            epsilon: Radius.
+            seed: Integer; the same gives the same point.
+        """
+        if self.norm == "linf":
+            drawn = {}
+            for index, (name, value) in enumerate(features.items()):
+                key = tf.random.fold_in(seed_pair(seed), index)
+                unit = tf.random.stateless_uniform(tf.shape(value), key, minval=-1.0, maxval=1.0)
+                drawn[name] = tf.cast(tf.cast(epsilon, unit.dtype) * unit, value.dtype)
+            return mask_frames(drawn, frame_mask)
+        direction = self.steepest_ascent(normal_like(features, seed_pair(seed)), frame_mask, 1.0)
+        ones = mask_frames(
+            {name: tf.ones_like(value, tf.float32) for name, value in features.items()}, frame_mask
+        )
+        entries = self._total(ones)
+        point = {}
+        for index, (name, value) in enumerate(direction.items()):
+            # One draw for each ball: under `joint` the modalities share theirs.
+            key = tf.random.fold_in(seed_pair(seed, 1), 0 if self.scope == "joint" else index)
+            uniform = tf.random.stateless_uniform(tf.shape(entries[name]), key)
+            radius = uniform ** (1.0 / tf.maximum(entries[name], 1.0))
+            point[name] = tf.cast(tf.cast(epsilon, value.dtype) * radius * value, value.dtype)
+        return {name: tf.cast(value, features[name].dtype) for name, value in point.items()}
+
+    def _axes(self, value: tf.Tensor) -> list[int]:
+        return [-1] if self.scope == "frame" else list(range(1, value.shape.rank))
+
+    def _total(self, values: Tensors) -> Tensors:
+        """Sums over each ball, with its axes kept as 1."""
+        sums = {
+            name: tf.reduce_sum(value, axis=self._axes(value), keepdims=True)
+            for name, value in values.items()
+        }
+        if self.scope == "joint":
+            total = tf.add_n(list(sums.values()))
+            return dict.fromkeys(sums, total)
+        return sums
+
+    def _scaled(self, values: Tensors) -> tuple[Tensors, Tensors, Tensors]:
+        """Values over their ball's largest entry, the l2 length of that, and the largest entry.
+
+        All-zero (or denormal) balls give values 0, length 1, largest 0.
+        """
+        largest = {
+            name: tf.reduce_max(tf.abs(value), axis=self._axes(value), keepdims=True)
+            for name, value in values.items()
+        }
+        if self.scope == "joint":
+            shared = tf.reduce_max(tf.stack(list(largest.values())), axis=0)
+            largest = dict.fromkeys(largest, shared)
+        scaled = {}
+        for name, value in values.items():
+            # Not `<`: NaN is to be seen in the result, not to vanish.
+            zero = largest[name] < _smallest_normal(value.dtype)
+            divisor = tf.where(zero, tf.ones_like(largest[name]), largest[name])
+            scaled[name] = tf.where(zero, tf.zeros_like(value), value / divisor)
+            largest[name] = tf.where(zero, tf.zeros_like(largest[name]), largest[name])
+        squares = self._total({name: tf.square(value) for name, value in scaled.items()})
+        lengths = {
+            name: tf.where(square == 0, tf.ones_like(square), tf.sqrt(square))
+            for name, square in squares.items()
+        }
+        return scaled, lengths, largest
+
+
+def _widen(values: Tensors) -> Tensors:
+    """Half precision as float32; wider types as they are."""
+    return {
+        name: tf.cast(value, tf.float32) if value.dtype in (tf.float16, tf.bfloat16) else value
+        for name, value in values.items()
+    }
+
+
+def _smallest_normal(dtype: tf.DType) -> float:
+    return 2.0**-1022 if dtype == tf.float64 else 2.0**-126

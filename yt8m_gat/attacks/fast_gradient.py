@@ -1,0 +1,64 @@
+"""The fast gradient method: one step to the surface of the ball."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import tensorflow as tf
+
+from yt8m_gat.attacks.attack import Attack, LogitsFn, LossFn, PassCount, loss_and_gradients
+from yt8m_gat.attacks.ball import Ball, Tensors
+
+
+@dataclasses.dataclass(frozen=True)
+class FastGradient(Attack):
+    """One step: x + R, R = epsilon * G / ||G||_2 (l2) or epsilon * sign(G) (linf).
+
+    The l2 form is what the GAT and A-ART papers call FGSM; elsewhere it is the fast gradient
+    method (FGM), and FGSM is the linf form alone.
+
+    Norm and axes: the ball's; by default l2, each real frame of each modality moved by exactly
+    epsilon. Space: the features as the model takes them. Bounds: `clip_to_range`. Success: the
+    top-1 class is none of the labels. Cost: 2 forward passes (one evaluates the result), 1
+    backward. A training step, which has the gradient already, calls `ball.steepest_ascent`.
+
+    Args:
+        ball: The norm and what it is taken over.
+        epsilon: Radius, in the units of the features.
+
+    Reference: Goodfellow et al., 2015; GAT eq. 3; A-ART eq. 4.
+    """
+
+    ball: Ball
+    epsilon: float
+
+    @property
+    def name(self) -> str:
+        """`fgm` or `fgm_linf`."""
+        return "fgm" if self.ball.norm == "l2" else "fgm_linf"
+
+    @property
+    def cost(self) -> PassCount:
+        """2 forward, 1 backward."""
+        return PassCount(2, 1)
+
+    def perturb_from_gradient(
+        self, features: Mapping[str, tf.Tensor], gradients: Mapping[str, Any], frame_mask: Any
+    ) -> Tensors:
+        """Perturbed features from a gradient that the caller has."""
+        step = self.ball.steepest_ascent(gradients, frame_mask, self.epsilon)
+        return self._add(features, step, frame_mask)
+
+    def perturb(
+        self,
+        logits_fn: LogitsFn,
+        loss_fn: LossFn,
+        features: Mapping[str, tf.Tensor],
+        frame_mask: Any,
+        labels: Any,
+        seed: Any = 0,
+    ) -> Tensors:
+        """The step from the clean clip; nothing is drawn."""
+        del seed
+        _, gradients = loss_and_gradients(logits_fn, loss_fn, features, frame_mask, labels)
+        return self.perturb_from_gradient(features, gradients, frame_mask)

@@ -1,0 +1,49 @@
+"""What features a clip of the real pipeline can have: a range, and levels within it."""
+
+from collections.abc import Mapping
+
+import tensorflow as tf
+
+Tensors = dict[str, tf.Tensor]
+
+
+def clip_features(
+    perturbed: Mapping[str, tf.Tensor],
+    features: Mapping[str, tf.Tensor],
+    clip_to_range: tuple[float, float],
+) -> Tensors:
+    """`perturbed` within [low, high], widened where the clean entry itself lies outside.
+
+    Entry by entry this never moves a point away from the clean one, so that what was in a ball
+    around `features` stays in it.
+    """
+    low, high = clip_to_range
+    return {
+        name: tf.clip_by_value(
+            value, tf.minimum(features[name], low), tf.maximum(features[name], high)
+        )
+        for name, value in perturbed.items()
+    }
+
+
+def round_features(
+    features: Mapping[str, tf.Tensor],
+    round_to_levels: tuple[float, float],
+    clip_to_range: tuple[float, float] | None = None,
+) -> Tensors:
+    """Each entry at its nearest level offset + k * step, within [low, high] if given.
+
+    With the step and the offset of the dequantization this is what storing as uint8 and reading
+    back makes of the features.
+    """
+    step, offset = round_to_levels
+    rounded = {}
+    for name, value in features.items():
+        index = tf.round((value - offset) / step)
+        if clip_to_range is not None:
+            low, high = clip_to_range
+            index = tf.clip_by_value(
+                index, round((low - offset) / step), round((high - offset) / step)
+            )
+        rounded[name] = index * step + offset
+    return rounded
