@@ -1,0 +1,29 @@
+"""Classification losses and attention-map penalties, in `keras.ops`."""
+
+from yt8m_gat.losses.attention_penalty import (
+    average_over_heads,
+    distance_to_uniform,
+    frobenius_distance,
+    jensen_shannon_divergence,
+    normalized_entropy,
+)
+from yt8m_gat.losses.classification import (
+    ClassificationLoss,
+    CrossEntropyLoss,
+    HingeLoss,
+    SoftmaxLoss,
+    get_loss,
+)
+
+__all__ = [
+    "ClassificationLoss",
+    "CrossEntropyLoss",
+    "HingeLoss",
+    "SoftmaxLoss",
+    "average_over_heads",
+    "distance_to_uniform",
+    "frobenius_distance",
+    "get_loss",
+    "jensen_shannon_divergence",
+    "normalized_entropy",
+]

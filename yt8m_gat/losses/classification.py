@@ -1,0 +1,157 @@
+"""Classification losses of the YouTube-8M starter code, from logits.
+
+All of them reduce over the classes to one value an example; the caller means over the batch.
+"""
+
+from abc import ABC, abstractmethod
+
+from keras import KerasTensor, backend, ops
+
+_CLASS_REDUCTIONS = ("mean", "sum")
+
+
+class ClassificationLoss(ABC):
+    """What the classification losses share: precision, label weights and the class reduction.
+
+    Computed in float32 where the logits are narrower (mixed precision), else in their own dtype.
+
+    With `label_weights` w, the 2019 segments' ratings say, the reduction is sum(w * term) and, for
+    "mean", that divided by sum(w), 0 where no pair is rated. The label of a pair with weight 0 is
+    unknown and read as 0.
+
+    Args:
+        class_reduction: "mean" over the classes (the GAT papers' models) or "sum" (the starter
+            code's; a fresh logistic model then starts at C ln 2 with `CrossEntropyLoss`).
+
+    Raises:
+        ValueError: If `class_reduction` is neither.
+    """
+
+    def __init__(self, class_reduction: str):
+        if class_reduction not in _CLASS_REDUCTIONS:
+            raise ValueError(
+                f"`class_reduction` must be one of {', '.join(_CLASS_REDUCTIONS)}. "
+                f"Received: class_reduction={class_reduction!r}"
+            )
+        self.class_reduction = class_reduction
+
+    def __call__(
+        self,
+        labels: KerasTensor,
+        logits: KerasTensor,
+        label_weights: KerasTensor | None = None,
+    ) -> KerasTensor:
+        """Loss of each example.
+
+        Args:
+            labels: Multi-hot or soft labels in [0, 1], `[B, C]`.
+            logits: Scores before the sigmoid or softmax, `[B, C]`.
+            label_weights: Weights >= 0, `[B, C]`, or None for 1 everywhere.
+
+        Returns:
+            `[B]`, float32 or wider.
+
+        Raises:
+            ValueError: If the static shapes differ.
+        """
+        logits = ops.convert_to_tensor(logits)
+        dtype = backend.result_type(logits.dtype, "float32")
+        logits = ops.cast(logits, dtype)
+        labels = ops.cast(labels, dtype)
+        _check_same_shape("labels", labels, logits)
+        if label_weights is None:
+            terms = self.class_terms(labels, logits)
+            reduce = ops.mean if self.class_reduction == "mean" else ops.sum
+            return reduce(terms, axis=-1)
+        label_weights = ops.cast(label_weights, dtype)
+        _check_same_shape("label_weights", label_weights, logits)
+        labels = ops.where(label_weights > 0, labels, ops.zeros_like(labels))
+        total = ops.sum(self.class_terms(labels, logits) * label_weights, axis=-1)
+        if self.class_reduction == "sum":
+            return total
+        return ops.divide_no_nan(total, ops.sum(label_weights, axis=-1))
+
+    @abstractmethod
+    def class_terms(self, labels: KerasTensor, logits: KerasTensor) -> KerasTensor:
+        """The summand of each class, `[B, C]`, from labels and logits of one dtype."""
+
+
+class CrossEntropyLoss(ClassificationLoss):
+    """Binary cross-entropy of independent sigmoids.
+
+        term = -y log sigmoid(z) - (1 - y) log(1 - sigmoid(z))
+             = max(z, 0) - z y + log(1 + exp(-|z|))
+
+    computed in the second form, which is exact to rounding for any finite logit. (The starter code
+    adds 1e-5 inside the logs of probabilities instead.) Reduction and weights as in
+    `ClassificationLoss`.
+    """
+
+    def class_terms(self, labels: KerasTensor, logits: KerasTensor) -> KerasTensor:
+        """Binary cross-entropy of each class, `[B, C]`."""
+        return ops.binary_crossentropy(labels, logits, from_logits=True)
+
+
+class HingeLoss(ClassificationLoss):
+    """Hinge loss with margin 1.
+
+        term = max(0, 1 - (2 y - 1) z)
+
+    on the logit z. (The starter code puts it on the probability, which cannot reach the margin of
+    a negative label.) Reduction and weights as in `ClassificationLoss`.
+    """
+
+    def class_terms(self, labels: KerasTensor, logits: KerasTensor) -> KerasTensor:
+        """Hinge loss of each class, `[B, C]`."""
+        return ops.relu(1.0 - (2.0 * labels - 1.0) * logits)
+
+
+class SoftmaxLoss(ClassificationLoss):
+    """Cross-entropy of one softmax over the classes against the labels divided by their sum.
+
+        term = -y / sum(y) * log softmax(z)
+
+    An example without a label has loss 0. (The starter code feeds probabilities to the softmax;
+    ours, the logits.) The usual softmax cross-entropy is the "sum" of the terms over the classes;
+    "mean" divides it by C. Reduction and weights as in `ClassificationLoss`; the softmax is over
+    all classes, rated or not.
+    """
+
+    def class_terms(self, labels: KerasTensor, logits: KerasTensor) -> KerasTensor:
+        """Share of each class in the softmax cross-entropy, `[B, C]`."""
+        targets = ops.divide_no_nan(labels, ops.sum(labels, axis=-1, keepdims=True))
+        return -targets * ops.log_softmax(logits, axis=-1)
+
+
+_LOSSES = {
+    "CrossEntropyLoss": CrossEntropyLoss,
+    "HingeLoss": HingeLoss,
+    "SoftmaxLoss": SoftmaxLoss,
+}
+
+
+def get_loss(name: str, class_reduction: str) -> ClassificationLoss:
+    """The loss that the flag `--label_loss` names.
+
+    Args:
+        name: "CrossEntropyLoss", "HingeLoss" or "SoftmaxLoss".
+        class_reduction: "mean" or "sum".
+
+    Raises:
+        ValueError: If either is unknown.
+    """
+    if name not in _LOSSES:
+        raise ValueError(f"The loss must be one of {', '.join(_LOSSES)}. Received: {name!r}")
+    return _LOSSES[name](class_reduction)
+
+
+def _check_same_shape(name: str, values: KerasTensor, logits: KerasTensor) -> None:
+    same_rank = len(values.shape) == len(logits.shape)
+    if not same_rank or any(
+        a is not None and b is not None and a != b
+        for a, b in zip(values.shape, logits.shape, strict=True)
+    ):
+        raise ValueError(
+            f"`{name}` must have the shape of `logits`, {tuple(logits.shape)}. "
+            f"Received: {tuple(values.shape)}"
+        )
