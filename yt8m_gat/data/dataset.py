@@ -1,0 +1,243 @@
+"""Files of records to batches, in an order that is a function of seed and epoch alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from yt8m_gat.config import ConfigError
+from yt8m_gat.data.parsing import Batch, parse_frame_batch, parse_video_batch, record_names
+from yt8m_gat.data.schema import RecordSchema
+
+SHUFFLE_BUFFER = 1024
+"""Records; full-size frame-level ones have up to 345 KB, so this is up to 350 MB."""
+
+BUCKET_WINDOW = 512
+"""Records among which clips of like length are looked for; up to 180 MB at full size."""
+
+
+def find_files(patterns: str | Sequence[str], flag_name: str) -> list[str]:
+    """The files that match, sorted, each once.
+
+    Args:
+        patterns: Glob patterns, as a list or with commas between them.
+        flag_name: The flag that they came from, for the error.
+
+    Raises:
+        ConfigError: There is no pattern, or one that matches no file.
+    """
+    if isinstance(patterns, str):
+        patterns = patterns.split(",")
+    patterns = [pattern.strip() for pattern in patterns if pattern.strip()]
+    if not patterns:
+        raise ConfigError(
+            f"--{flag_name} must name the records to read, for example "
+            f"--{flag_name}='train*.tfrecord'. Received: an empty pattern"
+        )
+    files: set[str] = set()
+    for pattern in patterns:
+        found = tf.io.gfile.glob(pattern)
+        if not found:
+            raise ConfigError(
+                f"--{flag_name}: no file matches {pattern!r}. Check the path, and quote the "
+                "pattern so that the shell leaves it alone"
+            )
+        files.update(found)
+    return sorted(files)
+
+
+def _derived_seeds(seed: int, epoch: int) -> np.ndarray:
+    """Independent int32 seeds: files, two of the buffer, two of the batches."""
+    return np.random.SeedSequence([seed, epoch]).generate_state(5) & 0x7FFFFFFF
+
+
+def _shuffle(dataset: tf.data.Dataset, buffer_size: int, seeds: np.ndarray) -> tf.data.Dataset:
+    # Dataset.shuffle mixes TensorFlow's global seed into its own; the order must not depend on it.
+    spec = dataset.element_spec
+    variant = tf.raw_ops.ShuffleDataset(
+        input_dataset=tf.data.experimental.to_variant(dataset),
+        buffer_size=tf.constant(buffer_size, tf.int64),
+        seed=tf.constant(seeds[0], tf.int64),
+        seed2=tf.constant(seeds[1], tf.int64),
+        output_types=[s.dtype for s in tf.nest.flatten(spec)],
+        output_shapes=[s.shape for s in tf.nest.flatten(spec)],
+        reshuffle_each_iteration=False,
+    )
+    return tf.data.experimental.from_variant(variant, spec)
+
+
+def _records_of(path: tf.Tensor) -> tf.data.Dataset:
+    """(file, record number, serialized) of each record of one file."""
+    records = tf.data.TFRecordDataset(path).enumerate()
+    return records.map(lambda number, serialized: (path, number, serialized))
+
+
+def _batches_of_like_length(
+    records: tf.data.Dataset, batch_size: int, window: int, seeds: np.ndarray, drop_remainder: bool
+) -> tf.data.Dataset:
+    """Sorts each window by length, cuts it into batches, and shuffles those.
+
+    A serialized record's length stands for its number of frames. Elements are a window's records
+    and the positions of one batch in it: the strings themselves are copied where they are parsed,
+    in parallel.
+    """
+
+    def cut(window_number: tf.Tensor, window_records: Any) -> tf.data.Dataset:
+        num_records = tf.shape(window_records[0])[0]
+        # What is left over is left over at random, not the longest clips.
+        num_full = num_records // batch_size
+        lengths = tf.strings.length(window_records[2][: num_full * batch_size])
+        order = tf.reshape(tf.argsort(lengths, stable=True), [num_full, batch_size])
+        window_seeds = [seeds[0], seeds[1] ^ tf.cast(window_number, tf.int32)]
+        order = tf.random.experimental.stateless_shuffle(order, window_seeds)
+        batches = tf.data.Dataset.from_tensor_slices(order)
+        if not drop_remainder:
+            rest = tf.range(num_full * batch_size, num_records)
+            num_rest = tf.cast(tf.size(rest) > 0, tf.int64)
+            batches = batches.map(lambda positions: tf.ensure_shape(positions, [None]))
+            batches = batches.concatenate(tf.data.Dataset.from_tensors(rest).take(num_rest))
+        return batches.map(lambda positions: (window_records, positions))
+
+    windows = records.batch(max(1, window // batch_size) * batch_size)
+    return windows.enumerate().flat_map(cut)
+
+
+def make_dataset(
+    files: Sequence[str],
+    schema: RecordSchema,
+    batch_size: int,
+    *,
+    shuffle: bool = False,
+    seed: int = 0,
+    epoch: int = 0,
+    num_readers: int = 8,
+    shuffle_buffer: int = SHUFFLE_BUFFER,
+    bucket: bool | None = None,
+    bucket_window: int = BUCKET_WINDOW,
+    fixed_num_frames: bool = False,
+    drop_remainder: bool = False,
+    skip_batches: int = 0,
+    with_labels: bool = True,
+) -> tf.data.Dataset:
+    """One pass over the records, in batches.
+
+    The order, and which records share a batch, is a function of the files, (seed, epoch) and the
+    sizes given here, whatever the number of cores and TensorFlow's global seed; so a run resumes
+    in mid-epoch by `skip_batches`, which reads the skipped records without parsing them.
+
+    Without `shuffle` the order is that of the files as given and of the records in them.
+
+    Args:
+        files: Paths of TFRecord files, see `find_files`.
+        schema: What their records hold.
+        batch_size: B; the last batch may be smaller.
+        shuffle: Shuffle files, records (through a buffer) and batches.
+        seed: See above; not negative.
+        epoch: See above; not negative.
+        num_readers: Files read side by side when shuffling.
+        shuffle_buffer: Records in the shuffle buffer; 0 shuffles the files alone.
+        bucket: Put clips of like length into one batch, so that less of it is padding. By default
+            when shuffling frame-level records; it needs `shuffle`.
+        bucket_window: Records among which clips of like length are looked for, in memory beside
+            the shuffle buffer.
+        fixed_num_frames: Pad to `schema.max_frames` rather than to the batch's longest clip.
+        drop_remainder: Leave out the last batch when it is smaller.
+        skip_batches: Batches left out at the start.
+        with_labels: Whether to read the labels.
+
+    Returns:
+        A dataset of `Batch`es: see `parse_frame_batch` and `parse_video_batch`, also for what a
+        bad record does. Read it through `yt8m_gat.data.iterate` for errors that say where.
+
+    Raises:
+        ValueError: A value that cannot be.
+    """
+    files = list(files)
+    if not files:
+        raise ValueError("`files` must name at least one file. Received: []")
+    for name, value, least in (
+        ("batch_size", batch_size, 1),
+        ("num_readers", num_readers, 1),
+        ("bucket_window", bucket_window, 1),
+        ("shuffle_buffer", shuffle_buffer, 0),
+        ("skip_batches", skip_batches, 0),
+        ("seed", seed, 0),
+        ("epoch", epoch, 0),
+    ):
+        if value < least:
+            raise ValueError(f"{name} must be at least {least}. Received: {value}")
+    if bucket is None:
+        bucket = shuffle and schema.frame_level
+    if bucket and not shuffle:
+        raise ValueError("bucket=True changes the order of the records: it needs shuffle=True")
+
+    seeds = _derived_seeds(seed, epoch)
+    if shuffle:
+        files = [files[i] for i in np.random.default_rng(int(seeds[0])).permutation(len(files))]
+    records = tf.data.Dataset.from_tensor_slices(files).interleave(
+        _records_of,
+        cycle_length=min(num_readers, len(files)) if shuffle else 1,
+        num_parallel_calls=tf.data.AUTOTUNE if shuffle else None,
+        deterministic=True,
+    )
+    if shuffle and shuffle_buffer:
+        records = _shuffle(records, shuffle_buffer, seeds[1:3])
+    if bucket:
+        batches = _batches_of_like_length(
+            records, batch_size, bucket_window, seeds[3:5], drop_remainder
+        )
+    else:
+        batches = records.batch(batch_size, drop_remainder=drop_remainder)
+    if skip_batches:
+        batches = batches.skip(skip_batches)
+
+    def parse(paths: tf.Tensor, numbers: tf.Tensor, serialized: tf.Tensor) -> Batch:
+        names = record_names(paths, numbers)
+        if not schema.frame_level:
+            return parse_video_batch(serialized, schema, names, with_labels=with_labels)
+        return parse_frame_batch(
+            serialized,
+            schema,
+            names,
+            fixed_num_frames=fixed_num_frames,
+            with_labels=with_labels,
+        )
+
+    def parse_positions(window: tuple[tf.Tensor, ...], positions: tf.Tensor) -> Batch:
+        return parse(*(tf.gather(part, positions) for part in window))
+
+    batches = batches.map(
+        parse_positions if bucket else parse,
+        num_parallel_calls=tf.data.AUTOTUNE,
+        deterministic=True,
+    )
+    if drop_remainder:
+        batches = batches.map(lambda batch: _with_batch_size(batch, batch_size))
+    options = tf.data.Options()
+    options.deterministic = True
+    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
+    return batches.prefetch(2).with_options(options)
+
+
+def _with_batch_size(batch: Batch, batch_size: int) -> Batch:
+    return tf.nest.map_structure(lambda x: tf.ensure_shape(x, [batch_size, *x.shape[1:]]), batch)
+
+
+def as_pairs(dataset: tf.data.Dataset) -> tf.data.Dataset:
+    """Batches to (inputs, labels), the form of `keras.Model.fit`.
+
+    Returns:
+        inputs: each feature under its name, uint8 [B, T, D] (video level: float32 [B, D]), and at
+        frame level `num_frames`, int32 [B]; labels: float32 [B, C].
+    """
+
+    def pair(batch: Batch) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
+        inputs = dict(batch["features"])
+        if "num_frames" in batch:
+            inputs["num_frames"] = batch["num_frames"]
+        return inputs, batch["labels"]
+
+    return dataset.map(pair)

@@ -1,0 +1,347 @@
+"""Serialized records to batches of tensors, every record checked on the way.
+
+All checks run inside the graph, so that they hold for tf.data, `fit` and an exported model. A bad
+record stops the program with an `InvalidArgumentError` whose message says
+
+    Bad record <file>:record <number>: <what was found>. Remedy: <what to do>.
+
+Record numbers start at 0. `yt8m_gat.data.iterate` turns it into a `BadRecordError`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import tensorflow as tf
+
+from yt8m_gat.data.schema import ID_KEYS, LABELS_KEY, RecordSchema
+
+INSPECT_COMMAND = "python -m yt8m_gat.data.inspect"
+
+Batch = dict[str, Any]
+"""A dataset element: `video_id` string [B]; `features` name -> tensor; `labels` float32 [B, C];
+at frame level `num_frames` int32 [B]."""
+
+
+def record_names(files: tf.Tensor, records: tf.Tensor) -> tf.Tensor:
+    """How messages call records: `<file>:record <number>`.
+
+    Args:
+        files: string [B].
+        records: int64 [B], numbers within their files, from 0.
+    """
+    return tf.strings.join([files, ":record ", tf.strings.as_string(records)])
+
+
+def _require(
+    ok: tf.Tensor,
+    names: tf.Tensor,
+    describe: Callable[[tf.Tensor], tf.Tensor | str],
+    remedy: str,
+) -> tf.Tensor:
+    """Stops at the first record b with ok[b] False; the message is only built then."""
+
+    def stop() -> tf.Tensor:
+        first = tf.argmin(tf.cast(ok, tf.int32))
+        message = tf.strings.join(
+            ["Bad record ", names[first], ": ", describe(first), f". Remedy: {remedy}."]
+        )
+        # Not a constant condition, which grappler would be free to raise before the branch.
+        tf.debugging.Assert(ok[first], [message])
+        return tf.constant(False)
+
+    return tf.cond(tf.reduce_all(ok), lambda: tf.constant(True), stop)
+
+
+def _text(number: tf.Tensor) -> tf.Tensor:
+    return tf.strings.as_string(number)
+
+
+def _default_names(serialized: tf.Tensor, names: tf.Tensor | None) -> tf.Tensor:
+    if names is not None:
+        return names
+    numbers = tf.range(tf.shape(serialized)[0])
+    return tf.strings.join(["the given batch:record ", tf.strings.as_string(numbers)])
+
+
+def _context_spec(with_labels: bool) -> dict[str, Any]:
+    spec: dict[str, Any] = {
+        key: tf.io.FixedLenFeature([], tf.string, default_value="") for key in ID_KEYS
+    }
+    if with_labels:
+        spec[LABELS_KEY] = tf.io.VarLenFeature(tf.int64)
+    return spec
+
+
+def multi_hot(labels: tf.SparseTensor, num_classes: int) -> tf.Tensor:
+    """Class indices to float32 [B, C], 1 at each label; one that is listed twice counts once.
+
+    Args:
+        labels: int64 [B, any], each in 0 .. C - 1.
+        num_classes: C.
+    """
+    positions = tf.stack([labels.indices[:, 0], labels.values], axis=1)  # [labels, 2]
+    shape = tf.stack([labels.dense_shape[0], tf.constant(num_classes, tf.int64)])
+    counts = tf.scatter_nd(positions, tf.ones_like(labels.values, tf.float32), shape)
+    return tf.ensure_shape(tf.minimum(counts, 1.0), [None, num_classes])
+
+
+def _parse_context(
+    context: dict[str, Any], names: tf.Tensor, schema: RecordSchema, with_labels: bool
+) -> Batch:
+    """`video_id` and, if asked for, `labels` of parsed records, checked."""
+    current, older = (context[key] for key in ID_KEYS)
+    video_id = tf.where(tf.equal(current, ""), older, current)
+    checks = [
+        _require(
+            tf.not_equal(video_id, ""),
+            names,
+            lambda _: f"it has none of the ids {' and '.join(ID_KEYS)}",
+            f"write one of them as a bytes feature, or list such records by `{INSPECT_COMMAND}`",
+        )
+    ]
+    batch: Batch = {}
+    if with_labels:
+        labels = context[LABELS_KEY]
+        bad = tf.logical_or(labels.values < 0, labels.values >= schema.num_classes)
+        rows = labels.indices[:, 0]
+        num_bad = tf.math.unsorted_segment_sum(
+            tf.cast(bad, tf.int32), rows, tf.shape(names, tf.int64)[0]
+        )
+
+        def describe(record: tf.Tensor) -> tf.Tensor:
+            outside = tf.boolean_mask(labels.values, tf.logical_and(bad, tf.equal(rows, record)))
+            return tf.strings.join(
+                ["label ", _text(outside[0]), f" is outside 0 .. {schema.num_classes - 1}"]
+            )
+
+        checks.append(
+            _require(
+                tf.equal(num_bad, 0),
+                names,
+                describe,
+                "give the size of the vocabulary that the labels come from by --num_classes",
+            )
+        )
+        with tf.control_dependencies(checks):
+            batch["labels"] = multi_hot(labels, schema.num_classes)
+    with tf.control_dependencies(checks):
+        batch["video_id"] = tf.identity(video_id)
+    return batch
+
+
+def parse_frame_batch(
+    serialized: tf.Tensor,
+    schema: RecordSchema,
+    names: tf.Tensor | None = None,
+    *,
+    fixed_num_frames: bool = False,
+    with_labels: bool = True,
+) -> Batch:
+    """Parses frame-level records (`RecordSchema` lists their keys, kinds and shapes).
+
+    Segment-level records (2019) are read as the frame-level records that they also are.
+
+    Args:
+        serialized: string [B], serialized `tf.SequenceExample`s.
+        schema: What to read; `frame_level` must be True.
+        names: string [B], see `record_names`; by default the number in the batch.
+        fixed_num_frames: Pad to `schema.max_frames` rather than to the longest clip.
+        with_labels: Whether to read the labels; a record without any has a row of zeros.
+
+    Returns:
+        `video_id` string [B]; `features` name -> uint8 [B, T, D], 0 on padding; `num_frames`
+        int32 [B], at most `max_frames`; `labels` float32 [B, C].
+
+    Raises:
+        tf.errors.InvalidArgumentError: A record is no `tf.SequenceExample`, has no id, lacks a
+            feature, has no frames, features of different lengths, a frame of another size, or a
+            label outside the vocabulary. The message names the file, the record and the remedy.
+        ValueError: The schema is a video-level one.
+    """
+    if not schema.frame_level:
+        raise ValueError("parse_frame_batch needs a frame-level schema; see parse_video_batch")
+    names = _default_names(serialized, names)
+    context, frames, lengths = tf.io.parse_sequence_example(
+        serialized,
+        context_features=_context_spec(with_labels),
+        sequence_features={
+            name: tf.io.FixedLenSequenceFeature([], tf.string, allow_missing=True)
+            for name in schema.feature_names
+        },
+        example_names=names,
+    )
+    batch = _parse_context(context, names, schema, with_labels)
+    needed = ", ".join(schema.feature_names)
+    name_remedy = (
+        "name the features that the records hold by --feature_names, and their sizes by "
+        f"--feature_sizes; `{INSPECT_COMMAND}` lists both"
+    )
+    num_frames = lengths[schema.feature_names[0]]
+    longest = tf.reduce_max(tf.stack(list(lengths.values())), axis=0)  # [B]
+    checks = [
+        _require(
+            longest > 0,
+            names,
+            lambda _: f"it has no frames of any of the features needed ({needed})",
+            name_remedy,
+        )
+    ]
+    for name in schema.feature_names:
+        length = lengths[name]
+        checks.append(
+            _require(
+                length > 0,
+                names,
+                lambda _, name=name: (
+                    f"feature {name!r} is missing or empty; each of {needed} is needed"
+                ),
+                name_remedy,
+            )
+        )
+        checks.append(
+            _require(
+                tf.equal(length, num_frames),
+                names,
+                lambda record, name=name, length=length: tf.strings.join(
+                    [
+                        f"feature {name!r} has ",
+                        _text(length[record]),
+                        f" frames, feature {schema.feature_names[0]!r} has ",
+                        _text(num_frames[record]),
+                    ]
+                ),
+                "write the record anew with one value of each feature per frame, or leave out "
+                "the odd one by --feature_names",
+            )
+        )
+    num_frames = tf.cast(tf.minimum(num_frames, schema.max_frames), tf.int32)
+    features = {}
+    for name, size in schema.feature_sizes:
+        values = frames[name][:, : schema.max_frames]  # strings [B, T]
+        num_bytes = tf.strings.length(values)
+        padding = tf.logical_not(tf.sequence_mask(num_frames, tf.shape(values)[1]))
+        right = tf.logical_or(tf.equal(num_bytes, size), padding)
+
+        def describe(
+            record: tf.Tensor,
+            name: str = name,
+            size: int = size,
+            num_bytes: tf.Tensor = num_bytes,
+            right: tf.Tensor = right,
+        ) -> tf.Tensor:
+            frame = tf.argmin(tf.cast(right[record], tf.int32))
+            return tf.strings.join(
+                [
+                    f"feature {name!r}, frame ",
+                    _text(frame),
+                    " has ",
+                    _text(num_bytes[record, frame]),
+                    f" bytes instead of {size}",
+                ]
+            )
+
+        checks.append(
+            _require(
+                tf.reduce_all(right, axis=1),
+                names,
+                describe,
+                f"give the right size by --feature_sizes (`{INSPECT_COMMAND}` lists the sizes "
+                "found), or repair the record",
+            )
+        )
+        decoded = tf.io.decode_raw(values, tf.uint8, fixed_length=size)  # [B, T, D]
+        if fixed_num_frames:
+            missing = schema.max_frames - tf.shape(values)[1]
+            decoded = tf.pad(decoded, [[0, 0], [0, missing], [0, 0]])
+        num_steps = schema.max_frames if fixed_num_frames else None
+        features[name] = tf.ensure_shape(decoded, [None, num_steps, size])
+    with tf.control_dependencies(checks):
+        batch["num_frames"] = tf.identity(num_frames)
+        batch["features"] = {name: tf.identity(x) for name, x in features.items()}
+    return batch
+
+
+def parse_video_batch(
+    serialized: tf.Tensor,
+    schema: RecordSchema,
+    names: tf.Tensor | None = None,
+    *,
+    with_labels: bool = True,
+) -> Batch:
+    """Parses video-level records (`RecordSchema` lists their keys, kinds and shapes).
+
+    Args:
+        serialized: string [B], serialized `tf.Example`s.
+        schema: What to read; `frame_level` must be False.
+        names: string [B], see `record_names`; by default the number in the batch.
+        with_labels: Whether to read the labels; a record without any has a row of zeros.
+
+    Returns:
+        `video_id` string [B]; `features` name -> float32 [B, D]; `labels` float32 [B, C].
+
+    Raises:
+        tf.errors.InvalidArgumentError: A record is no `tf.Example`, has no id, lacks a feature,
+            has one of another size or with a value that is not finite, or a label outside the
+            vocabulary. The message names the file, the record and the remedy.
+        ValueError: The schema is a frame-level one.
+    """
+    if schema.frame_level:
+        raise ValueError("parse_video_batch needs a video-level schema; see parse_frame_batch")
+    names = _default_names(serialized, names)
+    parsed = tf.io.parse_example(
+        serialized,
+        {
+            **_context_spec(with_labels),
+            **{name: tf.io.RaggedFeature(tf.float32) for name in schema.feature_names},
+        },
+        example_names=names,
+    )
+    batch = _parse_context(parsed, names, schema, with_labels)
+    needed = ", ".join(schema.feature_names)
+    checks = []
+    features = {}
+    for name, size in schema.feature_sizes:
+        lengths = parsed[name].row_lengths()
+        checks.append(
+            _require(
+                lengths > 0,
+                names,
+                lambda _, name=name: (
+                    f"feature {name!r} is missing or empty; each of {needed} is needed"
+                ),
+                "name the features that the records hold by --feature_names, and their sizes by "
+                f"--feature_sizes; `{INSPECT_COMMAND}` lists both. Frame-level records need "
+                "--frame_features",
+            )
+        )
+        checks.append(
+            _require(
+                tf.equal(lengths, size),
+                names,
+                lambda record, name=name, size=size, lengths=lengths: tf.strings.join(
+                    [
+                        f"feature {name!r} has ",
+                        _text(lengths[record]),
+                        f" values instead of {size}",
+                    ]
+                ),
+                "give the right size by --feature_sizes "
+                f"(`{INSPECT_COMMAND}` lists the sizes found), or repair the record",
+            )
+        )
+        with tf.control_dependencies(checks):
+            values = tf.reshape(parsed[name].flat_values, [-1, size])  # [B, D]
+        checks.append(
+            _require(
+                tf.reduce_all(tf.math.is_finite(values), axis=1),
+                names,
+                lambda _, name=name: f"feature {name!r} has a value that is not finite",
+                "write the record anew",
+            )
+        )
+        features[name] = values
+    with tf.control_dependencies(checks):
+        batch["features"] = {name: tf.identity(x) for name, x in features.items()}
+    return batch

@@ -1,0 +1,58 @@
+"""The 8-bit quantization of frame features, and its inverse: the one definition of both.
+
+Each byte x stands for `x * (4 / 255) + (4 / 512 - 2)`: 255 steps over a range of 4, shifted by
+half of one 256th of that range (google/youtube-8m). So 0 -> -1.9921875 and 255 -> 2.0078125.
+"""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+import numpy as np
+import tensorflow as tf
+
+MIN_VALUE = -2.0
+"""Lower end of the range that was quantized."""
+
+MAX_VALUE = 2.0
+"""Upper end of the range that was quantized."""
+
+STEP = (MAX_VALUE - MIN_VALUE) / 255
+"""Distance between neighbouring quantization levels: 4/255."""
+
+OFFSET = (MAX_VALUE - MIN_VALUE) / 512 + MIN_VALUE
+"""What the byte 0 stands for: 4/512 - 2."""
+
+Array = TypeVar("Array", np.ndarray, tf.Tensor)
+
+
+def dequantize(x: Array) -> Array:
+    """Bytes to features: `x * (4 / 255) + (4 / 512 - 2)`.
+
+    Args:
+        x: uint8 (or any real) array or tensor of any shape.
+
+    Returns:
+        float32 of the same shape and library.
+    """
+    if tf.is_tensor(x):
+        return tf.cast(x, tf.float32) * STEP + OFFSET
+    return np.asarray(x).astype(np.float32) * np.float32(STEP) + np.float32(OFFSET)
+
+
+def quantize(x: Array) -> Array:
+    """Features to bytes: the level nearest to x, those outside the range at its ends.
+
+    `quantize(dequantize(b)) == b` for each byte b.
+
+    Args:
+        x: Float array or tensor of any shape.
+
+    Returns:
+        uint8 of the same shape and library.
+    """
+    if tf.is_tensor(x):
+        levels = tf.round((tf.cast(x, tf.float32) - OFFSET) / STEP)
+        return tf.cast(tf.clip_by_value(levels, 0.0, 255.0), tf.uint8)
+    levels = np.rint((np.asarray(x, dtype=np.float32) - np.float32(OFFSET)) / np.float32(STEP))
+    return np.clip(levels, 0, 255).astype(np.uint8)

@@ -1,0 +1,106 @@
+"""What a record holds: the names and sizes of its features, and the official layouts."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+
+from yt8m_gat.config import DataConfig
+
+FRAME_FEATURE_SIZES = {"rgb": 1024, "audio": 128}
+"""YouTube-8M, frame level: bytes of one frame, at one frame a second."""
+
+VIDEO_FEATURE_SIZES = {"mean_rgb": 1024, "mean_audio": 128}
+"""YouTube-8M, video level: floats of one video."""
+
+AUDIOSET_FEATURE_SIZES = {"audio_embedding": 128}
+"""AudioSet v1: bytes of one frame, at one frame a second."""
+
+NUM_CLASSES = 3862
+"""Size of the YouTube-8M vocabulary since 2018."""
+
+AUDIOSET_NUM_CLASSES = 527
+"""Size of the AudioSet v1 vocabulary."""
+
+MAX_FRAMES = 300
+"""Frames after which a YouTube-8M clip is cut."""
+
+ID_KEYS = ("id", "video_id")
+"""Names of the id: YouTube-8M since 2018, and older YouTube-8M and AudioSet."""
+
+LABELS_KEY = "labels"
+"""Name of the list of class indices."""
+
+_RESERVED_NAMES = frozenset({"num_frames", "frame_mask", LABELS_KEY, *ID_KEYS})
+
+
+@dataclasses.dataclass(frozen=True)
+class RecordSchema:
+    """The part of a record that is read.
+
+    Frame level (`tf.SequenceExample`):
+
+    | key | where | kind | shape |
+    |---|---|---|---|
+    | `id` or `video_id` | context | bytes | [1] |
+    | `labels` (may be absent) | context | int64 | [any number] |
+    | each feature | feature list | bytes | T x [size] |
+
+    Video level (`tf.Example`): the same id and labels; each feature is float[size].
+
+    Attributes:
+        feature_sizes: (name, size) of each feature, in order; a mapping is taken too. The size is
+            in bytes per frame at frame level, in floats per video at video level.
+        num_classes: C; labels are 0 .. C - 1.
+        max_frames: Longer clips are cut after this many frames.
+        frame_level: Whether the features have a time axis.
+
+    Raises:
+        ValueError: A value that cannot be; the message names it and the flag it comes from.
+    """
+
+    feature_sizes: tuple[tuple[str, int], ...]
+    num_classes: int
+    max_frames: int = MAX_FRAMES
+    frame_level: bool = True
+
+    def __post_init__(self) -> None:
+        given = self.feature_sizes
+        pairs: Iterable[tuple[str, int]] = given.items() if isinstance(given, Mapping) else given
+        object.__setattr__(self, "feature_sizes", tuple((name, size) for name, size in pairs))
+        names = self.feature_names
+        if not names or not all(names):
+            raise ValueError(
+                f"--feature_names must name at least one feature, none empty. Received: {names}"
+            )
+        if len(set(names)) != len(names):
+            raise ValueError(f"--feature_names must differ. Received: {names}")
+        reserved = sorted(_RESERVED_NAMES.intersection(names))
+        if reserved:
+            raise ValueError(
+                f"--feature_names must not use {reserved}: those names mean other parts of a batch"
+            )
+        for name, size in self.feature_sizes:
+            if size < 1:
+                raise ValueError(
+                    f"--feature_sizes must be positive. Received: {size} for feature {name!r}"
+                )
+        if self.num_classes < 1:
+            raise ValueError(f"--num_classes must be positive. Received: {self.num_classes}")
+        if self.max_frames < 1:
+            raise ValueError(f"--max_frames must be positive. Received: {self.max_frames}")
+
+    @classmethod
+    def from_config(cls, config: DataConfig) -> RecordSchema:
+        """The schema that a run's data settings describe."""
+        return cls(config.sizes, config.num_classes, config.max_frames, config.frame_features)
+
+    @property
+    def feature_names(self) -> tuple[str, ...]:
+        """The names, in order."""
+        return tuple(name for name, _ in self.feature_sizes)
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Feature name -> size, in order."""
+        return dict(self.feature_sizes)
