@@ -1,0 +1,31 @@
+"""Keras layers of the Gated Adversarial Transformer family."""
+
+from yt8m_gat.layers.attention import (
+    attend,
+    attend_dense,
+    dense_attention_map,
+    expand_attention_map,
+)
+from yt8m_gat.layers.attention_level import AttentionLevel
+from yt8m_gat.layers.gated_map_attention import GatedMapAttention
+from yt8m_gat.layers.gated_multi_level_attention import GatedMultiLevelAttention
+from yt8m_gat.layers.masked_local_attention import MaskedLocalAttention
+from yt8m_gat.layers.masked_mean import MaskedMeanPooling
+from yt8m_gat.layers.positional_encoding import SinusoidalPositionalEncoding
+from yt8m_gat.layers.shared_heads_attention import SharedHeadsAttention
+from yt8m_gat.layers.transformer_block import TransformerBlock
+
+__all__ = [
+    "AttentionLevel",
+    "GatedMapAttention",
+    "GatedMultiLevelAttention",
+    "MaskedLocalAttention",
+    "MaskedMeanPooling",
+    "SharedHeadsAttention",
+    "SinusoidalPositionalEncoding",
+    "TransformerBlock",
+    "attend",
+    "attend_dense",
+    "dense_attention_map",
+    "expand_attention_map",
+]

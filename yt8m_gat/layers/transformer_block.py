@@ -1,0 +1,181 @@
+"""One post-norm Transformer encoder block around any of the attention layers."""
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from yt8m_gat.layers.seeding import derive_seed
+
+Tensor = Any
+
+# That of the PyTorch layer: the papers' models are PyTorch models, and print none.
+_NORM_EPSILON = 1e-5
+
+
+@keras.saving.register_keras_serializable(package="yt8m_gat")
+class TransformerBlock(keras.Layer):
+    """Attention and a feed-forward network, each with a residual and layer normalization after.
+
+        X' = LayerNorm(X + Dropout(Attention(X)))
+        Y  = LayerNorm(X' + Dropout(W_2 relu(W_1 X' + b_1) + b_2))
+
+    Masking: the mask goes to the attention layer, and padded rows of the output are exactly 0.
+
+    Args:
+        attention: an attention layer of this package, called with `frame_mask`, `training` and
+            `return_attention_maps`.
+        feed_forward_size: width of the feed-forward network; `None`: the feature size `D`.
+        dropout: rate of the dropout before each residual sum, in [0, 1).
+        dual_normalization: whether there is a second pair of normalization layers for an
+            auxiliary (adversarial) path that shares everything else.
+        seed: integer for the initial weights and the dropout; `None`: the global seed of Keras.
+
+    Call arguments:
+        x: float [B, T, D]; `T` may be unknown.
+        frame_mask: bool [B, T], True = real frame; `None`: all are real.
+        training: whether dropout is applied.
+        auxiliary_normalization: whether to use the second pair of normalization layers.
+        return_attention_maps: whether to return the maps of the attention layer too.
+
+    Returns:
+        float [B, T, D], and with `return_attention_maps` the maps, as `attention.map_names`.
+
+    Raises:
+        ValueError: if `feed_forward_size` is not positive, if `dropout` is not in [0, 1), or if
+            the auxiliary normalization is asked for without `dual_normalization`.
+
+    Reference:
+        "Attention Is All You Need", 3.1; gat.txt 3. The second normalization is that of taf.txt,
+        dropped at inference.
+    """
+
+    def __init__(
+        self,
+        attention: keras.Layer,
+        feed_forward_size: int | None = None,
+        dropout: float = 0.0,
+        dual_normalization: bool = False,
+        seed: int | None = None,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        if feed_forward_size is not None and feed_forward_size < 1:
+            raise ValueError(
+                "`feed_forward_size` must be positive. "
+                f"Received: feed_forward_size={feed_forward_size}"
+            )
+        if not 0 <= dropout < 1:
+            raise ValueError(f"`dropout` must be in [0, 1). Received: dropout={dropout}")
+        self.attention = attention
+        self.feed_forward_size = feed_forward_size
+        self.dropout = dropout
+        self.dual_normalization = dual_normalization
+        self.seed = seed
+        self._attention_dropout = self._make_dropout("attention_dropout")
+        self._feed_forward_dropout = self._make_dropout("feed_forward_dropout")
+        self.normalizations = self._make_normalizations("normalization")
+        self.auxiliary_normalizations = (
+            self._make_normalizations("auxiliary_normalization") if dual_normalization else []
+        )
+
+    def _make_dropout(self, name: str) -> keras.layers.Dropout:
+        return keras.layers.Dropout(
+            self.dropout, seed=derive_seed(self.seed, name), dtype=self.dtype_policy, name=name
+        )
+
+    def _make_normalizations(self, name: str) -> list[keras.layers.LayerNormalization]:
+        return [
+            keras.layers.LayerNormalization(
+                epsilon=_NORM_EPSILON, dtype=self.dtype_policy, name=f"{part}_{name}"
+            )
+            for part in ("attention", "feed_forward")
+        ]
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        """Builds the attention, the two dense layers and the normalization layers."""
+        size = input_shape[-1]
+        width = self.feed_forward_size or size
+        self.hidden_dense = self._make_dense(width, "relu", "feed_forward_hidden")
+        self.output_dense = self._make_dense(size, None, "feed_forward_output")
+        if not self.attention.built:  # A block read from a file gets its attention layer built.
+            self.attention.build(input_shape)
+        self.hidden_dense.build(input_shape)
+        self.output_dense.build((*input_shape[:-1], width))
+        for normalization in (*self.normalizations, *self.auxiliary_normalizations):
+            normalization.build(input_shape)
+
+    def _make_dense(self, units: int, activation: str | None, name: str) -> keras.layers.Dense:
+        return keras.layers.Dense(
+            units,
+            activation=activation,
+            kernel_initializer=keras.initializers.GlorotUniform(derive_seed(self.seed, name)),
+            dtype=self.dtype_policy,
+            name=name,
+        )
+
+    def call(
+        self,
+        x: Tensor,
+        frame_mask: Tensor | None = None,
+        training: bool | None = None,
+        auxiliary_normalization: bool = False,
+        return_attention_maps: bool = False,
+    ) -> Tensor | tuple[Tensor, tuple[Tensor, ...]]:
+        """Runs the block; see the class."""
+        if auxiliary_normalization and not self.dual_normalization:
+            raise ValueError(
+                "`auxiliary_normalization` needs a block with a second pair of normalization "
+                "layers. Received: dual_normalization=False; construct it with "
+                "dual_normalization=True"
+            )
+        first, second = (
+            self.auxiliary_normalizations if auxiliary_normalization else self.normalizations
+        )
+        attended = self.attention(
+            x,
+            frame_mask=frame_mask,
+            training=training,
+            return_attention_maps=return_attention_maps,
+        )
+        if return_attention_maps:
+            attended, maps = attended
+        x = first(x + self._attention_dropout(attended, training=training))
+        fed_forward = self.output_dense(self.hidden_dense(x))
+        x = second(x + self._feed_forward_dropout(fed_forward, training=training))
+        if frame_mask is not None:
+            x = x * ops.cast(ops.expand_dims(frame_mask, -1), x.dtype)
+        return (x, maps) if return_attention_maps else x
+
+    def copy_normalization_to_auxiliary(self) -> None:
+        """Gives the auxiliary normalization layers the values of the main ones.
+
+        A fine-tuning of a trained block starts from this.
+
+        Raises:
+            ValueError: if the block has no auxiliary normalization layers or is not built.
+        """
+        if not self.dual_normalization or not self.built:
+            raise ValueError(
+                "Copying needs a built block with two pairs of normalization layers. "
+                f"Received: dual_normalization={self.dual_normalization}, built={self.built}"
+            )
+        for main, auxiliary in zip(self.normalizations, self.auxiliary_normalizations, strict=True):
+            auxiliary.set_weights(main.get_weights())
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the arguments of the constructor."""
+        return {
+            **super().get_config(),
+            "attention": keras.saving.serialize_keras_object(self.attention),
+            "feed_forward_size": self.feed_forward_size,
+            "dropout": self.dropout,
+            "dual_normalization": self.dual_normalization,
+            "seed": self.seed,
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "TransformerBlock":
+        """Makes the block, and the attention layer in it, from what `get_config` gave."""
+        attention = keras.saving.deserialize_keras_object(config["attention"])
+        return cls(**{**config, "attention": attention})
