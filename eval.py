@@ -1,0 +1,86 @@
+"""Evaluates a trained run, clean and under attack.
+
+python eval.py --train_dir=runs/gat --eval_data_pattern='validate*.tfrecord' --attacks=fgm
+"""
+
+import os
+import tempfile
+
+from absl import app, flags
+
+from yt8m_gat.cli import comma_separated, numbers, quiet_tensorflow, reported_errors
+from yt8m_gat.run_folder import RunFolder
+
+
+def define_flags(values: flags.FlagValues) -> None:
+    """Defines every flag of this script on `values`."""
+    flags.DEFINE_string(
+        "train_dir",
+        os.path.join(tempfile.gettempdir(), "yt8m_model"),
+        "The run folder that train.py wrote.",
+        flag_values=values,
+    )
+    flags.DEFINE_string(
+        "eval_data_pattern",
+        "",
+        "Files to evaluate on: globs, separated by commas.",
+        flag_values=values,
+    )
+    flags.DEFINE_string(
+        "attacks",
+        "",
+        "Attacks to evaluate under, separated by commas: fgm, ...",
+        flag_values=values,
+    )
+    flags.DEFINE_string(
+        "epsilons",
+        "",
+        "Their radii, separated by commas (default: the run's --epsilon).",
+        flag_values=values,
+    )
+    flags.DEFINE_integer(
+        "batch_size",
+        None,
+        "Clips per batch (default: that of training).",
+        lower_bound=1,
+        flag_values=values,
+    )
+    flags.DEFINE_integer(
+        "top_k", 20, "Predictions per video that count.", lower_bound=1, flag_values=values
+    )
+    flags.DEFINE_enum(
+        "checkpoint", "best", ["best", "last"], "Which state of the run.", flag_values=values
+    )
+    flags.DEFINE_string(
+        "output_file", None, "Also write the figures there, as JSON.", flag_values=values
+    )
+
+
+def main(argv: list[str]) -> None:
+    """Prints a table of the metrics, and writes them as JSON if asked to."""
+    del argv
+    values = flags.FLAGS
+    with reported_errors():
+        attacks = comma_separated(values.attacks)
+        epsilons = numbers("epsilons", values.epsilons)
+        quiet_tensorflow()
+        from yt8m_gat import pipeline
+        from yt8m_gat.report import format_evaluation
+
+        with pipeline.reported_errors():
+            result = pipeline.evaluate(
+                RunFolder(values.train_dir),
+                eval_data_pattern=values.eval_data_pattern,
+                attacks=attacks,
+                epsilons=epsilons,
+                batch_size=values.batch_size,
+                top_k=values.top_k,
+                checkpoint=values.checkpoint,
+                output_file=values.output_file,
+            )
+            print(format_evaluation(result))
+
+
+if __name__ == "__main__":
+    define_flags(flags.FLAGS)
+    app.run(main)

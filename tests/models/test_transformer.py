@@ -1,0 +1,133 @@
+"""The papers' classifier: sizes pinned by their disk sizes, masking, serialization."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from yt8m_gat.models import FRAME_MASK, build_model
+
+SIZES = {"rgb": 16, "audio": 8}
+
+
+def small(name="GAT", **options):
+    keras.utils.set_random_seed(0)
+    return build_model(name, SIZES, 5, 12, **{"num_heads": 4, "hidden_size": 10, **options})
+
+
+def clips(rng, lengths, num_frames):
+    mask = np.arange(num_frames) < np.asarray(lengths)[:, None]
+    features = {
+        name: (rng.normal(size=(len(lengths), num_frames, size)) * mask[..., None]).astype(
+            "float32"
+        )
+        for name, size in SIZES.items()
+    }
+    return {**features, FRAME_MASK: mask}
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("Transformer", 12_824_342),
+        ("ART", 12_824_342),
+        ("AART", 12_824_342),
+        ("GMSA", 16_020_374),
+        ("GAT", 16_020_374),
+    ],
+)
+def test_parameters_at_full_size(name, expected):
+    """The disk sizes of local_temporal.txt, table 1: 48.9 MB and 61 MB of float32."""
+    model = build_model(name, {"rgb": 1024, "audio": 128}, 3862, 300)
+    assert model.count_params() == expected
+
+
+def test_file_size_at_full_size(tmp_path):
+    path = tmp_path / "gat.weights.h5"
+    build_model("GAT", {"rgb": 1024, "audio": 128}, 3862, 300).save_weights(path)
+    assert path.stat().st_size / 2**20 == pytest.approx(61.11, abs=0.2)
+
+
+@pytest.mark.parametrize("name", ["Transformer", "GAT"])
+def test_padding_changes_no_logit(name, rng):
+    model = small(name)
+    inputs = clips(rng, [7, 3], 7)
+    longer = {
+        key: np.pad(value, [(0, 0), (0, 9), (0, 0)][: value.ndim]) for key, value in inputs.items()
+    }
+    np.testing.assert_allclose(model(inputs), model(longer), atol=1e-5)
+
+
+def test_a_clip_without_frames_gives_finite_logits(rng):
+    logits = np.asarray(small()(clips(rng, [0, 4], 6)))
+    assert np.isfinite(logits).all()
+
+
+def test_forward_gives_maps_of_every_level_and_modality(rng):
+    model = small(local_masks=("bd5",))
+    inputs = clips(rng, [10, 4], 10)
+    mask = inputs.pop(FRAME_MASK)
+    outputs = model.forward(inputs, mask)
+    assert list(outputs.attention_maps) == ["rgb", "audio"]
+    assert list(outputs.attention_maps["rgb"]) == ["global", "bd5"]
+    global_map = outputs.attention_maps["audio"]["global"]
+    assert global_map.shape == (2, 4, 10, 10)
+    np.testing.assert_allclose(
+        np.sum(global_map, -1), np.broadcast_to(mask[:, None], (2, 4, 10)), atol=1e-5
+    )
+    assert outputs.frames.shape == (2, 10, 24)
+
+
+@pytest.mark.parametrize("name", ["Transformer", "GAT"])
+def test_saved_and_loaded_it_predicts_the_same(name, rng, tmp_path):
+    model = small(name)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    assert loaded.get_config() == model.get_config()
+    inputs = clips(rng, [6, 2], 6)
+    np.testing.assert_array_equal(model(inputs), loaded(inputs))
+
+
+def test_uniform_attention_has_uniform_maps(rng):
+    inputs = clips(rng, [6, 2], 6)
+    mask = inputs.pop(FRAME_MASK)
+    maps = small("Transformer", attention="uniform").forward(inputs, mask).attention_maps
+    expected = mask[:, None, :] * mask[:, :, None] / mask.sum(1)[:, None, None]
+    # One map stands for all heads.
+    np.testing.assert_allclose(np.mean(maps["rgb"]["global"], axis=1), expected, atol=1e-6)
+
+
+def test_mixed_precision_keeps_float32_logits(rng):
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        model = small()
+        logits = model(clips(rng, [6, 2], 6))
+    finally:
+        keras.config.set_dtype_policy("float32")
+    assert logits.dtype == tf.float32
+    assert np.isfinite(logits).all()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"num_heads": 3}, "num_heads"),
+        ({"fusion": "sum"}, "`fusion` must be one of"),
+        ({"attention": "none"}, "`attention` must be one of"),
+        ({"hidden_size": 0}, "`hidden_size` must be positive"),
+        ({"global_attention": False, "local_masks": ()}, "at least one of `local_masks`"),
+    ],
+)
+def test_options_that_cannot_work(options, message):
+    with pytest.raises(ValueError, match=message):
+        small(**options)
+
+
+def test_a_feature_must_not_take_the_masks_name():
+    with pytest.raises(ValueError, match="frame_mask"):
+        build_model("GAT", {"frame_mask": 8}, 5)

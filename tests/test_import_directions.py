@@ -1,0 +1,96 @@
+"""Data flows one way: who may import whom (BUILD.md)."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "yt8m_gat"
+
+# Room -> rooms that it may import. Rooms may always import themselves; `config`, `cli` and
+# `run_folder` are leaves of the standard library.
+ALLOWED = {
+    "config": set(),
+    "cli": {"config"},
+    "run_folder": {"config"},
+    "layers": set(),
+    "losses": set(),
+    "metrics": set(),
+    "attacks": set(),
+    "models": {"layers", "config", "run_folder"},
+    "data": {"config"},
+    "training": {"data", "models", "losses", "attacks", "config", "run_folder"},
+    "evaluation": {"data", "metrics", "attacks", "config"},
+    "export": {"data", "models", "config"},
+    "report": {"config"},
+    "demo": set(),
+}
+# The composition root: the one module that may know every room.
+EVERYTHING = {"pipeline"}
+SCRIPTS = {"train", "eval", "inference"}
+
+
+def imported_modules(path: Path) -> list[str]:
+    """Absolute names of all modules that a file imports, wherever in the file."""
+    names = []
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            if node.level:
+                pytest.fail(f"{path}: relative import; write the absolute name")
+            names.append(node.module)
+            names += [f"{node.module}.{alias.name}" for alias in node.names]
+    return names
+
+
+def room_of(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def package_files() -> list[Path]:
+    return sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
+
+
+def test_rooms_import_only_what_they_may():
+    violations = []
+    for path in package_files():
+        room = room_of(path)
+        if room in EVERYTHING:
+            continue
+        forbidden = (set(ALLOWED) | EVERYTHING) - ALLOWED[room] - {room}
+        for name in imported_modules(path):
+            parts = name.split(".")
+            if parts[0] == "yt8m_gat" and len(parts) > 1 and parts[1] in forbidden:
+                violations.append(f"{path.relative_to(ROOT)} imports {name}")
+    assert not violations, "\n".join(violations)
+
+
+def test_every_room_has_a_rule():
+    assert {room_of(path) for path in package_files()} <= set(ALLOWED) | EVERYTHING
+
+
+def test_nothing_imports_the_scripts():
+    for path in [*package_files(), *(ROOT / "benchmarks").rglob("*.py")]:
+        assert not SCRIPTS & set(imported_modules(path)), path
+
+
+def test_flags_exist_in_the_scripts_alone():
+    for path in package_files():
+        assert not {"absl.flags", "absl.app"} & set(imported_modules(path)), path
+
+
+@pytest.mark.parametrize("room", ["config", "cli", "run_folder"])
+def test_leaves_need_the_standard_library_alone(room):
+    import sys
+
+    for name in imported_modules(PACKAGE / f"{room}.py"):
+        top = name.split(".")[0]
+        assert top == "yt8m_gat" or top in sys.stdlib_module_names, name
+
+
+def test_report_needs_no_tensorflow():
+    for path in (PACKAGE / "report").rglob("*.py"):
+        tops = {name.split(".")[0] for name in imported_modules(path)}
+        assert not {"tensorflow", "keras"} & tops, path

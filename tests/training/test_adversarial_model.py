@@ -1,0 +1,251 @@
+"""The train step against steps worked out by hand, on a linear model."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import ops
+
+from yt8m_gat.attacks import Ball
+from yt8m_gat.losses import CrossEntropyLoss, frobenius_distance
+from yt8m_gat.models import ModelOutputs, VideoClassifier
+from yt8m_gat.training import AdversarialModel, GradientPerturbation, Objective
+
+EPSILON, ALPHA, BETA, RATE = 0.5, 0.7, 0.3, 0.1
+LEVEL_STEP, LEVEL_OFFSET = 4 / 255, 4 / 512 - 2
+
+
+@keras.saving.register_keras_serializable(package="tests")
+class LinearClassifier(VideoClassifier):
+    """z = mean over real frames of x, times W, plus b; its 'attention map' is s * X X^T."""
+
+    def __init__(self, feature_sizes, num_classes, **kwargs):
+        super().__init__(feature_sizes, num_classes, frame_level=True, **kwargs)
+        size = sum(feature_sizes.values())
+        self.kernel = self.add_weight(shape=(size, num_classes), name="kernel")
+        self.bias = self.add_weight(shape=(num_classes,), initializer="zeros", name="bias")
+        self.scale = self.add_weight(shape=(), initializer="ones", name="scale")
+        self.build_all()
+
+    def forward(self, features, frame_mask=None, training=False, auxiliary_normalization=False):
+        mask = ops.cast(frame_mask, "float32")[..., None]
+        frames = ops.concatenate(list(features.values()), axis=-1) * mask
+        mean = ops.sum(frames, axis=1) / ops.sum(mask, axis=1)
+        maps = self.scale * ops.einsum("btd,bsd->bts", frames, frames)[:, None]
+        # Keras warns of variables without a gradient: the scale has one, 0, in every objective.
+        logits = ops.matmul(mean, self.kernel) + self.bias + 0.0 * self.scale
+        return ModelOutputs(logits, frames, {"x": {"global": maps}})
+
+
+@pytest.fixture
+def batch(rng):
+    """Two clips of 4 and 2 frames, two features of 3 and 2 numbers, as stored."""
+    inputs = {
+        "a": rng.integers(0, 256, (2, 4, 3)).astype(np.uint8),
+        "b": rng.integers(0, 256, (2, 4, 2)).astype(np.uint8),
+        "num_frames": np.array([4, 2], np.int32),
+    }
+    labels = np.array([[1, 0, 0, 1], [0, 1, 0, 0]], np.float32)
+    return inputs, labels
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)
+
+
+def make_model(objective, rng):
+    classifier = LinearClassifier({"a": 3, "b": 2}, 4)
+    classifier.kernel.assign(rng.normal(size=(5, 4)))
+    classifier.scale.assign(1.5)
+    model = AdversarialModel(classifier, objective)
+    model.compile(optimizer=keras.optimizers.SGD(RATE))
+    return model
+
+
+def sigmoid(z):
+    return 1 / (1 + np.exp(-z))
+
+
+def hand_step(inputs, labels, kernel, bias, scale, alpha, beta):
+    """Gradients of L by kernel, bias and scale, worked out on paper.
+
+    With p = sigmoid(z), the mean over C classes gives dl/dz = (p - y) / C. Each real frame of
+    clip b moves z by W^T x / n, so dl/dx_t = W (p - y) / (C n), the same for each real frame;
+    per modality R_t = epsilon * g_m / ||g_m|| with g = W (p - y). R is a constant, so
+    dl(X + R)/dW = xbar_adv (p_adv - y)^T / C. ||s K - s K_adv||_F grows with s by
+    sign(s) ||K - K_adv||_F.
+    """
+    x = np.concatenate([inputs["a"], inputs["b"]], axis=-1) * LEVEL_STEP + LEVEL_OFFSET
+    num_classes = labels.shape[1]
+    gradients = [np.zeros_like(kernel), np.zeros_like(bias), 0.0]
+    terms = {"clean_loss": 0.0, "adversarial_loss": 0.0, "penalty": 0.0}
+
+    def bce(z, y):
+        return np.mean(np.logaddexp(0, z) - y * z)
+
+    for frames, n, y in zip(x, inputs["num_frames"], labels, strict=True):
+        frames = frames[:n]
+        z = frames.mean(0) @ kernel + bias
+        g = kernel @ (sigmoid(z) - y)
+        r = np.concatenate([g[:3] / np.linalg.norm(g[:3]), g[3:] / np.linalg.norm(g[3:])])
+        moved = frames + EPSILON * r
+        z_adv = moved.mean(0) @ kernel + bias
+        for weight, points, logits, name in (
+            (1, frames, z, "clean_loss"),
+            (alpha, moved, z_adv, "adversarial_loss"),
+        ):
+            delta = (sigmoid(logits) - y) / num_classes / len(labels)
+            gradients[0] += weight * np.outer(points.mean(0), delta)
+            gradients[1] += weight * delta
+            terms[name] += bce(logits, y) / len(labels)
+        distance = np.linalg.norm(frames @ frames.T - moved @ moved.T)
+        gradients[2] += beta * np.sign(scale) * distance / len(labels)
+        terms["penalty"] += abs(scale) * distance / len(labels)
+    return gradients, terms
+
+
+def objective_for(kind):
+    loss = CrossEntropyLoss("mean")
+    if kind == "ce":
+        return Objective(loss), 0.0, 0.0
+    perturbation = GradientPerturbation(Ball("l2", "frame"), EPSILON)
+    if kind == "output":
+        return Objective(loss, perturbation=perturbation, adversarial_weight=ALPHA), ALPHA, 0.0
+    return (
+        Objective(
+            loss,
+            perturbation=perturbation,
+            adversarial_weight=ALPHA,
+            penalty=frobenius_distance,
+            penalty_weight=BETA,
+        ),
+        ALPHA,
+        BETA,
+    )
+
+
+@pytest.mark.parametrize("kind", ["ce", "output", "frobenius"])
+@pytest.mark.parametrize("mode", ["eager", "graph", "xla"])
+def test_updated_weights_are_those_worked_out_by_hand(kind, mode, batch, rng):
+    inputs, labels = batch
+    objective, alpha, beta = objective_for(kind)
+    model = make_model(objective, rng)
+    weights = [w.numpy().astype(np.float64) for w in model.trainable_variables]
+    gradients, _ = hand_step(inputs, labels, *weights, alpha, beta)
+
+    data = tf.nest.map_structure(tf.constant, (inputs, labels))
+    step = {
+        "eager": model.train_step,
+        "graph": tf.function(model.train_step),
+        "xla": tf.function(model.train_step, jit_compile=True),
+    }[mode]
+    step(data)
+    for variable, before, gradient in zip(
+        model.trainable_variables, weights, gradients, strict=True
+    ):
+        np.testing.assert_allclose(variable.numpy(), before - RATE * gradient, atol=2e-6)
+
+
+def test_reported_terms_are_those_worked_out_by_hand(batch, rng):
+    inputs, labels = batch
+    objective, alpha, beta = objective_for("frobenius")
+    model = make_model(objective, rng)
+    weights = [w.numpy().astype(np.float64) for w in model.trainable_variables]
+    _, expected = hand_step(inputs, labels, *weights, alpha, beta)
+    logs = model.train_step(tf.nest.map_structure(tf.constant, (inputs, labels)))
+    for name, value in expected.items():
+        np.testing.assert_allclose(logs[name], value, rtol=1e-5)
+    total = expected["clean_loss"] + alpha * expected["adversarial_loss"]
+    np.testing.assert_allclose(logs["loss"], total + beta * expected["penalty"], rtol=1e-5)
+
+
+def test_epsilon_zero_is_the_clean_loss_twice_without_penalty(batch, rng):
+    inputs, labels = batch
+    objective = Objective(
+        CrossEntropyLoss("mean"),
+        perturbation=GradientPerturbation(Ball("l2", "frame"), 0.0),
+        adversarial_weight=1.0,
+        penalty=frobenius_distance,
+        penalty_weight=1.0,
+    )
+    model = make_model(objective, rng)
+    logs = model.train_step(tf.nest.map_structure(tf.constant, (inputs, labels)))
+    assert float(logs["penalty"]) == 0
+    assert float(logs["adversarial_loss"]) == float(logs["clean_loss"])
+    assert all(np.all(np.isfinite(w.numpy())) for w in model.trainable_variables)
+
+
+def test_padding_changes_no_update(batch, rng):
+    inputs, labels = batch
+    objective, _, _ = objective_for("frobenius")
+    model = make_model(objective, np.random.default_rng(1))
+    padded = make_model(objective, np.random.default_rng(1))
+    longer = {
+        name: np.pad(value, [(0, 0), (0, 5), (0, 0)], constant_values=77)
+        if value.ndim == 3
+        else value
+        for name, value in inputs.items()
+    }
+    model.train_step(tf.nest.map_structure(tf.constant, (inputs, labels)))
+    padded.train_step(tf.nest.map_structure(tf.constant, (longer, labels)))
+    for a, b in zip(model.trainable_variables, padded.trainable_variables, strict=True):
+        np.testing.assert_allclose(a.numpy(), b.numpy(), atol=1e-6)
+
+
+def test_a_penalty_without_maps_says_what_to_choose(batch, rng):
+    inputs, labels = batch
+    objective, _, _ = objective_for("frobenius")
+    object.__setattr__(objective, "penalized_levels", ("bd20",))
+    with pytest.raises(ValueError, match="needs a model that attends at bd20"):
+        make_model(objective, rng).train_step(tf.nest.map_structure(tf.constant, (inputs, labels)))
+
+
+def test_works_under_fit_and_evaluate(batch, rng):
+    inputs, labels = batch
+    objective, _, _ = objective_for("frobenius")
+    model = make_model(objective, rng)
+    dataset = tf.data.Dataset.from_tensor_slices((inputs, labels)).batch(2).repeat(20)
+    history = model.fit(dataset, epochs=2, verbose=0, shuffle=False).history
+    assert history["clean_loss"][1] < history["clean_loss"][0]
+    evaluated = model.evaluate(dataset.take(1), verbose=0, return_dict=True)
+    assert evaluated["loss"] < history["clean_loss"][0]
+
+
+def test_both_passes_share_dropout_and_only_the_clean_pass_moves_averages(rng):
+    """With epsilon 0 both passes must agree exactly, whatever dropout drops."""
+
+    class Stochastic(VideoClassifier):
+        def __init__(self):
+            super().__init__({"a": 3}, 2, frame_level=True)
+            self.drop = keras.layers.Dropout(0.5, seed=3)
+            self.norm = keras.layers.BatchNormalization(momentum=0.5)
+            self.dense = keras.layers.Dense(2)
+            self.build_all()
+
+        def forward(self, features, frame_mask=None, training=False, auxiliary_normalization=False):
+            frames = self.norm(features["a"], training=training)
+            mean = self.drop(ops.mean(frames, axis=1), training=training)
+            return ModelOutputs(self.dense(mean), frames, {})
+
+    classifier = Stochastic()
+    objective = Objective(
+        CrossEntropyLoss("mean"),
+        perturbation=GradientPerturbation(Ball("l2", "frame"), 0.0),
+        adversarial_weight=1.0,
+    )
+    model = AdversarialModel(classifier, objective)
+    model.compile(optimizer=keras.optimizers.SGD(0.0))
+    inputs = {
+        "a": rng.integers(0, 256, (4, 6, 3)).astype(np.uint8),
+        "num_frames": np.full(4, 6, np.int32),
+    }
+    data = tf.nest.map_structure(tf.constant, (inputs, np.ones((4, 2), np.float32)))
+    step = tf.function(model.optimize)
+    first, second = step(data), step(data)
+    assert float(first.clean_loss) == float(first.adversarial_loss)
+    # A new mask each step: the clean pass's seed update is kept.
+    assert float(first.clean_loss) != float(second.clean_loss)
+    # Two steps, each counted once: (1 - 0.5^2) of the batch mean.
+    mean = (inputs["a"] * LEVEL_STEP + LEVEL_OFFSET).mean((0, 1))
+    np.testing.assert_allclose(classifier.norm.moving_mean.numpy(), 0.75 * mean, rtol=1e-4)

@@ -1,0 +1,157 @@
+"""Trains a video classifier on YouTube-8M records: flags in, one run folder out.
+
+python train.py --model=GAT --train_data_pattern='train*.tfrecord' \
+    --eval_data_pattern='validate*.tfrecord' --train_dir=runs/gat
+"""
+
+import os
+import tempfile
+from typing import Any
+
+from absl import app, flags
+
+from yt8m_gat import config as configs
+from yt8m_gat.cli import comma_separated, integers, quiet_tensorflow, reported_errors
+from yt8m_gat.run_folder import RunFolder
+
+# Flags whose name and type are those of a configuration's field; None keeps that field's default.
+_INTEGER, _FLOAT, _BOOLEAN, _STRING = (
+    flags.DEFINE_integer,
+    flags.DEFINE_float,
+    flags.DEFINE_boolean,
+    flags.DEFINE_string,
+)
+_DATA = {
+    "num_classes": (_INTEGER, "Size of the label space."),
+    "max_frames": (_INTEGER, "Longer clips are cut after this many frames."),
+    "normalize": (_STRING, f"l2 normalization of the features: {configs.NORMALIZATIONS}."),
+}
+_MODEL = {
+    "num_heads": (_INTEGER, "Attention heads per modality."),
+    "global_attention": (_BOOLEAN, "Whether a global level stands before the local ones."),
+    "attention": (_STRING, "learned, or uniform: the ablation with maps that cannot move."),
+    "hidden_size": (_INTEGER, "Units of the classifier's hidden layer."),
+    "feed_forward_size": (_INTEGER, "Width of the feed-forward layers (default: the feature's)."),
+    "dropout": (_FLOAT, "Dropout rate."),
+}
+_OBJECTIVE = {
+    "label_loss": (_STRING, f"Loss of the labels: {configs.LABEL_LOSSES}."),
+    "class_reduction": (_STRING, f"Its reduction over the classes: {configs.CLASS_REDUCTIONS}."),
+    "adversarial": (
+        _STRING,
+        f"Training objective: {configs.ADVERSARIAL_OBJECTIVES}; default: the recipe's.",
+    ),
+    "epsilon": (_FLOAT, "Radius of the adversarial perturbation."),
+    "norm_scope": (_STRING, f"What its l2 norm is taken over: {configs.NORM_SCOPES}."),
+    "alpha": (_FLOAT, "Weight of the adversarial loss."),
+    "beta": (_FLOAT, "Weight of the attention penalty (default 0.001, Jensen-Shannon 0.01)."),
+    "regularization_penalty": (_FLOAT, "Weight of the layers' own l2 penalties."),
+}
+_TRAINING = {
+    "batch_size": (_INTEGER, "Clips per step."),
+    "optimizer": (_STRING, f"One of {configs.OPTIMIZERS}."),
+    "base_learning_rate": (_FLOAT, "Learning rate of the first step."),
+    "learning_rate_decay": (_FLOAT, "Factor on the rate, see the next flag."),
+    "learning_rate_decay_examples": (_INTEGER, "Examples between two such decays."),
+    "clip_gradient_norm": (_FLOAT, "Largest norm of one variable's gradient; 0: no limit."),
+    "num_epochs": (_INTEGER, "Passes over the training data."),
+    "max_steps": (_INTEGER, "Stop after this many steps."),
+    "eval_steps": (_INTEGER, "Steps between validations; a shorter epoch ends with one."),
+    "checkpoint_steps": (_INTEGER, "Steps between checkpoints, besides those at validations."),
+    "early_stopping_patience": (_INTEGER, "Validations without a better GAP before stopping."),
+    "plateau_patience": (_INTEGER, "Validations without a better GAP before a lower rate."),
+    "plateau_factor": (_FLOAT, "Factor on the rate then."),
+    "shuffle_buffer": (_INTEGER, "Records in the shuffle buffer."),
+    "num_readers": (_INTEGER, "Files read side by side."),
+    "seed": (_INTEGER, "Fixes weights, order and every random choice."),
+    "mixed_precision": (_STRING, "float32, mixed_bfloat16 or mixed_float16."),
+    "jit_compile": (_BOOLEAN, "Compile the training step with XLA."),
+}
+
+
+def define_flags(values: flags.FlagValues) -> None:
+    """Defines every flag of this script on `values`."""
+
+    def define(kind: Any, name: str, default: Any, text: str) -> None:
+        kind(name, default, text, flag_values=values)
+
+    define(
+        _STRING,
+        "train_dir",
+        os.path.join(tempfile.gettempdir(), "yt8m_model"),
+        "The run folder; a run that is there is resumed.",
+    )
+    define(_STRING, "train_data_pattern", "", "Training files: globs, separated by commas.")
+    define(_STRING, "eval_data_pattern", "", "Validation files; without, nothing is validated.")
+    define(_BOOLEAN, "start_new_model", False, "Start over, dropping the run in train_dir.")
+    define(_STRING, "export_dir", None, "Write a SavedModel of the best weights there at the end.")
+    define(_STRING, "model", configs.ModelConfig().name, f"One of {', '.join(configs.RECIPES)}.")
+    define(_STRING, "feature_names", None, "Features to read, separated by commas.")
+    define(_STRING, "feature_sizes", None, "Their sizes, separated by commas.")
+    define(_BOOLEAN, "frame_features", None, "Frame-level records (default: as the model needs).")
+    define(
+        _STRING,
+        "local_masks",
+        None,
+        "Local attention levels, separated by commas: bd20, tp30, td60x4; global for another "
+        "global expert.",
+    )
+    for section in (_DATA, _MODEL, _OBJECTIVE, _TRAINING):
+        for name, (kind, text) in section.items():
+            define(kind, name, None, text)
+
+
+def config_from_flags(values: flags.FlagValues) -> configs.RunConfig:
+    """The run that the flags describe.
+
+    Raises:
+        ConfigError: A flag has a value that cannot work; the message names it.
+    """
+
+    def given(names: Any) -> dict[str, Any]:
+        return {name: values[name].value for name in names if values[name].value is not None}
+
+    recipe = configs.get_recipe(values.model)
+    data = given(_DATA)
+    if values.feature_names is not None:
+        data["feature_names"] = comma_separated(values.feature_names)
+    if values.feature_sizes is not None:
+        data["feature_sizes"] = integers("feature_sizes", values.feature_sizes)
+    frame_features = values.frame_features
+    data["frame_features"] = recipe.frame_level if frame_features is None else frame_features
+    options = given(_MODEL)
+    if values.local_masks is not None:
+        options["local_masks"] = comma_separated(values.local_masks)
+    objective = {"adversarial": recipe.adversarial, **given(_OBJECTIVE)}
+    return configs.RunConfig(
+        data=configs.DataConfig(**data),
+        model=configs.ModelConfig(name=values.model, options=options),
+        objective=configs.ObjectiveConfig(**objective),
+        training=configs.TrainingConfig(**given(_TRAINING)),
+    )
+
+
+def main(argv: list[str]) -> None:
+    """Trains, resuming the run in `--train_dir` if there is one."""
+    del argv
+    values = flags.FLAGS
+    with reported_errors():
+        config = config_from_flags(values)
+        folder = RunFolder(values.train_dir)
+        folder.prepare(config, start_new_model=values.start_new_model)
+        quiet_tensorflow()
+        from yt8m_gat import pipeline
+
+        with pipeline.reported_errors():
+            pipeline.train(
+                folder,
+                config,
+                train_data_pattern=values.train_data_pattern,
+                eval_data_pattern=values.eval_data_pattern,
+                export_dir=values.export_dir,
+            )
+
+
+if __name__ == "__main__":
+    define_flags(flags.FLAGS)
+    app.run(main)

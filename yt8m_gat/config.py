@@ -1,0 +1,371 @@
+"""What a run is made of: frozen, validated dataclasses that survive a round trip through JSON.
+
+Standard library only, so that the scripts can answer `--help` or refuse a flag before
+TensorFlow is imported.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import types
+import typing
+from pathlib import Path
+from typing import Any
+
+CONFIG_FILE = "config.json"
+
+NORMALIZATIONS = ("none", "per_feature", "concat")
+ADVERSARIAL_OBJECTIVES = ("none", "output", "frobenius", "jensen_shannon", "temporal")
+NORM_SCOPES = ("frame", "example", "joint")
+LABEL_LOSSES = ("CrossEntropyLoss", "HingeLoss", "SoftmaxLoss")
+CLASS_REDUCTIONS = ("mean", "sum")
+OPTIMIZERS = ("Adam", "AdamW", "SGD", "RMSprop", "Adagrad", "Lamb")
+
+
+class ConfigError(ValueError):
+    """A setting that cannot work; the message names the flag, the value and the remedy."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """What `--model=NAME` stands for: an architecture, its defaults and its default objective.
+
+    Attributes:
+        family: Key of the builder in `yt8m_gat.models.registry.BUILDERS`.
+        options: Arguments of that builder which make this recipe what it is.
+        adversarial: Default of `--adversarial`.
+        frame_level: Whether the model reads frames (or a video's mean features).
+        source: The paper, and the place in it, that the recipe comes from.
+    """
+
+    family: str
+    source: str
+    options: dict[str, Any] = dataclasses.field(default_factory=dict)
+    adversarial: str = "none"
+    frame_level: bool = True
+
+
+RECIPES: dict[str, Recipe] = {
+    "Transformer": Recipe("transformer", "GAT, eq. 1 (SA); Non-ART; Baseline"),
+    "ART": Recipe("transformer", "A-ART, eq. 2", adversarial="output"),
+    "AART": Recipe("transformer", "A-ART, section 2.2", adversarial="frobenius"),
+    "GMSA": Recipe("transformer", "GAT, section 3.1", {"local_masks": ("bd20",)}),
+    "GAT": Recipe(
+        "transformer", "GAT, Algorithm 1", {"local_masks": ("bd20",)}, adversarial="frobenius"
+    ),
+}
+
+
+def get_recipe(name: str) -> Recipe:
+    """The recipe called `name`.
+
+    Raises:
+        ConfigError: There is none; the message lists those that exist.
+    """
+    if name not in RECIPES:
+        raise ConfigError(f"--model must be one of {', '.join(RECIPES)}. Received: {name!r}")
+    return RECIPES[name]
+
+
+def _require_choice(flag: str, value: str, choices: typing.Iterable[str]) -> None:
+    choices = tuple(choices)
+    if value not in choices:
+        raise ConfigError(f"--{flag} must be one of {', '.join(choices)}. Received: {value!r}")
+
+
+def _require_at_least(flag: str, value: float, least: float) -> None:
+    if not value >= least:
+        raise ConfigError(f"--{flag} must be at least {least:g}. Received: {value!r}")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """What the records hold and how they become tensors.
+
+    Attributes:
+        feature_names: Features read from each record, in order.
+        feature_sizes: Their sizes (bytes per frame, or floats per video).
+        num_classes: Labels are 0 .. num_classes - 1.
+        max_frames: Longer clips are cut after this many frames.
+        frame_features: Frame-level `SequenceExample`s, else video-level `Example`s.
+        normalize: l2 normalization after dequantizing: `none` for the papers' models, `concat`
+            as the starter code does, or `per_feature`.
+    """
+
+    feature_names: tuple[str, ...] = ("rgb", "audio")
+    feature_sizes: tuple[int, ...] = (1024, 128)
+    num_classes: int = 3862
+    max_frames: int = 300
+    frame_features: bool = True
+    normalize: str = "none"
+
+    def __post_init__(self) -> None:
+        if not self.feature_names or len(self.feature_names) != len(self.feature_sizes):
+            raise ConfigError(
+                "--feature_names and --feature_sizes must be two lists of the same length, at "
+                f"least 1. Received: {list(self.feature_names)} and {list(self.feature_sizes)}"
+            )
+        if len(set(self.feature_names)) != len(self.feature_names):
+            raise ConfigError(f"--feature_names must differ. Received: {list(self.feature_names)}")
+        for size in self.feature_sizes:
+            _require_at_least("feature_sizes", size, 1)
+        _require_at_least("num_classes", self.num_classes, 1)
+        _require_at_least("max_frames", self.max_frames, 1)
+        _require_choice("normalize", self.normalize, NORMALIZATIONS)
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Feature name -> size, in order."""
+        return dict(zip(self.feature_names, self.feature_sizes, strict=True))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """Which recipe, and the builder's options beyond the recipe's own.
+
+    Attributes:
+        name: A key of `RECIPES`.
+        options: Builder options that differ from the builder's defaults (`num_heads`, ...).
+    """
+
+    name: str = "GAT"
+    options: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        get_recipe(self.name)
+        # JSON knows no tuples: one form, whether given by a flag or read from a file.
+        frozen = {k: tuple(v) if isinstance(v, list) else v for k, v in self.options.items()}
+        object.__setattr__(self, "options", frozen)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ObjectiveConfig:
+    """What is minimized: L = CE + alpha * CE(X + R) + beta * penalty (GAT, Algorithm 1).
+
+    Attributes:
+        label_loss: Loss of the labels, from logits.
+        class_reduction: Its reduction over the classes. `beta` is meant beside a mean: a sum over
+            3,862 classes would need a beta 3,862 times as large.
+        adversarial: `none` (CE), `output` (L_Adv, ART), `frobenius` (L_AdvFr, A-ART, GAT),
+            `jensen_shannon` (L_AdvJS) or `temporal` (TAF).
+        epsilon: Radius of the perturbation R on the features that the model sees.
+        norm_scope: What R's l2 norm is taken over: each real `frame` (the papers' "across rows"),
+            the clip of one modality (`example`), or of all modalities (`joint`).
+        alpha: Weight of the adversarial loss (GAT section 4.2).
+        beta: Weight of the attention penalty; None takes the paper's 0.001 (Frobenius) or 0.01
+            (Jensen-Shannon).
+        regularization_penalty: Weight of the layers' own l2 penalties.
+    """
+
+    label_loss: str = "CrossEntropyLoss"
+    class_reduction: str = "mean"
+    adversarial: str = "none"
+    epsilon: float = 0.5
+    norm_scope: str = "frame"
+    alpha: float = 1.0
+    beta: float | None = None
+    regularization_penalty: float = 1.0
+
+    def __post_init__(self) -> None:
+        _require_choice("label_loss", self.label_loss, LABEL_LOSSES)
+        _require_choice("class_reduction", self.class_reduction, CLASS_REDUCTIONS)
+        _require_choice("adversarial", self.adversarial, ADVERSARIAL_OBJECTIVES)
+        _require_choice("norm_scope", self.norm_scope, NORM_SCOPES)
+        _require_at_least("epsilon", self.epsilon, 0)
+        _require_at_least("alpha", self.alpha, 0)
+        if self.beta is not None:
+            _require_at_least("beta", self.beta, 0)
+        _require_at_least("regularization_penalty", self.regularization_penalty, 0)
+
+    @property
+    def penalty_weight(self) -> float:
+        """`beta`, or the paper's value for the penalty in use (GAT section 4.2)."""
+        if self.beta is not None:
+            return self.beta
+        return {"frobenius": 0.001, "jensen_shannon": 0.01}.get(self.adversarial, 0.0)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainingConfig:
+    """How it is minimized. Counts of steps are optimizer steps.
+
+    Attributes:
+        batch_size: Clips per step.
+        optimizer: Name of the Keras optimizer.
+        base_learning_rate: Learning rate of the first step.
+        learning_rate_decay: Factor applied every `learning_rate_decay_examples` examples, as a
+            staircase (1: never).
+        learning_rate_decay_examples: See above.
+        clip_gradient_norm: Largest l2 norm of one variable's gradient; 0 leaves it alone.
+        num_epochs: Passes over the training data.
+        max_steps: Stop after this many steps, however many epochs that is; None: no such limit.
+        eval_steps: Steps between validations; an epoch that is shorter ends with one.
+        checkpoint_steps: Steps between checkpoints besides those at validations.
+        early_stopping_patience: Validations without a better GAP before training stops; 0: never.
+        plateau_patience: Validations without a better GAP before the rate is reduced; 0: never.
+        plateau_factor: What it is multiplied by then.
+        shuffle_buffer: Records in the shuffle buffer.
+        num_readers: Files read side by side.
+        seed: Fixes the initial weights, the order of the data and every random choice.
+        mixed_precision: Keras dtype policy of the model (`float32`, `mixed_bfloat16`, ...).
+        jit_compile: Compile the step with XLA.
+    """
+
+    batch_size: int = 64
+    optimizer: str = "Adam"
+    base_learning_rate: float = 2e-4
+    learning_rate_decay: float = 1.0
+    learning_rate_decay_examples: int = 4_000_000
+    clip_gradient_norm: float = 0.0
+    num_epochs: int = 5
+    max_steps: int | None = None
+    eval_steps: int = 10_000
+    checkpoint_steps: int = 1000
+    early_stopping_patience: int = 5
+    plateau_patience: int = 3
+    plateau_factor: float = 0.1
+    shuffle_buffer: int = 1024
+    num_readers: int = 8
+    seed: int = 0
+    mixed_precision: str = "float32"
+    jit_compile: bool = False
+
+    def __post_init__(self) -> None:
+        _require_choice("optimizer", self.optimizer, OPTIMIZERS)
+        for flag in ("batch_size", "num_epochs", "eval_steps", "checkpoint_steps", "num_readers"):
+            _require_at_least(flag, getattr(self, flag), 1)
+        for flag in ("early_stopping_patience", "plateau_patience", "shuffle_buffer", "seed"):
+            _require_at_least(flag, getattr(self, flag), 0)
+        _require_at_least("learning_rate_decay_examples", self.learning_rate_decay_examples, 1)
+        _require_at_least("clip_gradient_norm", self.clip_gradient_norm, 0)
+        if self.max_steps is not None:
+            _require_at_least("max_steps", self.max_steps, 1)
+        if not self.base_learning_rate > 0:
+            raise ConfigError(
+                f"--base_learning_rate must be positive. Received: {self.base_learning_rate!r}"
+            )
+        for flag in ("learning_rate_decay", "plateau_factor"):
+            if not 0 < getattr(self, flag) <= 1:
+                raise ConfigError(f"--{flag} must be in (0, 1]. Received: {getattr(self, flag)!r}")
+        _require_choice(
+            "mixed_precision", self.mixed_precision, ("float32", "mixed_bfloat16", "mixed_float16")
+        )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """Everything that a run folder must remember for evaluation, inference and resuming."""
+
+    data: DataConfig = dataclasses.field(default_factory=DataConfig)
+    model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
+    objective: ObjectiveConfig = dataclasses.field(default_factory=ObjectiveConfig)
+    training: TrainingConfig = dataclasses.field(default_factory=TrainingConfig)
+
+    def __post_init__(self) -> None:
+        recipe = get_recipe(self.model.name)
+        if recipe.frame_level and not self.data.frame_features:
+            raise ConfigError(
+                f"--model={self.model.name} reads frames; remove --frame_features=false, or choose "
+                "a video-level model"
+            )
+        if not recipe.frame_level and self.data.frame_features:
+            raise ConfigError(
+                f"--model={self.model.name} reads video-level records; remove --frame_features"
+            )
+        if not recipe.frame_level and self.objective.adversarial != "none":
+            raise ConfigError(
+                "--adversarial needs a frame-level model. "
+                f"Received: --model={self.model.name} --adversarial={self.objective.adversarial}"
+            )
+
+    def to_json(self) -> str:
+        """This configuration as indented JSON."""
+        return json.dumps(dataclasses.asdict(self), indent=2, sort_keys=True) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> RunConfig:
+        """The configuration that `to_json` wrote.
+
+        Raises:
+            ConfigError: It is not JSON, or a field is unknown or of a wrong kind.
+        """
+        try:
+            values = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise ConfigError(f"the stored configuration is not JSON: {error}") from error
+        return _from_dict(cls, values, "")
+
+    def save(self, train_dir: str | os.PathLike) -> None:
+        """Writes `train_dir/config.json`, all of it or nothing."""
+        path = Path(train_dir) / CONFIG_FILE
+        temporary = path.with_suffix(".tmp")
+        temporary.write_text(self.to_json(), encoding="utf-8")
+        temporary.replace(path)
+
+    @classmethod
+    def load(cls, train_dir: str | os.PathLike) -> RunConfig:
+        """Reads `train_dir/config.json`.
+
+        Raises:
+            ConfigError: There is none, or it does not read as a configuration.
+        """
+        path = Path(train_dir) / CONFIG_FILE
+        if not path.is_file():
+            raise ConfigError(
+                f"--train_dir={train_dir} holds no {CONFIG_FILE}: it must name the folder that "
+                "train.py wrote"
+            )
+        try:
+            return cls.from_json(path.read_text(encoding="utf-8"))
+        except ConfigError as error:
+            raise ConfigError(f"{path}: {error}") from error
+
+    def differences(self, other: RunConfig) -> list[str]:
+        """Settings of data, model and objective in which two runs differ, one line each.
+
+        These fix what the weights mean, so a resumed run must not change them; those of
+        `training` it may.
+        """
+        lines = []
+        for section in ("data", "model", "objective"):
+            ours = dataclasses.asdict(getattr(self, section))
+            theirs = dataclasses.asdict(getattr(other, section))
+            lines += [
+                f"{section}.{name}: {ours[name]!r} != {theirs[name]!r}"
+                for name in ours
+                if ours[name] != theirs[name]
+            ]
+        return lines
+
+
+def _from_dict(cls: type, values: Any, where: str) -> Any:
+    if not isinstance(values, dict):
+        raise ConfigError(f"{where or 'the configuration'} must be a mapping. Received: {values!r}")
+    hints = typing.get_type_hints(cls)
+    unknown = sorted(set(values) - set(hints))
+    if unknown:
+        raise ConfigError(
+            f"unknown setting {where}{unknown[0]}: written by another version of yt8m_gat?"
+        )
+    return cls(**{name: _convert(hints[name], values[name], where + name) for name in values})
+
+
+def _convert(hint: Any, value: Any, where: str) -> Any:
+    """`value` as read from JSON, as what the field's type `hint` says."""
+    if dataclasses.is_dataclass(hint):
+        return _from_dict(hint, value, where + ".")
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is types.UnionType:
+        if value is None:
+            return None
+        return _convert(arguments[0], value, where)
+    if origin is tuple and isinstance(value, list):
+        return tuple(_convert(arguments[0], item, where) for item in value)
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    expected = origin or hint
+    if not isinstance(value, expected) or (expected is int and isinstance(value, bool)):
+        raise ConfigError(f"{where} must be {expected.__name__}. Received: {value!r}")
+    return value

@@ -1,0 +1,195 @@
+"""The papers' classifier: one Transformer block per modality, late fusion, mean over time."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+from keras import ops
+
+from yt8m_gat.layers import (
+    GatedMapAttention,
+    GatedMultiLevelAttention,
+    MaskedMeanPooling,
+    SharedHeadsAttention,
+    SinusoidalPositionalEncoding,
+    TransformerBlock,
+)
+from yt8m_gat.models.video_classifier import ModelOutputs, VideoClassifier
+
+FUSIONS = ("operations", "maps", "heads")
+ATTENTIONS = ("learned", "uniform")
+
+
+@keras.saving.register_keras_serializable(package="yt8m_gat")
+class TransformerClassifier(VideoClassifier):
+    """Per modality: positional encoding and one Transformer block; then late fusion.
+
+    ```
+    F_m    = Block_m(X_m + PE)                    [B, T, D_m]   one per modality m
+    F      = concat_m F_m                         [B, T, sum D_m]
+    logits = Dense(relu(Dense(mean over real frames of F)))
+    ```
+
+    How global and local attention meet is `fusion`:
+
+    * `operations`: `GatedMultiLevelAttention`, gates on the outputs (GMSA, GateOp). Without local
+      masks it is plain self-attention (SA).
+    * `maps`: `GatedMapAttention`, gates on the attention maps (GateAtt); needs clips of exactly
+      `max_frames` frames (padded).
+    * `heads`: `SharedHeadsAttention`, half of the heads local (ShareAtt).
+
+    Masking: padded frames are never attended to, are zero in the block's output, and are not
+    counted in the mean. A clip without any real frame gets the logits of a zero vector.
+
+    Args:
+        feature_sizes: Feature name -> D; each must be divisible by `num_heads`.
+        num_classes: C.
+        max_frames: T of `fusion="maps"`; the others take any T.
+        num_heads: Attention heads per modality.
+        local_masks: Local levels in flag form (`bd20`, `tp30`, `td60x4`), also `global` for a
+            second global expert.
+        global_attention: Whether a global level stands before the local ones.
+        fusion: See above.
+        renormalize: With `fusion="maps"`: divide gated maps by their row sums.
+        attention: `uniform` fixes every map to the uniform one, the ablation that shows what an
+            attention penalty gives beyond a map that cannot move.
+        hidden_size: Units of the hidden layer.
+        feed_forward_size: Width of the blocks' feed-forward layers; None: D of each modality.
+        dropout: Dropout rate inside the blocks and after the hidden layer. The papers name none.
+        dual_normalization: Give each block a second set of normalization layers (TAF).
+
+    Reference: GAT section 3 and 4.1; local temporal section 2 and 3. The sizes that the papers
+    leave open are pinned by the disk sizes they report (12,824,342 parameters for SA).
+    """
+
+    def __init__(
+        self,
+        feature_sizes: dict[str, int],
+        num_classes: int,
+        max_frames: int = 300,
+        num_heads: int = 8,
+        local_masks: Sequence[str] = (),
+        global_attention: bool = True,
+        fusion: str = "operations",
+        renormalize: bool = False,
+        attention: str = "learned",
+        hidden_size: int = 1280,
+        feed_forward_size: int | None = None,
+        dropout: float = 0.0,
+        dual_normalization: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(feature_sizes, num_classes, frame_level=True, **kwargs)
+        if fusion not in FUSIONS:
+            raise ValueError(f"`fusion` must be one of {FUSIONS}. Received: fusion={fusion!r}")
+        if attention not in ATTENTIONS:
+            raise ValueError(
+                f"`attention` must be one of {ATTENTIONS}. Received: attention={attention!r}"
+            )
+        if hidden_size < 1:
+            raise ValueError(f"`hidden_size` must be positive. Received: hidden_size={hidden_size}")
+        self.max_frames = max_frames
+        self.num_heads = num_heads
+        self.local_masks = tuple(local_masks)
+        self.global_attention = global_attention
+        self.fusion = fusion
+        self.renormalize = renormalize
+        self.attention = attention
+        self.hidden_size = hidden_size
+        self.feed_forward_size = feed_forward_size
+        self.dropout = dropout
+        self.dual_normalization = dual_normalization
+        if not global_attention and fusion != "operations":
+            raise ValueError(
+                f"`fusion={fusion!r}` needs the global level. Received: global_attention=False"
+            )
+        if not global_attention and not self.local_masks:
+            raise ValueError("without `global_attention` at least one of `local_masks` is needed")
+
+        self.positional_encoding = SinusoidalPositionalEncoding(name="positional_encoding")
+        self.blocks = [
+            TransformerBlock(
+                self._attention_layer(),
+                feed_forward_size=feed_forward_size,
+                dropout=dropout,
+                dual_normalization=dual_normalization,
+                name=f"{name}_block",
+            )
+            for name in self.feature_sizes
+        ]
+        self.pooling = MaskedMeanPooling(name="pooling")
+        self.hidden = keras.layers.Dense(hidden_size, activation="relu", name="hidden")
+        self.hidden_dropout = keras.layers.Dropout(dropout, name="hidden_dropout")
+        # float32, so that mixed precision never rounds a logit.
+        self.output_layer = keras.layers.Dense(num_classes, dtype="float32", name="logits")
+        self.build_all(max_frames if fusion == "maps" else None)
+
+    def _attention_layer(self) -> keras.Layer:
+        uniform = self.attention == "uniform"
+        if self.fusion == "heads":
+            return SharedHeadsAttention(
+                self.num_heads, self.local_masks, uniform=uniform, dropout=self.dropout
+            )
+        if self.fusion == "maps":
+            if len(self.local_masks) != 1:
+                raise ValueError(
+                    "`fusion='maps'` gates one local map against the global one. "
+                    f"Received: local_masks={self.local_masks}"
+                )
+            return GatedMapAttention(
+                self.num_heads,
+                self.local_masks[0],
+                max_frames=self.max_frames,
+                renormalize=self.renormalize,
+                uniform=uniform,
+                dropout=self.dropout,
+            )
+        levels = (("global",) if self.global_attention else ()) + self.local_masks
+        return GatedMultiLevelAttention(
+            self.num_heads, levels, uniform=uniform, dropout=self.dropout
+        )
+
+    def forward(
+        self,
+        features: dict[str, Any],
+        frame_mask: Any = None,
+        training: bool = False,
+        auxiliary_normalization: bool = False,
+    ) -> ModelOutputs:
+        """See `VideoClassifier.forward`; F is [B, T, sum D_m]."""
+        frames, attention_maps = [], {}
+        for name, block in zip(self.feature_sizes, self.blocks, strict=True):
+            encoded, maps = block(
+                self.positional_encoding(features[name]),
+                frame_mask=frame_mask,
+                training=training,
+                auxiliary_normalization=auxiliary_normalization,
+                return_attention_maps=True,
+            )
+            frames.append(encoded)
+            attention_maps[name] = dict(zip(block.attention.map_names, maps, strict=True))
+        frames = frames[0] if len(frames) == 1 else ops.concatenate(frames, axis=-1)
+        logits = self.classify(frames, frame_mask, training=training)
+        return ModelOutputs(logits, frames, attention_maps)
+
+    def classify(self, frames: Any, frame_mask: Any, training: bool = False) -> Any:
+        """Logits [B, C] of contextual frames F [B, T, sum D_m]."""
+        hidden = self.hidden(self.pooling(frames, frame_mask=frame_mask))
+        return self.output_layer(self.hidden_dropout(hidden, training=training))
+
+    def get_config(self) -> dict[str, Any]:
+        """The constructor's arguments."""
+        return {
+            **super().get_config(),
+            "max_frames": self.max_frames,
+            "num_heads": self.num_heads,
+            "local_masks": list(self.local_masks),
+            "global_attention": self.global_attention,
+            "fusion": self.fusion,
+            "renormalize": self.renormalize,
+            "attention": self.attention,
+            "hidden_size": self.hidden_size,
+            "feed_forward_size": self.feed_forward_size,
+            "dropout": self.dropout,
+            "dual_normalization": self.dual_normalization,
+        }

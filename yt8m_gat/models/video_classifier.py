@@ -1,0 +1,105 @@
+"""What every classifier here is: features and their mask in, logits out."""
+
+from typing import Any, NamedTuple
+
+import keras
+
+FRAME_MASK = "frame_mask"
+
+
+class ModelOutputs(NamedTuple):
+    """What one forward pass of a frame-level classifier gives.
+
+    Attributes:
+        logits: [B, C].
+        frames: [B, T, D], the representation of each frame just before pooling over time; what
+            class activation over frames (TAF) is taken from. Zero on padding.
+        attention_maps: `{feature: {level: [B, N, ...]}}` of the models that attend, as the layer
+            returns them (`[B, N, T, S]` for the global level); else empty.
+    """
+
+    logits: Any
+    frames: Any
+    attention_maps: dict[str, dict[str, Any]]
+
+
+class VideoClassifier(keras.Model):
+    """Base of the classifiers: one input convention, built by its constructor.
+
+    Inputs are a mapping: each feature under its name, `[B, T, D]` (frame level) or `[B, D]`
+    (video level), and for frame-level models `frame_mask`, boolean `[B, T]`, True at real frames.
+    The model gives logits `[B, C]`; `keras.ops.sigmoid` turns them into probabilities.
+
+    Subclasses implement `forward`, create their layers in `__init__` and end it with `build_all()`.
+
+    Args:
+        feature_sizes: Feature name -> size D.
+        num_classes: C.
+        frame_level: Whether the features have a time axis.
+    """
+
+    def __init__(
+        self, feature_sizes: dict[str, int], num_classes: int, frame_level: bool, **kwargs: Any
+    ) -> None:
+        super().__init__(**kwargs)
+        if not feature_sizes:
+            raise ValueError("`feature_sizes` must name at least one feature. Received: {}")
+        if FRAME_MASK in feature_sizes:
+            raise ValueError(
+                f"a feature must not be called {FRAME_MASK!r}; that is the mask's name"
+            )
+        if num_classes < 1:
+            raise ValueError(f"`num_classes` must be positive. Received: num_classes={num_classes}")
+        self.feature_sizes = dict(feature_sizes)
+        self.num_classes = num_classes
+        self.frame_level = frame_level
+
+    def forward(
+        self,
+        features: dict[str, Any],
+        frame_mask: Any = None,
+        training: bool = False,
+        auxiliary_normalization: bool = False,
+    ) -> ModelOutputs:
+        """One pass, with everything that objectives and reports need of it.
+
+        Args:
+            features: Feature name -> [B, T, D] or [B, D], float.
+            frame_mask: Boolean [B, T]; None for video-level features.
+            training: Whether dropout and batch statistics are in use.
+            auxiliary_normalization: Go through the second set of normalization layers (TAF's
+                adversarial path) instead of the first.
+        """
+        raise NotImplementedError
+
+    def call(self, inputs: dict[str, Any], training: bool = False) -> Any:
+        """Logits [B, C] of a mapping of inputs (see the class)."""
+        features = {name: inputs[name] for name in self.feature_sizes}
+        return self.forward(features, inputs.get(FRAME_MASK), training=training).logits
+
+    def symbolic_inputs(self, num_frames: int | None = None) -> dict[str, keras.KerasTensor]:
+        """Keras inputs in this model's convention; `num_frames` None leaves T open."""
+        time = (num_frames,) if self.frame_level else ()
+        inputs = {
+            name: keras.Input((*time, size), name=name, dtype="float32")
+            for name, size in self.feature_sizes.items()
+        }
+        if self.frame_level:
+            inputs[FRAME_MASK] = keras.Input((num_frames,), name=FRAME_MASK, dtype="bool")
+        return inputs
+
+    def build_all(self, num_frames: int | None = None) -> None:
+        """Creates every weight: the sizes are known, so nobody has to call the model first."""
+        self(self.symbolic_inputs(num_frames))
+
+    def build(self, input_shape: Any = None) -> None:
+        """Nothing is left to build after the constructor."""
+        self.built = True
+
+    def get_config(self) -> dict[str, Any]:
+        """The base's arguments; subclasses add their own."""
+        return {
+            **super().get_config(),
+            "feature_sizes": self.feature_sizes,
+            "num_classes": self.num_classes,
+        }

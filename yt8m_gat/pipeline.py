@@ -1,0 +1,184 @@
+"""The three jobs of the command line, put together from the rooms of the package.
+
+The only module that knows training, evaluation and export at once.
+"""
+
+import contextlib
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+from absl import logging
+
+from yt8m_gat import cli
+from yt8m_gat.attacks import build_attack
+from yt8m_gat.config import RunConfig
+from yt8m_gat.data import (
+    BadRecordError,
+    RecordSchema,
+    count_records,
+    find_files,
+    iterate,
+    make_dataset,
+)
+from yt8m_gat.evaluation.evaluator import Evaluator
+from yt8m_gat.evaluation.inference import predict
+from yt8m_gat.evaluation.submission import SubmissionWriter
+from yt8m_gat.export import export_saved_model
+from yt8m_gat.losses import get_loss
+from yt8m_gat.metrics import evaluate as evaluate_arrays
+from yt8m_gat.models import build_from_config, load_classifier
+from yt8m_gat.run_folder import RunFolder
+from yt8m_gat.training import NonFiniteLossError, Trainer, TrainingState
+
+
+def reported_errors() -> contextlib.AbstractContextManager[None]:
+    """`cli.reported_errors` for everything that these jobs raise when the user can mend it."""
+    return cli.reported_errors(BadRecordError, NonFiniteLossError)
+
+
+def build_evaluator(classifier: Any, config: RunConfig, **options: Any) -> Evaluator:
+    """An evaluator of `classifier` with the loss and the features of its run."""
+    return Evaluator(
+        classifier,
+        get_loss(config.objective.label_loss, config.objective.class_reduction),
+        config.data.num_classes,
+        config.data.normalize,
+        **options,
+    )
+
+
+def train(
+    folder: RunFolder,
+    config: RunConfig,
+    *,
+    train_data_pattern: str,
+    eval_data_pattern: str = "",
+    export_dir: str | os.PathLike | None = None,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
+) -> TrainingState:
+    """Trains a run, new or resumed, and exports its best weights.
+
+    Args:
+        folder: The prepared run folder.
+        config: The run.
+        train_data_pattern: Training files.
+        eval_data_pattern: Validation files; empty: no validation.
+        export_dir: Where a SavedModel is written at the end; None: nowhere.
+        callbacks: Keras callbacks for the loop.
+
+    Returns:
+        Where the run stands; `finished` is None after Ctrl-C or SIGTERM.
+    """
+    files = find_files(train_data_pattern, "train_data_pattern")
+    eval_files = find_files(eval_data_pattern, "eval_data_pattern") if eval_data_pattern else []
+    schema = RecordSchema.from_config(config.data)
+    keras.config.set_dtype_policy(config.training.mixed_precision)
+    keras.utils.set_random_seed(config.training.seed)
+    classifier = build_from_config(config)
+
+    validate = None
+    if eval_files:
+        evaluator = build_evaluator(classifier, config, all_scores=False)
+        num_videos = count_records(eval_files)
+
+        def validate() -> dict[str, float]:
+            dataset = make_dataset(eval_files, schema, config.training.batch_size)
+            return evaluator.evaluate(
+                iterate(dataset, eval_files), total=num_videos, description="validate"
+            )
+
+    trainer = Trainer(
+        config, schema, classifier, files, folder, evaluate_arrays, validate, callbacks
+    )
+    if trainer.restore():
+        logging.info("Resuming %s at step %d", folder.path, trainer.state.step)
+    state = trainer.run()
+    if state.finished is None:
+        return state
+    best = "" if state.best_gap is None else f" best validation GAP {state.best_gap:.4f}"
+    print(f"{folder.path}: {state.step} steps, {state.finished};{best}")
+    if export_dir is not None:
+        best_classifier = load_classifier(folder, config)
+        print(f"SavedModel: {export(best_classifier, config, export_dir)}")
+    return state
+
+
+def export(classifier: Any, config: RunConfig, export_dir: str | os.PathLike) -> Path:
+    """Writes `classifier` as the next version of a SavedModel below `export_dir`."""
+    return export_saved_model(
+        classifier, RecordSchema.from_config(config.data), export_dir, config.data.normalize
+    )
+
+
+def evaluate(
+    folder: RunFolder,
+    *,
+    eval_data_pattern: str,
+    attacks: Sequence[str] = (),
+    epsilons: Sequence[float] = (),
+    batch_size: int | None = None,
+    top_k: int = 20,
+    checkpoint: str = "best",
+    output_file: str | os.PathLike | None = None,
+) -> dict[str, Any]:
+    """Metrics of a trained run, clean and under each attack at each epsilon.
+
+    Returns:
+        `{"clean": {...}, "attacks": [{"attack", "epsilon", ...}, ...]}`; also written to
+        `output_file` as JSON when given.
+    """
+    config = RunConfig.load(folder.path)
+    files = find_files(eval_data_pattern, "eval_data_pattern")
+    made = [
+        (name, epsilon, build_attack(name, epsilon, scope=config.objective.norm_scope))
+        for name in attacks
+        for epsilon in epsilons or (config.objective.epsilon,)
+    ]
+    classifier = load_classifier(folder, config, checkpoint)
+    schema = RecordSchema.from_config(config.data)
+    evaluator = build_evaluator(classifier, config, top_k=top_k)
+    num_videos = count_records(files)
+
+    def run(attack: Any, description: str) -> dict[str, float]:
+        dataset = make_dataset(files, schema, batch_size or config.training.batch_size)
+        return evaluator.evaluate(iterate(dataset, files), attack, num_videos, description)
+
+    result: dict[str, Any] = {"clean": run(None, "clean"), "attacks": []}
+    for name, epsilon, attack in made:
+        metrics = run(attack, f"{name} {epsilon:g}")
+        result["attacks"].append({"attack": name, "epsilon": epsilon, **metrics})
+    if output_file is not None:
+        path = Path(output_file)
+        temporary = path.with_name(path.name + ".partial")
+        temporary.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+        temporary.replace(path)
+    return result
+
+
+def infer(
+    folder: RunFolder,
+    *,
+    input_data_pattern: str,
+    output_file: str | os.PathLike,
+    batch_size: int = 512,
+    top_k: int = 20,
+    checkpoint: str = "best",
+) -> int:
+    """Writes the Kaggle CSV of a trained run; the number of videos in it."""
+    config = RunConfig.load(folder.path)
+    files = find_files(input_data_pattern, "input_data_pattern")
+    schema = RecordSchema.from_config(config.data)
+    with SubmissionWriter(output_file, top_k) as writer:
+        classifier = load_classifier(folder, config, checkpoint)
+        dataset = make_dataset(files, schema, batch_size)
+        num_videos = 0
+        for video_ids, probabilities in predict(
+            classifier, iterate(dataset, files), config.data.normalize, count_records(files)
+        ):
+            writer.write(video_ids, probabilities)
+            num_videos += len(video_ids)
+    return num_videos

@@ -1,0 +1,29 @@
+"""Evaluations as text."""
+
+from typing import Any
+
+import pandas as pd
+
+_METRICS = {
+    "gap": "GAP",
+    "map": "MAP",
+    "map_all_scores": "MAP (all scores)",
+    "perr": "PERR",
+    "hit_at_1": "Hit@1",
+    "loss": "loss",
+}
+
+
+def format_evaluation(result: dict[str, Any]) -> str:
+    """A table of an evaluation as `eval.py` writes it: a row clean, a row per attack."""
+    rows = {"clean": result["clean"]}
+    for attacked in result["attacks"]:
+        rows[f"{attacked['attack']}, epsilon {attacked['epsilon']:g}"] = attacked
+    frame = pd.DataFrame(
+        [[row[name] for name in _METRICS] for row in rows.values()],
+        index=list(rows),
+        columns=list(_METRICS.values()),
+        dtype=float,
+    )
+    table = frame.to_string(float_format="{:.4f}".format, na_rep="-")
+    return f"{table}\n{result['clean']['num_videos']} videos"

@@ -1,0 +1,110 @@
+"""The files of a run: where they lie and how they are written."""
+
+import importlib.metadata
+import json
+import os
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+from yt8m_gat.config import CONFIG_FILE, ConfigError, RunConfig
+
+_PACKAGES = ("tensorflow", "keras", "numpy", "yt8m-gat")
+
+
+class RunFolder:
+    """`train_dir`: everything that evaluation, inference and resuming need.
+
+    | name | what |
+    |---|---|
+    | `config.json` | the run's configuration |
+    | `versions.json` | Python and the packages that it was started with |
+    | `checkpoints/` | the newest states of training, for resuming |
+    | `best.weights.h5` | the model's weights at its best validation GAP |
+    | `metrics.jsonl` | one JSON object per logged step and per validation |
+    | `events/` | the same for TensorBoard |
+
+    Files are written under a temporary name and renamed, so a file that is there is whole.
+    """
+
+    def __init__(self, path: str | os.PathLike) -> None:
+        self.path = Path(path)
+
+    @property
+    def checkpoints(self) -> Path:
+        """Folder of the resumable states."""
+        return self.path / "checkpoints"
+
+    @property
+    def best_weights(self) -> Path:
+        """The best weights."""
+        return self.path / "best.weights.h5"
+
+    @property
+    def metrics(self) -> Path:
+        """Metrics as JSON lines."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def events(self) -> Path:
+        """TensorBoard's folder."""
+        return self.path / "events"
+
+    def prepare(self, config: RunConfig, start_new_model: bool = False) -> None:
+        """Makes the folder ready for a run of `config`, new or to be resumed.
+
+        Args:
+            config: What is about to be trained.
+            start_new_model: Drop what an earlier run left here instead of resuming it.
+
+        Raises:
+            ConfigError: The run that is here has other settings; the message names each.
+        """
+        if start_new_model:
+            self.clear()
+        elif (self.path / CONFIG_FILE).is_file():
+            differences = RunConfig.load(self.path).differences(config)
+            if differences:
+                raise ConfigError(
+                    f"--train_dir={self.path} holds a run with other settings (stored != given):"
+                    + "".join(f"\n  {line}" for line in differences)
+                    + "\nGive the stored ones to resume it, another --train_dir, or "
+                    "--start_new_model"
+                )
+        self.path.mkdir(parents=True, exist_ok=True)
+        versions = {name: importlib.metadata.version(name) for name in _PACKAGES}
+        versions["python"] = sys.version.split()[0]
+        temporary = self.path / "versions.tmp"
+        temporary.write_text(json.dumps(versions, indent=2) + "\n", encoding="utf-8")
+        temporary.replace(self.path / "versions.json")
+        config.save(self.path)
+
+    def clear(self) -> None:
+        """Removes what a run wrote here, and nothing else; config last, so that a kill between
+        leaves a folder that still says what it was."""
+        for folder in (self.checkpoints, self.events):
+            shutil.rmtree(folder, ignore_errors=True)
+        for path in (self.best_weights, self.metrics, self.path / CONFIG_FILE):
+            path.unlink(missing_ok=True)
+
+    def append_metrics(self, record: dict[str, Any]) -> None:
+        """Appends one line to `metrics.jsonl`."""
+        with self.metrics.open("a", encoding="utf-8") as lines:
+            lines.write(json.dumps(record) + "\n")
+
+    def forget_metrics_after(self, step: int) -> None:
+        """Drops the lines of steps that a resumed run will do again."""
+        if not self.metrics.is_file():
+            return
+        kept = []
+        for line in self.metrics.read_text(encoding="utf-8").splitlines():
+            try:
+                record = json.loads(line)
+            except json.JSONDecodeError:  # The line that a kill cut short is the last.
+                break
+            if record["step"] <= step:
+                kept.append(line + "\n")
+        temporary = self.metrics.with_suffix(".tmp")
+        temporary.write_text("".join(kept), encoding="utf-8")
+        temporary.replace(self.metrics)

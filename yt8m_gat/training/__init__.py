@@ -1,0 +1,19 @@
+"""Training: the overridden `train_step`, and the loop around it."""
+
+from yt8m_gat.training.adversarial_model import AdversarialModel, StepTerms
+from yt8m_gat.training.loop import NonFiniteLossError, Trainer
+from yt8m_gat.training.objective import GradientPerturbation, Objective, build_objective
+from yt8m_gat.training.optimizer import build_optimizer
+from yt8m_gat.training.state import TrainingState
+
+__all__ = [
+    "AdversarialModel",
+    "GradientPerturbation",
+    "NonFiniteLossError",
+    "Objective",
+    "StepTerms",
+    "Trainer",
+    "TrainingState",
+    "build_objective",
+    "build_optimizer",
+]

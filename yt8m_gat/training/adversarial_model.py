@@ -1,0 +1,193 @@
+"""The one `train_step` of this package: CE, L_Adv, L_AdvFr and L_AdvJS."""
+
+from typing import Any, NamedTuple
+
+import keras
+import tensorflow as tf
+
+from yt8m_gat.data.preprocessing import preprocess
+from yt8m_gat.losses import average_over_heads
+from yt8m_gat.models import ModelOutputs, VideoClassifier
+from yt8m_gat.training.objective import Objective
+
+NUM_FRAMES = "num_frames"
+
+
+class StepTerms(NamedTuple):
+    """The parts of the objective on one batch; the losses and the penalty are means over it."""
+
+    total: tf.Tensor
+    clean_loss: tf.Tensor
+    adversarial_loss: tf.Tensor
+    penalty: tf.Tensor
+    logits: tf.Tensor
+
+
+class AdversarialModel(keras.Model):
+    """A classifier together with the objective that trains it.
+
+    One step is Algorithm 1 of the GAT paper on a batch (X, y):
+
+    ```
+    l(X), A     = classifier(X)                 per example; A the maps averaged over heads
+    G           = d sum_b l_b / dX              on its own per modality
+    R           = epsilon * G / ||G||           a constant from here on; zero on padding
+    l(X + R), A_adv = classifier(X + R)
+    L           = mean l(X) + alpha * mean l(X + R) + beta * mean_b sum_m P(A_m, A_adv_m)
+    ```
+
+    G is taken of the per-example sum, so that it does not shrink with the batch; R depends on its
+    direction alone. Nested tapes in one `tf.function` share the clean pass between G and the
+    update: the step costs about 2.2 times the CE step.
+
+    State: both passes start from the same state (dropout seeds, batch statistics), so that A and
+    A_adv differ by R alone and not by their dropout masks; what the clean pass changes is kept
+    (moving averages, seeds), what the adversarial pass would change is dropped, so that moving
+    averages describe clean clips and move once a step.
+
+    Inputs are what `yt8m_gat.data.as_pairs` yields: a mapping of features (uint8 [B, T, D] as
+    stored, or float) and `num_frames` [B], then labels [B, C], then optionally label weights
+    [B, C]. Works under `compile` and `fit`.
+
+    Args:
+        classifier: The model to train.
+        objective: What to minimize.
+        normalize: l2 normalization of the features after dequantizing.
+        regularization_penalty: Weight of the layers' own penalties (`classifier.losses`).
+
+    Reference: GAT (Algorithm 1, eq. 2 and 3), A-ART (section 2).
+    """
+
+    def __init__(
+        self,
+        classifier: VideoClassifier,
+        objective: Objective,
+        normalize: str = "none",
+        regularization_penalty: float = 1.0,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.classifier = classifier
+        self.objective = objective
+        self.normalize = normalize
+        self.regularization_penalty = regularization_penalty
+        self.trackers = [
+            keras.metrics.Mean(name=name)
+            for name in ("loss", "clean_loss", "adversarial_loss", "penalty")
+        ]
+        self.built = True
+
+    @property
+    def metrics(self) -> list[keras.metrics.Metric]:
+        """Running means of the objective and its parts, reset by Keras at each epoch."""
+        return self.trackers
+
+    def prepare(self, inputs: dict[str, Any]) -> tuple[dict[str, tf.Tensor], tf.Tensor | None]:
+        """Features as the classifier sees them, and the frame mask, of one batch of inputs."""
+        features = {name: inputs[name] for name in self.classifier.feature_sizes}
+        return preprocess(features, inputs.get(NUM_FRAMES), self.normalize)
+
+    def call(self, inputs: dict[str, Any], training: bool = False) -> tf.Tensor:
+        """Logits [B, C]."""
+        features, frame_mask = self.prepare(inputs)
+        return self.classifier.forward(features, frame_mask, training=training).logits
+
+    def terms(
+        self,
+        features: dict[str, tf.Tensor],
+        frame_mask: tf.Tensor | None,
+        labels: tf.Tensor,
+        label_weights: tf.Tensor | None,
+        tape: tf.GradientTape,
+    ) -> StepTerms:
+        """Evaluates the objective under `tape`, the tape that differentiates it by the weights."""
+        objective = self.objective
+        # The perturbation needs the gradient by the features of a pass that `tape` sees anyway.
+        with tf.GradientTape(watch_accessed_variables=False) as feature_tape:
+            if objective.perturbation is not None:
+                feature_tape.watch(features)
+            with keras.StatelessScope() as state:
+                clean = self.classifier.forward(features, frame_mask, training=True)
+            clean_losses = objective.loss(labels, clean.logits, label_weights)
+            summed = tf.reduce_sum(clean_losses)
+        clean_loss = tf.reduce_mean(clean_losses)
+        total = objective.clean_weight * clean_loss
+        adversarial_loss = penalty = tf.zeros((), clean_loss.dtype)
+
+        if objective.perturbation is not None:
+            with tape.stop_recording():
+                gradients = feature_tape.gradient(
+                    summed, features, unconnected_gradients=tf.UnconnectedGradients.ZERO
+                )
+                perturbation = objective.perturbation.ball.steepest_ascent(
+                    gradients, frame_mask, objective.perturbation.epsilon
+                )
+                perturbed = {
+                    name: tf.stop_gradient(features[name] + perturbation[name]) for name in features
+                }
+            # A scope of its own, whose updates nobody applies.
+            with keras.StatelessScope():
+                adversarial = self.classifier.forward(perturbed, frame_mask, training=True)
+            adversarial_loss = tf.reduce_mean(
+                objective.loss(labels, adversarial.logits, label_weights)
+            )
+            total += objective.adversarial_weight * adversarial_loss
+            if objective.penalty is not None:
+                penalty = self._penalty(clean, adversarial, frame_mask)
+                total += objective.penalty_weight * penalty
+
+        for variable in self.classifier.non_trainable_variables:
+            updated = state.get_current_value(variable)
+            if updated is not None:
+                variable.assign(updated)
+        if self.classifier.losses:
+            total += self.regularization_penalty * tf.add_n(self.classifier.losses)
+        return StepTerms(total, clean_loss, adversarial_loss, penalty, clean.logits)
+
+    def _penalty(
+        self, clean: ModelOutputs, adversarial: ModelOutputs, frame_mask: tf.Tensor
+    ) -> tf.Tensor:
+        """Mean over the batch of the sum over modalities and penalized levels."""
+        distances = [
+            self.objective.penalty(
+                average_over_heads(maps[level]),
+                average_over_heads(adversarial.attention_maps[feature][level]),
+                frame_mask,
+            )
+            for feature, maps in clean.attention_maps.items()
+            for level in self.objective.penalized_levels
+            if level in maps
+        ]
+        if not distances:
+            raise ValueError(
+                "the attention penalty needs a model that attends at "
+                f"{', '.join(self.objective.penalized_levels)}; choose --adversarial=output, or a "
+                f"model with such a level. Received: {type(self.classifier).__name__} with maps "
+                f"{ {name: list(maps) for name, maps in clean.attention_maps.items()} }"
+            )
+        return tf.reduce_mean(tf.add_n(distances))
+
+    def optimize(self, data: Any) -> StepTerms:
+        """One optimizer step on `data`; its terms, before the update."""
+        inputs, labels, label_weights = keras.utils.unpack_x_y_sample_weight(data)
+        features, frame_mask = self.prepare(inputs)
+        with tf.GradientTape() as tape:
+            terms = self.terms(features, frame_mask, labels, label_weights, tape)
+            scaled = self.optimizer.scale_loss(terms.total)
+        variables = self.trainable_variables
+        self.optimizer.apply(tape.gradient(scaled, variables), variables)
+        for tracker, value in zip(self.trackers, terms, strict=False):
+            tracker.update_state(value)
+        return terms
+
+    def train_step(self, data: Any) -> dict[str, tf.Tensor]:
+        """What `fit` calls for each batch."""
+        self.optimize(data)
+        return {tracker.name: tracker.result() for tracker in self.trackers}
+
+    def test_step(self, data: Any) -> dict[str, tf.Tensor]:
+        """What `evaluate` calls for each batch: the loss on clean clips."""
+        inputs, labels, label_weights = keras.utils.unpack_x_y_sample_weight(data)
+        loss = tf.reduce_mean(self.objective.loss(labels, self(inputs), label_weights))
+        self.trackers[0].update_state(loss)
+        return {"loss": self.trackers[0].result()}

@@ -1,0 +1,76 @@
+"""Where a run stands, beyond its weights."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+from yt8m_gat.config import TrainingConfig
+
+
+@dataclasses.dataclass
+class TrainingState:
+    """The loop's own state; lives as JSON in a string variable inside the checkpoint.
+
+    Attributes:
+        step: Optimizer steps done.
+        epoch: Epochs finished.
+        batch: Batches of the current epoch done.
+        examples: Clips seen.
+        best_gap: Best validation GAP so far (a fraction), None before the first validation.
+        best_step: The step that it was reached at.
+        since_best: Validations since then.
+        since_reduction: Validations since the later of the best one and the last reduction of the
+            learning rate.
+        rate_factor: Product of the reductions so far.
+        last_validation: Step of the last validation.
+        finished: Why training ended; None while it goes on.
+    """
+
+    step: int = 0
+    epoch: int = 0
+    batch: int = 0
+    examples: int = 0
+    best_gap: float | None = None
+    best_step: int = 0
+    since_best: int = 0
+    since_reduction: int = 0
+    rate_factor: float = 1.0
+    last_validation: int = 0
+    finished: str | None = None
+
+    def to_json(self) -> str:
+        """This state as JSON."""
+        return json.dumps(dataclasses.asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> TrainingState:
+        """The state that `to_json` wrote."""
+        return cls(**json.loads(text))
+
+    def record_validation(self, gap: float, config: TrainingConfig) -> bool:
+        """Counts one validation for early stopping and for the plateau (GAT section 4.1).
+
+        Returns:
+            Whether `gap` is the best so far.
+        """
+        self.last_validation = self.step
+        if self.best_gap is None or gap > self.best_gap:
+            self.best_gap, self.best_step = gap, self.step
+            self.since_best = self.since_reduction = 0
+            return True
+        self.since_best += 1
+        self.since_reduction += 1
+        if config.plateau_patience and self.since_reduction >= config.plateau_patience:
+            self.rate_factor *= config.plateau_factor
+            self.since_reduction = 0
+        if config.early_stopping_patience and self.since_best >= config.early_stopping_patience:
+            self.finished = (
+                f"no better validation GAP in {self.since_best} validations (early stopping)"
+            )
+        return False
+
+    def learning_rate(self, config: TrainingConfig) -> float:
+        """Rate of the next step: the staircase by examples, times the plateau's reductions."""
+        stairs = self.examples // config.learning_rate_decay_examples
+        return config.base_learning_rate * config.learning_rate_decay**stairs * self.rate_factor
