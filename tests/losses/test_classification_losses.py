@@ -61,7 +61,7 @@ def test_softmax_is_tensorflows():
 def test_a_fresh_logistic_model_starts_at_c_ln_2():
     labels, zeros = np.eye(2, 3862, dtype="float32"), np.zeros((2, 3862), "float32")
     np.testing.assert_allclose(CrossEntropyLoss("sum")(labels, zeros), 3862 * np.log(2), rtol=1e-5)
-    np.testing.assert_allclose(CrossEntropyLoss("mean")(labels, zeros), np.log(2), rtol=1e-6)
+    np.testing.assert_allclose(CrossEntropyLoss("mean")(labels, zeros), np.log(2), rtol=1e-5)
 
 
 def test_small_losses_keep_their_digits():

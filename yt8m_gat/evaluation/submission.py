@@ -1,0 +1,307 @@
+"""Writers of the Kaggle submission CSVs of 2018 (videos) and 2019 (segments).
+
+Both write to a temporary file in the folder of the result and give it its name at the end, so
+that under the final name there is either a whole file or what was there before.
+"""
+
+import os
+import re
+import secrets
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Self
+
+import numpy as np
+
+from yt8m_gat.metrics import top_k_indices
+
+VIDEO_HEADER = "VideoId,LabelConfidencePairs"
+SEGMENT_HEADER = "Class,Segments"
+
+
+class _WholeFile:
+    """A text file that takes its name only when it is complete.
+
+    Entering the context creates `.<name>.<random>.tmp` beside `path`; leaving it without an
+    exception flushes it to the disk and renames it to `path`; with one, deletes it.
+    """
+
+    def __init__(self, path: str | os.PathLike):
+        # A link is followed: the file it names is replaced, not the link.
+        self._path = Path(os.path.realpath(path))
+        folder = self._path.parent
+        if not folder.is_dir():
+            raise FileNotFoundError(
+                f"The folder of --output_file must exist. Received: {os.fspath(path)!r}, and "
+                f"there is no folder {str(folder)!r}; create it or name another"
+            )
+        if self._path.exists() and not self._path.is_file():
+            raise IsADirectoryError(
+                "--output_file must name a regular file, which is created or replaced. "
+                f"Received: {os.fspath(path)!r}, which exists and is none"
+            )
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise PermissionError(
+                "The folder of --output_file must be writable. "
+                f"Received: {os.fspath(path)!r}; name a file in another folder"
+            )
+        self._file: IO[str] | None = None
+
+    def __enter__(self) -> Self:
+        temporary = self._path.with_name(f".{self._path.name}.{secrets.token_hex(4)}.tmp")
+        self._file = temporary.open("x", encoding="utf-8", newline="\n")
+        return self
+
+    def __exit__(
+        self,
+        exception_type: type[BaseException] | None,
+        exception: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        temporary = Path(self._file.name)
+        try:
+            with self._file:
+                if exception_type is None:
+                    self._finish()
+                    self._file.flush()
+                    os.fsync(self._file.fileno())
+            if exception_type is None:
+                temporary.replace(self._path)
+        finally:
+            self._file = None
+            temporary.unlink(missing_ok=True)
+
+    def _finish(self) -> None:
+        """Writes what is only known at the end."""
+
+    def _open_file(self) -> IO[str]:
+        if self._file is None:
+            raise ValueError(
+                "Rows can be written inside `with` alone, where the file is open. "
+                "Received: write() outside it"
+            )
+        return self._file
+
+
+class SubmissionWriter(_WholeFile):
+    """Writes the 2018 CSV: one row a video, in the order of the calls.
+
+    Header `VideoId,LabelConfidencePairs`; a row is `id,` and min(top_k, C) pairs `label score`
+    joined by single spaces, by descending score, `%i %g`: `twu2,6 0.527231 16 0.282346`. Of equal
+    scores the lower class comes first. An id with a comma or a quote is quoted by the rules of
+    CSV (RFC 4180), so that pandas reads it back; an id that is empty, has a line break or is not
+    UTF-8 is refused. Repeated ids are written as they come (`yt8m_gat.evaluation.kaggle check`
+    finds them).
+
+        with SubmissionWriter("submission.csv") as writer:
+            writer.write(video_ids, probabilities)
+
+    Args:
+        path: The CSV, created or replaced when the context is left without an exception.
+        top_k: Pairs of a row.
+
+    Raises:
+        ValueError: If `top_k` is not positive.
+        OSError: At once, if the folder is missing or not writable, or `path` is no regular file.
+    """
+
+    def __init__(self, path: str | os.PathLike, top_k: int = 20):
+        if top_k < 1:
+            raise ValueError(f"`top_k` must be positive. Received: top_k={top_k}")
+        super().__init__(path)
+        self.top_k = top_k
+
+    def __enter__(self) -> Self:
+        super().__enter__()
+        self._file.write(VIDEO_HEADER + "\n")
+        return self
+
+    def write(self, video_ids: Sequence[bytes | str], probabilities: np.ndarray) -> None:
+        """Writes a batch of rows.
+
+        Args:
+            video_ids: `[B]`, bytes in UTF-8 or str.
+            probabilities: `[B, C]`, finite.
+
+        Raises:
+            ValueError: If the shapes do not fit, a probability is not finite or an id is refused.
+        """
+        file = self._open_file()
+        probabilities = _checked_probabilities(video_ids, probabilities)
+        top_k = min(self.top_k, probabilities.shape[1])
+        classes = top_k_indices(probabilities, top_k)
+        pairs = np.empty((len(classes), 2 * top_k))
+        pairs[:, 0::2] = classes
+        pairs[:, 1::2] = np.take_along_axis(probabilities, classes, axis=1)
+        row_format = "%s," + " ".join(["%i %g"] * top_k) + "\n"
+        file.writelines(
+            row_format % (_quoted(_decoded(video_id)), *row)
+            for video_id, row in zip(video_ids, pairs.tolist(), strict=True)
+        )
+
+
+class SegmentSubmissionWriter(_WholeFile):
+    """Writes the 2019 CSV: one row a class, its best segments.
+
+    Header `Class,Segments`; a row is `class,` and up to `max_per_class` segments `id:start` joined
+    by single spaces, by descending score (which is not written). Of equal scores the segment
+    written first comes first. Rows in the order of `class_ids`, also of a class without segments.
+    An id that is empty, not UTF-8 or has whitespace, a colon, a comma or a quote is refused.
+
+    Memory: it does not grow with the number of segments seen. 8 bytes for each of classes x
+    `max_per_class` kept segments (0.8 GB at 1,000 classes and 100,000), three times that while a
+    buffer of at most `max_per_class` new segments is merged in, and the ids of the kept segments.
+
+    Args:
+        path: The CSV, created or replaced when the context is left without an exception.
+        class_ids: Distinct columns of the probabilities that are ranked (the challenge lists
+            1,000 of the 3,862 classes).
+        max_per_class: Most segments of a row, the flag `--segment_max_pred`.
+
+    Raises:
+        ValueError: If `class_ids` are none, repeated or negative, or `max_per_class` is not
+            positive.
+        OSError: At once, if the folder is missing or not writable, or `path` is no regular file.
+    """
+
+    def __init__(
+        self, path: str | os.PathLike, class_ids: Sequence[int], max_per_class: int = 100_000
+    ):
+        self.class_ids = np.asarray(class_ids, dtype=np.int64)
+        if (
+            self.class_ids.ndim != 1
+            or self.class_ids.size == 0
+            or self.class_ids.min() < 0
+            or np.unique(self.class_ids).size != self.class_ids.size
+        ):
+            raise ValueError(
+                "`class_ids` must be distinct and not negative, at least one. "
+                f"Received: {self.class_ids.tolist()}"
+            )
+        if max_per_class < 1:
+            raise ValueError(
+                f"`max_per_class` must be positive. Received: max_per_class={max_per_class}"
+            )
+        super().__init__(path)
+        self.max_per_class = max_per_class
+        # The best so far, [classes, kept], by descending score: scores, and rows of _segments.
+        self._best_scores = np.zeros((self.class_ids.size, 0), np.float32)
+        self._best_segments = np.zeros((self.class_ids.size, 0), np.int32)
+        self._segments = np.zeros(0, dtype=object)
+        self._new_scores: list[np.ndarray] = []
+        self._new_segments: list[str] = []
+
+    def write(
+        self,
+        video_ids: Sequence[bytes | str],
+        start_times: Sequence[int],
+        probabilities: np.ndarray,
+    ) -> None:
+        """Adds a batch of segments.
+
+        Args:
+            video_ids: `[S]`, bytes in UTF-8 or str: the video of each segment.
+            start_times: `[S]`, first second of each segment.
+            probabilities: `[S, C]` over ALL classes, finite; the columns `class_ids` are taken.
+
+        Raises:
+            ValueError: If the shapes do not fit, a probability is not finite or an id is refused.
+        """
+        self._open_file()
+        probabilities = _checked_probabilities(video_ids, probabilities)
+        if probabilities.shape[1] <= self.class_ids.max():
+            raise ValueError(
+                "`probabilities` must have a column for each class id. Received: "
+                f"{probabilities.shape[1]} columns, class id {self.class_ids.max()}"
+            )
+        names = [
+            f"{_segment_video_id(video_id)}:{int(start)}"
+            for video_id, start in zip(video_ids, start_times, strict=True)
+        ]
+        scores = probabilities[:, self.class_ids].astype(np.float32)
+        for first in range(0, len(names), self.max_per_class):
+            rows = slice(first, first + self.max_per_class)
+            if len(self._new_segments) + len(names[rows]) > self.max_per_class:
+                self._merge()
+            self._new_scores.append(scores[rows])
+            self._new_segments += names[rows]
+
+    def _merge(self) -> None:
+        """Merges the buffered segments into the best of each class."""
+        if not self._new_segments:
+            return
+        new_scores = np.concatenate(self._new_scores)
+        num_known = len(self._segments)
+        segments = np.concatenate([self._segments, np.array(self._new_segments, dtype=object)])
+        new_rows = np.arange(num_known, len(segments), dtype=np.int32)
+        num_kept = min(self.max_per_class, self._best_scores.shape[1] + len(new_scores))
+        best_scores = np.empty((self.class_ids.size, num_kept), np.float32)
+        best_segments = np.empty((self.class_ids.size, num_kept), np.int32)
+        # Class by class, so that the sort's own memory stays that of one class.
+        for index in range(self.class_ids.size):
+            scores = np.concatenate([self._best_scores[index], new_scores[:, index]])
+            # Kept segments stand before new ones: of equal scores the lower index is the earlier.
+            chosen = top_k_indices(scores[np.newaxis], num_kept)[0]
+            best_scores[index] = scores[chosen]
+            best_segments[index] = np.concatenate([self._best_segments[index], new_rows])[chosen]
+        referenced = np.zeros(len(segments), dtype=bool)
+        referenced[best_segments.ravel()] = True
+        self._segments = segments[referenced]
+        self._best_scores = best_scores
+        self._best_segments = (np.cumsum(referenced, dtype=np.int32) - 1)[best_segments]
+        self._new_scores, self._new_segments = [], []
+
+    def _finish(self) -> None:
+        self._merge()
+        self._file.write(SEGMENT_HEADER + "\n")
+        for class_id, segments in zip(self.class_ids, self._best_segments, strict=True):
+            self._file.write(f"{class_id},{' '.join(self._segments[segments])}\n")
+
+
+def _checked_probabilities(
+    video_ids: Sequence[bytes | str], probabilities: np.ndarray
+) -> np.ndarray:
+    probabilities = np.asarray(probabilities)
+    if probabilities.ndim != 2 or len(probabilities) != len(video_ids):
+        raise ValueError(
+            "`probabilities` must have the shape [B, C], a row for each video id. "
+            f"Received: shape={probabilities.shape}, {len(video_ids)} ids"
+        )
+    infinite = np.flatnonzero(~np.isfinite(probabilities).all(axis=1))
+    if infinite.size:
+        raise ValueError(
+            "Probabilities must be finite. Received: NaN or infinity for "
+            f"{infinite.size} rows, the first of video {_decoded(video_ids[infinite[0]])!r}; "
+            "check the checkpoint for NaN weights"
+        )
+    return probabilities
+
+
+def _decoded(video_id: bytes | str) -> str:
+    if isinstance(video_id, bytes):
+        try:
+            video_id = video_id.decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise ValueError(f"A video id must be UTF-8. Received: {video_id!r}") from error
+    if not video_id or "\n" in video_id or "\r" in video_id:
+        raise ValueError(
+            f"A video id must not be empty nor have a line break. Received: {video_id!r}"
+        )
+    return str(video_id)
+
+
+def _segment_video_id(video_id: bytes | str) -> str:
+    text = _decoded(video_id)
+    if re.search(r'[\s:,"]', text):
+        raise ValueError(
+            "A video id of a segment must not have whitespace, a colon, a comma or a quote. "
+            f"Received: {text!r}"
+        )
+    return text
+
+
+def _quoted(text: str) -> str:
+    if "," in text or '"' in text:
+        return '"' + text.replace('"', '""') + '"'
+    return text
