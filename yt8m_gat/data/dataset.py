@@ -177,14 +177,18 @@ def make_dataset(
     seeds = _derived_seeds(seed, epoch)
     if shuffle:
         files = [files[i] for i in np.random.default_rng(int(seeds[0])).permutation(len(files))]
-    records = tf.data.Dataset.from_tensor_slices(files).interleave(
-        _records_of,
-        cycle_length=min(num_readers, len(files)) if shuffle else 1,
-        num_parallel_calls=tf.data.AUTOTUNE if shuffle else None,
-        deterministic=True,
-    )
-    if shuffle and shuffle_buffer:
-        records = _shuffle(records, shuffle_buffer, seeds[1:3])
+    paths = tf.data.Dataset.from_tensor_slices(files)
+    if shuffle:
+        records = paths.interleave(
+            _records_of,
+            cycle_length=min(num_readers, len(files)),
+            num_parallel_calls=tf.data.AUTOTUNE,
+            deterministic=True,
+        )
+        if shuffle_buffer:
+            records = _shuffle(records, shuffle_buffer, seeds[1:3])
+    else:
+        records = paths.flat_map(_records_of)
     if bucket:
         batches = _batches_of_like_length(
             records, batch_size, bucket_window, seeds[3:5], drop_remainder
@@ -226,18 +230,19 @@ def _with_batch_size(batch: Batch, batch_size: int) -> Batch:
     return tf.nest.map_structure(lambda x: tf.ensure_shape(x, [batch_size, *x.shape[1:]]), batch)
 
 
-def as_pairs(dataset: tf.data.Dataset) -> tf.data.Dataset:
-    """Batches to (inputs, labels), the form of `keras.Model.fit`.
+def as_pair(batch: Batch) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
+    """One batch as (inputs, labels), the form of `keras.Model.train_step`.
 
     Returns:
         inputs: each feature under its name, uint8 [B, T, D] (video level: float32 [B, D]), and at
         frame level `num_frames`, int32 [B]; labels: float32 [B, C].
     """
+    inputs = dict(batch["features"])
+    if "num_frames" in batch:
+        inputs["num_frames"] = batch["num_frames"]
+    return inputs, batch["labels"]
 
-    def pair(batch: Batch) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
-        inputs = dict(batch["features"])
-        if "num_frames" in batch:
-            inputs["num_frames"] = batch["num_frames"]
-        return inputs, batch["labels"]
 
-    return dataset.map(pair)
+def as_pairs(dataset: tf.data.Dataset) -> tf.data.Dataset:
+    """A dataset of batches as one of pairs, for `keras.Model.fit`; see `as_pair`."""
+    return dataset.map(as_pair)

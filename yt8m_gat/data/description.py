@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
+import numpy as np
 import tensorflow as tf
 from google.protobuf.message import DecodeError
 
-from yt8m_gat.data.schema import ID_KEYS, LABELS_KEY
-from yt8m_gat.data.tfrecord import payloads_from
-
-SEGMENT_PREFIX = "segment_"
+from yt8m_gat.data.schema import ID_KEYS, LABELS_KEY, RecordSchema
+from yt8m_gat.data.tfrecord import read_payload, walk_frames
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,6 +25,7 @@ class RecordDescription:
         lengths: Feature -> frames (frame level); empty at video level.
         sizes: Feature -> the sizes found, ascending: bytes per frame, or floats per video.
         segment_labels: Class indices of its rated segments (2019).
+        faults: What keeps any reader from reading it, whatever the schema.
     """
 
     frame_level: bool
@@ -33,6 +34,7 @@ class RecordDescription:
     lengths: dict[str, int]
     sizes: dict[str, tuple[int, ...]]
     segment_labels: tuple[int, ...]
+    faults: tuple[str, ...]
 
     def __str__(self) -> str:
         if not self.sizes:
@@ -41,9 +43,9 @@ class RecordDescription:
         for name, sizes in self.sizes.items():
             size = " or ".join(map(str, sizes)) or "no"
             if self.frame_level:
-                parts.append(f"{name!r}, {self.lengths[name]} frames of {size} bytes")
+                parts.append(f"{name}, {self.lengths[name]} frames of {size} bytes")
             else:
-                parts.append(f"{name!r}, {size} floats")
+                parts.append(f"{name}, {size} floats")
         return "; ".join(parts)
 
 
@@ -51,12 +53,34 @@ class UndecodableRecordError(ValueError):
     """The bytes are no `tf.SequenceExample` and no `tf.Example`."""
 
 
-def _first_bytes(features: tf.train.Features, keys: tuple[str, ...]) -> bytes:
-    for key in keys:
-        values = features.feature[key].bytes_list.value if key in features.feature else ()
-        if values and values[0]:
-            return values[0]
-    return b""
+def _values(features: tf.train.Features, key: str, kind: str, faults: list[str]) -> tuple:
+    """The values of a context feature; one of another kind is a fault."""
+    if key not in features.feature:
+        return ()
+    feature = features.feature[key]
+    found = feature.WhichOneof("kind")
+    if found not in (None, kind):
+        faults.append(f"feature {key} is a {found}, not a {kind}")
+        return ()
+    return tuple(getattr(feature, kind).value)
+
+
+def _frame_bytes(name: str, frames: Sequence[tf.train.Feature], faults: list[str]) -> list[int]:
+    """Bytes of each frame that is one bytes value; any other is a fault."""
+    sizes = []
+    for number, frame in enumerate(frames):
+        values = frame.bytes_list.value
+        if len(values) == 1:
+            sizes.append(len(values[0]))
+            continue
+        found = frame.WhichOneof("kind") or "nothing"
+        faults.append(
+            f"feature {name}, frame {number} is a {found}, not a bytes_list"
+            if found != "bytes_list"
+            else f"feature {name}, frame {number} has {len(values)} values instead of 1"
+        )
+        break
+    return sizes
 
 
 def describe_record(payload: bytes) -> RecordDescription:
@@ -70,44 +94,81 @@ def describe_record(payload: bytes) -> RecordDescription:
     try:
         record = tf.train.SequenceExample.FromString(payload)
     except DecodeError as error:
-        raise UndecodableRecordError("the payload is no tf.Example or tf.SequenceExample") from error
+        raise UndecodableRecordError(
+            "the payload is no tf.Example or tf.SequenceExample"
+        ) from error
     context = record.context
     lists = record.feature_lists.feature_list
-    frame_level = bool(lists)
+    faults: list[str] = []
+    ids = [_values(context, key, "bytes_list", faults) for key in ID_KEYS]
+    for key, values in zip(ID_KEYS, ids, strict=True):
+        if len(values) > 1:
+            faults.append(f"it has more than one value of {key}")
+    video_id = next((values[0] for values in ids if values and values[0]), b"")
+    if not video_id:
+        faults.append(f"it has none of the ids {' and '.join(ID_KEYS)}")
+    labels = _values(context, LABELS_KEY, "int64_list", faults)
+    segment_labels = _values(context, "segment_labels", "int64_list", faults)
     lengths = {}
     sizes = {}
-    if frame_level:
-        for name in sorted(lists):
-            frames = lists[name].feature
-            lengths[name] = len(frames)
-            found = {sum(map(len, frame.bytes_list.value)) for frame in frames}
-            sizes[name] = tuple(sorted(found))
-    else:
+    for name in sorted(lists):
+        frames = lists[name].feature
+        lengths[name] = len(frames)
+        sizes[name] = tuple(sorted(set(_frame_bytes(name, frames, faults))))
+    if not lists:
         for name in sorted(context.feature):
-            feature = context.feature[name]
-            if feature.WhichOneof("kind") == "float_list":
-                sizes[name] = (len(feature.float_list.value),)
-
-    def integers(key: str) -> tuple[int, ...]:
-        return tuple(context.feature[key].int64_list.value) if key in context.feature else ()
-
+            values = context.feature[name].float_list.value
+            if values:
+                sizes[name] = (len(values),)
+                if not np.isfinite(values).all():
+                    faults.append(f"feature {name} has a value that is not finite")
     return RecordDescription(
-        frame_level=frame_level,
-        video_id=_first_bytes(context, ID_KEYS).decode("utf-8", "replace"),
-        labels=integers(LABELS_KEY),
+        frame_level=bool(lists),
+        video_id=video_id.decode("utf-8", "replace"),
+        labels=labels,
         lengths=lengths,
         sizes=sizes,
-        segment_labels=integers(SEGMENT_PREFIX + "labels"),
+        segment_labels=segment_labels,
+        faults=tuple(faults),
     )
+
+
+def find_fault(description: RecordDescription, schema: RecordSchema) -> str | None:
+    """Why a record does not fit a schema, or None; the verdict that the parser comes to.
+
+    The one difference: this looks at the frames after `schema.max_frames` too.
+    """
+    if description.faults:
+        return description.faults[0]
+    for label in description.labels:
+        if not 0 <= label < schema.num_classes:
+            return f"label {label} is outside 0 .. {schema.num_classes - 1}"
+    names = schema.feature_names
+    needed = ", ".join(names)
+    if description.frame_level != schema.frame_level:
+        found = "frame" if description.frame_level else "video"
+        return f"it is a {found}-level record ({description}); each of {needed} is needed"
+    for name, size in schema.feature_sizes:
+        if name not in description.sizes or description.lengths.get(name) == 0:
+            return f"feature {name} is missing or empty; each of {needed} is needed"
+        for found in description.sizes[name]:
+            if found != size:
+                unit = "bytes" if schema.frame_level else "values"
+                return f"feature {name} has {found} {unit} instead of {size}"
+        if schema.frame_level and description.lengths[name] != description.lengths[names[0]]:
+            return (
+                f"feature {name} has {description.lengths[name]} frames, feature {names[0]} has "
+                f"{description.lengths[names[0]]}"
+            )
+    return None
 
 
 def discover(file: str) -> RecordDescription | None:
     """Describes the first record of a file; None when the file has none.
 
     Raises:
-        tf.errors.DataLossError: The file's first record is damaged.
+        BadRecordError: The file's first record is damaged.
         UndecodableRecordError: It is no `tf.Example` or `tf.SequenceExample`.
     """
-    for payload in payloads_from(file, 0).take(1):
-        return describe_record(payload.numpy())
-    return None
+    first = next(walk_frames(file), None)
+    return None if first is None else describe_record(read_payload(file, first))

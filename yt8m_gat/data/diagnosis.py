@@ -8,12 +8,12 @@ from typing import Any
 
 import tensorflow as tf
 
-from yt8m_gat.data.description import describe_record
+from yt8m_gat.data.description import UndecodableRecordError, describe_record
 from yt8m_gat.data.errors import BadRecordError
 from yt8m_gat.data.parsing import INSPECT_COMMAND
-from yt8m_gat.data.tfrecord import find_damage, payloads_from, walk_frames
+from yt8m_gat.data.tfrecord import find_damage, read_payload, walk_frames
 
-# The first is ours (yt8m_gat.data.parsing), the second TensorFlow's parsing operations'.
+# The first is ours (yt8m_gat.data.parsing), the others TensorFlow's parsing operation's.
 _OWN_MESSAGE = re.compile(
     r"Bad record (?P<file>.+?):record (?P<record>\d+): (?P<reason>.+?)\. "
     r"Remedy: (?P<remedy>.+?)\.(?=[\"'\]\s]|$)",
@@ -22,9 +22,10 @@ _OWN_MESSAGE = re.compile(
 _TENSORFLOW_MESSAGE = re.compile(
     r"Name: (?P<file>.+?):record (?P<record>\d+), (?P<reason>[^\n]+?)\.?\s*(?=\n|\[\[|$)"
 )
-_UNREADABLE = re.compile(
-    r"Could not parse example input, value: (?P<reason>.{0,40})", re.DOTALL
+_UNDECODABLE = re.compile(
+    r"(?P<reason>Invalid protocol message input), example id: (?P<file>.+?):record (?P<record>\d+)"
 )
+_ESCAPED = re.compile(r"\\(.)")  # The Assert operation escapes quotes and backslashes.
 _LOST_OFFSET = re.compile(r"(?:corrupted|truncated) record at (\d+)")
 
 
@@ -33,16 +34,13 @@ def _read_record(file: str, record: int) -> tuple[int | None, bytes | None]:
     try:
         for frame in walk_frames(file):
             if frame.record == record:
-                payload = next(iter(payloads_from(file, frame.offset).take(1))).numpy()
-                return frame.offset, payload
-    except (BadRecordError, tf.errors.OpError):
+                return frame.offset, read_payload(file, frame)
+    except (BadRecordError, OSError, tf.errors.OpError):
         return None, None
     return None, None
 
 
-def bad_record_from(
-    error: tf.errors.OpError, files: Sequence[str]
-) -> BadRecordError | None:
+def bad_record_from(error: tf.errors.OpError, files: Sequence[str]) -> BadRecordError | None:
     """The bad record behind an error of a dataset, or None when it is about something else.
 
     Args:
@@ -55,7 +53,8 @@ def bad_record_from(
         return find_damage(files, int(offset[1]) if offset else None)
     if not isinstance(error, tf.errors.InvalidArgumentError):
         return None
-    match = _OWN_MESSAGE.search(message) or _TENSORFLOW_MESSAGE.search(message)
+    match = _OWN_MESSAGE.search(_ESCAPED.sub(r"\1", message))
+    match = match or _TENSORFLOW_MESSAGE.search(message) or _UNDECODABLE.search(message)
     if match is None:
         return None
     file, record, reason = match["file"], int(match["record"]), match["reason"]
@@ -64,7 +63,10 @@ def bad_record_from(
     )
     offset, payload = _read_record(file, record)
     if payload is not None:
-        reason += f" (the record holds: {describe_record(payload)})"
+        try:
+            reason += f" (the record holds: {describe_record(payload)})"
+        except UndecodableRecordError as undecodable:
+            reason = str(undecodable)
     return BadRecordError(file, record, offset, reason, remedy)
 
 

@@ -66,9 +66,7 @@ def _default_names(serialized: tf.Tensor, names: tf.Tensor | None) -> tf.Tensor:
 
 
 def _context_spec(with_labels: bool) -> dict[str, Any]:
-    spec: dict[str, Any] = {
-        key: tf.io.FixedLenFeature([], tf.string, default_value="") for key in ID_KEYS
-    }
+    spec: dict[str, Any] = {key: tf.io.RaggedFeature(tf.string) for key in ID_KEYS}
     if with_labels:
         spec[LABELS_KEY] = tf.io.VarLenFeature(tf.int64)
     return spec
@@ -91,16 +89,25 @@ def _parse_context(
     context: dict[str, Any], names: tf.Tensor, schema: RecordSchema, with_labels: bool
 ) -> Batch:
     """`video_id` and, if asked for, `labels` of parsed records, checked."""
-    current, older = (context[key] for key in ID_KEYS)
-    video_id = tf.where(tf.equal(current, ""), older, current)
     checks = [
+        _require(
+            context[key].row_lengths() <= 1,
+            names,
+            lambda _, key=key: f"it has more than one value of {key}",
+            "write the record anew with one id",
+        )
+        for key in ID_KEYS
+    ]
+    current, older = (context[key].to_tensor("", shape=[None, 1])[:, 0] for key in ID_KEYS)
+    video_id = tf.where(tf.equal(current, ""), older, current)
+    checks.append(
         _require(
             tf.not_equal(video_id, ""),
             names,
             lambda _: f"it has none of the ids {' and '.join(ID_KEYS)}",
             f"write one of them as a bytes feature, or list such records by `{INSPECT_COMMAND}`",
         )
-    ]
+    )
     batch: Batch = {}
     if with_labels:
         labels = context[LABELS_KEY]
@@ -195,7 +202,7 @@ def parse_frame_batch(
                 length > 0,
                 names,
                 lambda _, name=name: (
-                    f"feature {name!r} is missing or empty; each of {needed} is needed"
+                    f"feature {name} is missing or empty; each of {needed} is needed"
                 ),
                 name_remedy,
             )
@@ -206,9 +213,9 @@ def parse_frame_batch(
                 names,
                 lambda record, name=name, length=length: tf.strings.join(
                     [
-                        f"feature {name!r} has ",
+                        f"feature {name} has ",
                         _text(length[record]),
-                        f" frames, feature {schema.feature_names[0]!r} has ",
+                        f" frames, feature {schema.feature_names[0]} has ",
                         _text(num_frames[record]),
                     ]
                 ),
@@ -234,7 +241,7 @@ def parse_frame_batch(
             frame = tf.argmin(tf.cast(right[record], tf.int32))
             return tf.strings.join(
                 [
-                    f"feature {name!r}, frame ",
+                    f"feature {name}, frame ",
                     _text(frame),
                     " has ",
                     _text(num_bytes[record, frame]),
@@ -290,9 +297,11 @@ def parse_video_batch(
     if schema.frame_level:
         raise ValueError("parse_video_batch needs a video-level schema; see parse_frame_batch")
     names = _default_names(serialized, names)
-    parsed = tf.io.parse_example(
+    # A tf.Example is, byte for byte, a tf.SequenceExample that has a context alone. The operation
+    # made for tf.Example does not name a record that it cannot decode.
+    parsed, _, _ = tf.io.parse_sequence_example(
         serialized,
-        {
+        context_features={
             **_context_spec(with_labels),
             **{name: tf.io.RaggedFeature(tf.float32) for name in schema.feature_names},
         },
@@ -309,7 +318,7 @@ def parse_video_batch(
                 lengths > 0,
                 names,
                 lambda _, name=name: (
-                    f"feature {name!r} is missing or empty; each of {needed} is needed"
+                    f"feature {name} is missing or empty; each of {needed} is needed"
                 ),
                 "name the features that the records hold by --feature_names, and their sizes by "
                 f"--feature_sizes; `{INSPECT_COMMAND}` lists both. Frame-level records need "
@@ -322,7 +331,7 @@ def parse_video_batch(
                 names,
                 lambda record, name=name, size=size, lengths=lengths: tf.strings.join(
                     [
-                        f"feature {name!r} has ",
+                        f"feature {name} has ",
                         _text(lengths[record]),
                         f" values instead of {size}",
                     ]
@@ -337,7 +346,7 @@ def parse_video_batch(
             _require(
                 tf.reduce_all(tf.math.is_finite(values), axis=1),
                 names,
-                lambda _, name=name: f"feature {name!r} has a value that is not finite",
+                lambda _, name=name: f"feature {name} has a value that is not finite",
                 "write the record anew",
             )
         )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import BinaryIO, NamedTuple
 
 import tensorflow as tf
@@ -121,26 +121,37 @@ def count_records(files: Iterable[str]) -> int:
     return sum(sum(1 for _ in walk_frames(path)) for path in files)
 
 
-def payloads_from(path: str, offset: int) -> tf.data.Dataset:
-    """Payloads of a file's records from the one whose framing starts at `offset`."""
-    # The public TFRecordDataset cannot start inside a file.
-    variant = tf.raw_ops.TFRecordDatasetV2(
-        filenames=[path],
-        compression_type="",
-        buffer_size=256 * 1024,
-        byte_offsets=tf.constant([offset], tf.int64),
-    )
-    return tf.data.experimental.from_variant(variant, tf.TensorSpec([], tf.string))
+def estimate_records(files: Sequence[str]) -> int:
+    """About how many records all the files hold, from the first one's and all sizes.
+
+    Counting 3,844 shards of the full set means millions of seeks; the time left of a training run
+    need not be that exact.
+    """
+    sizes = [file_size(path) for path in files]
+    return round(count_records(files[:1]) * sum(sizes) / max(sizes[0], 1)) if sizes else 0
 
 
-def _wrong_checksum(path: str, frame: Frame) -> BadRecordError:
-    return BadRecordError(
-        path,
-        frame.record,
-        frame.offset,
-        "the payload has a wrong checksum: at least one bit differs from what was written",
-        DOWNLOAD_REMEDY,
-    )
+def read_payload(path: str, frame: Frame) -> bytes:
+    """One record's payload, its checksum verified.
+
+    The checksum takes 0.1 s per megabyte in Python; TensorFlow's reader is 1000 times as fast.
+
+    Raises:
+        BadRecordError: The checksum is wrong.
+    """
+    with _open(path) as file:
+        file.seek(frame.offset + HEADER_BYTES)
+        payload = file.read(frame.length)
+        (crc,) = struct.unpack("<I", file.read(FOOTER_BYTES))
+    if crc != masked_crc32c(payload):
+        raise BadRecordError(
+            path,
+            frame.record,
+            frame.offset,
+            "the payload has a wrong checksum: at least one bit differs from what was written",
+            DOWNLOAD_REMEDY,
+        )
+    return payload
 
 
 def read_records(path: str) -> Iterator[tuple[Frame, bytes | BadRecordError]]:
@@ -151,41 +162,33 @@ def read_records(path: str) -> Iterator[tuple[Frame, bytes | BadRecordError]]:
     frames: list[Frame] = []
     end: BadRecordError | None = None
     try:
-        frames.extend(walk_frames(path))
+        for frame in walk_frames(path):
+            frames.append(frame)
     except BadRecordError as error:
-        # extend() keeps nothing of an iterator that raises.
         end = error
-        frames = list(_frames_before(path, error.record or 0))
     position = 0
-    while position < len(frames):
-        payloads = payloads_from(path, frames[position].offset).take(len(frames) - position)
-        try:
-            for payload in payloads.as_numpy_iterator():
-                yield frames[position], payload
-                position += 1
-        except tf.errors.DataLossError:
-            yield frames[position], _wrong_checksum(path, frames[position])
+    try:
+        for payload in tf.data.TFRecordDataset(path).take(len(frames)).as_numpy_iterator():
+            yield frames[position], payload
             position += 1
+    except tf.errors.DataLossError:
+        # TensorFlow's reader cannot go on after it.
+        for frame in frames[position:]:
+            try:
+                yield frame, read_payload(path, frame)
+            except BadRecordError as error:
+                yield frame, error
     if end is not None:
         yield Frame(end.record or 0, end.offset or 0, 0), end
 
 
-def _frames_before(path: str, record: int) -> Iterator[Frame]:
-    for frame in walk_frames(path):
-        if frame.record == record:
-            return
-        yield frame
-        if frame.record == record - 1:
-            return
-
-
 def find_damage(files: Iterable[str], offset: int | None = None) -> BadRecordError | None:
-    """The first damaged record of some files.
+    """The first damaged record of some files: of their framing, or else of a payload.
 
     Args:
         files: Paths.
-        offset: Where the damage was met, in bytes, if known: only payloads of records that start
-            there are read then, else all.
+        offset: Where TensorFlow met damage, in bytes from the start of a file that it does not
+            name; the payloads of the records there are verified. None: framing alone.
     """
     files = list(files)
     suspects: list[tuple[str, Frame]] = []
@@ -194,11 +197,15 @@ def find_damage(files: Iterable[str], offset: int | None = None) -> BadRecordErr
             frames = list(walk_frames(path))
         except BadRecordError as error:
             return error
-        suspects.extend((path, frame) for frame in frames if offset in (None, frame.offset))
+        # TensorFlow names a record's start, or its payload's, depending on the damage.
+        suspects.extend(
+            (path, frame)
+            for frame in frames
+            if offset in (frame.offset, frame.offset + HEADER_BYTES)
+        )
     for path, frame in suspects:
         try:
-            for _ in payloads_from(path, frame.offset).take(1):
-                pass
-        except tf.errors.DataLossError:
-            return _wrong_checksum(path, frame)
+            read_payload(path, frame)
+        except BadRecordError as error:
+            return error
     return None

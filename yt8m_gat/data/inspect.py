@@ -1,0 +1,287 @@
+"""What some TFRecord files hold, and every record in them that cannot be read.
+
+    python -m yt8m_gat.data.inspect 'train*.tfrecord'
+
+Works on frame-, video- and segment-level records. Without `--feature_names` the first readable
+record says which features each record is to have. Goes on after a bad record, and after one whose
+payload has a wrong checksum; nothing after a damaged length can be found. Exits with 1 when there
+is a bad record, with 2 when it cannot start.
+"""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import dataclasses
+import json
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from yt8m_gat.config import ConfigError
+from yt8m_gat.data.dataset import find_files
+from yt8m_gat.data.description import (
+    RecordDescription,
+    UndecodableRecordError,
+    describe_record,
+    find_fault,
+)
+from yt8m_gat.data.errors import BadRecordError
+from yt8m_gat.data.schema import RecordSchema
+from yt8m_gat.data.tfrecord import file_size, read_records
+
+# tf.Example stores class indices as int64.
+_ANY_CLASS = 2**63 - 1
+
+
+@dataclasses.dataclass
+class Spread:
+    """Count, least, mean and greatest of some whole numbers."""
+
+    count: int = 0
+    total: int = 0
+    least: int | None = None
+    greatest: int | None = None
+
+    def add(self, value: int) -> None:
+        """Takes one number in."""
+        self.count += 1
+        self.total += value
+        self.least = value if self.least is None else min(self.least, value)
+        self.greatest = value if self.greatest is None else max(self.greatest, value)
+
+    def as_dict(self) -> dict[str, float | None]:
+        """`min`, `mean` and `max`; None when there was no number."""
+        mean = self.total / self.count if self.count else None
+        return {"min": self.least, "mean": mean, "max": self.greatest}
+
+
+@dataclasses.dataclass
+class FileReport:
+    """What one file holds.
+
+    Attributes:
+        file: Its path.
+        num_bytes: Its size.
+        num_records: Records found, good and bad.
+        bad: Those that cannot be read.
+    """
+
+    file: str
+    num_bytes: int
+    num_records: int = 0
+    bad: list[BadRecordError] = dataclasses.field(default_factory=list)
+
+
+class Inspection:
+    """What some files hold; `add_file` takes one more in.
+
+    Args:
+        schema: What each record is to hold; None takes it from the first readable record.
+        num_classes: Size of the vocabulary; None accepts every label that is not negative.
+    """
+
+    def __init__(self, schema: RecordSchema | None = None, num_classes: int | None = None) -> None:
+        self.schema = schema
+        self.num_classes = num_classes
+        self.files: list[FileReport] = []
+        self.frames = Spread()
+        self.labels = Spread()
+        self.segment_labels = Spread()
+        self.label_counts: collections.Counter[int] = collections.Counter()
+        self.sizes: dict[str, collections.Counter[int]] = {}
+
+    def add_file(self, path: str) -> None:
+        """Reads all of a file."""
+        report = FileReport(path, file_size(path))
+        self.files.append(report)
+        for frame, payload in read_records(path):
+            report.num_records += 1
+            if isinstance(payload, BadRecordError):
+                report.bad.append(payload)
+                continue
+            try:
+                description = describe_record(payload)
+            except UndecodableRecordError as error:
+                reason: str | None = str(error)
+            else:
+                reason = self._add_record(description)
+            if reason is not None:
+                report.bad.append(
+                    BadRecordError(
+                        path,
+                        frame.record,
+                        frame.offset,
+                        reason,
+                        "leave the record out, write it anew, or change the flag that it goes "
+                        "against",
+                    )
+                )
+
+    def _add_record(self, description: RecordDescription) -> str | None:
+        """Takes a record in; why it is bad, or None."""
+        for name, sizes in description.sizes.items():
+            self.sizes.setdefault(name, collections.Counter()).update(sizes)
+        if self.schema is None and not description.faults:
+            self.schema = self._schema_of(description)
+        if self.schema is None:
+            return description.faults[0] if description.faults else "it holds no features"
+        reason = find_fault(description, self.schema)
+        if reason is None:
+            if description.frame_level:
+                self.frames.add(description.lengths[self.schema.feature_names[0]])
+            self.labels.add(len(set(description.labels)))
+            self.label_counts.update(set(description.labels))
+            if description.segment_labels:
+                self.segment_labels.add(len(description.segment_labels))
+        return reason
+
+    def _schema_of(self, description: RecordDescription) -> RecordSchema | None:
+        sizes = {name: found[0] for name, found in description.sizes.items() if found}
+        if not sizes:
+            return None
+        num_classes = _ANY_CLASS if self.num_classes is None else self.num_classes
+        return RecordSchema(sizes, num_classes, frame_level=description.frame_level)
+
+    @property
+    def bad(self) -> list[BadRecordError]:
+        """Every bad record, in the order of the files."""
+        return [error for report in self.files for error in report.bad]
+
+    def as_dict(self) -> dict[str, Any]:
+        """All of it, for JSON."""
+        level = None
+        if self.schema is not None:
+            level = "frame" if self.schema.frame_level else "video"
+        return {
+            "level": level,
+            "num_files": len(self.files),
+            "num_bytes": sum(report.num_bytes for report in self.files),
+            "num_records": sum(report.num_records for report in self.files),
+            "num_bad_records": len(self.bad),
+            "features": {
+                name: {str(size): count for size, count in sorted(counts.items())}
+                for name, counts in self.sizes.items()
+            },
+            "frames": self.frames.as_dict(),
+            "labels_per_record": self.labels.as_dict(),
+            "distinct_labels": len(self.label_counts),
+            "largest_label": max(self.label_counts, default=None),
+            "records_with_segments": self.segment_labels.count,
+            "segment_labels_per_record": self.segment_labels.as_dict(),
+            "files": [
+                {
+                    "file": report.file,
+                    "num_bytes": report.num_bytes,
+                    "num_records": report.num_records,
+                    "bad_records": [
+                        {
+                            "record": error.record,
+                            "offset": error.offset,
+                            "reason": error.reason,
+                            "remedy": error.remedy,
+                        }
+                        for error in report.bad
+                    ],
+                }
+                for report in self.files
+            ],
+        }
+
+    def as_text(self) -> str:
+        """All of it, for people."""
+        facts = self.as_dict()
+        lines = [f"{'records':>9} {'bad':>6} {'MB':>9}  file"]
+        lines += [
+            f"{report.num_records:>9} {len(report.bad):>6} {report.num_bytes / 1e6:>9.2f}  "
+            f"{report.file}"
+            for report in self.files
+        ]
+        lines.append(
+            f"{facts['num_records']:>9} {facts['num_bad_records']:>6} "
+            f"{facts['num_bytes'] / 1e6:>9.2f}  in {len(self.files)} files"
+        )
+        unit = "floats" if facts["level"] == "video" else "bytes a frame"
+        for name, counts in facts["features"].items():
+            sizes = ", ".join(f"{size} {unit} in {count} records" for size, count in counts.items())
+            lines.append(f"feature {name}: {sizes or 'no values'}")
+        for title, key in (
+            ("frames", "frames"),
+            ("labels per record", "labels_per_record"),
+            ("segment labels per rated record", "segment_labels_per_record"),
+        ):
+            if (spread := facts[key])["min"] is not None:
+                lines.append(
+                    f"{title}: {spread['min']} to {spread['max']}, mean {spread['mean']:.2f}"
+                )
+        lines.append(
+            f"distinct labels: {facts['distinct_labels']}, the largest {facts['largest_label']}"
+        )
+        lines += [f"BAD {error}" for error in self.bad]
+        return "\n".join(lines)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m yt8m_gat.data.inspect",
+        description="Says what TFRecord files hold, and which records cannot be read and why.",
+    )
+    parser.add_argument("pattern", nargs="+", help="files, or patterns such as 'train*.tfrecord'")
+    parser.add_argument(
+        "--feature_names", help="features that each record is to have, with commas between them"
+    )
+    parser.add_argument("--feature_sizes", help="their sizes, with commas between them")
+    parser.add_argument(
+        "--num_classes", type=int, help="size of the vocabulary (default: any label is right)"
+    )
+    parser.add_argument(
+        "--video_level",
+        action="store_true",
+        help="with --feature_names: the records are to be video-level ones",
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    return parser
+
+
+def _schema_from(arguments: argparse.Namespace) -> RecordSchema | None:
+    if (arguments.feature_names is None) != (arguments.feature_sizes is None):
+        raise ConfigError("--feature_names and --feature_sizes go together; give both or neither")
+    if arguments.feature_names is None:
+        return None
+    names = [name.strip() for name in arguments.feature_names.split(",")]
+    try:
+        sizes = [int(size) for size in arguments.feature_sizes.split(",")]
+    except ValueError as error:
+        raise ConfigError(
+            "--feature_sizes must be whole numbers with commas between them. Received: "
+            f"{arguments.feature_sizes!r}"
+        ) from error
+    if len(names) != len(sizes):
+        raise ConfigError(
+            f"--feature_names and --feature_sizes must be of one length. Received: {names} and "
+            f"{sizes}"
+        )
+    return RecordSchema(
+        tuple(zip(names, sizes, strict=True)),
+        _ANY_CLASS if arguments.num_classes is None else arguments.num_classes,
+        frame_level=not arguments.video_level,
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command; returns its exit code."""
+    arguments = _parser().parse_args(argv)
+    try:
+        files = find_files(arguments.pattern, "pattern")
+        inspection = Inspection(_schema_from(arguments), arguments.num_classes)
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    for path in files:
+        inspection.add_file(path)
+    print(json.dumps(inspection.as_dict(), indent=2) if arguments.json else inspection.as_text())
+    return 1 if inspection.bad else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
