@@ -85,7 +85,7 @@ class GatedMultiLevelAttention(HeadProjection):
         """Creates Q, K, V and for each level `[W^l | W_g^l]` [D, 2 D], [D, D] without a gate."""
         super().build(input_shape)
         gates = 1 if len(self.levels) > 1 else 0
-        self._experts = [
+        self.experts = [
             self._add_matrices(f"expert_{index}", input_shape[-1], 1 + gates, num_biases=1)
             for index in range(len(self.levels))
         ]
@@ -113,14 +113,14 @@ class GatedMultiLevelAttention(HeadProjection):
             contexts[level] = self._merge_heads(context)
         outputs = [
             ops.matmul(contexts[level], kernel)
-            for level, (kernel, _) in zip(self._parsed_levels, self._experts, strict=True)
+            for level, (kernel, _) in zip(self._parsed_levels, self.experts, strict=True)
         ]
         y = self._zero_padding(self._mix(outputs), frame_mask)
         return (y, tuple(maps.values())) if return_attention_maps else y
 
     def _mix(self, outputs: list[Tensor]) -> Tensor:
         """Takes O^l [W^l | W_g^l] of each level, [B, T, 2 D], to the gated sum [B, T, D]."""
-        biases = [bias for _, bias in self._experts]
+        biases = [bias for _, bias in self.experts]
         if len(outputs) == 1:
             return outputs[0] + biases[0]
         values, gates = zip(*(ops.split(output, 2, axis=-1) for output in outputs), strict=True)
