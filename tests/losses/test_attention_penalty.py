@@ -49,7 +49,9 @@ def check_by_finite_differences(function, *maps, step=1e-6, tolerance=1e-6):
 def test_average_over_heads():
     maps = np.random.default_rng(0).random((2, 3, 4, 5))
     np.testing.assert_allclose(average_over_heads(maps), (maps[:, 0] + maps[:, 1] + maps[:, 2]) / 3)
-    with pytest.raises(ValueError, match=r"\[B, N, T, S\]. Received: shape=\(2, 4, 5\)"):
+    compact = maps.reshape(2, 3, 2, 2, 5)
+    np.testing.assert_allclose(average_over_heads(compact), compact.mean(axis=1))
+    with pytest.raises(ValueError, match=r"\[B, N, ..., S\]. Received: shape=\(2, 4, 5\)"):
         average_over_heads(maps[:, 0])
 
 

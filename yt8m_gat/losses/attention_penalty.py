@@ -15,19 +15,19 @@ def average_over_heads(maps: KerasTensor) -> KerasTensor:
     """Mean of the heads' attention maps.
 
     Args:
-        maps: `[B, N, T, S]`.
+        maps: `[B, N, T, S]`, or `[B, N, ..., S]` for a local level in compact form.
 
     Returns:
-        `[B, T, S]`.
+        `[B, T, S]` or `[B, ..., S]`.
 
     Raises:
-        ValueError: If `maps` has another rank.
+        ValueError: If `maps` has a lower rank.
 
     Reference: A of GAT, section 3.2.1.
     """
-    if len(maps.shape) != 4:
+    if len(maps.shape) < 4:
         raise ValueError(
-            f"`maps` must have the shape [B, N, T, S]. Received: shape={tuple(maps.shape)}"
+            f"`maps` must have the shape [B, N, ..., S]. Received: shape={tuple(maps.shape)}"
         )
     return ops.mean(maps, axis=1)
 
