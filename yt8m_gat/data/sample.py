@@ -28,8 +28,8 @@ with probability ``label_noise * p_c``.
 ``e_t ~ N(0, I)``, ``r = smoothness``: smooth over time, with a spectrum like that of the leading
 principal components: sigma is flat over the first three quarters of the coordinates (the head) and
 falls to ``tail_deviation`` over the last quarter (the tail). The head's sigma is solved for so
-that, after clipping to [-2, 2], the root mean square norm of a frame is 27 (rgb) or 13.5 (audio)
-as in YouTube-8M.
+that, after clipping to [-2, 2] and with the cues' mean square added, the root mean square norm of
+a frame is about 27 (rgb) or 13.5 (audio) as in YouTube-8M.
 
 *Weak dense evidence, of every label.* A unit direction w_c in the tail is added to EVERY frame:
 ``dense_norm * u * w_c``, u uniform in [0.6, 1.4] per clip and label; a local label has
@@ -50,8 +50,9 @@ clip of the label with probability ``cue_presence``:
     therefore says little, and how close together the two are says all: attention within a
     window (T_N near W) sees it at once, attention over the clip has to find it.
 
-A cue is many epsilons long in its frames: a model that finds cues frame by frame cannot be
-fooled within epsilon; one that leans on the dense evidence, or on the mean over the frames, can.
+In the sound ``cue_norm`` is halved, as the frame's norm is. A cue is many epsilons long in its
+frames: a model that finds cues frame by frame cannot be fooled within epsilon; one that leans on
+the dense evidence, or on the mean over the frames, can.
 
 *Audio* carries the same labels at the same times along directions of its own with probability
 ``audio_agreement``; otherwise it is the sound of another, unrelated clip.
@@ -137,7 +138,7 @@ class SampleConfig:
     tail_deviation: float = _setting(
         0.3, 0.01, 0.8, "deviation of the background where the dense evidence lies"
     )
-    cue_norm: float = _setting(12.0, 0, 25, "L2 norm of a strong cue in its frame")
+    cue_norm: float = _setting(12.0, 0, 25, "L2 norm of a strong cue in its rgb frame")
     cue_share: float = _setting(0.1, 0, 0.2, "strong cues of a label per frame of the clip")
     cue_presence: float = _setting(
         0.9, 0, 1, "probability that a clip of a label shows its strong cue"
@@ -249,24 +250,29 @@ def planted_structure(config: SampleConfig) -> PlantedStructure:
 
     Returns:
         What the clips of all three splits share.
+
+    Raises:
+        ValueError: If the cues are too strong or too many for the frame norms.
     """
     num_classes = config.num_classes
     rng = np.random.default_rng([config.seed, len(SPLITS)])
     # Evenly over the ranks, so that both kinds have frequent and rare labels.
     steps = np.floor(np.arange(1, num_classes + 1) * config.local_share + 1e-9)
     is_local = np.diff(steps, prepend=0.0) > 0
+    priors = _priors(config)
+    cues_per_frame = _cues_per_frame(config, priors, is_local)
     directions = {}
     for name, size in FRAME_FEATURE_SIZES.items():
         tail = size - int(size * _TAIL_SHARE)
         dense = _unit_directions(rng, num_classes, size, slice(tail, size))
         cues = _unit_directions(rng, 2 * num_classes, size, slice(0, tail))
         directions[name] = PlantedDirections(
-            deviation=_spectrum(size, tail, FRAME_NORMS[name], config.tail_deviation),
+            deviation=_spectrum(config, name, tail, cues_per_frame),
             dense=dense,
             first_cue=cues[:num_classes],
             second_cue=cues[num_classes:] * is_local[:, None].astype(np.float32),
         )
-    return PlantedStructure(_priors(config), is_local, directions)
+    return PlantedStructure(priors, is_local, directions)
 
 
 def label_names(structure: PlantedStructure) -> list[str]:
@@ -318,7 +324,7 @@ def draw_clip(config: SampleConfig, structure: PlantedStructure, split: str, ind
     features = {}
     for name, directions in structure.directions.items():
         evidence = sound if name == "audio" else picture
-        features[name] = _draw_frames(rng, config, directions, evidence, num_frames)
+        features[name] = _draw_frames(rng, config, name, directions, evidence, num_frames)
     return Clip(
         video_id=f"{split[:2]}{config.seed:x}-{index:07d}",
         labels=np.flatnonzero(written),
@@ -364,19 +370,44 @@ def _unit_directions(
     return directions
 
 
-def _spectrum(size: int, tail: int, frame_norm: float, tail_deviation: float) -> np.ndarray:
-    """Deviation per coordinate [D] that gives the frame norm after clipping to [-2, 2]."""
-    low, high = tail_deviation, 100.0
-    fall = np.linspace(0.0, 1.0, size - tail + 1)[1:] * 2
+def _cue_norm(config: SampleConfig, name: str) -> float:
+    return config.cue_norm * FRAME_NORMS[name] / FRAME_NORMS["rgb"]
+
+
+def _distractor_priors(config: SampleConfig, priors: np.ndarray) -> np.ndarray:
+    return np.minimum(0.5, config.distractor_rate * priors)
+
+
+def _cues_per_frame(config: SampleConfig, priors: np.ndarray, is_local: np.ndarray) -> float:
+    """Mean number of cues in a frame, for clips long enough that `cue_share` needs no rounding."""
+    shown = priors * config.cue_presence
+    local = 2 * (shown + (1 - priors) * _distractor_priors(config, priors))
+    return config.cue_share * float(np.where(is_local, local, shown).sum())
+
+
+def _spectrum(config: SampleConfig, name: str, tail: int, cues_per_frame: float) -> np.ndarray:
+    """Deviation of the background per coordinate [D]."""
+    size = FRAME_FEATURE_SIZES[name]
+    low, high = config.tail_deviation, 100.0
+    # Half of the tail is the way down, the other half flat.
+    fall = np.minimum(np.linspace(0.0, 2.0, size - tail + 1)[1:], 1.0)
     for _ in range(100):
         head = (low + high) / 2
-        # Half of the tail is the way down, the other half flat.
-        slope = head * (tail_deviation / head) ** np.minimum(fall, 1.0)
+        slope = head * (config.tail_deviation / head) ** fall
         deviation = np.concatenate([np.full(tail, head), slope])
-        if _clipped_square(deviation).sum() < frame_norm**2:
+        if _clipped_square(deviation).sum() < FRAME_NORMS[name] ** 2:
             low = head
         else:
             high = head
+    # A cue's direction is random, so over the cues its square is spread evenly over the head.
+    cue_square = cues_per_frame * _cue_norm(config, name) ** 2 / tail
+    if cue_square > head**2 / 2:
+        raise ValueError(
+            "The cues must leave half of a frame's variance to the background. Received: "
+            f"{cues_per_frame:.2f} cues a frame with cue_norm={config.cue_norm:g}; lower cue_norm, "
+            "cue_share, distractor_rate or labels_per_clip"
+        )
+    deviation[:tail] = np.sqrt(head**2 - cue_square)
     return deviation.astype(np.float32)
 
 
@@ -398,8 +429,8 @@ def _draw_evidence(
     dense = is_true * config.dense_norm * rng.uniform(0.6, 1.4, config.num_classes)
     dense *= np.where(structure.is_local, config.local_dense_share, 1.0)
     shows_cue = is_true & (rng.random(config.num_classes) < config.cue_presence)
-    distracts = np.minimum(0.5, config.distractor_rate * structure.priors)
-    distracts = ~is_true & structure.is_local & (rng.random(config.num_classes) < distracts)
+    distracts = rng.random(config.num_classes) < _distractor_priors(config, structure.priors)
+    distracts &= ~is_true & structure.is_local
     count = max(1, round(config.cue_share * num_frames))
     cue_frames = {}
     for label in np.flatnonzero(shows_cue | distracts).tolist():
@@ -436,6 +467,7 @@ def _far_frames(
 def _draw_frames(
     rng: np.random.Generator,
     config: SampleConfig,
+    name: str,
     directions: PlantedDirections,
     evidence: _Evidence,
     num_frames: int,
@@ -453,9 +485,10 @@ def _draw_frames(
     dense = evidence.dense.astype(np.float32) @ directions.dense
     norm = float(np.linalg.norm(dense))
     frames += dense * (MAX_DENSE_NORM / norm if norm > MAX_DENSE_NORM else 1.0)
+    cue_norm = _cue_norm(config, name)
     for label, (first, second) in evidence.cue_frames.items():
-        frames[np.unique(first)] += config.cue_norm * directions.first_cue[label]
-        frames[np.unique(second)] += config.cue_norm * directions.second_cue[label]
+        frames[np.unique(first)] += cue_norm * directions.first_cue[label]
+        frames[np.unique(second)] += cue_norm * directions.second_cue[label]
     return quantize(np.clip(frames, -_MAX_VALUE, _MAX_VALUE))
 
 
