@@ -1,7 +1,48 @@
 """Perturbations of clips: balls, attacks, augmentation and natural corruptions."""
 
-from yt8m_gat.attacks.attack import Attack, AttackResult, PassCount, top1_missed
-from yt8m_gat.attacks.ball import Ball
+from yt8m_gat.attacks.attack import Attack, AttackResult, PassCount, top1_is_label, top1_missed
+from yt8m_gat.attacks.ball import NORMS, SCOPES, Ball
+from yt8m_gat.attacks.corruptions import CORRUPTIONS, SEVERITIES, corrupt
+from yt8m_gat.attacks.deepfool import DeepFool
 from yt8m_gat.attacks.fast_gradient import FastGradient
+from yt8m_gat.attacks.gradient_free import RandomSearch, SquareSearch
+from yt8m_gat.attacks.noise import RandomNoise
+from yt8m_gat.attacks.objectives import margin_loss
+from yt8m_gat.attacks.pgd import PGD
+from yt8m_gat.attacks.registry import (
+    ATTACKS,
+    ATTACKS_WITHOUT_EPSILON,
+    AttackOptions,
+    build_attack,
+)
+from yt8m_gat.attacks.temporal import QUANTIZATION_LEVEL, TemporalAugmentation, target_labels
+from yt8m_gat.attacks.transfer import Transfer
 
-__all__ = ["Attack", "AttackResult", "Ball", "FastGradient", "PassCount", "top1_missed"]
+__all__ = [
+    "ATTACKS",
+    "ATTACKS_WITHOUT_EPSILON",
+    "CORRUPTIONS",
+    "NORMS",
+    "PGD",
+    "QUANTIZATION_LEVEL",
+    "SCOPES",
+    "SEVERITIES",
+    "Attack",
+    "AttackOptions",
+    "AttackResult",
+    "Ball",
+    "DeepFool",
+    "FastGradient",
+    "PassCount",
+    "RandomNoise",
+    "RandomSearch",
+    "SquareSearch",
+    "TemporalAugmentation",
+    "Transfer",
+    "build_attack",
+    "corrupt",
+    "margin_loss",
+    "target_labels",
+    "top1_is_label",
+    "top1_missed",
+]

@@ -44,16 +44,20 @@ class PassCount(NamedTuple):
     backward: int
 
 
+def top1_is_label(labels: Any, logits: Any) -> tf.Tensor:
+    """Bool [B]: the highest logit is one of the clip's labels."""
+    top = tf.argmax(logits, axis=-1)
+    return tf.gather(tf.convert_to_tensor(labels) > 0, top, axis=1, batch_dims=1)
+
+
 def top1_missed(labels: Any, logits: Any) -> tf.Tensor:
     """Bool [B]: the highest logit is none of the clip's labels; False for a clip without labels.
 
     A clip that the model gets wrong unperturbed counts as missed at epsilon 0, as in robust
     accuracy.
     """
-    labels = tf.convert_to_tensor(labels) > 0
-    top = tf.argmax(logits, axis=-1)
-    hit = tf.gather(labels, top, axis=1, batch_dims=1)
-    return tf.logical_and(tf.reduce_any(labels, axis=-1), tf.logical_not(hit))
+    labelled = tf.reduce_any(tf.convert_to_tensor(labels) > 0, axis=-1)
+    return tf.logical_and(labelled, tf.logical_not(top1_is_label(labels, logits)))
 
 
 def loss_and_gradients(
@@ -73,6 +77,18 @@ def loss_and_gradients(
         losses = loss_fn(labels, logits_fn(features, frame_mask))
         summed = tf.reduce_sum(losses)
     return losses, tape.gradient(summed, dict(features))
+
+
+def keep_where(
+    condition: tf.Tensor, values: Mapping[str, tf.Tensor], others: Mapping[str, tf.Tensor]
+) -> Tensors:
+    """`values` of the clips where `condition` (bool [B], or [1]) holds, else `others`."""
+    return {
+        name: tf.where(
+            tf.reshape(condition, [-1] + [1] * (value.shape.rank - 1)), value, others[name]
+        )
+        for name, value in values.items()
+    }
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -176,6 +192,9 @@ class Attack(abc.ABC):
             loss=loss_fn(labels, logits),
             logits=logits,
         )
+
+    def _named(self, family: str) -> str:
+        return family if self.ball.norm == "l2" else f"{family}_{self.ball.norm}"
 
     def _logits(self, logits_fn: LogitsFn, features: Tensors, frame_mask: Any) -> tf.Tensor:
         return logits_fn(features, frame_mask)

@@ -27,12 +27,22 @@ def mask_frames(values: Mapping[str, Any], frame_mask: Any) -> Tensors:
     return {name: tf.where(real, value, tf.zeros_like(value)) for name, value in tensors.items()}
 
 
-def seed_pair(seed: Any, stream: int = 0) -> tf.Tensor:
+def require_gradients(gradients: Mapping[str, Any]) -> None:
+    """Raises ValueError where a feature has no gradient: it would silently stay unperturbed."""
+    missing = [name for name, gradient in gradients.items() if gradient is None]
+    if missing:
+        raise ValueError(
+            "a perturbation needs a gradient by every feature. Received: None for "
+            f"{', '.join(missing)}; leave out the features that the model does not use"
+        )
+
+
+def seed_pair(seed: Any, stream: Any = 0) -> tf.Tensor:
     """A seed for the stateless random ops: int32 [2], its own for each `stream` of one `seed`.
 
     Eager mode and `tf.function` draw the same numbers from it; XLA's generator draws others.
     """
-    return tf.stack([tf.cast(seed, tf.int32), tf.constant(stream, tf.int32)])
+    return tf.stack([tf.cast(seed, tf.int32), tf.cast(stream, tf.int32)])
 
 
 def normal_like(values: Mapping[str, Any], seed: tf.Tensor) -> Tensors:
@@ -106,12 +116,7 @@ class Ball:
         Raises:
             ValueError: If a gradient is None, that is, if the loss does not depend on a feature.
         """
-        missing = [name for name, gradient in gradients.items() if gradient is None]
-        if missing:
-            raise ValueError(
-                "a perturbation needs a gradient by every feature. Received: None for "
-                f"{', '.join(missing)}; leave out the features that the model does not use"
-            )
+        require_gradients(gradients)
         masked = _widen(mask_frames(gradients, frame_mask))
         if self.norm == "linf":
             steps = {name: tf.sign(gradient) for name, gradient in masked.items()}

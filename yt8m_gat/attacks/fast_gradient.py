@@ -35,7 +35,7 @@ class FastGradient(Attack):
     @property
     def name(self) -> str:
         """`fgm` or `fgm_linf`."""
-        return "fgm" if self.ball.norm == "l2" else "fgm_linf"
+        return self._named("fgm")
 
     @property
     def cost(self) -> PassCount:

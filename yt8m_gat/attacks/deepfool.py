@@ -1,0 +1,179 @@
+"""DeepFool: about how far away the nearest other decision is."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import tensorflow as tf
+
+from yt8m_gat.attacks.attack import Attack, LogitsFn, LossFn, PassCount, keep_where
+from yt8m_gat.attacks.ball import Ball, Tensors, mask_frames, require_gradients
+
+# Below this share of the top logit a difference of float32 logits is rounding.
+LOGIT_RESOLUTION = 1e-6
+
+
+@dataclasses.dataclass(frozen=True)
+class DeepFool(Attack):
+    """Steps to the nearest boundary of the linearized model until the arg-max changes.
+
+    With k0 the arg-max of the clean logits, at each step, w_k = d(z_k - z_k0)/dx:
+
+    ```
+    k      = arg min over the candidates of |z_k - z_k0| / ||w_k||_2
+    r     <- r + |z_k - z_k0| / ||w_k||_2^2 * w_k
+    x     <- x_0 + (1 + overshoot) * r
+    ```
+
+    For many labels the decision is the arg-max of the logits, whatever the labels are: a property
+    of the model alone. Clips that have flipped stay as they are, and so do those at which no
+    difference of logits has a slope.
+
+    Norm and axes: l2, joint over modalities and real frames; `AttackResult.relative_norm` is
+    rho = ||r||_2 / ||x||_2. Space: the features as the model takes them. Bounds: none but
+    `clip_to_range`. Success: the arg-max of the logits is no longer the clean one; a clip that
+    did not flip comes back where the last step left it. There is no epsilon. Cost: at most
+    steps + 3 forward passes and steps * (candidates - 1) backward.
+
+    On an affine model one step is exact: ||r|| = (1 + overshoot) * min over k of
+    |z_k0 - z_k| / ||w_k||.
+
+    Args:
+        candidates: How many of the highest clean logits are looked at, the arg-max among them.
+        overshoot: Share by which the boundary is passed.
+        steps: Steps at most.
+
+    Raises:
+        ValueError: If there are fewer than two candidates or one step, or `overshoot` is not
+            positive.
+
+    Reference: Moosavi-Dezfooli et al., 2016; A-ART, 3.2.4.
+    """
+
+    candidates: int = 10
+    overshoot: float = 0.02
+    steps: int = 50
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.candidates < 2:
+            raise ValueError(
+                f"`candidates` must be at least 2. Received: candidates={self.candidates}"
+            )
+        if not self.overshoot > 0:
+            raise ValueError(f"`overshoot` must be positive. Received: overshoot={self.overshoot}")
+        if self.steps < 1:
+            raise ValueError(f"`steps` must be at least 1. Received: steps={self.steps}")
+
+    @property
+    def name(self) -> str:
+        """`deepfool`."""
+        return "deepfool"
+
+    @property
+    def ball(self) -> Ball:
+        """l2 over all modalities and real frames of a clip."""
+        return Ball("l2", "joint")
+
+    @property
+    def cost(self) -> PassCount:
+        """steps + 3 forward, steps * (candidates - 1) backward, at most."""
+        return PassCount(self.steps + 3, self.steps * (self.candidates - 1))
+
+    def perturb(
+        self,
+        logits_fn: LogitsFn,
+        loss_fn: LossFn,
+        features: Mapping[str, tf.Tensor],
+        frame_mask: Any,
+        labels: Any,
+        seed: Any = 0,
+    ) -> Tensors:
+        """The clips just past the boundary; neither loss nor labels nor seed are used."""
+        del loss_fn, labels, seed
+        features = dict(features)
+        clean_logits = logits_fn(features, frame_mask)
+        num_classes = clean_logits.shape[-1]
+        if num_classes is None or num_classes < 2:
+            raise ValueError(
+                "DeepFool needs a model of at least two classes, their number known when the graph "
+                f"is built. Received: logits of shape {clean_logits.shape}"
+            )
+        # [B, K]; the first is the arg-max.
+        classes = tf.math.top_k(clean_logits, min(self.candidates, num_classes)).indices
+
+        def step(
+            index: tf.Tensor, total: Tensors, point: Tensors, done: tf.Tensor
+        ) -> tuple[tf.Tensor, Tensors, Tensors, tf.Tensor]:
+            logits, distance, slope = self._nearest_boundary(logits_fn, point, frame_mask, classes)
+            flat = tf.math.is_inf(distance)
+            done = tf.logical_or(_argmax_differs(logits, classes[:, 0]), flat)
+            advance = tf.where(done, 0.0, distance)
+            direction = self.ball.steepest_ascent(slope, frame_mask, 1.0)
+            total = {
+                name: total[name] + tf.reshape(advance, [-1] + [1] * (value.shape.rank - 1)) * value
+                for name, value in direction.items()
+            }
+            overshot = {name: (1.0 + self.overshoot) * value for name, value in total.items()}
+            moved = keep_where(done, point, self._add(features, overshot, frame_mask))
+            return index + 1, total, moved, done
+
+        _, _, point, _ = tf.while_loop(
+            lambda index, total, point, done: tf.logical_not(tf.reduce_all(done)),
+            step,
+            (
+                tf.constant(0),
+                {name: tf.zeros_like(value) for name, value in features.items()},
+                mask_frames(features, frame_mask),
+                tf.zeros_like(classes[:, 0], tf.bool),
+            ),
+            maximum_iterations=self.steps,
+            parallel_iterations=1,
+        )
+        return point
+
+    def _nearest_boundary(
+        self, logits_fn: LogitsFn, point: Tensors, frame_mask: Any, classes: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor, Tensors]:
+        """Logits [B, C], distance [B] to the nearest linearized boundary, and its slope w_k.
+
+        The distance is infinite where no difference of logits has a slope.
+        """
+        with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
+            tape.watch(point)
+            logits = logits_fn(point, frame_mask)
+            scores = tf.gather(logits, classes, axis=1, batch_dims=1)
+            differences = tf.unstack(scores[:, 1:] - scores[:, :1], axis=1)
+        resolution = LOGIT_RESOLUTION * tf.abs(scores[:, 0])
+        nearest = tf.fill(tf.shape(resolution), tf.constant(float("inf"), tf.float32))
+        slope = {name: tf.zeros_like(value) for name, value in point.items()}
+        for difference in differences:
+            # One backward pass after the other, so that the memory of one is enough.
+            with tf.control_dependencies([nearest]):
+                gradients = tape.gradient(difference, point)
+            gap = tf.cast(tf.maximum(-difference, resolution), tf.float32)
+            require_gradients(gradients)
+            length = tf.cast(self.ball.norm_of(gradients, frame_mask), tf.float32)
+            distance = tf.where(length > 0, gap / tf.where(length > 0, length, 1.0), float("inf"))
+            closer = distance < nearest
+            nearest = tf.where(closer, distance, nearest)
+            slope = keep_where(closer, gradients, slope)
+        return logits, nearest, slope
+
+    def _criterion(
+        self,
+        logits_fn: LogitsFn,
+        features: Tensors,
+        frame_mask: Any,
+        labels: Any,
+        logits: tf.Tensor,
+    ) -> tf.Tensor:
+        del labels
+        clean = tf.argmax(logits_fn(features, frame_mask), axis=-1, output_type=tf.int32)
+        return _argmax_differs(logits, clean)
+
+
+def _argmax_differs(logits: tf.Tensor, classes: tf.Tensor) -> tf.Tensor:
+    """Whether the arg-max is another class; never where a logit is not finite."""
+    differs = tf.argmax(logits, axis=-1, output_type=tf.int32) != classes
+    return tf.logical_and(differs, tf.reduce_all(tf.math.is_finite(logits), axis=-1))

@@ -1,0 +1,197 @@
+"""Attacks that see the loss alone: what they find, a white-box attack must find too."""
+
+import abc
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import tensorflow as tf
+
+from yt8m_gat.attacks.attack import Attack, LogitsFn, LossFn, PassCount, keep_where
+from yt8m_gat.attacks.ball import Ball, Tensors, normal_like, seed_pair
+
+
+@dataclasses.dataclass(frozen=True)
+class _SurfaceSearch(Attack):
+    """Climbs on the ball's surface: a proposal that raises a clip's loss replaces its point."""
+
+    ball: Ball
+    epsilon: float
+    queries: int = 100
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.queries < 1:
+            raise ValueError(f"`queries` must be at least 1. Received: queries={self.queries}")
+
+    @property
+    def cost(self) -> PassCount:
+        """Queries + 2 forward: the clean clip and the result come on top."""
+        return PassCount(self.queries + 2, 0)
+
+    @abc.abstractmethod
+    def _change(
+        self, perturbation: Tensors, frame_mask: Any, index: tf.Tensor, seed: tf.Tensor
+    ) -> Tensors:
+        """What is added to the current point before it is brought back to the surface."""
+
+    def perturb(
+        self,
+        logits_fn: LogitsFn,
+        loss_fn: LossFn,
+        features: Mapping[str, tf.Tensor],
+        frame_mask: Any,
+        labels: Any,
+        seed: Any = 0,
+    ) -> Tensors:
+        """The point of the highest loss that was asked for, the clean clip included."""
+        features = dict(features)
+
+        def surface(direction: Tensors) -> Tensors:
+            point = self.ball.steepest_ascent(direction, frame_mask, self.epsilon)
+            return {name: tf.cast(value, features[name].dtype) for name, value in point.items()}
+
+        def loss_at(perturbation: Tensors) -> tf.Tensor:
+            perturbed = self._add(features, perturbation, frame_mask)
+            return tf.cast(loss_fn(labels, logits_fn(perturbed, frame_mask)), tf.float32)
+
+        def ask(
+            index: tf.Tensor, current: Tensors, value: tf.Tensor
+        ) -> tuple[tf.Tensor, Tensors, tf.Tensor]:
+            change = self._change(current, frame_mask, index, seed_pair(seed, index))
+            proposal = surface({name: current[name] + change[name] for name in features})
+            proposed = loss_at(proposal)
+            higher = proposed > value
+            current = keep_where(higher, proposal, current)
+            return index + 1, current, tf.where(higher, proposed, value)
+
+        clean = loss_at({name: tf.zeros_like(value) for name, value in features.items()})
+        current = surface(normal_like(features, seed_pair(seed)))
+        _, current, value = tf.while_loop(
+            lambda index, *_: index < self.queries,
+            ask,
+            (tf.constant(1), current, loss_at(current)),
+            maximum_iterations=self.queries,
+            parallel_iterations=1,
+        )
+        found = self._add(features, current, frame_mask)
+        nothing = {name: tf.zeros_like(value) for name, value in features.items()}
+        return keep_where(value > clean, found, self._add(features, nothing, frame_mask))
+
+
+@dataclasses.dataclass(frozen=True)
+class RandomSearch(_SurfaceSearch):
+    """Proposes the current point plus normal noise of `mutation` times its size.
+
+    Norm and axes: the ball's; a result is on its surface, or the clean clip where nothing raised
+    the loss. Space: the features as the model takes them. Bounds: `clip_to_range`. Success: the
+    top-1 class is none of the labels. Cost: queries + 2 forward passes.
+
+    Args:
+        ball: The norm and what it is taken over.
+        epsilon: Radius, in the units of the features.
+        queries: Points at which the loss is asked for.
+        mutation: Size of the noise, as a share of the root mean square of each row.
+
+    Raises:
+        ValueError: If `queries` or `mutation` is not positive.
+    """
+
+    mutation: float = 0.5
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.mutation > 0:
+            raise ValueError(f"`mutation` must be positive. Received: mutation={self.mutation}")
+
+    @property
+    def name(self) -> str:
+        """`random_search` or `random_search_linf`."""
+        return self._named("random_search")
+
+    def _change(
+        self, perturbation: Tensors, frame_mask: Any, index: tf.Tensor, seed: tf.Tensor
+    ) -> Tensors:
+        del frame_mask, index
+        noise = normal_like(perturbation, seed)
+        return {
+            name: self.mutation * _row_size(value) * tf.cast(noise[name], value.dtype)
+            for name, value in perturbation.items()
+        }
+
+
+@dataclasses.dataclass(frozen=True)
+class SquareSearch(_SurfaceSearch):
+    """Proposes the current point with a block of frames and channels pushed one way.
+
+    A block is a run of real frames and a run of channels, its place drawn for each clip and
+    modality, its area a share of the clip's that falls from `first_share` to one entry; twice the
+    root mean square of each row is added with one random sign (under linf that sets the
+    block to that sign), and the sum brought back to the surface. The analogue over [T, D] of the
+    squares that the attack is named after.
+
+    Norm and axes, space, bounds, success and cost: as `RandomSearch`.
+
+    Args:
+        ball: The norm and what it is taken over.
+        epsilon: Radius, in the units of the features.
+        queries: Points at which the loss is asked for.
+        first_share: Share of the frames times channels in the first block.
+
+    Raises:
+        ValueError: If `queries` is not positive or `first_share` not in (0, 1].
+
+    Reference: Andriushchenko et al., Square Attack, 2020.
+    """
+
+    first_share: float = 0.5
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < self.first_share <= 1:
+            raise ValueError(
+                f"`first_share` must be in (0, 1]. Received: first_share={self.first_share}"
+            )
+
+    @property
+    def name(self) -> str:
+        """`square` or `square_linf`."""
+        return self._named("square")
+
+    def _change(
+        self, perturbation: Tensors, frame_mask: Any, index: tf.Tensor, seed: tf.Tensor
+    ) -> Tensors:
+        # Each side of the block: the root of its area's share, two decades over all queries.
+        progress = tf.cast(index, tf.float32) / self.queries
+        share = tf.sqrt(self.first_share * 10.0 ** (-2.0 * progress))
+        changes = {}
+        for stream, (name, value) in enumerate(perturbation.items()):
+            draws = tf.random.stateless_uniform(
+                [3, tf.shape(value)[0]], tf.random.fold_in(seed, stream)
+            )
+            channels = tf.fill(tf.shape(value)[:1], tf.shape(value)[-1])
+            block = _run(channels, tf.shape(value)[-1], share, draws[0])
+            if frame_mask is not None:
+                num_frames = tf.reduce_sum(tf.cast(frame_mask, tf.int32), axis=1)
+                frames = _run(num_frames, tf.shape(value)[1], share, draws[1])
+                block = tf.logical_and(block[:, tf.newaxis, :], frames[:, :, tf.newaxis])
+            sign = tf.where(draws[2] < 0.5, -1.0, 1.0)
+            sign = tf.reshape(sign, [-1] + [1] * (value.shape.rank - 1))
+            push = tf.cast(sign, value.dtype) * 2.0 * _row_size(value)
+            changes[name] = tf.where(block, push, tf.zeros_like(value))
+        return changes
+
+
+def _row_size(value: tf.Tensor) -> tf.Tensor:
+    """Root mean square of each row, [..., 1]."""
+    return tf.sqrt(tf.reduce_mean(tf.square(value), axis=-1, keepdims=True))
+
+
+def _run(lengths: tf.Tensor, size: tf.Tensor, share: tf.Tensor, draws: tf.Tensor) -> tf.Tensor:
+    """Bool [B, size]: a run of `share` of the first `lengths` places, begun where `draws` says."""
+    extent = tf.cast(tf.math.ceil(share * tf.cast(lengths, tf.float32)), tf.int32)
+    begin = tf.cast(draws * tf.cast(lengths - extent + 1, tf.float32), tf.int32)
+    # A draw next to 1 may round up to the end.
+    begin = tf.minimum(begin, lengths - extent)[:, tf.newaxis]
+    places = tf.range(size)[tf.newaxis, :]
+    return tf.logical_and(places >= begin, places < begin + extent[:, tf.newaxis])

@@ -1,0 +1,54 @@
+"""Noise of an attack's norm: what a perturbation does that knows nothing of the model."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import tensorflow as tf
+
+from yt8m_gat.attacks.attack import Attack, LogitsFn, LossFn, PassCount
+from yt8m_gat.attacks.ball import Ball, Tensors, normal_like, seed_pair
+
+
+@dataclasses.dataclass(frozen=True)
+class RandomNoise(Attack):
+    """x + R, R drawn uniformly from the ball's surface (l2) or its corners (linf).
+
+    Norm and axes: the ball's, exactly epsilon, as the fast gradient's. Space: the features as the
+    model takes them. Bounds: `clip_to_range`. Success: the top-1 class is none of the labels.
+    Cost: 1 forward pass, which evaluates the result.
+
+    Args:
+        ball: The norm and what it is taken over.
+        epsilon: Radius, in the units of the features.
+    """
+
+    ball: Ball
+    epsilon: float
+
+    @property
+    def name(self) -> str:
+        """`noise` or `noise_linf`."""
+        return self._named("noise")
+
+    @property
+    def cost(self) -> PassCount:
+        """1 forward."""
+        return PassCount(1, 0)
+
+    def perturb(
+        self,
+        logits_fn: LogitsFn,
+        loss_fn: LossFn,
+        features: Mapping[str, tf.Tensor],
+        frame_mask: Any,
+        labels: Any,
+        seed: Any = 0,
+    ) -> Tensors:
+        """The noisy clips; the model is not asked."""
+        del logits_fn, loss_fn, labels
+        noise = self.ball.steepest_ascent(
+            normal_like(features, seed_pair(seed)), frame_mask, self.epsilon
+        )
+        noise = {name: tf.cast(value, features[name].dtype) for name, value in noise.items()}
+        return self._add(features, noise, frame_mask)

@@ -1,0 +1,122 @@
+"""Flag names to attacks."""
+
+import dataclasses
+from collections.abc import Callable
+
+from yt8m_gat.attacks.attack import Attack
+from yt8m_gat.attacks.ball import Ball
+from yt8m_gat.attacks.deepfool import DeepFool
+from yt8m_gat.attacks.fast_gradient import FastGradient
+from yt8m_gat.attacks.gradient_free import RandomSearch, SquareSearch
+from yt8m_gat.attacks.noise import RandomNoise
+from yt8m_gat.attacks.pgd import PGD
+from yt8m_gat.attacks.temporal import TemporalAugmentation
+
+
+@dataclasses.dataclass(frozen=True)
+class AttackOptions:
+    """What the attacks of one evaluation share beside the radius.
+
+    Attributes:
+        norm_scope: What an l2 norm is taken over: `frame`, `example` or `joint`.
+        steps: Steps of PGD.
+        step_size: PGD's, in the units of the features; None: 2.5 * epsilon / steps.
+        restarts: PGD's, the worst case kept.
+        random_start: Whether PGD's first restart too begins at a random point.
+        queries: Budget of the gradient-free searches.
+        deepfool_steps: DeepFool's steps at most.
+        temporal_steps: K of the temporal attack.
+        non_key_frames: N of the temporal attack; None: all real frames.
+        clip_to_range: See `Attack`.
+        round_to_levels: See `Attack`.
+    """
+
+    norm_scope: str = "frame"
+    steps: int = 20
+    step_size: float | None = None
+    restarts: int = 1
+    random_start: bool = False
+    queries: int = 100
+    deepfool_steps: int = 50
+    temporal_steps: int = 1
+    non_key_frames: int | None = None
+    clip_to_range: tuple[float, float] | None = None
+    round_to_levels: tuple[float, float] | None = None
+
+    @property
+    def bounds(self) -> dict[str, tuple[float, float] | None]:
+        """The arguments that every attack takes."""
+        return {"clip_to_range": self.clip_to_range, "round_to_levels": self.round_to_levels}
+
+
+def _l2(options: AttackOptions) -> Ball:
+    return Ball("l2", options.norm_scope)
+
+
+def _pgd(ball: Ball, epsilon: float, options: AttackOptions, objective: str = "loss") -> PGD:
+    return PGD(
+        ball,
+        epsilon,
+        steps=options.steps,
+        step_size=options.step_size,
+        restarts=options.restarts,
+        random_start=options.random_start,
+        objective=objective,
+        **options.bounds,
+    )
+
+
+def _deepfool(epsilon: float, options: AttackOptions) -> DeepFool:
+    # DeepFool looks for the smallest radius; it is given none.
+    del epsilon
+    return DeepFool(steps=options.deepfool_steps, **options.bounds)
+
+
+def _temporal(epsilon: float, options: AttackOptions) -> TemporalAugmentation:
+    # Epsilon in the units of the features, as for the other attacks.
+    return TemporalAugmentation(
+        epsilon,
+        num_steps=options.temporal_steps,
+        num_non_key=options.non_key_frames,
+        level_size=1.0,
+        **options.bounds,
+    )
+
+
+LINF = Ball("linf")
+
+# `Transfer` needs another model, so it is built where that one is read.
+ATTACKS: dict[str, Callable[[float, AttackOptions], Attack]] = {
+    "fgm": lambda epsilon, options: FastGradient(_l2(options), epsilon, **options.bounds),
+    "fgm_linf": lambda epsilon, options: FastGradient(LINF, epsilon, **options.bounds),
+    "pgd": lambda epsilon, options: _pgd(_l2(options), epsilon, options),
+    "pgd_linf": lambda epsilon, options: _pgd(LINF, epsilon, options),
+    "pgd_margin": lambda epsilon, options: _pgd(_l2(options), epsilon, options, "margin"),
+    "deepfool": _deepfool,
+    "noise": lambda epsilon, options: RandomNoise(_l2(options), epsilon, **options.bounds),
+    "noise_linf": lambda epsilon, options: RandomNoise(LINF, epsilon, **options.bounds),
+    "random_search": lambda epsilon, options: RandomSearch(
+        _l2(options), epsilon, options.queries, **options.bounds
+    ),
+    "square": lambda epsilon, options: SquareSearch(
+        _l2(options), epsilon, options.queries, **options.bounds
+    ),
+    "square_linf": lambda epsilon, options: SquareSearch(
+        LINF, epsilon, options.queries, **options.bounds
+    ),
+    "temporal": _temporal,
+}
+
+# Attacks that are run once, whatever the list of epsilons.
+ATTACKS_WITHOUT_EPSILON = frozenset({"deepfool"})
+
+
+def build_attack(name: str, epsilon: float, options: AttackOptions | None = None) -> Attack:
+    """The attack of a flag name, at one radius.
+
+    Raises:
+        ValueError: If the name is unknown.
+    """
+    if name not in ATTACKS:
+        raise ValueError(f"an attack must be one of {', '.join(ATTACKS)}. Received: {name!r}")
+    return ATTACKS[name](epsilon, options or AttackOptions())

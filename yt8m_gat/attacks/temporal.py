@@ -1,0 +1,284 @@
+"""Temporal adversarial augmentation (TAF): clips whose class activation moves in time."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
+
+import tensorflow as tf
+
+from yt8m_gat.attacks.attack import (
+    Attack,
+    LossFn,
+    PassCount,
+    keep_where,
+    loss_and_gradients,
+    top1_is_label,
+)
+from yt8m_gat.attacks.ball import Ball, Tensors, mask_frames, normal_like, seed_pair
+
+# (features, frame_mask) -> (logits [B, C], frames [B, T, D] before pooling).
+ForwardFn = Callable[[Mapping[str, tf.Tensor], Any], tuple[tf.Tensor, tf.Tensor]]
+
+TEMPORAL_LOSSES = ("cam", "ce", "random_noise")
+CAM_GRADIENTS = ("logit", "loss")
+EXAMPLES = ("both", "correct", "wrong")
+# One step of an 8-bit feature: 4 / 255.
+QUANTIZATION_LEVEL = 4.0 / 255.0
+
+
+@dataclasses.dataclass(frozen=True)
+class TemporalAugmentation(Attack):
+    """Raises the class activation of the frames that have little of it.
+
+    With F [B, T, D] the contextual frames before pooling and z the logits:
+
+    ```
+    C_i     = sum over channels of (d z_y^ / d F_i) * F_i        class activation of frame i
+    C^_i    = (C_i - min C) / (max C - min C)                    over the real frames of the clip
+    L_C     = mean of C^ over the N real frames where it is smallest (the non-key frames)
+    x      <- clip(x + step_size * sign(d L_C / d x), x_0 - epsilon, x_0 + epsilon)    K times
+    ```
+
+    C is inside the gradient, its normalization too (`normalize_in_gradient`), so that this is a
+    gradient of a gradient; without the latter and with N = T it would be a targeted attack on the
+    logit. The non-key frames are chosen anew at each step; all real frames move. A clip whose
+    class activation is the same at all its frames (a clip of one frame, say) has no such gradient
+    and stays as it is.
+
+    y^ is chosen once, on the clean clip: where the top-1 class is one of the labels, a random
+    class that is none (or, if all are, the labels); otherwise the labels, their logits summed. A
+    clip that has no label and is to be pushed to its labels stays as it is.
+
+    The call's first argument is a `forward_fn`, `(features, frame_mask) -> (logits, frames)`, the
+    path with the clean normalization layers, whose logits depend on the features through `frames`.
+
+    Norm and axes: linf, entry by entry. Space: the features as the model takes them, by intent
+    dequantized ones. Bounds: `clip_to_range`. Success: the top-1 class is none of the labels.
+    Cost: K passes forward, K backward through the head and K through that and the model, and one
+    that evaluates the result (`augment` leaves that out).
+
+    Args:
+        epsilon: Radius, in quantization levels.
+        num_steps: K.
+        step_size: In quantization levels; None: epsilon / K.
+        num_non_key: N; None, or more than the clip has: all real frames.
+        cam_gradient: `logit`: of the logit, as in Grad-CAM, so that a high C_i supports the class;
+            `loss`: of the loss towards y^, as the text's eq. 2 prints it, which has the other sign.
+        temporal_loss: `cam`: L_C; `ce`: the loss on the true labels instead (the paper's table
+            2a); `random_noise`: a normal draw in place of the gradient (table 4).
+        examples: Which clips move: `both`, or those whose top-1 class is (`correct`) or is not
+            (`wrong`) one of their labels.
+        normalize_in_gradient: Whether the minimum and the maximum are differentiated.
+        level_size: A quantization level in units of the features.
+
+    Raises:
+        ValueError: If a name is unknown or a count is not positive.
+
+    Reference: TAF, 3.2, eq. 2 to 6. Deviations: the logit's gradient by default; the range
+    max - min where eq. 3 has max; perturbations in quantization levels of a feature.
+    """
+
+    epsilon: float = 6.0
+    num_steps: int = 1
+    step_size: float | None = None
+    num_non_key: int | None = None
+    cam_gradient: str = "logit"
+    temporal_loss: str = "cam"
+    examples: str = "both"
+    normalize_in_gradient: bool = True
+    level_size: float = QUANTIZATION_LEVEL
+
+    needs_frames: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for field, names in (
+            ("cam_gradient", CAM_GRADIENTS),
+            ("temporal_loss", TEMPORAL_LOSSES),
+            ("examples", EXAMPLES),
+        ):
+            if getattr(self, field) not in names:
+                raise ValueError(
+                    f"`{field}` must be one of {', '.join(names)}. Received: "
+                    f"{field}={getattr(self, field)!r}"
+                )
+        for field in ("num_steps", "num_non_key"):
+            value = getattr(self, field)
+            if value is not None and value < 1:
+                raise ValueError(f"`{field}` must be at least 1. Received: {field}={value}")
+        for field in ("step_size", "level_size"):
+            value = getattr(self, field)
+            if value is not None and not value > 0:
+                raise ValueError(f"`{field}` must be positive. Received: {field}={value}")
+
+    @property
+    def name(self) -> str:
+        """`temporal`."""
+        return "temporal"
+
+    @property
+    def ball(self) -> Ball:
+        """linf."""
+        return Ball("linf")
+
+    @property
+    def cost(self) -> PassCount:
+        """With `cam`, K + 1 forward and 2 K backward."""
+        if self.temporal_loss == "random_noise":
+            return PassCount(1 if self.examples == "both" else 2, 0)
+        extra = 0 if self.temporal_loss == "cam" or self.examples == "both" else 1
+        backward = (2 if self.temporal_loss == "cam" else 1) * self.num_steps
+        return PassCount(self.num_steps + 1 + extra, backward)
+
+    def augment(
+        self,
+        forward_fn: ForwardFn,
+        loss_fn: LossFn,
+        features: Mapping[str, Any],
+        frame_mask: Any,
+        labels: Any,
+        seed: Any = 0,
+    ) -> Tensors:
+        """Augmented features, constant for whatever is differentiated around them.
+
+        Args:
+            forward_fn: `(features, frame_mask) -> (logits [B, C], frames [B, T, D])`.
+            loss_fn: `(labels, logits) -> [B]`.
+            features: {name: float [B, T, D]}.
+            frame_mask: Bool [B, T], True = real frame.
+            labels: Float [B, C], multi-hot.
+            seed: Integer, for the random classes and the random noise.
+        """
+        features = {name: tf.stop_gradient(value) for name, value in features.items()}
+        perturbed = self.perturb(forward_fn, loss_fn, features, frame_mask, labels, seed)
+        return {name: tf.stop_gradient(value) for name, value in perturbed.items()}
+
+    def perturb(
+        self,
+        logits_fn: ForwardFn,
+        loss_fn: LossFn,
+        features: Mapping[str, tf.Tensor],
+        frame_mask: Any,
+        labels: Any,
+        seed: Any = 0,
+    ) -> Tensors:
+        """K signed steps within the ball; `logits_fn` is a `forward_fn` here."""
+        features = dict(features)
+        forward_fn = logits_fn
+        epsilon = self.epsilon * self.level_size
+        step_size = self.step_size
+        if step_size is None:
+            step_size = self.epsilon / self.num_steps
+        target = moving = None
+        point = features
+        for index in range(self.num_steps):
+            if self.temporal_loss == "cam":
+                target, moving, gradients = self._activation_gradients(
+                    forward_fn, loss_fn, point, frame_mask, labels, seed, target, moving
+                )
+            else:
+                if moving is None:
+                    moving = self._clips_that_move(forward_fn, features, frame_mask, labels)
+                if self.temporal_loss == "ce":
+                    _, gradients = loss_and_gradients(
+                        lambda *inputs: forward_fn(*inputs)[0], loss_fn, point, frame_mask, labels
+                    )
+                else:
+                    gradients = normal_like(features, seed_pair(seed, index + 1))
+            ascent = self.ball.steepest_ascent(gradients, frame_mask, step_size * self.level_size)
+            moved = {
+                name: point[name] + tf.cast(ascent[name], value.dtype) - value
+                for name, value in features.items()
+            }
+            projected = self.ball.project(moved, frame_mask, epsilon)
+            point = self._add(features, projected, frame_mask)
+        return keep_where(moving, point, mask_frames(features, frame_mask))
+
+    def _activation_gradients(
+        self,
+        forward_fn: ForwardFn,
+        loss_fn: LossFn,
+        point: Tensors,
+        frame_mask: Any,
+        labels: Any,
+        seed: Any,
+        target: tf.Tensor | None,
+        moving: tf.Tensor | None,
+    ) -> tuple[tf.Tensor, tf.Tensor, Tensors]:
+        """y^ [B, C], the clips that move [B], and dL_C/dx; the first two made where None."""
+        with tf.GradientTape(watch_accessed_variables=False) as outer:
+            outer.watch(point)
+            with tf.GradientTape(watch_accessed_variables=False) as inner:
+                inner.watch(point)
+                logits, frames = forward_fn(point, frame_mask)
+                if target is None:
+                    target = target_labels(labels, logits, seed)
+                    moving = self._selects(labels, logits)
+                if self.cam_gradient == "logit":
+                    score = tf.reduce_sum(logits * tf.cast(target, logits.dtype))
+                else:
+                    score = tf.reduce_sum(loss_fn(target, logits))
+            slope = inner.gradient(score, frames)
+            if slope is None:
+                raise ValueError(
+                    "class activations need logits that depend on the frames. Received: a "
+                    "`forward_fn` whose logits have no gradient by the frames that it returns; "
+                    "return the very tensor that the head pools"
+                )
+            activation = tf.cast(tf.reduce_sum(slope * frames, axis=-1), tf.float32)
+            loss = tf.reduce_sum(self.activation_loss(activation, frame_mask))
+        return target, moving, outer.gradient(loss, point)
+
+    def activation_loss(self, activation: tf.Tensor, frame_mask: Any) -> tf.Tensor:
+        """L_C, float [B]: mean normalized activation [B, T] of the non-key frames.
+
+        0, and no gradient, for a clip whose activation is the same at all real frames.
+        """
+        real = tf.ones_like(activation, tf.bool) if frame_mask is None else frame_mask
+        lowest = tf.reduce_min(tf.where(real, activation, activation.dtype.max), 1, keepdims=True)
+        highest = tf.reduce_max(tf.where(real, activation, activation.dtype.min), 1, keepdims=True)
+        if not self.normalize_in_gradient:
+            lowest, highest = tf.stop_gradient(lowest), tf.stop_gradient(highest)
+        spread = highest - lowest
+        varies = tf.logical_and(real, spread > 0)
+        normalized = tf.where(
+            varies, (activation - lowest) / tf.where(spread > 0, spread, 1.0), 0.0
+        )
+        non_key = real
+        if self.num_non_key is not None:
+            # Padding sorts last, and is excluded where a clip has fewer than N real frames.
+            keys = tf.stop_gradient(tf.where(real, activation, activation.dtype.max))
+            rank = tf.argsort(tf.argsort(keys, axis=1, stable=True), axis=1, stable=True)
+            non_key = tf.logical_and(real, rank < self.num_non_key)
+        chosen = tf.cast(non_key, activation.dtype)
+        return tf.math.divide_no_nan(
+            tf.reduce_sum(normalized * chosen, axis=1), tf.reduce_sum(chosen, axis=1)
+        )
+
+    def _clips_that_move(
+        self, forward_fn: ForwardFn, features: Tensors, frame_mask: Any, labels: Any
+    ) -> tf.Tensor:
+        if self.examples == "both":
+            return tf.constant([True])
+        return self._selects(labels, forward_fn(features, frame_mask)[0])
+
+    def _selects(self, labels: Any, logits: tf.Tensor) -> tf.Tensor:
+        correct = top1_is_label(labels, logits)
+        if self.examples == "both":
+            return tf.ones_like(correct)
+        return correct if self.examples == "correct" else tf.logical_not(correct)
+
+    def _logits(self, logits_fn: ForwardFn, features: Tensors, frame_mask: Any) -> tf.Tensor:
+        return logits_fn(features, frame_mask)[0]
+
+
+def target_labels(labels: Any, logits: tf.Tensor, seed: Any) -> tf.Tensor:
+    """y^, multi-hot float32 [B, C]: what the class activations are of.
+
+    A random class that is no label where the top-1 class is a label; else the labels themselves.
+    """
+    labels = tf.cast(tf.convert_to_tensor(labels) > 0, tf.float32)
+    draw = tf.random.stateless_uniform(tf.shape(logits), seed_pair(seed))
+    random_class = tf.one_hot(tf.argmax(tf.where(labels > 0, -1.0, draw), -1), tf.shape(logits)[-1])
+    shifts = tf.logical_and(top1_is_label(labels, logits), tf.reduce_any(labels == 0, axis=-1))
+    return tf.where(shifts[:, tf.newaxis], random_class, labels)

@@ -1,0 +1,69 @@
+"""Perturbations made on one model, evaluated on another."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import tensorflow as tf
+
+from yt8m_gat.attacks.attack import Attack, LogitsFn, LossFn, PassCount
+from yt8m_gat.attacks.ball import Ball, Tensors
+
+
+@dataclasses.dataclass(frozen=True)
+class Transfer(Attack):
+    """Runs `attack` on the model of another run; the model under test sees the result alone.
+
+    Norm, axes, space and bounds: those of `attack` (this one's own bounds must be left unset).
+    Success: the top-1 class of the model under test is none of the labels. Cost: 1 forward pass of
+    the model under test, and those of `attack` on the other.
+
+    Args:
+        inner: The attack to run.
+        source: The other model, in the form that `inner` takes: `(features, frame_mask) ->
+            logits [B, C]`, or -> (logits, frames) if `inner.needs_frames`. It must take the same
+            features as the model under test.
+
+    Raises:
+        ValueError: If bounds are set here.
+    """
+
+    inner: Attack
+    source: Callable[..., Any]
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.clip_to_range is not None or self.round_to_levels is not None:
+            raise ValueError(
+                "a transfer has the bounds of its inner attack. Received: clip_to_range="
+                f"{self.clip_to_range}, round_to_levels={self.round_to_levels}; set them on "
+                "`inner`"
+            )
+
+    @property
+    def name(self) -> str:
+        """`transfer_` and the name of the inner attack."""
+        return f"transfer_{self.inner.name}"
+
+    @property
+    def ball(self) -> Ball:
+        """The inner attack's."""
+        return self.inner.ball
+
+    @property
+    def cost(self) -> PassCount:
+        """1 forward of the model under test."""
+        return PassCount(1, 0)
+
+    def perturb(
+        self,
+        logits_fn: LogitsFn,
+        loss_fn: LossFn,
+        features: Mapping[str, tf.Tensor],
+        frame_mask: Any,
+        labels: Any,
+        seed: Any = 0,
+    ) -> Tensors:
+        """What the inner attack makes of the clips on the other model."""
+        del logits_fn
+        return self.inner.attack(self.source, loss_fn, features, frame_mask, labels, seed).features
