@@ -63,9 +63,9 @@ def main(argv: list[str]) -> None:
     with reported_errors():
         attacks = comma_separated(values.attacks)
         epsilons = numbers("epsilons", values.epsilons)
-        quiet_tensorflow()
-        from yt8m_gat import pipeline
-        from yt8m_gat.report import format_evaluation
+        with quiet_tensorflow():
+            from yt8m_gat import pipeline
+            from yt8m_gat.report import format_evaluation
 
         with pipeline.reported_errors():
             result = pipeline.evaluate(

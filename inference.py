@@ -43,8 +43,8 @@ def main(argv: list[str]) -> None:
     with reported_errors():
         if not values.output_file:
             raise ConfigError("--output_file must name the CSV to write")
-        quiet_tensorflow()
-        from yt8m_gat import pipeline
+        with quiet_tensorflow():
+            from yt8m_gat import pipeline
 
         with pipeline.reported_errors():
             num_videos = pipeline.infer(

@@ -33,6 +33,25 @@ _MODEL = {
     "hidden_size": (_INTEGER, "Units of the classifier's hidden layer."),
     "feed_forward_size": (_INTEGER, "Width of the feed-forward layers (default: the feature's)."),
     "dropout": (_FLOAT, "Dropout rate."),
+    "renormalize": (_BOOLEAN, "GateAtt: divide the gated map by its row sums."),
+    "dual_normalization": (
+        _BOOLEAN,
+        "A second set of normalization layers for the adversarial pass (default: with temporal).",
+    ),
+    "iterations": (_INTEGER, "DbofModel: frames taken from each clip."),
+    "sample_random_frames": (_BOOLEAN, "DbofModel: random frames, or as many in a row."),
+    "dbof_add_batch_norm": (_BOOLEAN, "DbofModel: batch normalization."),
+    "dbof_cluster_size": (_INTEGER, "DbofModel: number of clusters."),
+    "dbof_hidden_size": (_INTEGER, "DbofModel: units of the hidden layer."),
+    "dbof_pooling_method": (_STRING, "DbofModel: max or average."),
+    "dbof_activation": (_STRING, "DbofModel: sigmoid, relu6, relu, elu or tanh."),
+    "lstm_cells": (_INTEGER, "LstmModel: size of each layer's state."),
+    "lstm_layers": (_INTEGER, "LstmModel: number of layers."),
+    "moe_num_mixtures": (_INTEGER, "Experts per class of MoeModel, also as a head."),
+    "video_level_classifier_model": (
+        _STRING,
+        "Head of DbofModel and LstmModel: MoeModel or LogisticModel.",
+    ),
 }
 _OBJECTIVE = {
     "label_loss": (_STRING, f"Loss of the labels: {configs.LABEL_LOSSES}."),
@@ -45,6 +64,13 @@ _OBJECTIVE = {
     "norm_scope": (_STRING, f"What its l2 norm is taken over: {configs.NORM_SCOPES}."),
     "alpha": (_FLOAT, "Weight of the adversarial loss."),
     "beta": (_FLOAT, "Weight of the attention penalty (default 0.001, Jensen-Shannon 0.01)."),
+    "temporal_loss": (_STRING, f"What TAF ascends: {configs.TEMPORAL_LOSSES}."),
+    "temporal_epsilon": (_FLOAT, "TAF's radius, in quantization levels (4/255)."),
+    "temporal_steps": (_INTEGER, "TAF's signed steps K."),
+    "temporal_step_size": (_FLOAT, "TAF's step, in quantization levels (default: radius / K)."),
+    "non_key_frames": (_INTEGER, "TAF's N, frames of least activation (default: all)."),
+    "cam_gradient": (_STRING, f"Class activation from the gradient of: {configs.CAM_GRADIENTS}."),
+    "temporal_examples": (_STRING, f"Clips that TAF perturbs: {configs.TEMPORAL_EXAMPLES}."),
     "regularization_penalty": (_FLOAT, "Weight of the layers' own l2 penalties."),
 }
 _TRAINING = {
@@ -53,6 +79,8 @@ _TRAINING = {
     "base_learning_rate": (_FLOAT, "Learning rate of the first step."),
     "learning_rate_decay": (_FLOAT, "Factor on the rate, see the next flag."),
     "learning_rate_decay_examples": (_INTEGER, "Examples between two such decays."),
+    "drop_factor": (_FLOAT, "Factor on the rate after each of --drop_epochs."),
+    "finetune_from": (_STRING, "Start from the best weights of this run folder."),
     "clip_gradient_norm": (_FLOAT, "Largest norm of one variable's gradient; 0: no limit."),
     "num_epochs": (_INTEGER, "Passes over the training data."),
     "max_steps": (_INTEGER, "Stop after this many steps."),
@@ -96,6 +124,8 @@ def define_flags(values: flags.FlagValues) -> None:
         "Local attention levels, separated by commas: bd20, tp30, td60x4; global for another "
         "global expert.",
     )
+    define(_STRING, "penalized_levels", None, "Levels in the attention penalty: NAME[:WEIGHT],...")
+    define(_STRING, "drop_epochs", None, "Epochs after which the rate drops (fine-tuning: 10).")
     for section in (_DATA, _MODEL, _OBJECTIVE, _TRAINING):
         for name, (kind, text) in section.items():
             define(kind, name, None, text)
@@ -112,7 +142,7 @@ def config_from_flags(values: flags.FlagValues) -> configs.RunConfig:
         return {name: values[name].value for name in names if values[name].value is not None}
 
     recipe = configs.get_recipe(values.model)
-    data = given(_DATA)
+    data = {**recipe.defaults_of(configs.DataConfig), **given(_DATA)}
     if values.feature_names is not None:
         data["feature_names"] = comma_separated(values.feature_names)
     if values.feature_sizes is not None:
@@ -122,12 +152,29 @@ def config_from_flags(values: flags.FlagValues) -> configs.RunConfig:
     options = given(_MODEL)
     if values.local_masks is not None:
         options["local_masks"] = comma_separated(values.local_masks)
-    objective = {"adversarial": recipe.adversarial, **given(_OBJECTIVE)}
+    objective = {
+        "adversarial": recipe.adversarial,
+        **recipe.defaults_of(configs.ObjectiveConfig),
+        **given(_OBJECTIVE),
+    }
+    if values.penalized_levels is not None:
+        objective["penalized_levels"] = comma_separated(values.penalized_levels)
+    if recipe.family == "transformer" and objective["adversarial"] == "temporal":
+        options.setdefault("dual_normalization", True)
+    # TAF section 4.1: 15 epochs, a tenth of the rate after 10.
+    finetuning = {"num_epochs": 15, "drop_epochs": (10,)} if values.finetune_from else {}
+    training = {
+        **recipe.defaults_of(configs.TrainingConfig),
+        **finetuning,
+        **given(_TRAINING),
+    }
+    if values.drop_epochs is not None:
+        training["drop_epochs"] = integers("drop_epochs", values.drop_epochs)
     return configs.RunConfig(
         data=configs.DataConfig(**data),
         model=configs.ModelConfig(name=values.model, options=options),
         objective=configs.ObjectiveConfig(**objective),
-        training=configs.TrainingConfig(**given(_TRAINING)),
+        training=configs.TrainingConfig(**training),
     )
 
 
@@ -139,8 +186,8 @@ def main(argv: list[str]) -> None:
         config = config_from_flags(values)
         folder = RunFolder(values.train_dir)
         folder.prepare(config, start_new_model=values.start_new_model)
-        quiet_tensorflow()
-        from yt8m_gat import pipeline
+        with quiet_tensorflow():
+            from yt8m_gat import pipeline
 
         with pipeline.reported_errors():
             pipeline.train(

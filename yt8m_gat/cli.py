@@ -1,8 +1,10 @@
 """What the three scripts share besides their flags."""
 
 import contextlib
+import logging
 import os
 import sys
+import tempfile
 from collections.abc import Iterator
 
 from yt8m_gat.config import ConfigError
@@ -24,9 +26,29 @@ def reported_errors(*error_types: type[Exception]) -> Iterator[None]:
         sys.exit(EXIT_ERROR)
 
 
-def quiet_tensorflow() -> None:
-    """Keeps TensorFlow's start-up notices off the terminal; call before it is imported."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+@contextlib.contextmanager
+def quiet_tensorflow() -> Iterator[None]:
+    """Keeps TensorFlow's notices off the terminal; import TensorFlow inside.
+
+    Its C++ code writes some to file descriptor 2 before any setting is read. If the import fails,
+    they are shown after all. What it calls errors later at start (no GPU, say) are notices too:
+    real ones come as exceptions.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    logging.getLogger("absl").addFilter(lambda record: record.levelno >= logging.WARNING)
+    sys.stderr.flush()
+    stderr = os.dup(2)
+    with tempfile.TemporaryFile() as notices:
+        os.dup2(notices.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            notices.seek(0)
+            os.write(stderr, notices.read())
+            raise
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
 
 
 def comma_separated(text: str) -> tuple[str, ...]:

@@ -19,6 +19,9 @@ CONFIG_FILE = "config.json"
 NORMALIZATIONS = ("none", "per_feature", "concat")
 ADVERSARIAL_OBJECTIVES = ("none", "output", "frobenius", "jensen_shannon", "temporal")
 NORM_SCOPES = ("frame", "example", "joint")
+TEMPORAL_LOSSES = ("cam", "ce", "random_noise")
+CAM_GRADIENTS = ("logit", "loss")
+TEMPORAL_EXAMPLES = ("both", "correct", "wrong")
 LABEL_LOSSES = ("CrossEntropyLoss", "HingeLoss", "SoftmaxLoss")
 CLASS_REDUCTIONS = ("mean", "sum")
 OPTIMIZERS = ("Adam", "AdamW", "SGD", "RMSprop", "Adagrad", "Lamb")
@@ -37,6 +40,8 @@ class Recipe:
         options: Arguments of that builder which make this recipe what it is.
         adversarial: Default of `--adversarial`.
         frame_level: Whether the model reads frames (or a video's mean features).
+        defaults: Fields of `DataConfig`, `ObjectiveConfig` and `TrainingConfig` for which the
+            recipe has a default of its own; a flag goes before it.
         source: The paper, and the place in it, that the recipe comes from.
     """
 
@@ -45,7 +50,29 @@ class Recipe:
     options: dict[str, Any] = dataclasses.field(default_factory=dict)
     adversarial: str = "none"
     frame_level: bool = True
+    defaults: dict[str, Any] = dataclasses.field(default_factory=dict)
 
+    def defaults_of(self, section: type) -> dict[str, Any]:
+        """Those of `defaults` that are fields of the configuration class `section`."""
+        names = {field.name for field in dataclasses.fields(section)}
+        return {name: value for name, value in self.defaults.items() if name in names}
+
+
+# The starter code's flags: its l2 normalization, loss and clipping, and its learning rate.
+_STARTER: dict[str, Any] = {
+    "normalize": "concat",
+    "class_reduction": "sum",
+    "base_learning_rate": 0.01,
+    "learning_rate_decay": 0.95,
+    "clip_gradient_norm": 1.0,
+}
+# Its batch size too, where a video is one vector. (Frame-level models keep 64: 1024 clips of 300
+# frames are 1.4 GB of features alone.)
+_STARTER_VIDEO: dict[str, Any] = {
+    **_STARTER,
+    "feature_names": ("mean_rgb", "mean_audio"),
+    "batch_size": 1024,
+}
 
 RECIPES: dict[str, Recipe] = {
     "Transformer": Recipe("transformer", "GAT, eq. 1 (SA); Non-ART; Baseline"),
@@ -54,6 +81,34 @@ RECIPES: dict[str, Recipe] = {
     "GMSA": Recipe("transformer", "GAT, section 3.1", {"local_masks": ("bd20",)}),
     "GAT": Recipe(
         "transformer", "GAT, Algorithm 1", {"local_masks": ("bd20",)}, adversarial="frobenius"
+    ),
+    "GateOp": Recipe("transformer", "local temporal, eq. 9-13", {"local_masks": ("tp30",)}),
+    "GateAtt": Recipe(
+        "transformer", "local temporal, eq. 7", {"fusion": "maps", "local_masks": ("bd20",)}
+    ),
+    "ShareAtt": Recipe(
+        "transformer",
+        "local temporal, section 2.2",
+        {"fusion": "heads", "local_masks": ("bd10", "bd20", "bd30", "bd60")},
+    ),
+    "FrameLevelLogisticModel": Recipe(
+        "frame_level_logistic", "YouTube-8M starter code", defaults=_STARTER
+    ),
+    "DbofModel": Recipe("dbof", "YouTube-8M starter code", defaults=_STARTER),
+    "LstmModel": Recipe("lstm", "YouTube-8M starter code", defaults=_STARTER),
+    "LogisticModel": Recipe(
+        "video_level",
+        "YouTube-8M starter code",
+        {"video_level_classifier_model": "LogisticModel"},
+        frame_level=False,
+        defaults=_STARTER_VIDEO,
+    ),
+    "MoeModel": Recipe(
+        "video_level",
+        "YouTube-8M starter code",
+        {"video_level_classifier_model": "MoeModel"},
+        frame_level=False,
+        defaults=_STARTER_VIDEO,
     ),
 }
 
@@ -153,9 +208,21 @@ class ObjectiveConfig:
         epsilon: Radius of the perturbation R on the features that the model sees.
         norm_scope: What R's l2 norm is taken over: each real `frame` (the papers' "across rows"),
             the clip of one modality (`example`), or of all modalities (`joint`).
-        alpha: Weight of the adversarial loss (GAT section 4.2).
+        alpha: Weight of the adversarial loss beside the clean one (GAT section 4.2); for
+            `temporal`, of the clean loss, the adversarial one having 1 - alpha (TAF eq. 7). None
+            takes the papers' 1 and 0.7.
         beta: Weight of the attention penalty; None takes the paper's 0.001 (Frobenius) or 0.01
             (Jensen-Shannon).
+        penalized_levels: Levels whose maps the penalty compares, each `NAME` or `NAME:WEIGHT`.
+            The papers: the global map alone.
+        temporal_loss: What TAF's perturbation ascends: `cam`, `ce` or, no ascent, `random_noise`.
+        temporal_epsilon: Its radius in quantization levels (4/255).
+        temporal_steps: K, its signed steps.
+        temporal_step_size: In quantization levels; None: temporal_epsilon / K.
+        non_key_frames: N, the frames of least class activation; None: all real frames.
+        cam_gradient: Class activation from the gradient of the `logit` or of the `loss`.
+        temporal_examples: Clips that TAF perturbs: `both`, or those classified `correct` or
+            `wrong`.
         regularization_penalty: Weight of the layers' own l2 penalties.
     """
 
@@ -164,8 +231,16 @@ class ObjectiveConfig:
     adversarial: str = "none"
     epsilon: float = 0.5
     norm_scope: str = "frame"
-    alpha: float = 1.0
+    alpha: float | None = None
     beta: float | None = None
+    penalized_levels: tuple[str, ...] = ("global",)
+    temporal_loss: str = "cam"
+    temporal_epsilon: float = 6.0
+    temporal_steps: int = 1
+    temporal_step_size: float | None = None
+    non_key_frames: int | None = None
+    cam_gradient: str = "logit"
+    temporal_examples: str = "both"
     regularization_penalty: float = 1.0
 
     def __post_init__(self) -> None:
@@ -174,10 +249,38 @@ class ObjectiveConfig:
         _require_choice("adversarial", self.adversarial, ADVERSARIAL_OBJECTIVES)
         _require_choice("norm_scope", self.norm_scope, NORM_SCOPES)
         _require_at_least("epsilon", self.epsilon, 0)
-        _require_at_least("alpha", self.alpha, 0)
+        if self.alpha is not None:
+            _require_at_least("alpha", self.alpha, 0)
+            if self.adversarial == "temporal" and self.alpha > 1:
+                raise ConfigError(
+                    "--alpha is the share of the clean loss with --adversarial=temporal, at most "
+                    f"1. Received: {self.alpha!r}"
+                )
+        _require_choice("temporal_loss", self.temporal_loss, TEMPORAL_LOSSES)
+        _require_choice("cam_gradient", self.cam_gradient, CAM_GRADIENTS)
+        _require_choice("temporal_examples", self.temporal_examples, TEMPORAL_EXAMPLES)
+        _require_at_least("temporal_epsilon", self.temporal_epsilon, 0)
+        _require_at_least("temporal_steps", self.temporal_steps, 1)
+        if self.non_key_frames is not None:
+            _require_at_least("non_key_frames", self.non_key_frames, 1)
+        self.level_weights  # noqa: B018 - refuses what does not read as NAME[:WEIGHT]
         if self.beta is not None:
             _require_at_least("beta", self.beta, 0)
         _require_at_least("regularization_penalty", self.regularization_penalty, 0)
+
+    @property
+    def level_weights(self) -> dict[str, float]:
+        """`penalized_levels` as level -> weight."""
+        weights = {}
+        for entry in self.penalized_levels:
+            name, _, weight = entry.partition(":")
+            try:
+                weights[name] = float(weight) if weight else 1.0
+            except ValueError as error:
+                raise ConfigError(
+                    f"--penalized_levels takes NAME or NAME:WEIGHT. Received: {entry!r}"
+                ) from error
+        return weights
 
     @property
     def penalty_weight(self) -> float:
@@ -198,6 +301,10 @@ class TrainingConfig:
         learning_rate_decay: Factor applied every `learning_rate_decay_examples` examples, as a
             staircase (1: never).
         learning_rate_decay_examples: See above.
+        drop_epochs: The rate is multiplied by `drop_factor` after each of these epochs (TAF: after
+            10 of 15).
+        drop_factor: See above.
+        finetune_from: Run folder whose best weights training starts from; None: fresh weights.
         clip_gradient_norm: Largest l2 norm of one variable's gradient; 0 leaves it alone.
         num_epochs: Passes over the training data.
         max_steps: Stop after this many steps, however many epochs that is; None: no such limit.
@@ -218,6 +325,9 @@ class TrainingConfig:
     base_learning_rate: float = 2e-4
     learning_rate_decay: float = 1.0
     learning_rate_decay_examples: int = 4_000_000
+    drop_epochs: tuple[int, ...] = ()
+    drop_factor: float = 0.1
+    finetune_from: str | None = None
     clip_gradient_norm: float = 0.0
     num_epochs: int = 5
     max_steps: int | None = None
@@ -246,7 +356,7 @@ class TrainingConfig:
             raise ConfigError(
                 f"--base_learning_rate must be positive. Received: {self.base_learning_rate!r}"
             )
-        for flag in ("learning_rate_decay", "plateau_factor"):
+        for flag in ("learning_rate_decay", "drop_factor", "plateau_factor"):
             if not 0 < getattr(self, flag) <= 1:
                 raise ConfigError(f"--{flag} must be in (0, 1]. Received: {getattr(self, flag)!r}")
         _require_choice(

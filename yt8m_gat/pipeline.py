@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import keras
-from absl import logging
 
 from yt8m_gat import cli
-from yt8m_gat.attacks import build_attack
-from yt8m_gat.config import RunConfig
+from yt8m_gat.attacks import AttackOptions, build_attack
+from yt8m_gat.config import ConfigError, RunConfig
 from yt8m_gat.data import (
     BadRecordError,
     RecordSchema,
@@ -30,7 +29,7 @@ from yt8m_gat.evaluation.submission import SubmissionWriter
 from yt8m_gat.export import export_saved_model
 from yt8m_gat.losses import get_loss
 from yt8m_gat.metrics import evaluate as evaluate_arrays
-from yt8m_gat.models import build_from_config, load_classifier
+from yt8m_gat.models import VideoClassifier, build_from_config, copy_weights, load_classifier
 from yt8m_gat.run_folder import RunFolder
 from yt8m_gat.training import NonFiniteLossError, Trainer, TrainingState
 
@@ -79,6 +78,8 @@ def train(
     keras.config.set_dtype_policy(config.training.mixed_precision)
     keras.utils.set_random_seed(config.training.seed)
     classifier = build_from_config(config)
+    if config.training.finetune_from is not None:
+        _start_from(classifier, config.training.finetune_from)
 
     validate = None
     if eval_files:
@@ -95,7 +96,7 @@ def train(
         config, schema, classifier, files, folder, evaluate_arrays, validate, callbacks
     )
     if trainer.restore():
-        logging.info("Resuming %s at step %d", folder.path, trainer.state.step)
+        print(f"{folder.path}: resuming at step {trainer.state.step}", flush=True)
     state = trainer.run()
     if state.finished is None:
         return state
@@ -105,6 +106,17 @@ def train(
         best_classifier = load_classifier(folder, config)
         print(f"SavedModel: {export(best_classifier, config, export_dir)}")
     return state
+
+
+def _start_from(classifier: VideoClassifier, finetune_from: str) -> None:
+    source = load_classifier(RunFolder(finetune_from), RunConfig.load(finetune_from))
+    try:
+        copy_weights(source, classifier)
+    except ValueError as error:
+        raise ConfigError(
+            f"--finetune_from={finetune_from} holds a run of another architecture ({error}); give "
+            "the model and data flags that it was trained with"
+        ) from error
 
 
 def export(classifier: Any, config: RunConfig, export_dir: str | os.PathLike) -> Path:
@@ -134,7 +146,7 @@ def evaluate(
     config = RunConfig.load(folder.path)
     files = find_files(eval_data_pattern, "eval_data_pattern")
     made = [
-        (name, epsilon, build_attack(name, epsilon, scope=config.objective.norm_scope))
+        (name, epsilon, build_attack(name, epsilon, AttackOptions(norm_scope=config.objective.norm_scope)))
         for name in attacks
         for epsilon in epsilons or (config.objective.epsilon,)
     ]

@@ -196,7 +196,7 @@ def test_padding_changes_no_update(batch, rng):
 def test_a_penalty_without_maps_says_what_to_choose(batch, rng):
     inputs, labels = batch
     objective, _, _ = objective_for("frobenius")
-    object.__setattr__(objective, "penalized_levels", ("bd20",))
+    object.__setattr__(objective, "level_weights", {"bd20": 1.0})
     with pytest.raises(ValueError, match="needs a model that attends at bd20"):
         make_model(objective, rng).train_step(tf.nest.map_structure(tf.constant, (inputs, labels)))
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import tensorflow as tf
 
 from yt8m_gat.data import RecordSchema, parse_frame_batch, parse_video_batch, preprocess
-from yt8m_gat.models import VideoClassifier
+from yt8m_gat.models import VideoClassifier, without_auxiliary
 
 
 class ServingModule(tf.Module):
@@ -97,7 +97,7 @@ def export_saved_model(
     base.mkdir(parents=True, exist_ok=True)
     versions = [int(path.name) for path in base.iterdir() if path.name.isdigit()]
     target = base / str(max(versions, default=0) + 1)
-    module = ServingModule(classifier, schema, normalize, top_k)
+    module = ServingModule(without_auxiliary(classifier), schema, normalize, top_k)
     temporary = Path(tempfile.mkdtemp(prefix=".partial-", dir=base))
     try:
         tf.saved_model.save(module, str(temporary), signatures={"serving_default": module.serve})

@@ -1,16 +1,33 @@
 """Classifiers: builders from plain arguments, one family a file."""
 
-from yt8m_gat.models.load import build_from_config, load_classifier
+from yt8m_gat.models.dbof import DbofClassifier
+from yt8m_gat.models.frame_level_logistic import FrameLevelLogisticClassifier
+from yt8m_gat.models.load import (
+    build_from_config,
+    copy_weights,
+    load_classifier,
+    without_auxiliary,
+)
+from yt8m_gat.models.lstm import LstmClassifier
+from yt8m_gat.models.mixture_of_experts import MixtureOfExperts
 from yt8m_gat.models.registry import build_model
 from yt8m_gat.models.transformer import TransformerClassifier
 from yt8m_gat.models.video_classifier import FRAME_MASK, ModelOutputs, VideoClassifier
+from yt8m_gat.models.video_level import VideoLevelClassifier
 
 __all__ = [
     "FRAME_MASK",
+    "DbofClassifier",
+    "FrameLevelLogisticClassifier",
+    "LstmClassifier",
+    "MixtureOfExperts",
     "ModelOutputs",
     "TransformerClassifier",
     "VideoClassifier",
+    "VideoLevelClassifier",
     "build_from_config",
     "build_model",
+    "copy_weights",
     "load_classifier",
+    "without_auxiliary",
 ]

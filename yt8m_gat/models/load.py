@@ -1,11 +1,14 @@
 """From a run folder to the classifier that it trained."""
 
+import keras
 import tensorflow as tf
 
 from yt8m_gat.config import RunConfig
 from yt8m_gat.models.registry import build_model
 from yt8m_gat.models.video_classifier import VideoClassifier
 from yt8m_gat.run_folder import RunFolder
+
+AUXILIARY = "auxiliary_normalization"
 
 
 def build_from_config(config: RunConfig) -> VideoClassifier:
@@ -17,6 +20,45 @@ def build_from_config(config: RunConfig) -> VideoClassifier:
         config.data.max_frames,
         **config.model.options,
     )
+
+
+def copy_weights(source: VideoClassifier, target: VideoClassifier) -> None:
+    """Gives `target` the weights of `source`, matched by their paths.
+
+    A second set of normalization layers that `source` lacks starts as a copy of the first, so that
+    both paths of fine-tuning start from the same function.
+
+    Raises:
+        ValueError: `target` has another architecture; names a weight that differs.
+    """
+
+    def by_path(classifier: VideoClassifier) -> dict[str, keras.Variable]:
+        # The first part of a path is the model's own name, which Keras numbers.
+        return {v.path.partition("/")[2]: v for v in classifier.weights}
+
+    given = by_path(source)
+    for path, variable in by_path(target).items():
+        if path not in given and AUXILIARY in path:
+            continue
+        value = given.get(path)
+        if value is None or value.shape != variable.shape:
+            found = "none" if value is None else f"shape {tuple(value.shape)}"
+            raise ValueError(
+                f"the two models differ: {path} needs shape {tuple(variable.shape)}, found {found}"
+            )
+        variable.assign(value)
+    if target.dual_normalization and not source.dual_normalization:
+        target.copy_normalization_to_auxiliary()
+
+
+def without_auxiliary(classifier: VideoClassifier) -> VideoClassifier:
+    """The same function without a second set of normalization layers, for serving."""
+    if not classifier.dual_normalization:
+        return classifier
+    config = {**classifier.get_config(), "dual_normalization": False}
+    single = type(classifier).from_config(config)
+    copy_weights(classifier, single)
+    return single
 
 
 def load_classifier(

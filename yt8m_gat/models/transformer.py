@@ -128,7 +128,11 @@ class TransformerClassifier(VideoClassifier):
         uniform = self.attention == "uniform"
         if self.fusion == "heads":
             return SharedHeadsAttention(
-                self.num_heads, self.local_masks, uniform=uniform, dropout=self.dropout
+                self.num_heads,
+                self.local_masks,
+                uniform=uniform,
+                dropout=self.dropout,
+                name="attention",
             )
         if self.fusion == "maps":
             if len(self.local_masks) != 1:
@@ -143,10 +147,11 @@ class TransformerClassifier(VideoClassifier):
                 renormalize=self.renormalize,
                 uniform=uniform,
                 dropout=self.dropout,
+                name="attention",
             )
         levels = (("global",) if self.global_attention else ()) + self.local_masks
         return GatedMultiLevelAttention(
-            self.num_heads, levels, uniform=uniform, dropout=self.dropout
+            self.num_heads, levels, uniform=uniform, dropout=self.dropout, name="attention"
         )
 
     def forward(
@@ -176,6 +181,11 @@ class TransformerClassifier(VideoClassifier):
         """Logits [B, C] of contextual frames F [B, T, sum D_m]."""
         hidden = self.hidden(self.pooling(frames, frame_mask=frame_mask))
         return self.output_layer(self.hidden_dropout(hidden, training=training))
+
+    def copy_normalization_to_auxiliary(self) -> None:
+        """Starts the second set of normalization layers from the values of the first."""
+        for block in self.blocks:
+            block.copy_normalization_to_auxiliary()
 
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments."""

@@ -3,6 +3,7 @@
 from typing import Any, NamedTuple
 
 import keras
+from keras import ops
 
 FRAME_MASK = "frame_mask"
 
@@ -53,6 +54,8 @@ class VideoClassifier(keras.Model):
         self.feature_sizes = dict(feature_sizes)
         self.num_classes = num_classes
         self.frame_level = frame_level
+        # Whether `forward` knows a second set of normalization layers.
+        self.dual_normalization = False
 
     def forward(
         self,
@@ -76,6 +79,14 @@ class VideoClassifier(keras.Model):
         """Logits [B, C] of a mapping of inputs (see the class)."""
         features = {name: inputs[name] for name in self.feature_sizes}
         return self.forward(features, inputs.get(FRAME_MASK), training=training).logits
+
+    def concatenate(self, features: dict[str, Any], frame_mask: Any = None) -> Any:
+        """The features side by side, [B, T, sum D] or [B, sum D]; exactly 0 on padding."""
+        parts = [features[name] for name in self.feature_sizes]
+        joined = parts[0] if len(parts) == 1 else ops.concatenate(parts, axis=-1)
+        if frame_mask is None:
+            return joined
+        return ops.where(ops.expand_dims(frame_mask, -1), joined, ops.zeros_like(joined))
 
     def symbolic_inputs(self, num_frames: int | None = None) -> dict[str, keras.KerasTensor]:
         """Keras inputs in this model's convention; `num_frames` None leaves T open."""

@@ -1,4 +1,4 @@
-"""The one `train_step` of this package: CE, L_Adv, L_AdvFr and L_AdvJS."""
+"""The one `train_step` of this package: CE, L_Adv, L_AdvFr, L_AdvJS and TAF."""
 
 from typing import Any, NamedTuple
 
@@ -8,7 +8,7 @@ import tensorflow as tf
 from yt8m_gat.data.preprocessing import preprocess
 from yt8m_gat.losses import average_over_heads
 from yt8m_gat.models import ModelOutputs, VideoClassifier
-from yt8m_gat.training.objective import Objective
+from yt8m_gat.training.objective import CleanPass, Objective
 
 NUM_FRAMES = "num_frames"
 
@@ -40,6 +40,10 @@ class AdversarialModel(keras.Model):
     direction alone. Nested tapes in one `tf.function` share the clean pass between G and the
     update: the step costs about 2.2 times the CE step.
 
+    With another perturbation (TAF) R comes from passes of its own through the clean path. A
+    classifier with a second set of normalization layers uses it in the adversarial pass alone
+    (TAF's dual normalization).
+
     State: both passes start from the same state (dropout seeds, batch statistics), so that A and
     A_adv differ by R alone and not by their dropout masks; what the clean pass changes is kept
     (moving averages, seeds), what the adversarial pass would change is dropped, so that moving
@@ -55,7 +59,7 @@ class AdversarialModel(keras.Model):
         normalize: l2 normalization of the features after dequantizing.
         regularization_penalty: Weight of the layers' own penalties (`classifier.losses`).
 
-    Reference: GAT (Algorithm 1, eq. 2 and 3), A-ART (section 2).
+    Reference: GAT (Algorithm 1, eq. 2 and 3), A-ART (section 2), TAF (section 3.3).
     """
 
     def __init__(
@@ -102,35 +106,46 @@ class AdversarialModel(keras.Model):
     ) -> StepTerms:
         """Evaluates the objective under `tape`, the tape that differentiates it by the weights."""
         objective = self.objective
+
+        def loss(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
+            return objective.loss(labels, logits, label_weights)
+
         # The perturbation needs the gradient by the features of a pass that `tape` sees anyway.
         with tf.GradientTape(watch_accessed_variables=False) as feature_tape:
             if objective.perturbation is not None:
                 feature_tape.watch(features)
             with keras.StatelessScope() as state:
                 clean = self.classifier.forward(features, frame_mask, training=True)
-            clean_losses = objective.loss(labels, clean.logits, label_weights)
+            clean_losses = loss(labels, clean.logits)
             summed = tf.reduce_sum(clean_losses)
         clean_loss = tf.reduce_mean(clean_losses)
         total = objective.clean_weight * clean_loss
         adversarial_loss = penalty = tf.zeros((), clean_loss.dtype)
 
         if objective.perturbation is not None:
-            with tape.stop_recording():
-                gradients = feature_tape.gradient(
+            clean_pass = CleanPass(
+                features,
+                frame_mask,
+                labels,
+                gradients=lambda: feature_tape.gradient(
                     summed, features, unconnected_gradients=tf.UnconnectedGradients.ZERO
-                )
-                perturbation = objective.perturbation.ball.steepest_ascent(
-                    gradients, frame_mask, objective.perturbation.epsilon
-                )
-                perturbed = {
-                    name: tf.stop_gradient(features[name] + perturbation[name]) for name in features
-                }
+                ),
+                forward=self._forward_without_updates,
+                loss=loss,
+                seed=self.optimizer.iterations,
+            )
+            with tape.stop_recording():
+                perturbed = objective.perturbation(clean_pass)
+                perturbed = {name: tf.stop_gradient(value) for name, value in perturbed.items()}
             # A scope of its own, whose updates nobody applies.
             with keras.StatelessScope():
-                adversarial = self.classifier.forward(perturbed, frame_mask, training=True)
-            adversarial_loss = tf.reduce_mean(
-                objective.loss(labels, adversarial.logits, label_weights)
-            )
+                adversarial = self.classifier.forward(
+                    perturbed,
+                    frame_mask,
+                    training=True,
+                    auxiliary_normalization=self.classifier.dual_normalization,
+                )
+            adversarial_loss = tf.reduce_mean(loss(labels, adversarial.logits))
             total += objective.adversarial_weight * adversarial_loss
             if objective.penalty is not None:
                 penalty = self._penalty(clean, adversarial, frame_mask)
@@ -144,24 +159,32 @@ class AdversarialModel(keras.Model):
             total += self.regularization_penalty * tf.add_n(self.classifier.losses)
         return StepTerms(total, clean_loss, adversarial_loss, penalty, clean.logits)
 
+    def _forward_without_updates(
+        self, features: dict[str, tf.Tensor], frame_mask: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """Logits and frames of a training pass through the clean path, for the perturbation."""
+        with keras.StatelessScope():
+            outputs = self.classifier.forward(features, frame_mask, training=True)
+        return outputs.logits, outputs.frames
+
     def _penalty(
         self, clean: ModelOutputs, adversarial: ModelOutputs, frame_mask: tf.Tensor
     ) -> tf.Tensor:
-        """Mean over the batch of the sum over modalities and penalized levels."""
-        distances = [
-            self.objective.penalty(
-                average_over_heads(maps[level]),
-                average_over_heads(adversarial.attention_maps[feature][level]),
-                frame_mask,
-            )
-            for feature, maps in clean.attention_maps.items()
-            for level in self.objective.penalized_levels
-            if level in maps
-        ]
+        """Mean over the batch of the weighted sum over modalities and penalized levels."""
+        distances = []
+        for feature, maps in clean.attention_maps.items():
+            for level, weight in self.objective.level_weights.items():
+                if level in maps:
+                    ours = average_over_heads(maps[level])
+                    theirs = average_over_heads(adversarial.attention_maps[feature][level])
+                    # A local level's compact rows are not the clip's frames in order; a row with
+                    # nothing to attend to is zero in any layout.
+                    rows = frame_mask if level == "global" else tf.reduce_sum(ours, -1) > 0
+                    distances.append(weight * self.objective.penalty(ours, theirs, rows))
         if not distances:
             raise ValueError(
                 "the attention penalty needs a model that attends at "
-                f"{', '.join(self.objective.penalized_levels)}; choose --adversarial=output, or a "
+                f"{', '.join(self.objective.level_weights)}; choose --adversarial=output, or a "
                 f"model with such a level. Received: {type(self.classifier).__name__} with maps "
                 f"{ {name: list(maps) for name, maps in clean.attention_maps.items()} }"
             )

@@ -1,10 +1,12 @@
 """What a training step minimizes, composed from a loss, a perturbation and an attention penalty."""
 
 import dataclasses
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, Protocol
 
-from yt8m_gat.attacks import Ball
+import tensorflow as tf
+
+from yt8m_gat.attacks import Ball, TemporalAugmentation
 from yt8m_gat.config import ObjectiveConfig
 from yt8m_gat.losses import (
     frobenius_distance,
@@ -16,11 +18,43 @@ PENALTIES: dict[str, Callable[..., Any]] = {
     "frobenius": frobenius_distance,
     "jensen_shannon": jensen_shannon_divergence,
 }
+CLEAN_WEIGHT_OF_TAF = 0.7  # TAF section 4.1, alpha of eq. 7.
+
+
+class CleanPass(NamedTuple):
+    """What a perturbation may be made from.
+
+    Attributes:
+        features: Clean features, {name: [B, T, D]}.
+        frame_mask: Bool [B, T].
+        labels: [B, C].
+        gradients: Gives the gradient of the summed loss by the features, from the pass that the
+            step has made anyway.
+        forward: `(features, frame_mask) -> (logits, frames)`, a pass of its own through the clean
+            path.
+        loss: `(labels, logits) -> [B]`.
+        seed: Another integer at each step, the same when a step is done again.
+    """
+
+    features: dict[str, tf.Tensor]
+    frame_mask: tf.Tensor
+    labels: tf.Tensor
+    gradients: Callable[[], Mapping[str, tf.Tensor]]
+    forward: Callable[..., tuple[tf.Tensor, tf.Tensor]]
+    loss: Callable[..., tf.Tensor]
+    seed: tf.Tensor
+
+
+class Perturbation(Protocol):
+    """Makes the perturbed features of a training step."""
+
+    def __call__(self, clean: CleanPass) -> dict[str, tf.Tensor]:
+        """Perturbed features, exactly 0 on padding."""
 
 
 @dataclasses.dataclass(frozen=True)
 class GradientPerturbation:
-    """R = epsilon * G / ||G||, G the gradient of the loss (GAT eq. 3, A-ART eq. 4).
+    """X + R, R = epsilon * G / ||G||, G the gradient of the loss (GAT eq. 3, A-ART eq. 4).
 
     Attributes:
         ball: The norm and what it is taken over.
@@ -29,6 +63,24 @@ class GradientPerturbation:
 
     ball: Ball
     epsilon: float
+
+    def __call__(self, clean: CleanPass) -> dict[str, tf.Tensor]:
+        """X + R; costs the backward pass to the features."""
+        step = self.ball.steepest_ascent(clean.gradients(), clean.frame_mask, self.epsilon)
+        return {name: value + step[name] for name, value in clean.features.items()}
+
+
+@dataclasses.dataclass(frozen=True)
+class TemporalPerturbation:
+    """TAF's augmentation; see `TemporalAugmentation` for its formula and cost."""
+
+    augmentation: TemporalAugmentation
+
+    def __call__(self, clean: CleanPass) -> dict[str, tf.Tensor]:
+        """Augmented features."""
+        return self.augmentation.augment(
+            clean.forward, clean.loss, clean.features, clean.frame_mask, clean.labels, clean.seed
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,18 +92,19 @@ class Objective:
         clean_weight: Weight of the loss on the clean clips.
         perturbation: How X + R is made; None: CE alone.
         adversarial_weight: Weight of the loss on the perturbed clips.
-        penalty: `(maps [B, T, S], adversarial maps, frame_mask) -> [B]`, or None.
+        penalty: `(maps, adversarial maps, frame_mask) -> [B]`, maps averaged over the heads; None:
+            no penalty.
         penalty_weight: beta.
-        penalized_levels: Levels whose maps the penalty compares (the papers: the global one).
+        level_weights: Level -> weight of its maps in the penalty (the papers: the global one, 1).
     """
 
     loss: Callable[..., Any]
     clean_weight: float = 1.0
-    perturbation: GradientPerturbation | None = None
+    perturbation: Perturbation | None = None
     adversarial_weight: float = 0.0
     penalty: Callable[..., Any] | None = None
     penalty_weight: float = 0.0
-    penalized_levels: tuple[str, ...] = ("global",)
+    level_weights: Mapping[str, float] = dataclasses.field(default_factory=lambda: {"global": 1.0})
 
 
 def build_objective(config: ObjectiveConfig) -> Objective:
@@ -59,10 +112,28 @@ def build_objective(config: ObjectiveConfig) -> Objective:
     loss = get_loss(config.label_loss, config.class_reduction)
     if config.adversarial == "none":
         return Objective(loss)
+    if config.adversarial == "temporal":
+        alpha = CLEAN_WEIGHT_OF_TAF if config.alpha is None else config.alpha
+        augmentation = TemporalAugmentation(
+            epsilon=config.temporal_epsilon,
+            num_steps=config.temporal_steps,
+            step_size=config.temporal_step_size,
+            num_non_key=config.non_key_frames,
+            cam_gradient=config.cam_gradient,
+            temporal_loss=config.temporal_loss,
+            examples=config.temporal_examples,
+        )
+        return Objective(
+            loss,
+            clean_weight=alpha,
+            perturbation=TemporalPerturbation(augmentation),
+            adversarial_weight=1.0 - alpha,
+        )
     return Objective(
         loss,
         perturbation=GradientPerturbation(Ball("l2", config.norm_scope), config.epsilon),
-        adversarial_weight=config.alpha,
+        adversarial_weight=1.0 if config.alpha is None else config.alpha,
         penalty=PENALTIES.get(config.adversarial),
         penalty_weight=config.penalty_weight,
+        level_weights=config.level_weights,
     )

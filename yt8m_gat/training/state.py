@@ -71,6 +71,12 @@ class TrainingState:
         return False
 
     def learning_rate(self, config: TrainingConfig) -> float:
-        """Rate of the next step: the staircase by examples, times the plateau's reductions."""
+        """Rate of the next step: the staircase by examples, the drops by epochs, the plateaus."""
         stairs = self.examples // config.learning_rate_decay_examples
-        return config.base_learning_rate * config.learning_rate_decay**stairs * self.rate_factor
+        drops = sum(self.epoch >= epoch for epoch in config.drop_epochs)
+        return (
+            config.base_learning_rate
+            * config.learning_rate_decay**stairs
+            * config.drop_factor**drops
+            * self.rate_factor
+        )
