@@ -150,7 +150,9 @@ def make_dataset(
 
     Returns:
         A dataset of `Batch`es: see `parse_frame_batch` and `parse_video_batch`, also for what a
-        bad record does. Read it through `yt8m_gat.data.iterate` for errors that say where.
+        bad record does. Read it through `yt8m_gat.data.iterate` for errors that say where. A
+        length prefix that is forged (larger than the file, its checksum right) makes TensorFlow's
+        reader ask for that much memory; `count_records` refuses such a file.
 
     Raises:
         ValueError: A value that cannot be.

@@ -141,7 +141,9 @@ def find_fault(description: RecordDescription, schema: RecordSchema) -> str | No
     if description.faults:
         return description.faults[0]
     for label in description.labels:
-        if not 0 <= label < schema.num_classes:
+        if label < 0:
+            return f"label {label} is negative"
+        if label >= schema.num_classes:
             return f"label {label} is outside 0 .. {schema.num_classes - 1}"
     names = schema.feature_names
     needed = ", ".join(names)

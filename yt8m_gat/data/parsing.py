@@ -34,24 +34,36 @@ def record_names(files: tf.Tensor, records: tf.Tensor) -> tf.Tensor:
     return tf.strings.join([files, ":record ", tf.strings.as_string(records)])
 
 
-def _require(
-    ok: tf.Tensor,
-    names: tf.Tensor,
-    describe: Callable[[tf.Tensor], tf.Tensor | str],
-    remedy: str,
-) -> tf.Tensor:
-    """Stops at the first record b with ok[b] False; the message is only built then."""
+class _Checks:
+    """What must hold for each record of a batch; the messages are only built when it does not."""
 
-    def stop() -> tf.Tensor:
-        first = tf.argmin(tf.cast(ok, tf.int32))
-        message = tf.strings.join(
-            ["Bad record ", names[first], ": ", describe(first), f". Remedy: {remedy}."]
-        )
-        # Not a constant condition, which grappler would be free to raise before the branch.
-        tf.debugging.Assert(ok[first], [message])
-        return tf.constant(False)
+    def __init__(self, names: tf.Tensor) -> None:
+        self._names = names
+        self._checks: list[tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor | str], str]] = []
 
-    return tf.cond(tf.reduce_all(ok), lambda: tf.constant(True), stop)
+    def require(
+        self, ok: tf.Tensor, describe: Callable[[tf.Tensor], tf.Tensor | str], remedy: str
+    ) -> None:
+        """ok[b] must be True for each record b; `describe(b)` must be safe for any b."""
+        self._checks.append((ok, describe, remedy))
+
+    def enforce(self) -> tf.Tensor:
+        """Stops at the first check that fails, and its first record."""
+        passed = tf.stack([tf.reduce_all(ok) for ok, _, _ in self._checks])
+
+        # One branch for all checks: a branch each takes four times as long to trace.
+        def stop() -> tf.Tensor:
+            messages = []
+            for ok, describe, remedy in self._checks:
+                record = tf.argmin(tf.cast(ok, tf.int32))
+                parts = ["Bad record ", self._names[record], ": ", describe(record)]
+                messages.append(tf.strings.join([*parts, f". Remedy: {remedy}."]))
+            message = tf.stack(messages)[tf.argmin(tf.cast(passed, tf.int32))]
+            # Not a constant condition: a graph optimizer may raise that one before the branch.
+            tf.debugging.Assert(tf.reduce_all(passed), [message])
+            return tf.constant(False)
+
+        return tf.cond(tf.reduce_all(passed), lambda: tf.constant(True), stop)
 
 
 def _text(number: tf.Tensor) -> tf.Tensor:
@@ -85,57 +97,42 @@ def multi_hot(labels: tf.SparseTensor, num_classes: int) -> tf.Tensor:
     return tf.ensure_shape(tf.minimum(counts, 1.0), [None, num_classes])
 
 
-def _parse_context(
-    context: dict[str, Any], names: tf.Tensor, schema: RecordSchema, with_labels: bool
-) -> Batch:
-    """`video_id` and, if asked for, `labels` of parsed records, checked."""
-    checks = [
-        _require(
+def _check_context(
+    context: dict[str, Any], checks: _Checks, schema: RecordSchema, with_labels: bool
+) -> None:
+    for key in ID_KEYS:
+        checks.require(
             context[key].row_lengths() <= 1,
-            names,
             lambda _, key=key: f"it has more than one value of {key}",
             "write the record anew with one id",
         )
-        for key in ID_KEYS
-    ]
-    current, older = (context[key].to_tensor("", shape=[None, 1])[:, 0] for key in ID_KEYS)
-    video_id = tf.where(tf.equal(current, ""), older, current)
-    checks.append(
-        _require(
-            tf.not_equal(video_id, ""),
-            names,
-            lambda _: f"it has none of the ids {' and '.join(ID_KEYS)}",
-            f"write one of them as a bytes feature, or list such records by `{INSPECT_COMMAND}`",
-        )
+    checks.require(
+        tf.not_equal(_video_id(context), ""),
+        lambda _: f"it has none of the ids {' and '.join(ID_KEYS)}",
+        f"write one of them as a bytes feature, or list such records by `{INSPECT_COMMAND}`",
     )
-    batch: Batch = {}
     if with_labels:
         labels = context[LABELS_KEY]
         bad = tf.logical_or(labels.values < 0, labels.values >= schema.num_classes)
         rows = labels.indices[:, 0]
-        num_bad = tf.math.unsorted_segment_sum(
-            tf.cast(bad, tf.int32), rows, tf.shape(names, tf.int64)[0]
-        )
+        num_bad = tf.math.unsorted_segment_sum(tf.cast(bad, tf.int32), rows, labels.dense_shape[0])
 
         def describe(record: tf.Tensor) -> tf.Tensor:
             outside = tf.boolean_mask(labels.values, tf.logical_and(bad, tf.equal(rows, record)))
-            return tf.strings.join(
-                ["label ", _text(outside[0]), f" is outside 0 .. {schema.num_classes - 1}"]
-            )
+            found = tf.strings.reduce_join(tf.strings.as_string(outside), separator=", ")
+            return tf.strings.join(["label ", found, f" is outside 0 .. {schema.num_classes - 1}"])
 
-        checks.append(
-            _require(
-                tf.equal(num_bad, 0),
-                names,
-                describe,
-                "give the size of the vocabulary that the labels come from by --num_classes",
-            )
+        checks.require(
+            tf.equal(num_bad, 0),
+            describe,
+            "give the size of the vocabulary that the labels come from by --num_classes",
         )
-        with tf.control_dependencies(checks):
-            batch["labels"] = multi_hot(labels, schema.num_classes)
-    with tf.control_dependencies(checks):
-        batch["video_id"] = tf.identity(video_id)
-    return batch
+
+
+def _video_id(context: dict[str, Any]) -> tf.Tensor:
+    """string [B]: the first of `ID_KEYS` that a record has."""
+    current, older = (context[key].to_tensor("", shape=[None, 1])[:, 0] for key in ID_KEYS)
+    return tf.where(tf.equal(current, ""), older, current)
 
 
 def parse_frame_batch(
@@ -179,57 +176,47 @@ def parse_frame_batch(
         },
         example_names=names,
     )
-    batch = _parse_context(context, names, schema, with_labels)
+    checks = _Checks(names)
+    _check_context(context, checks, schema, with_labels)
     needed = ", ".join(schema.feature_names)
     name_remedy = (
         "name the features that the records hold by --feature_names, and their sizes by "
         f"--feature_sizes; `{INSPECT_COMMAND}` lists both"
     )
-    num_frames = lengths[schema.feature_names[0]]
+    first_name = schema.feature_names[0]
+    first_length = lengths[first_name]
     longest = tf.reduce_max(tf.stack(list(lengths.values())), axis=0)  # [B]
-    checks = [
-        _require(
-            longest > 0,
-            names,
-            lambda _: f"it has no frames of any of the features needed ({needed})",
+    checks.require(
+        longest > 0,
+        lambda _: f"it has no frames of any of the features needed ({needed})",
+        name_remedy,
+    )
+    for name in schema.feature_names:
+        checks.require(
+            lengths[name] > 0,
+            lambda _, name=name: f"feature {name} is missing or empty; each of {needed} is needed",
             name_remedy,
         )
-    ]
-    for name in schema.feature_names:
-        length = lengths[name]
-        checks.append(
-            _require(
-                length > 0,
-                names,
-                lambda _, name=name: (
-                    f"feature {name} is missing or empty; each of {needed} is needed"
-                ),
-                name_remedy,
-            )
+    for name in schema.feature_names[1:]:
+        checks.require(
+            tf.equal(lengths[name], first_length),
+            lambda record, name=name: tf.strings.join(
+                [
+                    f"feature {name} has ",
+                    _text(lengths[name][record]),
+                    f" frames, feature {first_name} has ",
+                    _text(first_length[record]),
+                ]
+            ),
+            "write the record anew with one value of each feature per frame, or leave out the odd "
+            "one by --feature_names",
         )
-        checks.append(
-            _require(
-                tf.equal(length, num_frames),
-                names,
-                lambda record, name=name, length=length: tf.strings.join(
-                    [
-                        f"feature {name} has ",
-                        _text(length[record]),
-                        f" frames, feature {schema.feature_names[0]} has ",
-                        _text(num_frames[record]),
-                    ]
-                ),
-                "write the record anew with one value of each feature per frame, or leave out "
-                "the odd one by --feature_names",
-            )
-        )
-    num_frames = tf.cast(tf.minimum(num_frames, schema.max_frames), tf.int32)
-    features = {}
+    num_frames = tf.cast(tf.minimum(first_length, schema.max_frames), tf.int32)
     for name, size in schema.feature_sizes:
-        values = frames[name][:, : schema.max_frames]  # strings [B, T]
-        num_bytes = tf.strings.length(values)
-        padding = tf.logical_not(tf.sequence_mask(num_frames, tf.shape(values)[1]))
-        right = tf.logical_or(tf.equal(num_bytes, size), padding)
+        frames[name] = frames[name][:, : schema.max_frames]  # strings [B, T]
+        num_bytes = tf.strings.length(frames[name])
+        padding = tf.logical_not(tf.sequence_mask(num_frames, tf.shape(num_bytes)[1]))
+        right = tf.logical_or(tf.equal(num_bytes, size), padding)  # [B, T]
 
         def describe(
             record: tf.Tensor,
@@ -238,35 +225,39 @@ def parse_frame_batch(
             num_bytes: tf.Tensor = num_bytes,
             right: tf.Tensor = right,
         ) -> tf.Tensor:
-            frame = tf.argmin(tf.cast(right[record], tf.int32))
+            # Of a batch without any frames (T = 0) another check speaks.
+            wrong = tf.reshape(tf.where(tf.logical_not(right[record])), [-1])[:1]
+            found = tf.gather(num_bytes[record], wrong)
             return tf.strings.join(
                 [
                     f"feature {name}, frame ",
-                    _text(frame),
+                    tf.strings.reduce_join(_text(wrong)),
                     " has ",
-                    _text(num_bytes[record, frame]),
+                    tf.strings.reduce_join(_text(found)),
                     f" bytes instead of {size}",
                 ]
             )
 
-        checks.append(
-            _require(
-                tf.reduce_all(right, axis=1),
-                names,
-                describe,
-                f"give the right size by --feature_sizes (`{INSPECT_COMMAND}` lists the sizes "
-                "found), or repair the record",
-            )
+        checks.require(
+            tf.reduce_all(right, axis=1),
+            describe,
+            f"give the right size by --feature_sizes (`{INSPECT_COMMAND}` lists the sizes found), "
+            "or repair the record",
         )
-        decoded = tf.io.decode_raw(values, tf.uint8, fixed_length=size)  # [B, T, D]
-        if fixed_num_frames:
-            missing = schema.max_frames - tf.shape(values)[1]
-            decoded = tf.pad(decoded, [[0, 0], [0, missing], [0, 0]])
-        num_steps = schema.max_frames if fixed_num_frames else None
-        features[name] = tf.ensure_shape(decoded, [None, num_steps, size])
-    with tf.control_dependencies(checks):
+
+    with tf.control_dependencies([checks.enforce()]):
+        batch: Batch = {"video_id": tf.identity(_video_id(context))}
+        if with_labels:
+            batch["labels"] = multi_hot(context[LABELS_KEY], schema.num_classes)
         batch["num_frames"] = tf.identity(num_frames)
-        batch["features"] = {name: tf.identity(x) for name, x in features.items()}
+        batch["features"] = {}
+        for name, size in schema.feature_sizes:
+            decoded = tf.io.decode_raw(frames[name], tf.uint8, fixed_length=size)  # [B, T, D]
+            if fixed_num_frames:
+                missing = schema.max_frames - tf.shape(decoded)[1]
+                decoded = tf.pad(decoded, [[0, 0], [0, missing], [0, 0]])
+            num_steps = schema.max_frames if fixed_num_frames else None
+            batch["features"][name] = tf.ensure_shape(decoded, [None, num_steps, size])
     return batch
 
 
@@ -307,50 +298,43 @@ def parse_video_batch(
         },
         example_names=names,
     )
-    batch = _parse_context(parsed, names, schema, with_labels)
+    checks = _Checks(names)
+    _check_context(parsed, checks, schema, with_labels)
     needed = ", ".join(schema.feature_names)
-    checks = []
-    features = {}
     for name, size in schema.feature_sizes:
         lengths = parsed[name].row_lengths()
-        checks.append(
-            _require(
-                lengths > 0,
-                names,
-                lambda _, name=name: (
-                    f"feature {name} is missing or empty; each of {needed} is needed"
-                ),
-                "name the features that the records hold by --feature_names, and their sizes by "
-                f"--feature_sizes; `{INSPECT_COMMAND}` lists both. Frame-level records need "
-                "--frame_features",
-            )
+        checks.require(
+            lengths > 0,
+            lambda _, name=name: f"feature {name} is missing or empty; each of {needed} is needed",
+            "name the features that the records hold by --feature_names, and their sizes by "
+            f"--feature_sizes; `{INSPECT_COMMAND}` lists both; frame-level records need "
+            "--frame_features",
         )
-        checks.append(
-            _require(
-                tf.equal(lengths, size),
-                names,
-                lambda record, name=name, size=size, lengths=lengths: tf.strings.join(
-                    [
-                        f"feature {name} has ",
-                        _text(lengths[record]),
-                        f" values instead of {size}",
-                    ]
-                ),
-                "give the right size by --feature_sizes "
-                f"(`{INSPECT_COMMAND}` lists the sizes found), or repair the record",
-            )
+        checks.require(
+            tf.equal(lengths, size),
+            lambda record, name=name, size=size, lengths=lengths: tf.strings.join(
+                [f"feature {name} has ", _text(lengths[record]), f" values instead of {size}"]
+            ),
+            f"give the right size by --feature_sizes (`{INSPECT_COMMAND}` lists the sizes found), "
+            "or repair the record",
         )
-        with tf.control_dependencies(checks):
-            values = tf.reshape(parsed[name].flat_values, [-1, size])  # [B, D]
-        checks.append(
-            _require(
-                tf.reduce_all(tf.math.is_finite(values), axis=1),
-                names,
-                lambda _, name=name: f"feature {name} has a value that is not finite",
-                "write the record anew",
-            )
+        num_wrong = tf.math.unsorted_segment_sum(
+            tf.cast(tf.logical_not(tf.math.is_finite(parsed[name].flat_values)), tf.int32),
+            parsed[name].value_rowids(),
+            tf.shape(serialized)[0],
         )
-        features[name] = values
-    with tf.control_dependencies(checks):
-        batch["features"] = {name: tf.identity(x) for name, x in features.items()}
+        checks.require(
+            tf.equal(num_wrong, 0),
+            lambda _, name=name: f"feature {name} has a value that is not finite",
+            "write the record anew",
+        )
+
+    with tf.control_dependencies([checks.enforce()]):
+        batch: Batch = {"video_id": tf.identity(_video_id(parsed))}
+        if with_labels:
+            batch["labels"] = multi_hot(parsed[LABELS_KEY], schema.num_classes)
+        batch["features"] = {
+            name: tf.reshape(parsed[name].flat_values, [-1, size])  # [B, D]
+            for name, size in schema.feature_sizes
+        }
     return batch

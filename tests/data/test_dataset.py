@@ -1,0 +1,265 @@
+import itertools
+
+import handmade_records as hand
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from yt8m_gat.config import ConfigError
+from yt8m_gat.data import RecordSchema, as_pairs, count_records, find_files, make_dataset
+
+SCHEMA = RecordSchema({"r": 4, "u": 2}, 5, 20)
+RECORDS_PER_FILE = (13, 0, 7, 20, 9)
+TOTAL = sum(RECORDS_PER_FILE)
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("records")
+    rng = np.random.default_rng(1)
+    return [
+        hand.write(
+            folder / f"f{number}.tfrecord",
+            [hand.clip(f"{number}-{i:02}", int(rng.integers(1, 21))) for i in range(num_records)],
+        )
+        for number, num_records in enumerate(RECORDS_PER_FILE)
+    ]
+
+
+def in_file_order():
+    return [
+        f"{number}-{i:02}".encode()
+        for number, num_records in enumerate(RECORDS_PER_FILE)
+        for i in range(num_records)
+    ]
+
+
+def batches(files, batch_size=8, **options):
+    return [
+        b["video_id"].numpy().tolist() for b in make_dataset(files, SCHEMA, batch_size, **options)
+    ]
+
+
+def flat(lists):
+    return list(itertools.chain.from_iterable(lists))
+
+
+def ids(files, **options):
+    return flat(batches(files, **options))
+
+
+def test_without_shuffle_the_order_is_that_of_the_input(files):
+    assert ids(files) == in_file_order()
+    assert ids(files[::-1])[:9] == [f"4-{i:02}".encode() for i in range(9)]
+    assert [len(b) for b in batches(files)] == [8] * 6 + [1]
+
+
+SHUFFLES = [
+    {},
+    {"bucket": False},
+    {"shuffle_buffer": 0},
+    {"shuffle_buffer": 5, "bucket_window": 16},
+]
+
+
+@pytest.mark.parametrize("options", SHUFFLES)
+def test_every_record_exactly_once(files, options):
+    found = batches(files, shuffle=True, seed=3, epoch=2, **options)
+    assert sorted(flat(found)) == in_file_order()
+    assert flat(found) != in_file_order()
+    assert [len(b) for b in found] == [8] * 6 + [1]
+
+
+@pytest.mark.parametrize("options", SHUFFLES)
+def test_order_is_a_function_of_seed_and_epoch(files, options):
+    first = batches(files, shuffle=True, seed=3, epoch=2, **options)
+    tf.random.set_seed(99)
+    try:
+        assert batches(files, shuffle=True, seed=3, epoch=2, **options) == first
+    finally:
+        tf.random.set_seed(None)
+    assert batches(files, shuffle=True, seed=4, epoch=2, **options) != first
+    assert batches(files, shuffle=True, seed=3, epoch=3, **options) != first
+
+
+def test_two_passes_over_one_dataset_are_the_same(files):
+    dataset = make_dataset(files, SCHEMA, 8, shuffle=True)
+    first, second = ([b["video_id"].numpy().tolist() for b in dataset] for _ in range(2))
+    assert first == second
+
+
+@pytest.mark.parametrize("options", [{}, {"shuffle": True}, {"shuffle": True, "bucket": False}])
+@pytest.mark.parametrize("skipped", [1, 5, 7, 9])
+def test_skipping_is_dropping_the_first_batches(files, options, skipped):
+    assert batches(files, skip_batches=skipped, **options) == batches(files, **options)[skipped:]
+
+
+@pytest.mark.parametrize("options", [{}, {"shuffle": True}, {"shuffle": True, "bucket": False}])
+def test_drop_remainder(files, options):
+    dataset = make_dataset(files, SCHEMA, 8, drop_remainder=True, **options)
+    assert dataset.element_spec["features"]["r"].shape.as_list() == [8, None, 4]
+    assert [len(b["video_id"]) for b in dataset] == [8] * 6
+
+
+def test_what_is_dropped_is_not_the_longest_clips(files):
+    lengths = {
+        i: int(n)
+        for b in make_dataset(files, SCHEMA, 8)
+        for i, n in zip(b["video_id"].numpy(), b["num_frames"].numpy(), strict=True)
+    }
+    longest = max(lengths.values())
+    dropped = set()
+    for seed in range(8):
+        kept = ids(files, shuffle=True, seed=seed, drop_remainder=True)
+        dropped |= set(lengths) - set(kept)
+    assert any(lengths[i] < longest / 2 for i in dropped)
+
+
+def test_buckets_pad_less_and_only_to_their_longest_clip(files):
+    def padding(**options):
+        total = 0
+        for batch in make_dataset(files, SCHEMA, 8, shuffle=True, **options):
+            num_frames = batch["num_frames"].numpy()
+            num_steps = batch["features"]["r"].shape[1]
+            assert num_steps == num_frames.max()
+            total += (num_steps - num_frames).sum()
+        return total
+
+    assert padding() < 0.5 * padding(bucket=False)
+
+
+def test_sorted_windows_are_cut_into_runs_of_like_length(files):
+    found = [
+        sorted(b["num_frames"].numpy())
+        for b in make_dataset(files, SCHEMA, 8, shuffle=True, drop_remainder=True)
+    ]
+    assert found != sorted(found), "the batches of a window must not come by ascending length"
+    found.sort()
+    assert all(a[-1] <= b[0] for a, b in itertools.pairwise(found))
+
+
+def test_padding_is_zero_and_frames_are_in_place(files):
+    for batch in make_dataset(files, SCHEMA, 8, shuffle=True):
+        for row, num_frames in zip(
+            batch["features"]["r"].numpy(), batch["num_frames"].numpy(), strict=True
+        ):
+            np.testing.assert_array_equal(row[:num_frames, 0], np.arange(num_frames))
+            assert not row[num_frames:].any()
+
+
+def test_fixed_number_of_frames(files):
+    dataset = make_dataset(files, SCHEMA, 8, shuffle=True, fixed_num_frames=True)
+    assert dataset.element_spec["features"]["u"].shape.as_list() == [None, 20, 2]
+    assert {b["features"]["u"].shape[1] for b in dataset} == {20}
+
+
+def test_empty_files_give_no_records(files):
+    assert ids([files[1]]) == []
+    assert ids([files[1]], shuffle=True) == []
+    assert count_records([files[1]]) == 0
+
+
+def test_count_records(files):
+    assert count_records(files) == TOTAL
+
+
+def test_without_labels(files):
+    assert "labels" not in make_dataset(files, SCHEMA, 8, with_labels=False).element_spec
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"batch_size": 0}, "batch_size must be at least 1. Received: 0"),
+        ({"skip_batches": -1}, "skip_batches must be at least 0. Received: -1"),
+        ({"seed": -1}, "seed must be at least 0"),
+        ({"epoch": -1}, "epoch must be at least 0"),
+        ({"num_readers": 0}, "num_readers must be at least 1"),
+        ({"bucket": True}, "needs shuffle=True"),
+    ],
+)
+def test_refuses(files, options, message):
+    options = {"batch_size": 8, **options}
+    with pytest.raises(ValueError, match=message):
+        make_dataset(files, SCHEMA, **options)
+
+
+def test_refuses_no_files():
+    with pytest.raises(ValueError, match="at least one file"):
+        make_dataset([], SCHEMA, 8)
+
+
+def test_find_files(tmp_path):
+    for name in ("b1", "a1", "a2", "c1"):
+        (tmp_path / name).touch()
+    expected = [str(tmp_path / name) for name in ("a1", "a2", "b1")]
+    assert find_files(f"{tmp_path}/b*, {tmp_path}/a*,{tmp_path}/a1", "x") == expected
+    assert find_files([f"{tmp_path}/b*", f"{tmp_path}/a*"], "x") == expected
+
+
+@pytest.mark.parametrize("pattern", ["", " , ", []])
+def test_find_files_refuses_an_empty_pattern(pattern):
+    with pytest.raises(ConfigError, match="--train_data_pattern must name the records"):
+        find_files(pattern, "train_data_pattern")
+
+
+def test_find_files_names_the_pattern_that_matches_nothing(tmp_path):
+    (tmp_path / "a1").touch()
+    with pytest.raises(ConfigError, match=r"--train_data_pattern: no file matches '.*/zz\*'"):
+        find_files(f"{tmp_path}/a*,{tmp_path}/zz*", "train_data_pattern")
+
+
+def test_pairs_go_into_fit(files):
+    pairs = as_pairs(make_dataset(files, SCHEMA, 8, shuffle=True))
+    inputs, labels = next(iter(pairs))
+    assert set(inputs) == {"r", "u", "num_frames"}
+    assert labels.shape == [8, 5]
+
+    class Pooled(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.dense = keras.layers.Dense(5)
+
+        def call(self, inputs):
+            return self.dense(keras.ops.mean(keras.ops.cast(inputs["r"], "float32"), axis=1))
+
+    model = Pooled()
+    model.compile("sgd", "binary_crossentropy")
+    history = model.fit(pairs, shuffle=False, verbose=0)
+    assert np.isfinite(history.history["loss"]).all()
+
+
+needs_audioset = pytest.mark.skipif(
+    not (hand.SHARED / "audioset").is_dir(), reason=f"no folder {hand.SHARED / 'audioset'}"
+)
+needs_videos = pytest.mark.skipif(
+    not (hand.SHARED / "yt8m_video").is_dir(), reason=f"no folder {hand.SHARED / 'yt8m_video'}"
+)
+
+
+@needs_audioset
+def test_real_audioset():
+    found = find_files(str(hand.SHARED / "audioset" / "train*.tfrecord"), "train_data_pattern")
+    assert len(found) == 16
+    assert count_records(found) == 22_160
+    schema = RecordSchema({"audio_embedding": 128}, 527)
+    one = make_dataset(found[:1], schema, 64, shuffle=True)
+    seen = [i for batch in one for i in batch["video_id"].numpy()]
+    assert len(seen) == len(set(seen)) == 1385
+    batch = next(iter(one))
+    assert batch["features"]["audio_embedding"].dtype == tf.uint8
+    assert batch["num_frames"].numpy().max() <= 10
+    assert (batch["labels"].numpy().sum(axis=1) >= 1).all()
+
+
+@needs_videos
+def test_real_videos():
+    found = find_files(str(hand.SHARED / "yt8m_video" / "train" / "*.tfrecord"), "x")
+    assert len(found) == 40
+    assert count_records(found) == 11_790
+    schema = RecordSchema({"mean_rgb": 1024, "mean_audio": 128}, 3862, frame_level=False)
+    batches = list(make_dataset(found[:1], schema, 100))
+    assert sum(len(b["video_id"]) for b in batches) == 284
+    assert batches[0]["features"]["mean_rgb"].shape == [100, 1024]
+    assert (batches[0]["labels"].numpy().sum(axis=1) >= 1).all()
