@@ -161,7 +161,12 @@ class Ball:
         return tf.reduce_max(tf.stack(worst), axis=0)
 
     def random_start(
-        self, features: Mapping[str, Any], frame_mask: Any, epsilon: Any, seed: Any
+        self,
+        features: Mapping[str, Any],
+        frame_mask: Any,
+        epsilon: Any,
+        seed: Any,
+        draw: Any = 0,
     ) -> Tensors:
         """A point drawn uniformly from the ball.
 
@@ -172,15 +177,18 @@ class Ball:
             frame_mask: Bool [B, T], or None.
             epsilon: Radius.
             seed: Integer; the same gives the same point.
+            draw: Integer, for several points from one seed.
         """
         if self.norm == "linf":
             drawn = {}
             for index, (name, value) in enumerate(features.items()):
-                key = tf.random.fold_in(seed_pair(seed), index)
+                key = tf.random.fold_in(seed_pair(seed, 2 * draw), index)
                 unit = tf.random.stateless_uniform(tf.shape(value), key, minval=-1.0, maxval=1.0)
                 drawn[name] = tf.cast(tf.cast(epsilon, unit.dtype) * unit, value.dtype)
             return mask_frames(drawn, frame_mask)
-        direction = self.steepest_ascent(normal_like(features, seed_pair(seed)), frame_mask, 1.0)
+        direction = self.steepest_ascent(
+            normal_like(features, seed_pair(seed, 2 * draw)), frame_mask, 1.0
+        )
         ones = mask_frames(
             {name: tf.ones_like(value, tf.float32) for name, value in features.items()}, frame_mask
         )
@@ -188,7 +196,9 @@ class Ball:
         point = {}
         for index, (name, value) in enumerate(direction.items()):
             # One draw for each ball: under `joint` the modalities share theirs.
-            key = tf.random.fold_in(seed_pair(seed, 1), 0 if self.scope == "joint" else index)
+            key = tf.random.fold_in(
+                seed_pair(seed, 2 * draw + 1), 0 if self.scope == "joint" else index
+            )
             uniform = tf.random.stateless_uniform(tf.shape(entries[name]), key)
             radius = uniform ** (1.0 / tf.maximum(entries[name], 1.0))
             point[name] = tf.cast(tf.cast(epsilon, value.dtype) * radius * value, value.dtype)

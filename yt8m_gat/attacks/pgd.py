@@ -14,7 +14,7 @@ from yt8m_gat.attacks.attack import (
     keep_where,
     loss_and_gradients,
 )
-from yt8m_gat.attacks.ball import Ball, Tensors, seed_pair
+from yt8m_gat.attacks.ball import Ball, Tensors, mask_frames
 from yt8m_gat.attacks.objectives import margin_loss
 
 OBJECTIVES = ("loss", "margin")
@@ -97,7 +97,7 @@ class PGD(Attack):
         seed: Any = 0,
     ) -> Tensors:
         """The point of the highest objective seen, clip by clip."""
-        features = dict(features)
+        features = mask_frames(features, frame_mask)
         step_size = self.step_size
         if step_size is None:
             step_size = 2.5 * self.epsilon / self.steps
@@ -125,8 +125,7 @@ class PGD(Attack):
         ) -> tuple[tf.Tensor, Tensors, tf.Tensor]:
             start = features
             if self.random_start or self.restarts > 1:
-                key = tf.random.fold_in(seed_pair(seed), index)[0]
-                drawn = self.ball.random_start(features, frame_mask, self.epsilon, key)
+                drawn = self.ball.random_start(features, frame_mask, self.epsilon, seed, index)
                 start = self._add(features, drawn, frame_mask)
                 if not self.random_start:
                     start = keep_where(index[tf.newaxis] == 0, features, start)
