@@ -53,7 +53,7 @@ forms = st.one_of(
 
 
 @settings(max_examples=60, deadline=None, derandomize=True)
-@given(form=forms, num_frames=st.integers(1, 90), masked=st.booleans())
+@given(form=forms, num_frames=st.integers(1, 260), masked=st.booleans())
 def test_local_forms_equal_the_dense_reference(form, num_frames, masked):
     level = AttentionLevel.parse(form)
     query, key, value = random_heads(num_frames)
@@ -64,13 +64,13 @@ def test_local_forms_equal_the_dense_reference(form, num_frames, masked):
     np.testing.assert_allclose(expand_attention_map(rows, level), expected_map, rtol=0, atol=2e-6)
 
 
-@pytest.mark.parametrize("form", ["bd5", "tp3", "tp17", "td6x2", "td33x2"])
+@pytest.mark.parametrize("form", ["bd5", "tp3", "tp32", "td5x1", "td33x2"])
 def test_first_and_second_gradients_equal_those_of_the_dense_reference(form):
     """The second one is what temporal adversarial augmentation differentiates through."""
     level = AttentionLevel.parse(form)
-    arguments = random_heads(53)
-    frame_mask = padding_mask(53)
-    direction = random_heads(53, seed=1)[0]
+    arguments = random_heads(110)
+    frame_mask = padding_mask(110)
+    direction = random_heads(110, seed=1)[0]
 
     @tf.function
     def gradients(function, *arguments):
@@ -104,13 +104,23 @@ def test_unknown_sizes_and_xla_give_the_eager_result(form):
     graph = tf.function(
         function, input_signature=[head, head, head, tf.TensorSpec((None, None), tf.bool)]
     )
-    for num_frames in (1, 5, 41):
-        arguments = (*random_heads(num_frames), padding_mask(num_frames))
-        for one, other in zip(graph(*arguments), function(*arguments), strict=True):
-            np.testing.assert_allclose(one, other, rtol=0, atol=2e-6)
     xla = tf.function(function, jit_compile=True)
-    for one, other in zip(xla(*arguments), function(*arguments), strict=True):
-        np.testing.assert_allclose(one, other, rtol=0, atol=1e-5)
+    for num_frames, compiled, tolerance in [
+        (1, graph, 2e-6),
+        (5, graph, 2e-6),
+        (97, graph, 2e-6),
+        (41, xla, 1e-5),
+    ]:
+        arguments = (*random_heads(num_frames), padding_mask(num_frames))
+        output, rows = compiled(*arguments)
+        expected, expected_rows = function(*arguments)
+        np.testing.assert_allclose(output, expected, rtol=0, atol=tolerance)
+        np.testing.assert_allclose(
+            expand_attention_map(rows, level),
+            expand_attention_map(expected_rows, level),
+            rtol=0,
+            atol=tolerance,
+        )
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -199,8 +209,8 @@ def test_no_tensor_of_a_local_level_grows_with_the_square_of_the_frames(form):
     def local(*arguments):
         return attend(*arguments[:3], level, arguments[3])[0]
 
-    assert largest_tensor(local, 4800) <= 4800 * 3 * level.window
-    assert largest_tensor(local, 9600) == 2 * largest_tensor(local, 4800)
+    assert largest_tensor(local, 4800) <= 4800 * 4 * level.window
+    assert largest_tensor(local, 9600) <= 2 * largest_tensor(local, 4800)
 
 
 def test_the_dense_reference_does_make_a_map_of_frames_by_frames():
