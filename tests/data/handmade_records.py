@@ -5,7 +5,7 @@ from pathlib import Path
 
 import tensorflow as tf
 
-SHARED = Path(__file__).parents[2].parent / "shared" / "data"
+SHARED = Path(__file__).parents[3] / "shared" / "data"
 
 
 def bytes_feature(*values):

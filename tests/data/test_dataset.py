@@ -64,16 +64,11 @@ SHUFFLES = [
 
 
 @pytest.mark.parametrize("options", SHUFFLES)
-def test_every_record_exactly_once(files, options):
-    found = batches(files, shuffle=True, seed=3, epoch=2, **options)
-    assert sorted(flat(found)) == in_file_order()
-    assert flat(found) != in_file_order()
-    assert [len(b) for b in found] == [8] * 6 + [1]
-
-
-@pytest.mark.parametrize("options", SHUFFLES)
-def test_order_is_a_function_of_seed_and_epoch(files, options):
+def test_order_is_a_permutation_that_is_a_function_of_seed_and_epoch(files, options):
     first = batches(files, shuffle=True, seed=3, epoch=2, **options)
+    assert sorted(flat(first)) == in_file_order()
+    assert flat(first) != in_file_order()
+    assert [len(b) for b in first] == [8] * 6 + [1]
     tf.random.set_seed(99)
     try:
         assert batches(files, shuffle=True, seed=3, epoch=2, **options) == first
@@ -89,10 +84,12 @@ def test_two_passes_over_one_dataset_are_the_same(files):
     assert first == second
 
 
-@pytest.mark.parametrize("options", [{}, {"shuffle": True}, {"shuffle": True, "bucket": False}])
-@pytest.mark.parametrize("skipped", [1, 5, 7, 9])
-def test_skipping_is_dropping_the_first_batches(files, options, skipped):
-    assert batches(files, skip_batches=skipped, **options) == batches(files, **options)[skipped:]
+@pytest.mark.parametrize("options", [{}, {"shuffle": True, "bucket_window": 16}])
+def test_skipping_is_dropping_the_first_batches(files, options):
+    every = batches(files, **options)
+    assert len(every) == 7
+    for skipped in (1, 5, 9):
+        assert batches(files, skip_batches=skipped, **options) == every[skipped:]
 
 
 @pytest.mark.parametrize("options", [{}, {"shuffle": True}, {"shuffle": True, "bucket": False}])
@@ -110,7 +107,7 @@ def test_what_is_dropped_is_not_the_longest_clips(files):
     }
     longest = max(lengths.values())
     dropped = set()
-    for seed in range(8):
+    for seed in range(4):
         kept = ids(files, shuffle=True, seed=seed, drop_remainder=True)
         dropped |= set(lengths) - set(kept)
     assert any(lengths[i] < longest / 2 for i in dropped)
@@ -226,7 +223,8 @@ def test_pairs_go_into_fit(files):
 
     model = Pooled()
     model.compile("sgd", "binary_crossentropy")
-    history = model.fit(pairs, shuffle=False, verbose=0)
+    sized = pairs.apply(tf.data.experimental.assert_cardinality(7))
+    history = model.fit(sized, shuffle=False, verbose=0)
     assert np.isfinite(history.history["loss"]).all()
 
 

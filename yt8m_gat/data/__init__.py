@@ -1,33 +1,36 @@
-"""Records in, batches out."""
+"""Records in, batches out.
 
-from yt8m_gat.data.dataset import as_pair, as_pairs, find_files, make_dataset
-from yt8m_gat.data.description import RecordDescription, describe_record, discover
-from yt8m_gat.data.diagnosis import bad_record_from, iterate
-from yt8m_gat.data.errors import BadRecordError
-from yt8m_gat.data.parsing import parse_frame_batch, parse_video_batch
-from yt8m_gat.data.preprocessing import normalize_features, preprocess
-from yt8m_gat.data.quantization import dequantize, quantize
-from yt8m_gat.data.schema import RecordSchema
-from yt8m_gat.data.tfrecord import count_records, estimate_records
+The names below are imported when they are first used: `python -m yt8m_gat.data.download`, and
+whatever else needs no tensors, then starts without TensorFlow.
+"""
 
-__all__ = [
-    "BadRecordError",
-    "RecordDescription",
-    "RecordSchema",
-    "as_pair",
-    "as_pairs",
-    "bad_record_from",
-    "count_records",
-    "dequantize",
-    "describe_record",
-    "discover",
-    "estimate_records",
-    "find_files",
-    "iterate",
-    "make_dataset",
-    "normalize_features",
-    "parse_frame_batch",
-    "parse_video_batch",
-    "preprocess",
-    "quantize",
-]
+import importlib
+from typing import Any
+
+_NAMES = {
+    "dataset": ("as_pair", "as_pairs", "find_files", "make_dataset"),
+    "description": ("RecordDescription", "describe_record", "discover"),
+    "diagnosis": ("bad_record_from", "iterate"),
+    "errors": ("BadRecordError",),
+    "label_space": ("LabelMap", "read_label_names"),
+    "parsing": ("parse_frame_batch", "parse_video_batch"),
+    "preprocessing": ("normalize_features", "preprocess"),
+    "quantization": ("dequantize", "quantize"),
+    "schema": ("RecordSchema",),
+    "tfrecord": ("count_records", "estimate_records"),
+}
+_MODULES = {name: module for module, names in _NAMES.items() for name in names}
+
+__all__ = sorted(_MODULES)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
