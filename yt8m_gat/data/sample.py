@@ -47,8 +47,9 @@ clip of the label with probability ``cue_presence``:
     The same cues mean nothing when they are at least G frames apart,
     ``G = max(W + 1, max_frames // 3)``: so they occur, m times each, in clips WITHOUT the label, as
     distractors, with probability ``min(0.5, distractor_rate * p_c)``. How often each cue occurs
-    therefore says little, and how close together the two are says all: attention within a
-    window (T_N near W) sees it at once, attention over the clip has to find it.
+    therefore says little, and how close together the two are says all: attention within
+    blocks of a few W (T_N = 5 of 30 frames, 20 of 300) sees it at once, attention over the clip
+    has to find it.
 
 In the sound ``cue_norm`` is halved, as the frame's norm is. A cue is many epsilons long in its
 frames: a model that finds cues frame by frame cannot be fooled within epsilon; one that leans on
