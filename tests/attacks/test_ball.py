@@ -2,7 +2,7 @@ import hypothesis
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import assert_padding_is_zero
+from attack_models import assert_padding_is_zero
 from hypothesis import strategies as st
 
 from yt8m_gat.attacks import Ball

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import assert_padding_is_zero
+from attack_models import assert_padding_is_zero
 
 from yt8m_gat.attacks import CORRUPTIONS, SEVERITIES, corrupt
 

@@ -4,7 +4,7 @@ import itertools
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import CountedCalls, assert_padding_is_zero, cross_entropy, difference
+from attack_models import CountedCalls, assert_padding_is_zero, cross_entropy, difference
 
 from yt8m_gat.attacks import (
     ATTACKS,
@@ -81,20 +81,20 @@ def test_the_seed_decides(name, attentive, batch):
         for seed in (5, 5, 6)
     ]
     np.testing.assert_array_equal(results[0]["rgb"], results[1]["rgb"])
-    drawn = name.startswith(("noise", "random_search", "square", "pgd", "temporal"))
     moved = np.abs(results[0]["rgb"] - results[2]["rgb"]).max() > 1e-3
-    if name.startswith(("noise", "random_search", "square")):
-        assert moved
-    elif not drawn:
+    if name in ("fgm", "fgm_linf", "deepfool"):
         assert not moved
+    elif name.startswith(("noise", "random_search", "square")):
+        # PGD's other restarts differ too, but need not be the worst; the temporal attack's random
+        # classes are those of clips that the model gets right.
+        assert moved
 
 
 def test_xla_agrees_with_eager(attentive, batch):
     attacks = [
         FastGradient(FRAME, 0.3, clip_to_range=(-2.0, 2.0)),
-        PGD(FRAME, 0.3, steps=3),
-        PGD(LINF, 0.1, steps=3, objective="margin"),
-        DeepFool(candidates=3, steps=10),
+        PGD(FRAME, 0.3, steps=3, objective="margin"),
+        DeepFool(candidates=2, steps=10),
         # Correct clips are given a random class, and XLA draws other numbers.
         TemporalAugmentation(examples="wrong"),
     ]
@@ -372,8 +372,8 @@ def test_random_starts_differ_by_restart(attentive, batch):
 @pytest.mark.parametrize("ball", [FRAME, LINF])
 def test_gradient_free_search_climbs_but_not_above_pgd(search, ball, attentive, batch):
     args = (attentive, cross_entropy, *batch)
-    one, many = (search(ball, 0.4, queries=n).attack(*args, 1).loss.numpy() for n in (1, 60))
-    best = PGD(ball, 0.4, steps=20, restarts=2).attack(*args).loss.numpy()
+    one, many = (search(ball, 0.4, queries=n).attack(*args, 1).loss.numpy() for n in (1, 40))
+    best = PGD(ball, 0.4, steps=20).attack(*args).loss.numpy()
     clean = clean_loss(attentive, batch)
     assert np.all(one >= clean - 1e-6) and np.all(many >= one - 1e-6)
     assert many.mean() < best.mean()
@@ -395,3 +395,21 @@ def test_transfer_is_made_on_the_source_and_judged_on_the_target(linear, attenti
     np.testing.assert_allclose(result.loss, cross_entropy(batch.labels, logits), rtol=1e-6)
     white_box = inner.attack(attentive, cross_entropy, *batch)
     assert white_box.loss.numpy().mean() > result.loss.numpy().mean()
+
+
+@pytest.mark.parametrize("name", [name for name in ATTACKS if name != "temporal"])
+def test_video_level_features_without_a_mask(name, linear, batch):
+    features = {key: value[:, 0] for key, value in batch.features.items()}
+
+    def model(features, frame_mask):
+        assert frame_mask is None
+        return linear({k: v[:, None] for k, v in features.items()}, tf.ones([5, 1], tf.bool))
+
+    attack = build_attack(name, 0.3, SMALL)
+    result = attack.attack(model, cross_entropy, features, None, batch.labels)
+    clean = cross_entropy(batch.labels, model(features, None))
+    assert result.features["audio"].shape == (5, 3)
+    assert np.all(result.norm > 0)
+    if name.startswith(("fgm", "pgd")):
+        # On an affine model the cross-entropy is convex: a step along the gradient raises it.
+        assert name == "pgd_margin" or np.all(result.loss > clean)

@@ -3,7 +3,7 @@ import dataclasses
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import assert_padding_is_zero, cross_entropy, difference, mean_over_frames
+from attack_models import assert_padding_is_zero, cross_entropy, difference, mean_over_frames
 
 from yt8m_gat.attacks import (
     QUANTIZATION_LEVEL,
