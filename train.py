@@ -12,6 +12,7 @@ from absl import app, flags
 
 from yt8m_gat import config as configs
 from yt8m_gat.cli import comma_separated, integers, quiet_tensorflow, reported_errors
+from yt8m_gat.data.label_space import LabelMap
 from yt8m_gat.run_folder import RunFolder
 
 # Flags whose name and type are those of a configuration's field; None keeps that field's default.
@@ -22,7 +23,7 @@ _INTEGER, _FLOAT, _BOOLEAN, _STRING = (
     flags.DEFINE_string,
 )
 _DATA = {
-    "num_classes": (_INTEGER, "Size of the label space."),
+    "num_classes": (_INTEGER, "Size of the label space of the records."),
     "max_frames": (_INTEGER, "Longer clips are cut after this many frames."),
     "normalize": (_STRING, f"l2 normalization of the features: {configs.NORMALIZATIONS}."),
 }
@@ -114,6 +115,12 @@ def define_flags(values: flags.FlagValues) -> None:
     define(_BOOLEAN, "start_new_model", False, "Start over, dropping the run in train_dir.")
     define(_STRING, "export_dir", None, "Write a SavedModel of the best weights there at the end.")
     define(_STRING, "model", configs.ModelConfig().name, f"One of {', '.join(configs.RECIPES)}.")
+    define(
+        _STRING,
+        "label_map",
+        None,
+        "CSV file of a label map (python -m yt8m_gat.data.label_space): learn its targets.",
+    )
     define(_STRING, "feature_names", None, "Features to read, separated by commas.")
     define(_STRING, "feature_sizes", None, "Their sizes, separated by commas.")
     define(_BOOLEAN, "frame_features", None, "Frame-level records (default: as the model needs).")
@@ -143,6 +150,12 @@ def config_from_flags(values: flags.FlagValues) -> configs.RunConfig:
 
     recipe = configs.get_recipe(values.model)
     data = {**recipe.defaults_of(configs.DataConfig), **given(_DATA)}
+    if values.label_map is not None:
+        num_sources = data.get("num_classes", configs.DataConfig.num_classes)
+        label_map = LabelMap.load(values.label_map, num_sources)
+        data["num_source_classes"] = num_sources
+        data["num_classes"] = label_map.num_targets
+        data["label_map"] = label_map.fingerprint
     if values.feature_names is not None:
         data["feature_names"] = comma_separated(values.feature_names)
     if values.feature_sizes is not None:
@@ -185,7 +198,7 @@ def main(argv: list[str]) -> None:
     with reported_errors():
         config = config_from_flags(values)
         folder = RunFolder(values.train_dir)
-        folder.prepare(config, start_new_model=values.start_new_model)
+        folder.prepare(config, start_new_model=values.start_new_model, label_map=values.label_map)
         with quiet_tensorflow():
             from yt8m_gat import pipeline
 

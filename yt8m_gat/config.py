@@ -142,7 +142,10 @@ class DataConfig:
     Attributes:
         feature_names: Features read from each record, in order.
         feature_sizes: Their sizes (bytes per frame, or floats per video).
-        num_classes: Labels are 0 .. num_classes - 1.
+        num_classes: C, the classes that the model tells apart.
+        num_source_classes: Labels of records are 0 .. num_source_classes - 1, mapped to the
+            classes by the run's label map; None: they are the classes.
+        label_map: Fingerprint of that map (`yt8m_gat.data.LabelMap`); None: there is none.
         max_frames: Longer clips are cut after this many frames.
         frame_features: Frame-level `SequenceExample`s, else video-level `Example`s.
         normalize: l2 normalization after dequantizing: `none` for the papers' models, `concat`
@@ -171,6 +174,8 @@ class DataConfig:
         _require_choice("normalize", self.normalize, NORMALIZATIONS)
 
     @property
+    num_source_classes: int | None = None
+    label_map: str | None = None
     def sizes(self) -> dict[str, int]:
         """Feature name -> size, in order."""
         return dict(zip(self.feature_names, self.feature_sizes, strict=True))
@@ -186,6 +191,13 @@ class ModelConfig:
     """
 
     name: str = "GAT"
+        if (self.label_map is None) != (self.num_source_classes is None):
+            raise ConfigError(
+                "data.label_map and data.num_source_classes go together. Received: "
+                f"{self.label_map!r} and {self.num_source_classes!r}"
+            )
+        if self.num_source_classes is not None:
+            _require_at_least("num_classes", self.num_source_classes, 1)
     options: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:

@@ -4,6 +4,7 @@ The only module that knows training, evaluation and export at once.
 """
 
 import contextlib
+import dataclasses
 import json
 import os
 from collections.abc import Sequence
@@ -17,6 +18,7 @@ from yt8m_gat.attacks import AttackOptions, build_attack
 from yt8m_gat.config import ConfigError, RunConfig
 from yt8m_gat.data import (
     BadRecordError,
+    LabelMap,
     RecordSchema,
     count_records,
     find_files,
@@ -37,6 +39,19 @@ from yt8m_gat.training import NonFiniteLossError, Trainer, TrainingState
 def reported_errors() -> contextlib.AbstractContextManager[None]:
     """`cli.reported_errors` for everything that these jobs raise when the user can mend it."""
     return cli.reported_errors(BadRecordError, NonFiniteLossError)
+
+
+def read_schema(folder: RunFolder, config: RunConfig) -> RecordSchema:
+    """What the records of a run hold, with the label map that its folder keeps, if any.
+
+    Raises:
+        ConfigError: The folder's label map is not that of the run.
+        OSError: It is not there.
+    """
+    label_map = None
+    if config.data.label_map is not None:
+        label_map = LabelMap.load(folder.label_map, config.data.num_source_classes)
+    return RecordSchema.from_config(config.data, label_map)
 
 
 def build_evaluator(classifier: Any, config: RunConfig, **options: Any) -> Evaluator:
@@ -74,7 +89,7 @@ def train(
     """
     files = find_files(train_data_pattern, "train_data_pattern")
     eval_files = find_files(eval_data_pattern, "eval_data_pattern") if eval_data_pattern else []
-    schema = RecordSchema.from_config(config.data)
+    schema = read_schema(folder, config)
     keras.config.set_dtype_policy(config.training.mixed_precision)
     keras.utils.set_random_seed(config.training.seed)
     classifier = build_from_config(config)
@@ -122,7 +137,9 @@ def _start_from(classifier: VideoClassifier, finetune_from: str) -> None:
 def export(classifier: Any, config: RunConfig, export_dir: str | os.PathLike) -> Path:
     """Writes `classifier` as the next version of a SavedModel below `export_dir`."""
     return export_saved_model(
-        classifier, RecordSchema.from_config(config.data), export_dir, config.data.normalize
+    # Records that are served need no labels; any that they have are not read.
+    data = dataclasses.replace(config.data, num_source_classes=None, label_map=None)
+        classifier, RecordSchema.from_config(data), export_dir, config.data.normalize
     )
 
 
@@ -151,7 +168,7 @@ def evaluate(
         for epsilon in epsilons or (config.objective.epsilon,)
     ]
     classifier = load_classifier(folder, config, checkpoint)
-    schema = RecordSchema.from_config(config.data)
+    schema = read_schema(folder, config)
     evaluator = build_evaluator(classifier, config, top_k=top_k)
     num_videos = count_records(files)
 
@@ -183,10 +200,10 @@ def infer(
     """Writes the Kaggle CSV of a trained run; the number of videos in it."""
     config = RunConfig.load(folder.path)
     files = find_files(input_data_pattern, "input_data_pattern")
-    schema = RecordSchema.from_config(config.data)
+    schema = read_schema(folder, config)
     with SubmissionWriter(output_file, top_k) as writer:
         classifier = load_classifier(folder, config, checkpoint)
-        dataset = make_dataset(files, schema, batch_size)
+        dataset = make_dataset(files, schema, batch_size, with_labels=False)
         num_videos = 0
         for video_ids, probabilities in predict(
             classifier, iterate(dataset, files), config.data.normalize, count_records(files)

@@ -20,6 +20,7 @@ class RunFolder:
     |---|---|
     | `config.json` | the run's configuration |
     | `versions.json` | Python and the packages that it was started with |
+    | `label_map.csv` | the label map, if the run has one |
     | `checkpoints/` | the newest states of training, for resuming |
     | `best.weights.h5` | the model's weights at its best validation GAP |
     | `metrics.jsonl` | one JSON object per logged step and per validation |
@@ -42,6 +43,11 @@ class RunFolder:
         return self.path / "best.weights.h5"
 
     @property
+    def label_map(self) -> Path:
+        """The run's own copy of its label map."""
+        return self.path / "label_map.csv"
+
+    @property
     def metrics(self) -> Path:
         """Metrics as JSON lines."""
         return self.path / "metrics.jsonl"
@@ -51,16 +57,24 @@ class RunFolder:
         """TensorBoard's folder."""
         return self.path / "events"
 
-    def prepare(self, config: RunConfig, start_new_model: bool = False) -> None:
+    def prepare(
+        self,
+        config: RunConfig,
+        start_new_model: bool = False,
+        label_map: str | os.PathLike | None = None,
+    ) -> None:
         """Makes the folder ready for a run of `config`, new or to be resumed.
 
         Args:
             config: What is about to be trained.
             start_new_model: Drop what an earlier run left here instead of resuming it.
+            label_map: File of the label map that `config` names, copied into the folder.
 
         Raises:
             ConfigError: The run that is here has other settings; the message names each.
         """
+        # Read first: it may lie in this very folder, which may be cleared.
+        map_content = None if label_map is None else Path(label_map).read_bytes()
         if start_new_model:
             self.clear()
         elif (self.path / CONFIG_FILE).is_file():
@@ -78,6 +92,10 @@ class RunFolder:
         temporary = self.path / "versions.tmp"
         temporary.write_text(json.dumps(versions, indent=2) + "\n", encoding="utf-8")
         temporary.replace(self.path / "versions.json")
+        if map_content is not None:
+            temporary = self.path / "label_map.tmp"
+            temporary.write_bytes(map_content)
+            temporary.replace(self.label_map)
         config.save(self.path)
 
     def clear(self) -> None:
@@ -85,7 +103,7 @@ class RunFolder:
         leaves a folder that still says what it was."""
         for folder in (self.checkpoints, self.events):
             shutil.rmtree(folder, ignore_errors=True)
-        for path in (self.best_weights, self.metrics, self.path / CONFIG_FILE):
+        for path in (self.best_weights, self.metrics, self.label_map, self.path / CONFIG_FILE):
             path.unlink(missing_ok=True)
 
     def append_metrics(self, record: dict[str, Any]) -> None:

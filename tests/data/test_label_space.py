@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import handmade_records as hand
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -12,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from yt8m_gat.config import ConfigError
-from yt8m_gat.data import label_space
+from yt8m_gat.data import RecordSchema, label_space, parse_frame_batch, parse_video_batch
 from yt8m_gat.data.label_space import (
     LabelMap,
     main,
@@ -180,6 +181,29 @@ def test_apply_inside_tf_data_is_apply():
     np.testing.assert_array_equal(
         np.concatenate(list(dataset.as_numpy_iterator())), label_map.apply(labels)
     )
+
+
+def test_records_are_read_through_the_map():
+    label_map = LabelMap(((0, 1), (2, 0), (2, 1)), 4, ("a", "b"))
+    schema = RecordSchema({"r": 4, "u": 2}, 2, label_map=label_map)
+    assert schema.num_source_classes == 4
+    clips = [hand.clip("x", 1, (2,)), hand.clip("y", 1, (0, 3)), hand.clip("z", 1, (3,))]
+    batch = parse_frame_batch(tf.constant(clips), schema)
+    np.testing.assert_array_equal(batch["labels"], [[1, 1], [0, 1], [0, 0]])
+    with pytest.raises(tf.errors.InvalidArgumentError, match=r"label 4 is outside 0 \.\. 3"):
+        parse_frame_batch(tf.constant([hand.clip("x", 1, (1, 4))]), schema)
+    video = RecordSchema({"m": 1}, 2, frame_level=False, label_map=label_map)
+    record = hand.example(
+        id=hand.bytes_feature(b"x"), labels=hand.ints_feature(2), m=hand.floats_feature(0.5)
+    )
+    np.testing.assert_array_equal(
+        parse_video_batch(tf.constant([record]), video)["labels"], [[1, 1]]
+    )
+
+
+def test_a_schema_has_as_many_classes_as_its_map():
+    with pytest.raises(ValueError, match="must be the label map's 2 targets"):
+        RecordSchema({"r": 4}, 3, label_map=LabelMap(((0, 1),), 1, ("", "")))
 
 
 def test_verticals(tmp_path):

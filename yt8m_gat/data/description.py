@@ -143,8 +143,8 @@ def find_fault(description: RecordDescription, schema: RecordSchema) -> str | No
     for label in description.labels:
         if label < 0:
             return f"label {label} is negative"
-        if label >= schema.num_classes:
-            return f"label {label} is outside 0 .. {schema.num_classes - 1}"
+        if label >= schema.num_source_classes:
+            return f"label {label} is outside 0 .. {schema.num_source_classes - 1}"
     names = schema.feature_names
     needed = ", ".join(names)
     if description.frame_level != schema.frame_level:

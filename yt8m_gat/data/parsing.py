@@ -97,6 +97,12 @@ def multi_hot(labels: tf.SparseTensor, num_classes: int) -> tf.Tensor:
     return tf.ensure_shape(tf.minimum(counts, 1.0), [None, num_classes])
 
 
+def _class_labels(labels: tf.SparseTensor, schema: RecordSchema) -> tf.Tensor:
+    """The labels of records, int64 [B, any], as float32 [B, C], through the label map if any."""
+    found = multi_hot(labels, schema.num_source_classes)
+    return found if schema.label_map is None else schema.label_map.apply(found)
+
+
 def _check_context(
     context: dict[str, Any], checks: _Checks, schema: RecordSchema, with_labels: bool
 ) -> None:
@@ -113,14 +119,15 @@ def _check_context(
     )
     if with_labels:
         labels = context[LABELS_KEY]
-        bad = tf.logical_or(labels.values < 0, labels.values >= schema.num_classes)
+        last = schema.num_source_classes - 1
+        bad = tf.logical_or(labels.values < 0, labels.values > last)
         rows = labels.indices[:, 0]
         num_bad = tf.math.unsorted_segment_sum(tf.cast(bad, tf.int32), rows, labels.dense_shape[0])
 
         def describe(record: tf.Tensor) -> tf.Tensor:
             outside = tf.boolean_mask(labels.values, tf.logical_and(bad, tf.equal(rows, record)))
             found = tf.strings.reduce_join(tf.strings.as_string(outside), separator=", ")
-            return tf.strings.join(["label ", found, f" is outside 0 .. {schema.num_classes - 1}"])
+            return tf.strings.join(["label ", found, f" is outside 0 .. {last}"])
 
         checks.require(
             tf.equal(num_bad, 0),
@@ -248,7 +255,7 @@ def parse_frame_batch(
     with tf.control_dependencies([checks.enforce()]):
         batch: Batch = {"video_id": tf.identity(_video_id(context))}
         if with_labels:
-            batch["labels"] = multi_hot(context[LABELS_KEY], schema.num_classes)
+            batch["labels"] = _class_labels(context[LABELS_KEY], schema)
         batch["num_frames"] = tf.identity(num_frames)
         batch["features"] = {}
         for name, size in schema.feature_sizes:
@@ -332,7 +339,7 @@ def parse_video_batch(
     with tf.control_dependencies([checks.enforce()]):
         batch: Batch = {"video_id": tf.identity(_video_id(parsed))}
         if with_labels:
-            batch["labels"] = multi_hot(parsed[LABELS_KEY], schema.num_classes)
+            batch["labels"] = _class_labels(parsed[LABELS_KEY], schema)
         batch["features"] = {
             name: tf.reshape(parsed[name].flat_values, [-1, size])  # [B, D]
             for name, size in schema.feature_sizes

@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Mapping
 
-from yt8m_gat.config import DataConfig
+from yt8m_gat.config import ConfigError, DataConfig
+from yt8m_gat.data.label_space import LabelMap
 
 FRAME_FEATURE_SIZES = {"rgb": 1024, "audio": 128}
 """YouTube-8M, frame level: bytes of one frame, at one frame a second."""
@@ -51,9 +52,10 @@ class RecordSchema:
     Attributes:
         feature_sizes: (name, size) of each feature, in order; a mapping is taken too. The size is
             in bytes per frame at frame level, in floats per video at video level.
-        num_classes: C; labels are 0 .. C - 1.
+        num_classes: C of the batch's labels.
         max_frames: Longer clips are cut after this many frames.
         frame_level: Whether the features have a time axis.
+        label_map: From the labels of the records to the C classes; None: they are the classes.
 
     Raises:
         ValueError: A value that cannot be; the message names it and the flag it comes from.
@@ -63,6 +65,7 @@ class RecordSchema:
     num_classes: int
     max_frames: int = MAX_FRAMES
     frame_level: bool = True
+    label_map: LabelMap | None = None
 
     def __post_init__(self) -> None:
         given = self.feature_sizes
@@ -89,11 +92,42 @@ class RecordSchema:
             raise ValueError(f"--num_classes must be positive. Received: {self.num_classes}")
         if self.max_frames < 1:
             raise ValueError(f"--max_frames must be positive. Received: {self.max_frames}")
+        if self.label_map is not None and self.label_map.num_targets != self.num_classes:
+            raise ValueError(
+                f"num_classes must be the label map's {self.label_map.num_targets} targets. "
+                f"Received: {self.num_classes}"
+            )
 
     @classmethod
-    def from_config(cls, config: DataConfig) -> RecordSchema:
-        """The schema that a run's data settings describe."""
-        return cls(config.sizes, config.num_classes, config.max_frames, config.frame_features)
+    def from_config(cls, config: DataConfig, label_map: LabelMap | None = None) -> RecordSchema:
+        """The schema that a run's data settings describe.
+
+        Args:
+            config: The settings.
+            label_map: The run's label map, if it has one.
+
+        Raises:
+            ConfigError: The label map is not the one that the settings name.
+        """
+        fingerprint = None if label_map is None else label_map.fingerprint
+        if fingerprint != config.label_map:
+            raise ConfigError(
+                "a run must keep the label map that it was started with. Its fingerprint: "
+                f"{config.label_map}; that of the map given: {fingerprint}. Restore the run's "
+                "label_map.csv"
+            )
+        return cls(
+            config.sizes,
+            config.num_classes,
+            config.max_frames,
+            config.frame_features,
+            label_map,
+        )
+
+    @property
+    def num_source_classes(self) -> int:
+        """Labels of records are 0 .. num_source_classes - 1."""
+        return self.num_classes if self.label_map is None else self.label_map.num_sources
 
     @property
     def feature_names(self) -> tuple[str, ...]:

@@ -51,7 +51,7 @@ class ServingModule(tf.Module):
             by descending probability (on ties, the lower class first).
         """
         parse = parse_frame_batch if self._schema.frame_level else parse_video_batch
-        batch = parse(example_bytes, self._schema)
+        batch = parse(example_bytes, self._schema, with_labels=False)
         features, frame_mask = preprocess(
             batch["features"], batch.get("num_frames"), self._normalize
         )
