@@ -155,6 +155,8 @@ class DataConfig:
     feature_names: tuple[str, ...] = ("rgb", "audio")
     feature_sizes: tuple[int, ...] = (1024, 128)
     num_classes: int = 3862
+    num_source_classes: int | None = None
+    label_map: str | None = None
     max_frames: int = 300
     frame_features: bool = True
     normalize: str = "none"
@@ -170,12 +172,17 @@ class DataConfig:
         for size in self.feature_sizes:
             _require_at_least("feature_sizes", size, 1)
         _require_at_least("num_classes", self.num_classes, 1)
+        if (self.label_map is None) != (self.num_source_classes is None):
+            raise ConfigError(
+                "data.label_map and data.num_source_classes go together. Received: "
+                f"{self.label_map!r} and {self.num_source_classes!r}"
+            )
+        if self.num_source_classes is not None:
+            _require_at_least("num_classes", self.num_source_classes, 1)
         _require_at_least("max_frames", self.max_frames, 1)
         _require_choice("normalize", self.normalize, NORMALIZATIONS)
 
     @property
-    num_source_classes: int | None = None
-    label_map: str | None = None
     def sizes(self) -> dict[str, int]:
         """Feature name -> size, in order."""
         return dict(zip(self.feature_names, self.feature_sizes, strict=True))
@@ -191,13 +198,6 @@ class ModelConfig:
     """
 
     name: str = "GAT"
-        if (self.label_map is None) != (self.num_source_classes is None):
-            raise ConfigError(
-                "data.label_map and data.num_source_classes go together. Received: "
-                f"{self.label_map!r} and {self.num_source_classes!r}"
-            )
-        if self.num_source_classes is not None:
-            _require_at_least("num_classes", self.num_source_classes, 1)
     options: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:

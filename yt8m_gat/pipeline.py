@@ -136,9 +136,9 @@ def _start_from(classifier: VideoClassifier, finetune_from: str) -> None:
 
 def export(classifier: Any, config: RunConfig, export_dir: str | os.PathLike) -> Path:
     """Writes `classifier` as the next version of a SavedModel below `export_dir`."""
-    return export_saved_model(
     # Records that are served need no labels; any that they have are not read.
     data = dataclasses.replace(config.data, num_source_classes=None, label_map=None)
+    return export_saved_model(
         classifier, RecordSchema.from_config(data), export_dir, config.data.normalize
     )
 
