@@ -1,17 +1,27 @@
 """From the name of a recipe to a model."""
 
-from collections.abc import Callable
+import inspect
 from typing import Any
 
-from yt8m_gat.config import get_recipe
+from yt8m_gat.config import ConfigError, get_recipe
+from yt8m_gat.models.dbof import DbofClassifier
+from yt8m_gat.models.frame_level_logistic import FrameLevelLogisticClassifier
+from yt8m_gat.models.lstm import LstmClassifier
 from yt8m_gat.models.transformer import TransformerClassifier
 from yt8m_gat.models.video_classifier import VideoClassifier
+from yt8m_gat.models.video_level import VideoLevelClassifier
 
 # Recipe.family -> builder. `RECIPES` in config.py holds the recipes themselves, because the
 # scripts must know their names before Keras is imported.
-BUILDERS: dict[str, Callable[..., VideoClassifier]] = {
+BUILDERS: dict[str, type[VideoClassifier]] = {
+    "dbof": DbofClassifier,
+    "frame_level_logistic": FrameLevelLogisticClassifier,
+    "lstm": LstmClassifier,
     "transformer": TransformerClassifier,
+    "video_level": VideoLevelClassifier,
 }
+# Builder arguments that have flags of their own.
+_NO_OPTIONS = {"self", "feature_sizes", "num_classes", "kwargs"}
 
 
 def build_model(
@@ -34,14 +44,20 @@ def build_model(
         A built model; see `VideoClassifier` for its inputs and outputs.
 
     Raises:
-        ConfigError: There is no such recipe.
-        TypeError: The builder knows no such option.
+        ConfigError: There is no such recipe, or its builder knows no such option.
         ValueError: The builder refuses an option's value.
     """
     recipe = get_recipe(name)
+    builder = BUILDERS[recipe.family]
     arguments = {**recipe.options, **options}
-    if recipe.frame_level:
+    # Of the class itself, Keras' `__new__` would hide the constructor's signature.
+    known = set(inspect.signature(builder.__init__).parameters) - _NO_OPTIONS
+    for option in arguments:
+        if option not in known:
+            raise ConfigError(
+                f"--{option} is no option of --model={name}; it has "
+                f"{', '.join(f'--{other}' for other in sorted(known - {'max_frames'})) or 'none'}"
+            )
+    if "max_frames" in known:
         arguments["max_frames"] = max_frames
-    return BUILDERS[recipe.family](
-        feature_sizes=feature_sizes, num_classes=num_classes, **arguments
-    )
+    return builder(feature_sizes=feature_sizes, num_classes=num_classes, **arguments)

@@ -1,0 +1,65 @@
+"""The recipes' own defaults, and the flags that go before them."""
+
+import dataclasses
+
+import pytest
+from absl import flags
+
+import train
+from yt8m_gat.config import RECIPES, DataConfig, ObjectiveConfig, TrainingConfig
+
+SECTIONS = (DataConfig, ObjectiveConfig, TrainingConfig)
+
+
+def config_of(*arguments):
+    values = flags.FlagValues()
+    train.define_flags(values)
+    values(["train.py", *arguments])
+    return train.config_from_flags(values)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_default_is_taken(name):
+    config = config_of(f"--model={name}")
+    taken = {
+        **dataclasses.asdict(config.data),
+        **dataclasses.asdict(config.objective),
+        **dataclasses.asdict(config.training),
+    }
+    for field, value in RECIPES[name].defaults.items():
+        assert taken[field] == value, field
+
+
+def test_the_sections_of_a_recipe_are_all_of_its_defaults():
+    for recipe in RECIPES.values():
+        parts = [recipe.defaults_of(section) for section in SECTIONS]
+        assert {key: part[key] for part in parts for key in part} == recipe.defaults
+        assert sum(map(len, parts)) == len(recipe.defaults)
+
+
+def test_a_flag_goes_before_the_recipes_default():
+    config = config_of(
+        "--model=LogisticModel",
+        "--normalize=none",
+        "--class_reduction=mean",
+        "--batch_size=3",
+        "--feature_names=mean_rgb",
+        "--feature_sizes=1024",
+    )
+    assert config.data.feature_names == ("mean_rgb",)
+    assert config.data.normalize == "none"
+    assert config.objective.class_reduction == "mean"
+    assert config.training.batch_size == 3
+    # What was not given stays the starter's.
+    assert config.training.base_learning_rate == 0.01
+
+
+def test_starter_flags_become_options_of_the_model():
+    config = config_of(
+        "--model=DbofModel", "--iterations=5", "--nodbof_add_batch_norm", "--dbof_activation=relu6"
+    )
+    assert config.model.options == {
+        "iterations": 5,
+        "dbof_add_batch_norm": False,
+        "dbof_activation": "relu6",
+    }

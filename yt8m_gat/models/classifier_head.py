@@ -1,0 +1,41 @@
+"""The starter code's video-level classifiers, as heads of any model: one vector in, logits out."""
+
+import keras
+
+from yt8m_gat.models.mixture_of_experts import L2_WEIGHT, MixtureOfExperts
+
+HEADS = ("LogisticModel", "MoeModel")
+
+
+def logistic_head(num_classes: int) -> keras.Layer:
+    """Logistic regression, [B, D] -> logits [B, C] in float32, with the starter's l2 penalty."""
+    return keras.layers.Dense(
+        num_classes,
+        kernel_regularizer=keras.regularizers.L2(L2_WEIGHT),
+        dtype="float32",
+        name="logits",
+    )
+
+
+def build_head(name: str, num_classes: int, moe_num_mixtures: int) -> keras.Layer:
+    """The head that the flag `--video_level_classifier_model` names.
+
+    Args:
+        name: One of `HEADS`.
+        num_classes: C.
+        moe_num_mixtures: Experts per class of `MoeModel`.
+
+    Returns:
+        A layer, [B, D] -> logits [B, C].
+
+    Raises:
+        ValueError: There is no such head, or `moe_num_mixtures` is not positive.
+    """
+    if name == "LogisticModel":
+        return logistic_head(num_classes)
+    if name == "MoeModel":
+        return MixtureOfExperts(num_classes, moe_num_mixtures, name="logits")
+    raise ValueError(
+        f"`video_level_classifier_model` must be one of {', '.join(HEADS)}. "
+        f"Received: video_level_classifier_model={name!r}"
+    )

@@ -1,0 +1,94 @@
+"""The starter code's mixture of experts, from logits to logits."""
+
+from typing import Any
+
+import keras
+from keras import ops
+
+# The starter code's weight penalty is 1e-8 * ||W||^2 / 2; Keras' L2 has no factor 1/2.
+L2_WEIGHT = 1e-8 / 2
+
+
+@keras.saving.register_keras_serializable(package="yt8m_gat")
+class MixtureOfExperts(keras.Layer):
+    """For each class M logistic experts, and a gate that may also choose none of them.
+
+    ```
+    g = softmax over m = 0 .. M of (x V)        [B, C, M + 1], the last a dummy that says no
+    e = sigmoid(x W + b)                        [B, C, M]
+    p = sum over m < M of g_m e_m               [B, C]
+    ```
+
+    given as the logit `log p - log(1 - p)`, with `1 - p = g_M + sum over m < M of g_m (1 - e_m)`;
+    both logarithms are log-sum-exps of `log softmax` and `log sigmoid`, so that the logit stays
+    exact where p rounds to 0 or 1. Computed in float32 whatever the dtype policy. The gates have
+    no bias, as in the starter code.
+
+    Masking: none; the input has no time axis.
+
+    Args:
+        num_classes: C.
+        moe_num_mixtures: M.
+
+    Call arguments:
+        x: float [B, D].
+
+    Returns:
+        Logits, float32 [B, C].
+
+    Raises:
+        ValueError: `moe_num_mixtures` is not positive.
+
+    Reference: YouTube-8M (Abu-El-Haija et al., 2016), section 5; Jordan and Jacobs, 1994.
+    """
+
+    def __init__(self, num_classes: int, moe_num_mixtures: int = 2, **kwargs: Any) -> None:
+        # float32, so that mixed precision never rounds a logit.
+        super().__init__(**{**kwargs, "dtype": "float32"})
+        if moe_num_mixtures < 1:
+            raise ValueError(
+                "`moe_num_mixtures` must be positive. "
+                f"Received: moe_num_mixtures={moe_num_mixtures}"
+            )
+        self.num_classes = num_classes
+        self.moe_num_mixtures = moe_num_mixtures
+        self.gates = self._dense(moe_num_mixtures + 1, use_bias=False, name="gates")
+        self.experts = self._dense(moe_num_mixtures, use_bias=True, name="experts")
+
+    def _dense(self, mixtures: int, use_bias: bool, name: str) -> keras.layers.Dense:
+        return keras.layers.Dense(
+            self.num_classes * mixtures,
+            use_bias=use_bias,
+            kernel_regularizer=keras.regularizers.L2(L2_WEIGHT),
+            dtype="float32",
+            name=name,
+        )
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        """Creates the weights of gates and experts."""
+        self.gates.build(input_shape)
+        self.experts.build(input_shape)
+
+    def call(self, x: Any) -> Any:
+        """Logits; see the class."""
+        gates = ops.reshape(self.gates(x), (-1, self.num_classes, self.moe_num_mixtures + 1))
+        experts = ops.reshape(self.experts(x), (-1, self.num_classes, self.moe_num_mixtures))
+        log_gates = ops.log_softmax(gates, axis=-1)
+        chosen, dummy = log_gates[..., :-1], log_gates[..., -1:]
+        positive = ops.logsumexp(chosen + ops.log_sigmoid(experts), axis=-1)
+        negative = ops.logsumexp(
+            ops.concatenate([chosen + ops.log_sigmoid(-experts), dummy], axis=-1), axis=-1
+        )
+        return positive - negative
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        """Gives the shape of the output, [B, C]."""
+        return (input_shape[0], self.num_classes)
+
+    def get_config(self) -> dict[str, Any]:
+        """The constructor's arguments."""
+        return {
+            **super().get_config(),
+            "num_classes": self.num_classes,
+            "moe_num_mixtures": self.moe_num_mixtures,
+        }
