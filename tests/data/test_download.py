@@ -2,6 +2,7 @@
 
 import hashlib
 import http.server
+import io
 import json
 import os
 import signal
@@ -75,7 +76,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.send_error(404)
             return
         offset = 0
-        if wanted and server.knows_ranges:
+        if fault == "other range":
+            self.send_response(206)
+            self.send_header("Content-Range", f"bytes 0-{len(content) - 1}/{len(content)}")
+        elif wanted and server.knows_ranges:
             offset = int(wanted.removeprefix("bytes=").removesuffix("-"))
             if offset >= len(content):
                 self.send_error(416)
@@ -163,6 +167,14 @@ def test_without_ranges_it_begins_anew(server, tmp_path):
     assert ranges(server) == [None, f"bytes={len(CONTENT) // 2}-"]
 
 
+def test_a_range_that_begins_elsewhere_is_not_appended(server, tmp_path):
+    (tmp_path / "f.part").write_bytes(CONTENT[:99])
+    server.faults["/f"] = ["other range"]
+    fetch(server, tmp_path / "f")
+    assert (tmp_path / "f").read_bytes() == CONTENT
+    assert ranges(server) == ["bytes=99-"]
+
+
 def test_breaking_off_at_the_same_byte_for_ever_is_given_up(server, tmp_path):
     server.knows_ranges = False
     server.faults["/f"] = ["break off"] * 50
@@ -241,27 +253,11 @@ def test_a_part_of_an_earlier_call(server, tmp_path, part, requests):
 
 
 def test_a_disk_that_is_full_is_no_network_fault(server, tmp_path, monkeypatch):
-    class Full:
-        def __init__(self, file):
-            self.file = file
-
-        def __getattr__(self, name):
-            return getattr(self.file, name)
-
-        def __enter__(self):
-            return self
-
-        def __exit__(self, *arguments):
-            self.file.close()
-
+    class Full(io.FileIO):
         def write(self, chunk):
             raise OSError(28, "No space left on device")
 
-    def open_full(path, mode):
-        file = Path(path).open(mode)
-        return file if mode == "rb" else Full(file)
-
-    monkeypatch.setattr(downloads, "open", open_full, raising=False)
+    monkeypatch.setattr(downloads, "open", Full, raising=False)
     with pytest.raises(OSError, match="No space left"):
         fetch(server, tmp_path / "f")
     assert len(server.log) == 1
