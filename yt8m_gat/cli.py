@@ -35,7 +35,8 @@ def quiet_tensorflow() -> Iterator[None]:
     real ones come as exceptions.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    logging.getLogger("absl").addFilter(lambda record: record.levelno >= logging.WARNING)
+    for name in ("absl", "tensorflow"):
+        logging.getLogger(name).addFilter(lambda record: record.levelno >= logging.WARNING)
     sys.stderr.flush()
     stderr = os.dup(2)
     with tempfile.TemporaryFile() as notices:

@@ -85,7 +85,7 @@ def train(
         callbacks: Keras callbacks for the loop.
 
     Returns:
-        Where the run stands; `finished` is None after Ctrl-C or SIGTERM.
+        Where the run stands; `finished(config.training)` is None after Ctrl-C or SIGTERM.
     """
     files = find_files(train_data_pattern, "train_data_pattern")
     eval_files = find_files(eval_data_pattern, "eval_data_pattern") if eval_data_pattern else []
@@ -113,10 +113,11 @@ def train(
     if trainer.restore():
         print(f"{folder.path}: resuming at step {trainer.state.step}", flush=True)
     state = trainer.run()
-    if state.finished is None:
+    finished = state.finished(config.training)
+    if finished is None:
         return state
     best = "" if state.best_gap is None else f" best validation GAP {state.best_gap:.4f}"
-    print(f"{folder.path}: {state.step} steps, {state.finished};{best}")
+    print(f"{folder.path}: {state.step} steps, {finished};{best}")
     if export_dir is not None:
         best_classifier = load_classifier(folder, config)
         print(f"SavedModel: {export(best_classifier, config, export_dir)}")

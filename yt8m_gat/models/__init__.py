@@ -4,6 +4,7 @@ from yt8m_gat.models.dbof import DbofClassifier
 from yt8m_gat.models.frame_level_logistic import FrameLevelLogisticClassifier
 from yt8m_gat.models.load import (
     build_from_config,
+    checkpointable,
     copy_weights,
     load_classifier,
     without_auxiliary,
@@ -27,6 +28,7 @@ __all__ = [
     "VideoLevelClassifier",
     "build_from_config",
     "build_model",
+    "checkpointable",
     "copy_weights",
     "load_classifier",
     "without_auxiliary",

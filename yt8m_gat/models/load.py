@@ -61,6 +61,15 @@ def without_auxiliary(classifier: VideoClassifier) -> VideoClassifier:
     return single
 
 
+def checkpointable(owner: VideoClassifier | keras.optimizers.Optimizer) -> list[tf.Variable]:
+    """Everything that a checkpoint must hold of `owner`, for `tf.train.Checkpoint`.
+
+    The bare variables in their order: `tf.train.Checkpoint` of a Keras 3 model passes over layers
+    kept in lists, and restores nothing without a word.
+    """
+    return [variable.value for variable in owner.variables]
+
+
 def load_classifier(
     folder: RunFolder, config: RunConfig, checkpoint: str = "best"
 ) -> VideoClassifier:
@@ -87,7 +96,9 @@ def load_classifier(
         newest = tf.train.latest_checkpoint(str(folder.checkpoints))
         if newest is None:
             raise FileNotFoundError(f"{folder.checkpoints} holds no checkpoint yet")
-        tf.train.Checkpoint(classifier=classifier).restore(newest).expect_partial()
+        status = tf.train.Checkpoint(classifier=checkpointable(classifier)).restore(newest)
+        # The optimizer's part stays unread.
+        status.assert_existing_objects_matched().expect_partial()
     else:
         raise ValueError(f"`checkpoint` must be 'best' or 'last'. Received: {checkpoint!r}")
     return classifier

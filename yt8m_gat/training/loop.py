@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from yt8m_gat.config import RunConfig
 from yt8m_gat.data import RecordSchema, as_pair, estimate_records, iterate, make_dataset
-from yt8m_gat.models import VideoClassifier
+from yt8m_gat.models import VideoClassifier, checkpointable
 from yt8m_gat.run_folder import RunFolder
 from yt8m_gat.training.adversarial_model import AdversarialModel, StepTerms
 from yt8m_gat.training.objective import build_objective
@@ -91,8 +91,8 @@ class Trainer:
         self._logged, self._logged_examples = time.monotonic(), 0
         self._manager = tf.train.CheckpointManager(
             tf.train.Checkpoint(
-                classifier=classifier,
-                optimizer=self.model.optimizer,
+                classifier=checkpointable(classifier),
+                optimizer=checkpointable(self.model.optimizer),
                 state=self._state_variable,
             ),
             str(folder.checkpoints),
@@ -109,7 +109,7 @@ class Trainer:
         path = self._manager.latest_checkpoint
         if path is None:
             return False
-        self._manager.checkpoint.restore(path).assert_existing_objects_matched()
+        self._manager.checkpoint.restore(path).assert_consumed()
         self.state = TrainingState.from_json(self._state_variable.numpy().decode())
         self.folder.forget_metrics_after(self.state.step)
         return True
@@ -123,7 +123,8 @@ class Trainer:
         """Trains until the configuration, early stopping or a signal ends it.
 
         Returns:
-            The final state; `finished` says why training ended, None after a signal.
+            The final state. `state.finished(config)` says why training ended; it is None after a
+            signal and when a callback asked to stop.
 
         Raises:
             NonFiniteLossError: A step's loss was not finite. The newest checkpoint is older.
@@ -133,9 +134,9 @@ class Trainer:
         self._writer = tf.summary.create_file_writer(str(self.folder.events))
         self.callbacks.on_train_begin()
         with StopRequest() as stop, self._progress() as self._bar:
-            while self.state.finished is None and stop.signal_name is None:
+            while not self._ended(stop):
                 self._run_epoch(stop)
-            if self.state.finished is not None and self.state.last_validation < self.state.step:
+            if stop.signal_name is None and self.state.last_validation < self.state.step:
                 self._run_validation()
             if self.validate is None:
                 self._save_best()
@@ -150,6 +151,13 @@ class Trainer:
                 self.state.step,
             )
         return self.state
+
+    def _ended(self, stop: StopRequest) -> bool:
+        return (
+            stop.signal_name is not None
+            or self.model.stop_training
+            or self.state.finished(self.config.training) is not None
+        )
 
     def _run_epoch(self, stop: StopRequest) -> None:
         state, training = self.state, self.config.training
@@ -170,26 +178,19 @@ class Trainer:
                 self.model.optimize,
                 input_signature=[as_pair(dataset.element_spec)],
                 jit_compile=training.jit_compile,
+                autograph=False,
             )
         self.callbacks.on_epoch_begin(state.epoch)
         self.model.reset_metrics()
         logs: dict[str, float] = {}
-        exhausted = True
         for batch in iterate(dataset, self.files):
             logs = self._run_step(batch)
             if state.step % training.eval_steps == 0:
                 self._run_validation()
-            if training.max_steps is not None and state.step >= training.max_steps:
-                state.finished = f"--max_steps={training.max_steps} reached"
-            if state.step % training.checkpoint_steps == 0:
+            elif state.step % training.checkpoint_steps == 0:
                 self.save()
-            if self.model.stop_training:
-                state.finished = "a callback asked to stop"
-            if state.finished is not None or stop.signal_name is not None:
-                exhausted = False
-                break
-        if not exhausted:
-            return
+            if self._ended(stop):
+                return
         if state.batch == 0:
             raise ValueError(
                 "--train_data_pattern matches files that hold no records: "
@@ -197,12 +198,9 @@ class Trainer:
             )
         state.epoch += 1
         state.batch = 0
-        self._steps_per_epoch = state.step // state.epoch
-        if state.epoch >= training.num_epochs:
-            state.finished = f"--num_epochs={training.num_epochs} done"
-        if state.step - state.last_validation >= min(training.eval_steps, self._steps_per_epoch):
+        steps_per_epoch = state.step // state.epoch
+        if state.step - state.last_validation >= min(training.eval_steps, steps_per_epoch):
             self._run_validation()
-            self.save()
         self.callbacks.on_epoch_end(state.epoch - 1, logs)
 
     def _run_step(self, batch: dict[str, Any]) -> dict[str, float]:
@@ -260,6 +258,7 @@ class Trainer:
             f"step {self.state.step}: validation GAP {metrics['gap']:.4f}"
             f" (best {self.state.best_gap:.4f} at step {self.state.best_step})"
         )
+        self.save()
         self._logged, self._logged_examples = time.monotonic(), self.state.examples
 
     def _save_best(self) -> None:

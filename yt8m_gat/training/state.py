@@ -24,7 +24,6 @@ class TrainingState:
             learning rate.
         rate_factor: Product of the reductions so far.
         last_validation: Step of the last validation.
-        finished: Why training ended; None while it goes on.
     """
 
     step: int = 0
@@ -37,7 +36,6 @@ class TrainingState:
     since_reduction: int = 0
     rate_factor: float = 1.0
     last_validation: int = 0
-    finished: str | None = None
 
     def to_json(self) -> str:
         """This state as JSON."""
@@ -64,11 +62,20 @@ class TrainingState:
         if config.plateau_patience and self.since_reduction >= config.plateau_patience:
             self.rate_factor *= config.plateau_factor
             self.since_reduction = 0
-        if config.early_stopping_patience and self.since_best >= config.early_stopping_patience:
-            self.finished = (
-                f"no better validation GAP in {self.since_best} validations (early stopping)"
-            )
         return False
+
+    def finished(self, config: TrainingConfig) -> str | None:
+        """Why training has ended under `config`; None while it goes on.
+
+        Not stored: a run resumed with more steps, epochs or patience goes on.
+        """
+        if config.max_steps is not None and self.step >= config.max_steps:
+            return f"--max_steps={config.max_steps} reached"
+        if self.epoch >= config.num_epochs:
+            return f"--num_epochs={config.num_epochs} done"
+        if config.early_stopping_patience and self.since_best >= config.early_stopping_patience:
+            return f"no better validation GAP in {self.since_best} validations (early stopping)"
+        return None
 
     def learning_rate(self, config: TrainingConfig) -> float:
         """Rate of the next step: the staircase by examples, the drops by epochs, the plateaus."""

@@ -1,0 +1,123 @@
+"""Configurations: validation, round trip, and what a resumed run must not change."""
+
+import dataclasses
+import json
+
+import pytest
+
+from yt8m_gat.config import (
+    RECIPES,
+    ConfigError,
+    DataConfig,
+    ModelConfig,
+    ObjectiveConfig,
+    RunConfig,
+    TrainingConfig,
+)
+
+
+def test_round_trip_through_json():
+    config = RunConfig(
+        data=DataConfig(feature_names=("a",), feature_sizes=(3,), num_classes=7),
+        model=ModelConfig(name="GMSA", options={"local_masks": ("bd10", "tp30"), "num_heads": 4}),
+        objective=ObjectiveConfig(adversarial="frobenius", epsilon=1, beta=None),
+        training=TrainingConfig(max_steps=5, drop_epochs=(1, 2), finetune_from="runs/sa"),
+    )
+    assert RunConfig.from_json(config.to_json()) == config
+
+
+def test_round_trip_through_a_folder(tmp_path):
+    config = RunConfig(model=ModelConfig(name="Transformer"))
+    config.save(tmp_path)
+    assert RunConfig.load(tmp_path) == config
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_recipe_is_a_configuration(name):
+    data = DataConfig(frame_features=RECIPES[name].frame_level)
+    RunConfig(data=data, model=ModelConfig(name=name))
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: ModelConfig(name="Gat"), r"--model must be one of .*GAT.* Received: 'Gat'"),
+        (lambda: DataConfig(feature_names=("rgb",)), "two lists of the same length"),
+        (
+            lambda: DataConfig(feature_names=("a", "a"), feature_sizes=(1, 1)),
+            "--feature_names must differ",
+        ),
+        (lambda: DataConfig(num_classes=0), "--num_classes must be at least 1"),
+        (lambda: DataConfig(normalize="l2"), "--normalize must be one of none"),
+        (lambda: TrainingConfig(batch_size=0), "--batch_size must be at least 1"),
+        (lambda: TrainingConfig(base_learning_rate=0), "--base_learning_rate must be positive"),
+        (lambda: TrainingConfig(plateau_factor=2), r"--plateau_factor must be in \(0, 1\]"),
+        (lambda: TrainingConfig(optimizer="adam"), "--optimizer must be one of Adam"),
+        (lambda: TrainingConfig(max_steps=0), "--max_steps must be at least 1"),
+        (
+            lambda: RunConfig(data=DataConfig(frame_features=False)),
+            "--model=GAT reads frames",
+        ),
+    ],
+)
+def test_settings_that_cannot_work_name_their_flag(make, message):
+    with pytest.raises(ConfigError, match=message):
+        make()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda values: values["data"].update(colour=1), "unknown setting data.colour"),
+        (lambda values: values["data"].update(num_classes="7"), "data.num_classes must be int"),
+        (lambda values: values["training"].update(seed=True), "training.seed must be int"),
+        (lambda values: values.update(data=3), "data. must be a mapping"),
+    ],
+)
+def test_a_tampered_configuration_is_refused(change, message):
+    values = json.loads(RunConfig().to_json())
+    change(values)
+    with pytest.raises(ConfigError, match=message):
+        RunConfig.from_json(json.dumps(values))
+
+
+def test_a_folder_without_a_run_says_what_it_must_be(tmp_path):
+    with pytest.raises(ConfigError, match="must name the folder that train.py wrote"):
+        RunConfig.load(tmp_path)
+
+
+def test_differences_name_what_a_resumed_run_must_not_change():
+    stored = RunConfig()
+    given = RunConfig(
+        data=DataConfig(num_classes=5),
+        model=ModelConfig(options={"num_heads": 4}),
+        objective=ObjectiveConfig(epsilon=1.0),
+        training=TrainingConfig(num_epochs=50, batch_size=2),
+    )
+    assert [line.split(":")[0] for line in stored.differences(given)] == [
+        "data.num_classes",
+        "model.options",
+        "objective.epsilon",
+        "training.batch_size",
+    ]
+
+
+def test_every_field_is_read_somewhere():
+    """A setting that nothing reads would be a flag that does nothing."""
+    from pathlib import Path
+
+    package = Path(__file__).resolve().parents[1] / "yt8m_gat"
+    source = "".join(
+        path.read_text(encoding="utf-8")
+        for path in package.rglob("*.py")
+        if path.name != "config.py"
+    )
+    for section in (DataConfig, ModelConfig, ObjectiveConfig, TrainingConfig):
+        for field in dataclasses.fields(section):
+            readers = {
+                "feature_names": ".sizes",
+                "feature_sizes": ".sizes",
+                "beta": ".penalty_weight",
+                "penalized_levels": ".level_weights",
+            }
+            assert readers.get(field.name, f".{field.name}") in source, field.name

@@ -1,0 +1,266 @@
+"""The whole way on a tiny sample: train, resume, evaluate, predict, export."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+import tensorflow as tf
+from conftest import ROOT
+
+from yt8m_gat import pipeline
+from yt8m_gat.config import (
+    ConfigError,
+    DataConfig,
+    ModelConfig,
+    ObjectiveConfig,
+    RunConfig,
+    TrainingConfig,
+)
+from yt8m_gat.data import BadRecordError, RecordSchema, iterate, make_dataset
+from yt8m_gat.evaluation.inference import predict
+from yt8m_gat.models import load_classifier
+from yt8m_gat.run_folder import RunFolder
+
+OPTIONS = {"num_heads": 2, "hidden_size": 16, "feed_forward_size": 16, "local_masks": ("bd4",)}
+
+
+def make_config(adversarial="frobenius", **training):
+    training = {"batch_size": 16, "num_epochs": 2, "base_learning_rate": 1e-3, **training}
+    return RunConfig(
+        data=DataConfig(num_classes=8, max_frames=12),
+        model=ModelConfig(name="GMSA", options=OPTIONS),
+        objective=ObjectiveConfig(adversarial=adversarial),
+        training=TrainingConfig(**training),
+    )
+
+
+def train(folder, config, sample_dir, **options):
+    folder.prepare(config)
+    return pipeline.train(
+        folder, config, train_data_pattern=f"{sample_dir}/train*.tfrecord", **options
+    )
+
+
+def final_weights(folder, config):
+    return [w.numpy() for w in load_classifier(folder, config, "last").weights]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, sample_dir):
+    """A finished run, validated, exported."""
+    path = tmp_path_factory.mktemp("runs")
+    folder, config = RunFolder(path / "gat"), make_config()
+    state = train(
+        folder,
+        config,
+        sample_dir,
+        eval_data_pattern=f"{sample_dir}/validate*.tfrecord",
+        export_dir=path / "export",
+    )
+    return folder, config, state, path / "export"
+
+
+def test_a_run_folder_holds_what_later_steps_need(finished):
+    folder, config, state, _ = finished
+    assert state.step == 12 and state.finished(config.training) == "--num_epochs=2 done"
+    assert RunConfig.load(folder.path) == config
+    assert set(json.loads((folder.path / "versions.json").read_text())) >= {"tensorflow", "keras"}
+    lines = [json.loads(line) for line in folder.metrics.read_text().splitlines()]
+    validations = [line for line in lines if line["kind"] == "validation"]
+    assert [line["step"] for line in validations] == [6, 12]
+    assert max(line["gap"] for line in validations) == state.best_gap
+    assert folder.best_weights.is_file()
+    assert list(folder.events.iterdir())
+    assert not list(folder.path.glob("*.tmp")) and not list(folder.path.glob("partial*"))
+
+
+def test_eval_gives_every_metric_clean_and_attacked(finished, sample_dir, tmp_path):
+    folder, *_ = finished
+    output_file = tmp_path / "evaluation.json"
+    result = pipeline.evaluate(
+        folder,
+        eval_data_pattern=f"{sample_dir}/test*.tfrecord",
+        attacks=("fgm",),
+        epsilons=(0.0, 5.0),
+        output_file=output_file,
+    )
+    assert json.loads(output_file.read_text()) == result
+    names = {"gap", "map", "map_all_scores", "perr", "hit_at_1", "loss", "num_videos"}
+    assert set(result["clean"]) >= names
+    assert result["clean"]["num_videos"] == 32
+    still, moved = result["attacks"]
+    assert (still["attack"], still["epsilon"], moved["epsilon"]) == ("fgm", 0.0, 5.0)
+    for name in names:
+        assert still[name] == pytest.approx(result["clean"][name], abs=1e-6)
+    assert moved["loss"] > result["clean"]["loss"]
+    assert moved["norm"] == pytest.approx(5.0, rel=1e-4)
+
+
+def test_the_csv_is_the_models_top_classes_in_input_order(finished, sample_dir, tmp_path):
+    folder, config, *_ = finished
+    output_file = tmp_path / "submission.csv"
+    count = pipeline.infer(
+        folder,
+        input_data_pattern=f"{sample_dir}/test*.tfrecord",
+        output_file=output_file,
+        batch_size=7,
+        top_k=3,
+    )
+    frame = pd.read_csv(output_file)
+    assert list(frame.columns) == ["VideoId", "LabelConfidencePairs"]
+    assert len(frame) == count == 32
+
+    files = sorted(str(path) for path in sample_dir.glob("test*.tfrecord"))
+    dataset = make_dataset(files, RecordSchema.from_config(config.data), 32)
+    [(ids, probabilities)] = predict(load_classifier(folder, config), iterate(dataset, files))
+    assert list(frame["VideoId"]) == [video_id.decode() for video_id in ids]
+    for row, expected in zip(frame["LabelConfidencePairs"], probabilities, strict=True):
+        labels, scores = np.array(row.split(" "), float).reshape(-1, 2).T
+        np.testing.assert_array_equal(labels, np.argsort(-expected, kind="stable")[:3])
+        np.testing.assert_allclose(scores, np.sort(expected)[::-1][:3], rtol=2e-5)
+
+
+def test_the_saved_model_predicts_what_the_model_predicts(finished, sample_dir):
+    folder, config, _, export_dir = finished
+    assert [path.name for path in export_dir.iterdir()] == ["1"]
+    loaded = tf.saved_model.load(str(export_dir / "1"))
+    serve = loaded.signatures["serving_default"]
+    files = sorted(str(path) for path in sample_dir.glob("test*.tfrecord"))
+    records = [r.numpy() for path in files for r in tf.data.TFRecordDataset(path)]
+    dataset = make_dataset(files, RecordSchema.from_config(config.data), 32)
+    [(ids, probabilities)] = predict(load_classifier(folder, config), iterate(dataset, files))
+    for batch in (records[:1], records[:5], records):
+        served = serve(example_bytes=tf.constant(batch))
+        n = len(batch)
+        np.testing.assert_array_equal(served["video_id"], ids[:n])
+        assert served["class_indexes"].dtype == tf.int32
+        assert served["class_indexes"].shape == (n, 8)
+        np.testing.assert_allclose(
+            served["predictions"], -np.sort(-probabilities[:n], axis=1), atol=1e-5
+        )
+
+
+def test_each_weight_is_stored_once(finished):
+    folder, config, _, export_dir = finished
+    stored = (export_dir / "1" / "variables" / "variables.data-00000-of-00001").stat().st_size
+    weights = 4 * load_classifier(folder, config).count_params()
+    assert weights <= stored < 1.1 * weights
+
+
+def test_an_export_never_touches_an_older_version(finished, tmp_path):
+    folder, config, *_ = finished
+    classifier = load_classifier(folder, config)
+    assert pipeline.export(classifier, config, tmp_path).name == "1"
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}
+    assert pipeline.export(classifier, config, tmp_path).name == "2"
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+def test_a_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(tmp_path, sample_dir):
+    """Stopped inside the second epoch, between two checkpoints' steps, with dropout at work."""
+    whole, parts = RunFolder(tmp_path / "whole"), RunFolder(tmp_path / "parts")
+    config = make_config(num_epochs=3, max_steps=15)
+    object.__setattr__(config.model, "options", {**OPTIONS, "dropout": 0.2})
+    train(whole, config, sample_dir)
+    for max_steps in (8, 15):
+        part = RunConfig(
+            data=config.data,
+            model=config.model,
+            objective=config.objective,
+            training=TrainingConfig(
+                batch_size=16, base_learning_rate=1e-3, num_epochs=3, max_steps=max_steps
+            ),
+        )
+        state = train(parts, part, sample_dir)
+        assert state.step == max_steps
+    for ours, theirs in zip(
+        final_weights(whole, config), final_weights(parts, config), strict=True
+    ):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_other_settings_than_the_stored_ones_are_refused_by_name(finished):
+    folder, *_ = finished
+    with pytest.raises(ConfigError, match=r"objective.adversarial: 'frobenius' != 'output'"):
+        folder.prepare(make_config(adversarial="output"))
+
+
+def test_start_new_model_drops_the_run_and_nothing_else(tmp_path, sample_dir):
+    folder = RunFolder(tmp_path)
+    train(folder, make_config(max_steps=1), sample_dir)
+    note = tmp_path / "note.txt"
+    note.write_text("mine")
+    folder.prepare(make_config(adversarial="none"), start_new_model=True)
+    assert note.read_text() == "mine"
+    assert not folder.best_weights.exists() and not folder.checkpoints.exists()
+
+
+def test_a_bad_record_stops_training_with_its_place(tmp_path, sample_dir):
+    with pytest.raises(BadRecordError, match=r"train.*--num_classes"):
+        config = make_config()
+        object.__setattr__(config, "data", DataConfig(num_classes=2, max_frames=12))
+        train(RunFolder(tmp_path), config, sample_dir)
+
+
+def test_a_pattern_without_files_names_its_flag(tmp_path):
+    with pytest.raises(ConfigError, match="--train_data_pattern"):
+        train(RunFolder(tmp_path), make_config(), tmp_path / "nowhere")
+
+
+def test_no_csv_appears_where_prediction_fails(finished, tmp_path, sample_dir):
+    folder, *_ = finished
+    broken = tmp_path / "test0.tfrecord"
+    whole = next(sample_dir.glob("test*.tfrecord")).read_bytes()
+    broken.write_bytes(whole[: len(whole) // 2])
+    output_file = tmp_path / "submission.csv"
+    with pytest.raises(BadRecordError, match="test0.tfrecord"):
+        pipeline.infer(folder, input_data_pattern=str(broken), output_file=output_file)
+    assert [path.name for path in tmp_path.iterdir()] == ["test0.tfrecord"]
+
+
+@pytest.mark.parametrize("signal_number", [signal.SIGKILL, signal.SIGINT])
+def test_killed_or_interrupted_it_goes_on_where_it_was(tmp_path, sample_dir, signal_number):
+    command = [
+        sys.executable,
+        "train.py",
+        "--model=GMSA",
+        f"--train_data_pattern={sample_dir}/train*.tfrecord",
+        f"--train_dir={tmp_path}",
+        "--num_classes=8",
+        "--max_frames=12",
+        "--num_heads=2",
+        "--hidden_size=16",
+        "--batch_size=16",
+        "--checkpoint_steps=2",
+        "--num_epochs=100000",
+    ]
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    process = subprocess.Popen(
+        command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    deadline = time.monotonic() + 120
+    while tf.train.latest_checkpoint(str(tmp_path / "checkpoints")) is None:
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.05)
+    process.send_signal(signal_number)
+    process.wait(timeout=60)
+    reached = int(tf.train.latest_checkpoint(str(tmp_path / "checkpoints")).rpartition("-")[2])
+
+    command[-1] = f"--max_steps={reached + 3}"
+    again = subprocess.run(
+        [*command, "--num_epochs=100000"],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert again.returncode == 0, again.stderr
+    assert f"resuming at step {reached}\n" in again.stdout
+    assert f"{reached + 3} steps" in again.stdout

@@ -1,0 +1,196 @@
+"""The three scripts as a person meets them: flags, help, errors. No training here."""
+
+import dataclasses
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from absl import flags
+
+import train
+from yt8m_gat.config import (
+    ConfigError,
+    DataConfig,
+    ModelConfig,
+    ObjectiveConfig,
+    RunConfig,
+    TrainingConfig,
+)
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def parse(*arguments):
+    values = flags.FlagValues()
+    train.define_flags(values)
+    values(["train.py", *arguments])
+    return train.config_from_flags(values)
+
+
+def run_script(*arguments):
+    return subprocess.run(
+        [sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=120
+    )
+
+
+def test_no_flags_is_the_papers_gat():
+    assert parse() == RunConfig(
+        model=ModelConfig(name="GAT"), objective=ObjectiveConfig(adversarial="frobenius")
+    )
+
+
+def test_the_recipe_chooses_the_objective_unless_a_flag_does():
+    assert parse("--model=Transformer").objective.adversarial == "none"
+    assert parse("--model=ART").objective.adversarial == "output"
+    assert parse("--model=ART", "--adversarial=none").objective.adversarial == "none"
+
+
+def test_audioset_flags():
+    config = parse("--feature_names=audio_embedding", "--feature_sizes=128", "--num_classes=527")
+    assert config.data.sizes == {"audio_embedding": 128}
+    assert config.data.num_classes == 527
+
+
+def test_taf_gets_its_second_normalization_and_its_plan():
+    config = parse("--model=Transformer", "--adversarial=temporal", "--finetune_from=runs/sa")
+    assert config.model.options["dual_normalization"] is True
+    assert (config.training.num_epochs, config.training.drop_epochs) == (15, (10,))
+    changed = parse("--finetune_from=runs/sa", "--num_epochs=3", "--drop_epochs=1,2")
+    assert (changed.training.num_epochs, changed.training.drop_epochs) == (3, (1, 2))
+
+
+# A value other than the default for each setting; a new one has to be entered here.
+OTHER = {
+    DataConfig: {
+        "feature_names": ("--feature_names=a,b", ("a", "b")),
+        "feature_sizes": ("--feature_sizes=3,4", (3, 4)),
+        "num_classes": ("--num_classes=9", 9),
+        "max_frames": ("--max_frames=8", 8),
+        "normalize": ("--normalize=concat", "concat"),
+    },
+    ObjectiveConfig: {
+        "label_loss": ("--label_loss=HingeLoss", "HingeLoss"),
+        "class_reduction": ("--class_reduction=sum", "sum"),
+        "adversarial": ("--adversarial=output", "output"),
+        "epsilon": ("--epsilon=2", 2.0),
+        "norm_scope": ("--norm_scope=joint", "joint"),
+        "alpha": ("--alpha=0.5", 0.5),
+        "beta": ("--beta=0.1", 0.1),
+        "penalized_levels": ("--penalized_levels=global,bd20:2", ("global", "bd20:2")),
+        "temporal_loss": ("--temporal_loss=ce", "ce"),
+        "temporal_epsilon": ("--temporal_epsilon=16", 16.0),
+        "temporal_steps": ("--temporal_steps=3", 3),
+        "temporal_step_size": ("--temporal_step_size=2", 2.0),
+        "non_key_frames": ("--non_key_frames=8", 8),
+        "cam_gradient": ("--cam_gradient=loss", "loss"),
+        "temporal_examples": ("--temporal_examples=wrong", "wrong"),
+        "regularization_penalty": ("--regularization_penalty=0.5", 0.5),
+    },
+    TrainingConfig: {
+        "batch_size": ("--batch_size=7", 7),
+        "optimizer": ("--optimizer=SGD", "SGD"),
+        "base_learning_rate": ("--base_learning_rate=0.1", 0.1),
+        "learning_rate_decay": ("--learning_rate_decay=0.9", 0.9),
+        "learning_rate_decay_examples": ("--learning_rate_decay_examples=10", 10),
+        "drop_epochs": ("--drop_epochs=2", (2,)),
+        "drop_factor": ("--drop_factor=0.5", 0.5),
+        "finetune_from": ("--finetune_from=x", "x"),
+        "clip_gradient_norm": ("--clip_gradient_norm=1", 1.0),
+        "num_epochs": ("--num_epochs=2", 2),
+        "max_steps": ("--max_steps=3", 3),
+        "eval_steps": ("--eval_steps=4", 4),
+        "checkpoint_steps": ("--checkpoint_steps=6", 6),
+        "early_stopping_patience": ("--early_stopping_patience=1", 1),
+        "plateau_patience": ("--plateau_patience=1", 1),
+        "plateau_factor": ("--plateau_factor=0.5", 0.5),
+        "shuffle_buffer": ("--shuffle_buffer=2", 2),
+        "num_readers": ("--num_readers=2", 2),
+        "seed": ("--seed=5", 5),
+        "mixed_precision": ("--mixed_precision=mixed_bfloat16", "mixed_bfloat16"),
+        "jit_compile": ("--jit_compile", True),
+    },
+}
+SECTIONS = {DataConfig: "data", ObjectiveConfig: "objective", TrainingConfig: "training"}
+
+
+@pytest.mark.parametrize("section", OTHER)
+def test_every_setting_has_a_flag_that_changes_it(section):
+    # `frame_features` follows from the model and is tested with the video-level ones;
+    # --label_map sets two together (test_label_map.py).
+    elsewhere = {"frame_features", "label_map", "num_source_classes"}
+    names = {field.name for field in dataclasses.fields(section)} - elsewhere
+    assert names <= set(OTHER[section])
+    for name, (argument, value) in OTHER[section].items():
+        if name in ("feature_names", "feature_sizes"):
+            config = parse("--feature_names=a,b", "--feature_sizes=3,4")
+        else:
+            config = parse(argument)
+        assert getattr(getattr(config, SECTIONS[section]), name) == value, name
+
+
+@pytest.mark.parametrize(
+    ("argument", "name", "value"),
+    [
+        ("--num_heads=4", "num_heads", 4),
+        ("--noglobal_attention", "global_attention", False),
+        ("--attention=uniform", "attention", "uniform"),
+        ("--hidden_size=9", "hidden_size", 9),
+        ("--feed_forward_size=9", "feed_forward_size", 9),
+        ("--dropout=0.2", "dropout", 0.2),
+        ("--renormalize", "renormalize", True),
+        ("--dual_normalization", "dual_normalization", True),
+        ("--local_masks=bd10,td60x4", "local_masks", ("bd10", "td60x4")),
+    ],
+)
+def test_model_flags_are_builder_options(argument, name, value):
+    assert parse(argument).model.options == {name: value}
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("--feature_sizes=1024,x", "--feature_sizes must be ints separated by commas"),
+        ("--model=Gat", "--model must be one of"),
+        ("--drop_epochs=ten", "--drop_epochs must be ints"),
+    ],
+)
+def test_wrong_values_name_the_flag(argument, message):
+    with pytest.raises(ConfigError, match=message):
+        parse(argument)
+
+
+@pytest.mark.parametrize("script", ["train.py", "eval.py", "inference.py"])
+def test_help_needs_no_tensorflow(script):
+    """Not timed: what makes it fast is that TensorFlow stays out."""
+    code = (
+        "import runpy, sys\n"
+        f"sys.argv = ['{script}', '--help']\n"
+        "try:\n"
+        f"    runpy.run_path('{script}', run_name='__main__')\n"
+        "except SystemExit:\n"
+        "    pass\n"
+        "sys.exit('tensorflow' in sys.modules or 'keras' in sys.modules)\n"
+    )
+    started = time.monotonic()
+    finished = run_script("-c", code)
+    assert finished.returncode == 0, finished.stderr
+    assert "--train_dir" in finished.stdout
+    assert time.monotonic() - started < 60
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("train.py", "--model=Gat"), "--model must be one of"),
+        (("train.py", "--no_such_flag=1"), "Unknown command line flag"),
+        (("eval.py", "--epsilons=a"), "--epsilons must be floats"),
+        (("inference.py",), "--output_file must name the CSV"),
+    ],
+)
+def test_wrong_flags_end_in_one_line_without_a_traceback(arguments, message):
+    finished = run_script(*arguments)
+    assert finished.returncode != 0
+    assert message in finished.stderr
+    assert "Traceback" not in finished.stderr
