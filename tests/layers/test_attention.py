@@ -1,3 +1,5 @@
+import itertools
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -22,8 +24,11 @@ def padding_mask(num_frames):
     return np.arange(num_frames) < lengths[:, None]
 
 
-@pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("num_frames", [1, 23])
+# Toeplitz levels are cut into chunks from three chunks of 32 frames on, in each copy.
+@pytest.mark.parametrize(
+    ("form", "num_frames"),
+    [*itertools.product(FORMS, (1, 23)), ("tp2", 97), ("tp33", 200), ("td7x2", 195)],
+)
 def test_attend_is_the_slow_loop_of_the_paper(form, num_frames, slow_attention_map):
     query, key, value = random_heads(num_frames)
     frame_mask = padding_mask(num_frames)
@@ -91,6 +96,33 @@ def test_first_and_second_gradients_equal_those_of_the_dense_reference(form):
             np.testing.assert_allclose(one, other, rtol=0, atol=1e-5 * scale)
             assert np.abs(other[0]).max() > 1e-3
             assert (one[2].numpy() == 0).all()
+
+
+@pytest.mark.parametrize(
+    ("form", "frames"),
+    # In the middle of a chunk and at its ends, at the ends of a clip, before the padding.
+    [("bd20", (0, 19, 20, 99)), ("tp30", (0, 31, 32, 99, 109)), ("td6x2", (0, 1, 63, 64, 99))],
+)
+def test_nothing_outside_the_window_and_no_padding_has_any_influence(form, frames):
+    """The gradient of one output frame is exactly 0 there, and is not inside."""
+    num_frames, length = 220, 100
+    level = AttentionLevel.parse(form)
+    query, key, value = (heads[:1] for heads in random_heads(num_frames))
+    for frame_mask in (np.arange(num_frames)[None] < length, None):
+        real = np.ones(num_frames, bool) if frame_mask is None else frame_mask[0]
+        for frame in frames:
+            with tf.GradientTape() as tape:
+                tape.watch((query, key, value))
+                output = attend(query, key, value, level, frame_mask)[0][:, :, frame]
+                loss = tf.reduce_sum(output * [1.0, -2.0, 3.0, -4.0])
+            gradients = tape.gradient(loss, (query, key, value))
+            reached = [np.abs(gradient[0]).max(axis=(0, 2)) > 0 for gradient in gradients]
+            expected = level.dense_mask(num_frames)[frame] & real & real[frame]
+            np.testing.assert_array_equal(reached[1], expected)
+            np.testing.assert_array_equal(reached[2], expected)
+            np.testing.assert_array_equal(
+                reached[0], (np.arange(num_frames) == frame) & real[frame]
+            )
 
 
 @pytest.mark.parametrize("form", ["global", "bd4", "tp3", "td9x2"])
