@@ -11,7 +11,6 @@ from absl import app, flags
 
 from yt8m_gat.cli import quiet_tensorflow, reported_errors
 from yt8m_gat.config import ConfigError
-from yt8m_gat.run_folder import RunFolder
 
 
 def define_flags(values: flags.FlagValues) -> None:
@@ -34,6 +33,41 @@ def define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_enum(
         "checkpoint", "best", ["best", "last"], "Which state of the run.", flag_values=values
     )
+    flags.DEFINE_string(
+        "output_model_tgz",
+        None,
+        "Also write the run's best model there, as an archive for --input_model_tgz.",
+        flag_values=values,
+    )
+    flags.DEFINE_string(
+        "input_model_tgz",
+        None,
+        "Take the model from this archive instead of --train_dir.",
+        flag_values=values,
+    )
+    flags.DEFINE_string(
+        "untar_model_dir",
+        None,
+        "Unpack the archive there and keep it (default: a folder that is removed afterwards).",
+        flag_values=values,
+    )
+
+
+def check_flags(values: flags.FlagValues) -> None:
+    """Refuses flags that cannot work together.
+
+    Raises:
+        ConfigError: Names them and the remedy.
+    """
+    if not values.output_file:
+        raise ConfigError("--output_file must name the CSV to write")
+    if values.untar_model_dir and not values.input_model_tgz:
+        raise ConfigError("--untar_model_dir needs --input_model_tgz, the archive to unpack")
+    if values.checkpoint != "best" and (values.input_model_tgz or values.output_model_tgz):
+        raise ConfigError(
+            "--input_model_tgz and --output_model_tgz need --checkpoint=best: an archive holds the "
+            f"best model of a run. Received: --checkpoint={values.checkpoint}"
+        )
 
 
 def main(argv: list[str]) -> None:
@@ -41,14 +75,21 @@ def main(argv: list[str]) -> None:
     del argv
     values = flags.FLAGS
     with reported_errors():
-        if not values.output_file:
-            raise ConfigError("--output_file must name the CSV to write")
+        check_flags(values)
         with quiet_tensorflow():
             from yt8m_gat import pipeline
+            from yt8m_gat.export import write_archive
 
-        with pipeline.reported_errors():
+        with (
+            pipeline.reported_errors(),
+            pipeline.model_folder(
+                values.train_dir, values.input_model_tgz, values.untar_model_dir
+            ) as folder,
+        ):
+            if values.output_model_tgz:
+                write_archive(folder, values.output_model_tgz)
             num_videos = pipeline.infer(
-                RunFolder(values.train_dir),
+                folder,
                 input_data_pattern=values.input_data_pattern,
                 output_file=values.output_file,
                 batch_size=values.batch_size,

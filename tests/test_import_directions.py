@@ -22,7 +22,7 @@ ALLOWED = {
     "data": {"config"},
     "training": {"data", "models", "losses", "attacks", "config", "run_folder"},
     "evaluation": {"data", "metrics", "attacks", "config"},
-    "export": {"data", "models", "config"},
+    "export": {"data", "models", "config", "run_folder"},
     "report": {"config"},
     "demo": set(),
 }

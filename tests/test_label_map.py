@@ -1,4 +1,4 @@
-"""--label_map the whole way: train, evaluate, predict, export, resume."""
+"""--label_map the whole way: train, evaluate, predict, hand on, export, resume."""
 
 import numpy as np
 import pandas as pd
@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 from absl import flags
 
+import inference as inference_script
 import train as train_script
 from yt8m_gat import pipeline
 from yt8m_gat.config import ConfigError, RunConfig
@@ -101,6 +102,53 @@ def test_the_run_is_scored_on_the_targets(finished, sample_dir, tmp_path):
     gap = (precision * hits).sum() / sum(map(len, labels.values()))
     # Six digits of a score: pairs may change places.
     assert result["clean"]["gap"] == pytest.approx(gap, abs=1e-3)
+
+
+def test_a_model_that_is_handed_on_predicts_the_same(finished, sample_dir, tmp_path, monkeypatch):
+    folder, *_ = finished
+    tgz, here, there = tmp_path / "model.tgz", tmp_path / "here.csv", tmp_path / "there.csv"
+    pattern = f"{sample_dir}/test*.tfrecord"
+    values = flags.FlagValues()
+    inference_script.define_flags(values)
+    values(
+        [
+            "inference.py",
+            f"--train_dir={folder.path}",
+            f"--input_data_pattern={pattern}",
+            f"--output_file={here}",
+            f"--output_model_tgz={tgz}",
+        ]
+    )
+    monkeypatch.setattr(flags, "FLAGS", values)
+    inference_script.main([])
+    with pipeline.model_folder("not used", tgz) as unpacked:
+        pipeline.infer(unpacked, input_data_pattern=pattern, output_file=there)
+        assert unpacked.label_map.is_file()
+    assert there.read_bytes() == here.read_bytes()
+    assert not unpacked.path.exists()
+    with pipeline.model_folder("not used", tgz, tmp_path / "kept") as unpacked:
+        assert unpacked.path == tmp_path / "kept"
+    assert unpacked.best_weights.is_file()
+    with pipeline.model_folder(folder.path) as same:
+        assert same.path == folder.path
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "--output_file must name"),
+        (("--untar_model_dir=x",), "--untar_model_dir needs --input_model_tgz"),
+        (("--output_model_tgz=x", "--checkpoint=last"), "need --checkpoint=best"),
+        (("--input_model_tgz=x", "--checkpoint=last"), "need --checkpoint=best"),
+    ],
+)
+def test_archive_flags_that_cannot_work_together(arguments, message):
+    values = flags.FlagValues()
+    inference_script.define_flags(values)
+    output_file = ["--output_file=x.csv"] if arguments else []
+    values(["inference.py", *output_file, *arguments])
+    with pytest.raises(ConfigError, match=message):
+        inference_script.check_flags(values)
 
 
 def test_the_export_serves_targets(finished, sample_dir):

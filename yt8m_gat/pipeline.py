@@ -7,7 +7,8 @@ import contextlib
 import dataclasses
 import json
 import os
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from yt8m_gat.data import (
 from yt8m_gat.evaluation.evaluator import Evaluator
 from yt8m_gat.evaluation.inference import predict
 from yt8m_gat.evaluation.submission import SubmissionWriter
-from yt8m_gat.export import export_saved_model
+from yt8m_gat.export import export_saved_model, read_archive
 from yt8m_gat.losses import get_loss
 from yt8m_gat.metrics import evaluate as evaluate_arrays
 from yt8m_gat.models import VideoClassifier, build_from_config, copy_weights, load_classifier
@@ -187,6 +188,32 @@ def evaluate(
         temporary.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
         temporary.replace(path)
     return result
+
+
+@contextlib.contextmanager
+def model_folder(
+    train_dir: str | os.PathLike,
+    input_model_tgz: str | os.PathLike | None = None,
+    untar_model_dir: str | os.PathLike | None = None,
+) -> Iterator[RunFolder]:
+    """The run folder to predict with: of a run, or unpacked from an archive.
+
+    Args:
+        train_dir: The run, unless there is an archive.
+        input_model_tgz: The archive; None: there is none.
+        untar_model_dir: Where it is unpacked and kept; None: in a folder that is removed
+            afterwards.
+
+    Raises:
+        ConfigError: See `yt8m_gat.export.read_archive`.
+    """
+    if input_model_tgz is None:
+        yield RunFolder(train_dir)
+    elif untar_model_dir is not None:
+        yield read_archive(input_model_tgz, untar_model_dir)
+    else:
+        with tempfile.TemporaryDirectory() as folder:
+            yield read_archive(input_model_tgz, os.path.join(folder, "model"))
 
 
 def infer(

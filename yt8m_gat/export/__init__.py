@@ -1,5 +1,12 @@
-"""Models for serving."""
+"""Models for serving, and models to be handed on."""
 
+from yt8m_gat.export.archive import ArchiveError, read_archive, write_archive
 from yt8m_gat.export.saved_model import ServingModule, export_saved_model
 
-__all__ = ["ServingModule", "export_saved_model"]
+__all__ = [
+    "ArchiveError",
+    "ServingModule",
+    "export_saved_model",
+    "read_archive",
+    "write_archive",
+]

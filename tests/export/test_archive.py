@@ -1,0 +1,301 @@
+"""Archives: written and read back; everything that is not ours refused, and nothing left behind."""
+
+import gzip
+import io
+import json
+import os
+import random
+import tarfile
+
+import pytest
+
+from yt8m_gat.config import ConfigError, DataConfig, RunConfig
+from yt8m_gat.data import LabelMap
+from yt8m_gat.export import ArchiveError, archive, read_archive, write_archive
+from yt8m_gat.run_folder import RunFolder
+
+WEIGHTS = bytes(range(256)) * 40
+
+
+def make_run(path, label_map=None):
+    """A finished run, but for the weights: an archive does not look inside."""
+    data = {}
+    if label_map is not None:
+        data = {"num_source_classes": 9, "label_map": label_map.fingerprint, "num_classes": 2}
+        label_map.save(path.parent / "map.csv")
+    folder = RunFolder(path)
+    map_path = None if label_map is None else path.parent / "map.csv"
+    folder.prepare(RunConfig(data=DataConfig(**data)), label_map=map_path)
+    folder.best_weights.write_bytes(WEIGHTS)
+    folder.checkpoints.mkdir()
+    folder.append_metrics({"step": 1})
+    return folder
+
+
+@pytest.fixture
+def run(tmp_path):
+    return make_run(tmp_path / "run")
+
+
+@pytest.fixture
+def tgz(run, tmp_path):
+    write_archive(run, tmp_path / "model.tgz")
+    return tmp_path / "model.tgz"
+
+
+def members_of(path):
+    with tarfile.open(path) as opened:
+        return {m.name: opened.extractfile(m).read() for m in opened.getmembers()}
+
+
+def write_tgz(path, *members):
+    """Members: (name, content), or a tarfile.TarInfo, or one with its content."""
+    with tarfile.open(path, "w:gz") as opened:
+        for member in members:
+            if isinstance(member, tarfile.TarInfo):
+                opened.addfile(member)
+                continue
+            name, content = member
+            info = name if isinstance(name, tarfile.TarInfo) else tarfile.TarInfo(name)
+            info.size = len(content)
+            opened.addfile(info, io.BytesIO(content))
+    return path
+
+
+def of_type(name, kind, linkname=""):
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname = kind, linkname
+    return info
+
+
+def assert_refused(path, target, message, error=ArchiveError, **options):
+    parent = target.parent
+    before = {p: p.read_bytes() for p in parent.rglob("*") if p.is_file()}
+    with pytest.raises(error, match=message) as raised:
+        read_archive(path, target, **options)
+    assert {p: p.read_bytes() for p in parent.rglob("*") if p.is_file()} == before
+    assert not target.exists()
+    assert not list(parent.glob(".*"))
+    return raised
+
+
+def test_read_back_it_is_the_run(run, tgz, tmp_path):
+    folder = read_archive(tgz, tmp_path / "new" / "model")
+    assert folder.path == tmp_path / "new" / "model"
+    assert RunConfig.load(folder.path) == RunConfig.load(run.path)
+    assert folder.best_weights.read_bytes() == WEIGHTS
+    assert (folder.path / "versions.json").read_bytes() == (run.path / "versions.json").read_bytes()
+    assert sorted(os.listdir(folder.path)) == [
+        "best.weights.h5",
+        "config.json",
+        "format.json",
+        "versions.json",
+    ]
+    assert folder.path.stat().st_mode & 0o777 == 0o755
+
+
+def test_the_label_map_goes_along(tmp_path):
+    label_map = LabelMap(((0, 0), (8, 1)), 9, ("a", "b"))
+    write_archive(make_run(tmp_path / "run", label_map), tmp_path / "model.tgz")
+    folder = read_archive(tmp_path / "model.tgz", tmp_path / "model")
+    assert LabelMap.load(folder.label_map) == label_map
+
+
+def test_an_unpacked_archive_can_be_packed_again(run, tgz, tmp_path):
+    write_archive(read_archive(tgz, tmp_path / "model"), tmp_path / "again.tgz")
+    assert (tmp_path / "again.tgz").read_bytes() == tgz.read_bytes()
+    assert list(members_of(tgz)) == [
+        "format.json",
+        "config.json",
+        "best.weights.h5",
+        "versions.json",
+    ]
+
+
+def test_versions_are_optional(run, tmp_path):
+    (run.path / "versions.json").unlink()
+    write_archive(run, tmp_path / "model.tgz")
+    assert read_archive(tmp_path / "model.tgz", tmp_path / "model").best_weights.is_file()
+
+
+def test_a_run_without_best_weights_has_no_archive(run, tmp_path):
+    run.best_weights.unlink()
+    with pytest.raises(FileNotFoundError, match=r"best\.weights\.h5 is missing"):
+        write_archive(run, tmp_path / "model.tgz")
+    assert sorted(os.listdir(tmp_path)) == ["run"]
+
+
+def test_a_run_without_its_label_map_has_no_archive(tmp_path):
+    folder = make_run(tmp_path / "run", LabelMap(((0, 0), (8, 1)), 9, ("a", "b")))
+    folder.label_map.unlink()
+    with pytest.raises(FileNotFoundError, match=r"label_map\.csv is missing"):
+        write_archive(folder, tmp_path / "model.tgz")
+
+
+def test_what_is_no_run_has_no_archive(tmp_path):
+    with pytest.raises(ConfigError, match=r"holds no config\.json"):
+        write_archive(RunFolder(tmp_path), tmp_path / "model.tgz")
+
+
+def test_an_empty_folder_and_an_earlier_archives_are_unpacked_to(tgz, tmp_path):
+    target = tmp_path / "model"
+    target.mkdir()
+    read_archive(tgz, target)
+    (target / "best.weights.h5").write_bytes(b"older")
+    read_archive(tgz, target)
+    assert (target / "best.weights.h5").read_bytes() == WEIGHTS
+
+
+@pytest.mark.parametrize("kind", ["run", "others", "file"])
+def test_folders_with_other_files_are_left_alone(run, tgz, tmp_path, kind):
+    target = tmp_path / "target"
+    if kind == "run":
+        target = run.path
+    elif kind == "others":
+        read_archive(tgz, target)
+        (target / "notes.txt").write_text("mine")
+    else:
+        target.write_text("mine")
+    before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
+    with pytest.raises(ConfigError, match="must be a new or empty folder"):
+        read_archive(tgz, target)
+    assert {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()} == before
+
+
+@pytest.mark.parametrize(
+    ("member", "message"),
+    [
+        (("../evil", b"x"), r"members must be format\.json, .* Received: '\.\./evil'"),
+        (("/tmp/evil", b"x"), r"members must be .* Received: '/tmp/evil'"),
+        (("sub/config.json", b"x"), r"members must be .* Received: 'sub/config.json'"),
+        (("evil.py", b"x"), r"members must be .* Received: 'evil.py'"),
+        (("label_map.csv/../../evil", b"x"), r"members must be .* Received: 'label_map.csv/"),
+        (("config.json", b"{}"), r"each once. Received: 'config.json'"),
+        (of_type("label_map.csv", tarfile.SYMTYPE, "/etc/passwd"), "plain files, not links"),
+        (of_type("label_map.csv", tarfile.LNKTYPE, "config.json"), "plain files, not links"),
+        (of_type("label_map.csv", tarfile.CHRTYPE), "plain files, not links"),
+        (of_type("label_map.csv", tarfile.FIFOTYPE), "plain files, not links"),
+        (of_type("label_map.csv", tarfile.DIRTYPE), "plain files, not links"),
+        ((of_type("label_map.csv", tarfile.CONTTYPE), b"x"), "plain files, not links"),
+        ((of_type("label_map.csv", b"Z"), b"x"), "plain files, not links"),
+    ],
+)
+def test_unsafe_members_are_refused(tgz, tmp_path, member, message):
+    path = write_tgz(tmp_path / "evil.tgz", *members_of(tgz).items(), member)
+    assert_refused(path, tmp_path / "model", message)
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        ("model_flags.json", b"{}"),
+        of_type(".", tarfile.DIRTYPE),
+        ("format.json", b"{"),
+        ("format.json", b"[]"),
+        ("format.json", b"{}"),
+        ("format.json", b'{"format": "yt8m_gat model", "version": "1"}'),
+        ("format.json", b'{"format": "yt8m_gat model", "version": true}'),
+        ("format.json", b'{"format": "another model", "version": 1}'),
+        ("format.json", b"\xff\xfe"),
+    ],
+)
+def test_what_is_not_ours_is_refused(tmp_path, first):
+    path = write_tgz(tmp_path / "other.tgz", first)
+    assert_refused(path, tmp_path / "model", r"other\.tgz is no model archive of yt8m_gat")
+
+
+def test_a_newer_version_is_refused(tgz, tmp_path):
+    members = members_of(tgz)
+    members["format.json"] = b'{"format": "yt8m_gat model", "version": 2}'
+    path = write_tgz(tmp_path / "newer.tgz", *members.items())
+    assert_refused(path, tmp_path / "model", r"version 1 to 1\. Received: version 2; a newer yt8m")
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"no gzip", gzip.compress(b""), gzip.compress(b"x" * 2000), b"\x1f\x8b\x08"]
+)
+def test_what_is_no_archive_at_all_is_refused(tmp_path, content):
+    (tmp_path / "x.tgz").write_bytes(content)
+    assert_refused(tmp_path / "x.tgz", tmp_path / "model", r"x\.tgz is ")
+
+
+def test_an_archive_that_is_not_there(tmp_path):
+    assert_refused(tmp_path / "x.tgz", tmp_path / "model", r"x\.tgz", FileNotFoundError)
+
+
+def test_every_truncation_is_refused(tgz, tmp_path):
+    content = tgz.read_bytes()
+    for length in [1, 9, 10, 11, *range(12, len(content), 97), len(content) - 1]:
+        (tmp_path / "cut.tgz").write_bytes(content[:length])
+        assert_refused(tmp_path / "cut.tgz", tmp_path / "model", r"cut\.tgz")
+
+
+def test_no_flipped_byte_goes_unnoticed(tgz, tmp_path):
+    content = tgz.read_bytes()
+    for place in random.Random(0).sample(range(10, len(content)), 60):
+        flipped = bytearray(content)
+        flipped[place] ^= 0x55
+        (tmp_path / "flipped.tgz").write_bytes(flipped)
+        assert_refused(tmp_path / "flipped.tgz", tmp_path / "model", r"flipped\.tgz")
+
+
+def test_archives_that_grow_too_large_are_refused(tgz, tmp_path):
+    size = sum(map(len, members_of(tgz).values()))
+    assert_refused(tgz, tmp_path / "model", r"must have at most \d+ bytes", max_bytes=size - 1)
+    assert read_archive(tgz, tmp_path / "model", max_bytes=size).best_weights.is_file()
+
+
+def test_text_has_a_limit_of_its_own(tgz, tmp_path, monkeypatch):
+    monkeypatch.setattr(archive, "MAX_TEXT_BYTES", 100)
+    assert_refused(tgz, tmp_path / "model", r"config\.json must have at most 100 bytes")
+
+
+def test_a_size_that_is_a_lie_is_refused_before_it_is_read(tgz, tmp_path):
+    info = tarfile.TarInfo("label_map.csv")
+    info.size = 1 << 40
+    path = tmp_path / "lie.tgz"
+    head = write_tgz(tmp_path / "head.tgz", ("format.json", members_of(tgz)["format.json"]))
+    content = gzip.decompress(head.read_bytes()).rstrip(b"\0")
+    content += b"\0" * (-len(content) % 512)
+    path.write_bytes(gzip.compress(content + info.tobuf()))
+    assert_refused(path, tmp_path / "model", r"label_map\.csv must have at most 67108864 bytes")
+
+
+@pytest.mark.parametrize("kind", [tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME])
+def test_a_header_of_any_size_is_not_read(tmp_path, kind):
+    info = tarfile.TarInfo("././@PaxHeader")
+    info.type, info.size = kind, 1 << 30
+    path = tmp_path / "header.tgz"
+    path.write_bytes(gzip.compress(info.tobuf(tarfile.GNU_FORMAT) + b"\0" * 1024))
+    assert_refused(path, tmp_path / "model", "a header must not have 1073741824 bytes")
+
+
+def test_nothing_may_follow(tgz, tmp_path):
+    (tmp_path / "more.tgz").write_bytes(tgz.read_bytes() + gzip.compress(bytes(3 << 20)))
+    assert_refused(tmp_path / "more.tgz", tmp_path / "model", "nothing must follow")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda members: members.pop("config.json"), r"incomplete: config\.json is missing"),
+        (lambda members: members.pop("best.weights.h5"), r"best\.weights\.h5 is missing"),
+        (lambda members: members.update({"config.json": b"{"}), r"config\.json does not read"),
+        (lambda members: members.update({"config.json": b"\xff"}), r"config\.json does not read"),
+        (
+            lambda members: members.update(
+                {"config.json": json.dumps({"data": {"hue": 1}}).encode()}
+            ),
+            r"unknown setting data\.hue",
+        ),
+        (
+            lambda members: members.update({"label_map.csv": b"x"}),
+            r"label_map\.csv must be there if, and only if",
+        ),
+    ],
+)
+def test_an_archive_without_a_whole_run_is_refused(tgz, tmp_path, change, message):
+    members = members_of(tgz)
+    change(members)
+    path = write_tgz(tmp_path / "part.tgz", *members.items())
+    assert_refused(path, tmp_path / "model", message)

@@ -1,0 +1,283 @@
+"""A trained model in one file, to be handed on: `--output_model_tgz`, `--input_model_tgz`.
+
+A gzip-compressed tar archive of these members, the first of them first:
+
+| member | what |
+|---|---|
+| `format.json` | `{"format": "yt8m_gat model", "version": 1}` |
+| `config.json` | the run's configuration |
+| `best.weights.h5` | its best weights |
+| `versions.json` | the packages that it was trained with, if known |
+| `label_map.csv` | its label map, if it has one |
+
+An archive may come from anywhere, so nothing in it is trusted: members of other names or kinds
+(absolute paths, `..`, links, devices), repeated ones and too large ones are refused, before
+anything appears in the folder that it is to be unpacked to.
+"""
+
+import contextlib
+import gzip
+import io
+import json
+import os
+import shutil
+import tarfile
+import tempfile
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from yt8m_gat.config import CONFIG_FILE, ConfigError, RunConfig
+from yt8m_gat.run_folder import RunFolder
+
+FORMAT = "yt8m_gat model"
+VERSION = 1
+FORMAT_FILE = "format.json"
+VERSIONS_FILE = "versions.json"
+
+MAX_BYTES = 8 << 30
+"""Most bytes that an archive may unpack to; the largest recipe at full size has 0.3 GB."""
+
+MAX_TEXT_BYTES = 64 << 20
+"""Of those, for each member that is text."""
+
+_CHUNK_BYTES = 1 << 20
+
+
+class ArchiveError(ConfigError):
+    """An archive that is not one of ours, is damaged, or is not safe to unpack."""
+
+
+def _member_paths(folder: RunFolder) -> dict[str, Path]:
+    """Name in the archive -> file in a run folder."""
+    paths = [
+        folder.path / CONFIG_FILE,
+        folder.best_weights,
+        folder.path / VERSIONS_FILE,
+        folder.label_map,
+    ]
+    return {path.name: path for path in paths}
+
+
+def write_archive(folder: RunFolder, path: str | os.PathLike) -> None:
+    """Writes the best state of a run as an archive, all of it or nothing.
+
+    The same run always gives the same bytes.
+
+    Args:
+        folder: The run.
+        path: The archive; one that is there is replaced.
+
+    Raises:
+        ConfigError: The folder holds no run.
+        FileNotFoundError: The run has no best weights, or not its label map.
+    """
+    config = RunConfig.load(folder.path)
+    needed = {CONFIG_FILE, folder.best_weights.name}
+    if config.data.label_map is not None:
+        needed.add(folder.label_map.name)
+    about = json.dumps({"format": FORMAT, "version": VERSION}).encode()
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.partial")
+    try:
+        with (
+            open(temporary, "wb") as file,
+            # Weights hardly shrink, however hard it is tried.
+            gzip.GzipFile("", "wb", compresslevel=1, fileobj=file, mtime=0) as compressed,
+            tarfile.open(fileobj=compressed, mode="w") as archive,
+        ):
+            archive.addfile(_member(FORMAT_FILE, len(about)), io.BytesIO(about))
+            for name, source in _member_paths(folder).items():
+                if not source.is_file():
+                    if name in needed:
+                        raise FileNotFoundError(
+                            f"{source} is missing: an archive needs the best weights of a run "
+                            "that has been validated, and its label map if it has one"
+                        )
+                    continue
+                with open(source, "rb") as content:
+                    archive.addfile(_member(name, os.fstat(content.fileno()).st_size), content)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _member(name: str, size: int) -> tarfile.TarInfo:
+    member = tarfile.TarInfo(name)
+    member.size = size
+    member.mode = 0o644
+    return member
+
+
+def read_archive(
+    path: str | os.PathLike, target_dir: str | os.PathLike, max_bytes: int = MAX_BYTES
+) -> RunFolder:
+    """Unpacks an archive, all of it or nothing.
+
+    Args:
+        path: The archive.
+        target_dir: Folder to unpack to: a new or an empty one, or one that an archive was
+            unpacked to before, which is replaced.
+        max_bytes: Most bytes that it may unpack to.
+
+    Returns:
+        The folder: a run for evaluation and inference, not for resuming.
+
+    Raises:
+        ArchiveError: It is not one of ours, of a newer version, damaged, or not safe.
+        ConfigError: `target_dir` holds other files.
+        OSError: A file cannot be read or written.
+    """
+    path, target = Path(path), Path(target_dir).resolve()
+    _check_replaceable(target)
+    with open(path, "rb"):  # Before any folder is made.
+        pass
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    try:
+        _unpack(path, temporary, max_bytes)
+        _check_run(path, RunFolder(temporary))
+        temporary.chmod(0o755)
+        if target.exists():
+            shutil.rmtree(target)
+        temporary.rename(target)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return RunFolder(target)
+
+
+def _check_replaceable(target: Path) -> None:
+    if not target.exists():
+        return
+    found = sorted(os.listdir(target)) if target.is_dir() else ["a file"]
+    ours = {FORMAT_FILE, *_member_paths(RunFolder(target))}
+    if found and not (set(found) <= ours and FORMAT_FILE in found):
+        raise ConfigError(
+            f"{target} must be a new or empty folder, or one that a model archive was unpacked "
+            f"to. It holds {', '.join(found[:5])}"
+        )
+
+
+@contextlib.contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Names the archive when its bytes make no sense."""
+    try:
+        yield
+    except (tarfile.TarError, gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise ArchiveError(
+            f"{path} is no model archive (--output_model_tgz writes one), or is damaged: {error}"
+        ) from error
+
+
+class _BoundedReads:
+    """A file for `tarfile`, which reads headers of any size at once."""
+
+    def __init__(self, path: Path, file: gzip.GzipFile) -> None:
+        self._path = path
+        self._file = file
+        self.seek = file.seek
+        self.tell = file.tell
+
+    def read(self, size: int) -> bytes:
+        if not 0 <= size <= _CHUNK_BYTES:
+            raise ArchiveError(f"{self._path}: a header must not have {size} bytes")
+        return self._file.read(size)
+
+
+def _unpack(path: Path, folder: Path, max_bytes: int) -> None:
+    paths = _member_paths(RunFolder(folder))
+    limits = {FORMAT_FILE: MAX_TEXT_BYTES} | dict.fromkeys(paths, MAX_TEXT_BYTES)
+    limits[RunFolder(folder).best_weights.name] = max_bytes
+    left = max_bytes
+    with gzip.open(path, "rb") as compressed:
+        with _opened(path, compressed) as archive:
+            while member := _next_member(path, archive):
+                if FORMAT_FILE in limits and member.name != FORMAT_FILE:
+                    raise _not_ours(path, f"its first member is {member.name!r}")
+                if member.type not in (tarfile.REGTYPE, tarfile.AREGTYPE) or member.sparse:
+                    raise ArchiveError(
+                        f"{path}: members must be plain files, not links, folders or devices. "
+                        f"Received: {member.name!r}, of type {member.type!r}"
+                    )
+                if member.name not in limits:
+                    raise ArchiveError(
+                        f"{path}: members must be {FORMAT_FILE}, {', '.join(paths)}, each once. "
+                        f"Received: {member.name!r}"
+                    )
+                limit = min(limits.pop(member.name), left)
+                if member.size > limit:
+                    raise ArchiveError(
+                        f"{path}: member {member.name} must have at most {limit} bytes. Received: "
+                        f"{member.size}"
+                    )
+                left -= member.size
+                _copy(path, archive, member, folder / member.name)
+                if member.name == FORMAT_FILE:
+                    _check_format(path, (folder / FORMAT_FILE).read_bytes())
+        # What gzip checks comes last in the file.
+        with _reading(path):
+            rest = compressed.read(_CHUNK_BYTES)
+    if len(rest) == _CHUNK_BYTES:
+        raise ArchiveError(f"{path}: nothing must follow the last member")
+
+
+def _opened(path: Path, compressed: gzip.GzipFile) -> tarfile.TarFile:
+    with _reading(path):
+        return tarfile.open(fileobj=_BoundedReads(path, compressed), mode="r:")
+
+
+def _next_member(path: Path, archive: tarfile.TarFile) -> tarfile.TarInfo | None:
+    with _reading(path):
+        return archive.next()
+
+
+def _copy(path: Path, archive: tarfile.TarFile, member: tarfile.TarInfo, target: Path) -> None:
+    with _reading(path):
+        source: Any = archive.extractfile(member)
+    with source, open(target, "xb") as file:
+        left = member.size
+        while left:
+            with _reading(path):
+                chunk = source.read(min(left, _CHUNK_BYTES))
+                if not chunk:
+                    raise EOFError(f"member {member.name} ends early")
+            file.write(chunk)
+            left -= len(chunk)
+
+
+def _not_ours(path: Path, found: str) -> ArchiveError:
+    return ArchiveError(
+        f"{path} is no model archive of yt8m_gat (--output_model_tgz writes one): {found}"
+    )
+
+
+def _check_format(path: Path, content: bytes) -> None:
+    try:
+        values = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise _not_ours(path, f"{FORMAT_FILE} is not JSON") from error
+    version = values.get("version") if isinstance(values, dict) else None
+    if version is None or values.get("format") != FORMAT or type(version) is not int:
+        raise _not_ours(path, f"{FORMAT_FILE} holds {str(values)[:100]}")
+    if not 1 <= version <= VERSION:
+        raise ArchiveError(
+            f"{path} must be of version 1 to {VERSION}. Received: version {version}; a newer "
+            "yt8m_gat wrote it: install that"
+        )
+
+
+def _check_run(path: Path, folder: RunFolder) -> None:
+    if not folder.best_weights.is_file():
+        raise ArchiveError(f"{path} is incomplete: {folder.best_weights.name} is missing")
+    if not (folder.path / CONFIG_FILE).is_file():
+        raise ArchiveError(f"{path} is incomplete: {CONFIG_FILE} is missing")
+    try:
+        config = RunConfig.load(folder.path)
+    except (ConfigError, UnicodeDecodeError, RecursionError) as error:
+        raise ArchiveError(f"{path}: {CONFIG_FILE} does not read: {error}") from error
+    if (config.data.label_map is not None) != folder.label_map.is_file():
+        raise ArchiveError(
+            f"{path}: {folder.label_map.name} must be there if, and only if, {CONFIG_FILE} names a "
+            "label map"
+        )
