@@ -1,11 +1,13 @@
 """Archives: written and read back; everything that is not ours refused, and nothing left behind."""
 
+import contextlib
 import gzip
 import io
 import json
 import os
 import random
 import tarfile
+import zlib
 
 import pytest
 
@@ -231,12 +233,19 @@ def test_every_truncation_is_refused(tgz, tmp_path):
 
 
 def test_no_flipped_byte_goes_unnoticed(tgz, tmp_path):
-    content = tgz.read_bytes()
+    content, path = tgz.read_bytes(), tmp_path / "flipped.tgz"
+    num_refused = 0
     for place in random.Random(0).sample(range(10, len(content)), 60):
         flipped = bytearray(content)
         flipped[place] ^= 0x55
-        (tmp_path / "flipped.tgz").write_bytes(flipped)
-        assert_refused(tmp_path / "flipped.tgz", tmp_path / "model", r"flipped\.tgz")
+        path.write_bytes(flipped)
+        # Some flips say the same in other words: where a run of zeros is copied from.
+        with contextlib.suppress(OSError, EOFError, zlib.error):
+            if gzip.decompress(flipped) == gzip.decompress(content):
+                continue
+        assert_refused(path, tmp_path / "model", r"flipped\.tgz")
+        num_refused += 1
+    assert num_refused > 30
 
 
 def test_archives_that_grow_too_large_are_refused(tgz, tmp_path):
