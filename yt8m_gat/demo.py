@@ -13,7 +13,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 
-_SAMPLE = "--num_train=3000 --num_validate=400 --num_test=400 --num_classes=24 --max_frames=30"
+_SAMPLE = "--num_train=2000 --num_validate=400 --num_test=400 --num_classes=24 --max_frames=30"
 
 
 def main() -> None:
@@ -35,7 +35,11 @@ def main() -> None:
         f"--export_dir={output_dir}/export",
         "--num_classes=24",
         "--max_frames=30",
-        "--num_epochs=4",
+        # Small data: smaller steps, and a local window that fits 30 frames.
+        "--local_masks=bd5",
+        "--batch_size=32",
+        "--base_learning_rate=5e-4",
+        "--num_epochs=3",
         "--start_new_model",
     )
     _run(

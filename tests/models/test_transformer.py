@@ -131,3 +131,34 @@ def test_options_that_cannot_work(options, message):
 def test_a_feature_must_not_take_the_masks_name():
     with pytest.raises(ValueError, match="frame_mask"):
         build_model("GAT", {"frame_mask": 8}, 5)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [("ShareAtt", 12_824_342), ("GateAtt", 13_184_342), ("GateOp", 16_020_374)],
+)
+def test_parameters_of_the_local_temporal_models(name, expected):
+    """local_temporal.txt, table 1: 48.9, 50.2 and 61 MB; GateAtt adds four 300 x 300 gates."""
+    model = build_model(name, {"rgb": 1024, "audio": 128}, 3862, 300)
+    assert model.count_params() == expected
+
+
+def test_map_gates_take_clips_of_any_length(rng):
+    """The T x T gates see the same padded clip, however far the batch was padded."""
+    model = small("GateAtt", local_masks=("bd3",))
+    inputs = clips(rng, [7, 3], 7)
+    longer = {
+        key: np.pad(value, [(0, 0), (0, 5), (0, 0)][: value.ndim]) for key, value in inputs.items()
+    }
+    np.testing.assert_allclose(model(inputs), model(longer), atol=1e-5)
+    mask = inputs.pop(FRAME_MASK)
+    outputs = model.forward(inputs, mask)
+    assert outputs.frames.shape == (2, 7, 24)
+    assert outputs.attention_maps["rgb"]["global"].shape == (2, 4, 7, 7)
+
+
+def test_local_levels_alone(rng):
+    model = small("GMSA", global_attention=False, local_masks=("bd3", "tp2"))
+    inputs = clips(rng, [9, 4], 9)
+    mask = inputs.pop(FRAME_MASK)
+    assert list(model.forward(inputs, mask).attention_maps["rgb"]) == ["bd3", "tp2"]

@@ -34,8 +34,8 @@ class TransformerClassifier(VideoClassifier):
 
     * `operations`: `GatedMultiLevelAttention`, gates on the outputs (GMSA, GateOp). Without local
       masks it is plain self-attention (SA).
-    * `maps`: `GatedMapAttention`, gates on the attention maps (GateAtt); needs clips of exactly
-      `max_frames` frames (padded).
+    * `maps`: `GatedMapAttention`, gates on the attention maps (GateAtt); its weights are T x T, so
+      clips are padded to `max_frames` frames inside, whatever their length.
     * `heads`: `SharedHeadsAttention`, half of the heads local (ShareAtt).
 
     Masking: padded frames are never attended to, are zero in the block's output, and are not
@@ -162,6 +162,44 @@ class TransformerClassifier(VideoClassifier):
         auxiliary_normalization: bool = False,
     ) -> ModelOutputs:
         """See `VideoClassifier.forward`; F is [B, T, sum D_m]."""
+        if self.fusion == "maps":
+            return self._forward_fixed(features, frame_mask, training, auxiliary_normalization)
+        return self._forward(features, frame_mask, training, auxiliary_normalization)
+
+    def _forward_fixed(
+        self,
+        features: dict[str, Any],
+        frame_mask: Any,
+        training: bool,
+        auxiliary_normalization: bool,
+    ) -> ModelOutputs:
+        """`_forward` of clips padded to (or cut at) `max_frames`, its outputs cut back to T."""
+        num_frames = ops.shape(frame_mask)[1]
+
+        def fixed(x: Any) -> Any:
+            rest = ops.zeros((ops.shape(x)[0], self.max_frames, *x.shape[2:]), x.dtype)
+            longer = ops.concatenate([x, rest], axis=1)[:, : self.max_frames]
+            return ops.reshape(longer, (-1, self.max_frames, *x.shape[2:]))
+
+        outputs = self._forward(
+            {name: fixed(value) for name, value in features.items()},
+            fixed(frame_mask),
+            training,
+            auxiliary_normalization,
+        )
+        maps = {
+            name: {level: a[..., :num_frames, :num_frames] for level, a in levels.items()}
+            for name, levels in outputs.attention_maps.items()
+        }
+        return ModelOutputs(outputs.logits, outputs.frames[:, :num_frames], maps)
+
+    def _forward(
+        self,
+        features: dict[str, Any],
+        frame_mask: Any,
+        training: bool,
+        auxiliary_normalization: bool,
+    ) -> ModelOutputs:
         frames, attention_maps = [], {}
         for name, block in zip(self.feature_sizes, self.blocks, strict=True):
             encoded, maps = block(

@@ -1,0 +1,112 @@
+"""Trains recipes from the command line on one data set and tabulates clean and attacked metrics.
+
+python benchmarks/recipes.py --train_data_pattern='d/train*' --eval_data_pattern='d/validate*' \
+    --test_data_pattern='d/test*' --output_dir=runs/recipes -- --num_classes=24 --max_frames=30
+
+What stands behind `--` goes to every train.py. The best weights by validation GAP are evaluated on
+the test files, clean and under the fast gradient.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+
+# Row of the table -> flags of train.py.
+RUNS = {
+    "SA, CE": ["--model=Transformer"],
+    "GMSA, CE": ["--model=GMSA"],
+    "S (two global), CE": ["--model=GMSA", "--local_masks=global"],
+    "GateOp, CE": ["--model=GateOp"],
+    "GateAtt, CE": ["--model=GateAtt"],
+    "ShareAtt, CE": ["--model=ShareAtt"],
+    "SA uniform, CE": ["--model=Transformer", "--attention=uniform"],
+    "ART": ["--model=ART"],
+    "ART uniform": ["--model=ART", "--attention=uniform"],
+    "A-ART": ["--model=AART"],
+    "GMSA, Adv": ["--model=GMSA", "--adversarial=output"],
+    "GAT, AdvJS": ["--model=GAT", "--adversarial=jensen_shannon"],
+    "GAT, AdvFr": ["--model=GAT"],
+}
+# Fine-tuned from another row, after it.
+FINETUNED = {"TAF of SA": ("SA, CE", ["--model=Transformer", "--adversarial=temporal"])}
+
+
+def folder_name(row: str) -> str:
+    return "".join(c if c.isalnum() else "_" for c in row)
+
+
+def run(*arguments: str, log: Path) -> None:
+    with log.open("a", encoding="utf-8") as file:
+        finished = subprocess.run(
+            [sys.executable, *arguments], cwd=ROOT, stdout=file, stderr=file, check=False
+        )
+    if finished.returncode:
+        sys.exit(f"{arguments[0]} failed, see {log}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--train_data_pattern", required=True)
+    parser.add_argument("--eval_data_pattern", required=True, help="validation files")
+    parser.add_argument("--test_data_pattern", required=True)
+    parser.add_argument("--output_dir", type=Path, required=True)
+    parser.add_argument("--seeds", default="0", help="separated by commas")
+    parser.add_argument("--epsilons", default="0.5")
+    parser.add_argument("--rows", default="", help="rows of the table, separated by ;")
+    parser.add_argument("--window", help="one window for all block masks, bd5 say")
+    parser.add_argument("flags", nargs="*", help="flags for every train.py, after --")
+    options = parser.parse_args()
+    options.output_dir.mkdir(parents=True, exist_ok=True)
+    rows = options.rows.split(";") if options.rows else [*RUNS, *FINETUNED]
+
+    table = []
+    for row in rows:
+        for seed in options.seeds.split(","):
+            source, flags = FINETUNED.get(row, (None, RUNS.get(row)))
+            flags = [*flags, *options.flags, f"--seed={seed}"]
+            if options.window and "--local_masks=global" not in flags:
+                if flags[0] in ("--model=GMSA", "--model=GAT", "--model=GateAtt"):
+                    flags.append(f"--local_masks={options.window}")
+            if source is not None:
+                flags.append(f"--finetune_from={options.output_dir}/{folder_name(source)}_{seed}")
+            train_dir = options.output_dir / f"{folder_name(row)}_{seed}"
+            log, figures = train_dir.with_suffix(".log"), train_dir.with_suffix(".json")
+            if not figures.is_file():
+                run(
+                    "train.py",
+                    f"--train_dir={train_dir}",
+                    f"--train_data_pattern={options.train_data_pattern}",
+                    f"--eval_data_pattern={options.eval_data_pattern}",
+                    *flags,
+                    log=log,
+                )
+                run(
+                    "eval.py",
+                    f"--train_dir={train_dir}",
+                    f"--eval_data_pattern={options.test_data_pattern}",
+                    "--attacks=fgm",
+                    f"--epsilons={options.epsilons}",
+                    "--batch_size=256",
+                    f"--output_file={figures}",
+                    log=log,
+                )
+            result = json.loads(figures.read_text(encoding="utf-8"))
+            table.append({"row": row, "seed": int(seed), "flags": flags, **result})
+            clean = result["clean"]
+            attacked = " ".join(f"{a['gap']:.4f}@{a['epsilon']:g}" for a in result["attacks"])
+            print(
+                f"| {row} | {seed} | {clean['gap']:.4f} | {clean['map']:.4f} | "
+                f"{clean['map_all_scores']:.4f} | {clean['perr']:.4f} | {clean['hit_at_1']:.4f} | "
+                f"{attacked} |",
+                flush=True,
+            )
+    path = options.output_dir / "recipes.json"
+    path.write_text(json.dumps(table, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

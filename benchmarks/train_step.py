@@ -1,0 +1,96 @@
+"""Each objective's step over the CE step, beside its counted floor.
+
+python benchmarks/train_step.py --output_file=train_step.json
+python benchmarks/train_step.py --max_frames=300 --batch_size=16 --num_classes=3862   # full size
+"""
+
+import argparse
+import json
+import os
+import platform
+import time
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from yt8m_gat.config import ObjectiveConfig
+from yt8m_gat.models import build_model
+from yt8m_gat.training import AdversarialModel, build_objective
+
+# A forward pass F costs 1; CE = 3 F - P, P = .45 F the Q, K, V product's share, whose gradient by
+# the features nobody needs. The floors are counted in multiply-adds over that.
+FLOORS = {"none": 1.0, "output": 2.18, "frobenius": 2.21, "jensen_shannon": 2.21, "temporal": 2.39}
+MODELS = {"Transformer": 1.0, "GMSA": 1.46, "GateOp": 1.48, "ShareAtt": 1.0, "GateAtt": 1.41}
+SIZES = {"rgb": 1024, "audio": 128}
+
+
+def seconds_per_step(model_name: str, adversarial: str, options: argparse.Namespace) -> float:
+    """Median seconds of one optimizer step in a `tf.function`."""
+    keras.utils.set_random_seed(0)
+    dual = {"dual_normalization": True} if adversarial == "temporal" else {}
+    classifier = build_model(model_name, SIZES, options.num_classes, options.max_frames, **dual)
+    model = AdversarialModel(classifier, build_objective(ObjectiveConfig(adversarial=adversarial)))
+    model.compile(optimizer=keras.optimizers.Adam(1e-5))
+    rng = np.random.default_rng(0)
+    shape = (options.batch_size, options.max_frames)
+    inputs = {
+        name: tf.constant(rng.integers(0, 256, (*shape, size), dtype=np.uint8))
+        for name, size in SIZES.items()
+    }
+    inputs["num_frames"] = tf.fill([options.batch_size], options.max_frames)
+    labels = tf.cast(
+        tf.constant(rng.random((options.batch_size, options.num_classes)) < 0.01), tf.float32
+    )
+    step = tf.function(model.optimize, jit_compile=options.jit_compile, autograph=False)
+    step((inputs, labels))
+    times = []
+    for _ in range(options.steps):
+        started = time.perf_counter()
+        float(step((inputs, labels)).total)
+        times.append(time.perf_counter() - started)
+    return float(np.median(times))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--batch_size", type=int, default=16)
+    parser.add_argument("--max_frames", type=int, default=100)
+    parser.add_argument("--num_classes", type=int, default=3862)
+    parser.add_argument("--steps", type=int, default=5, help="timed steps, of which the median")
+    parser.add_argument("--jit_compile", action="store_true", help="compile the step with XLA")
+    parser.add_argument("--output_file", help="also write the table there, as JSON")
+    options = parser.parse_args()
+
+    rows = []
+    base = None
+    for model_name, adversarial, floor in [
+        *(("Transformer", name, floor) for name, floor in FLOORS.items()),
+        *((name, "none", floor) for name, floor in MODELS.items() if name != "Transformer"),
+    ]:
+        seconds = seconds_per_step(model_name, adversarial, options)
+        base = base or seconds
+        rows.append(
+            {
+                "model": model_name,
+                "objective": adversarial,
+                "seconds": seconds,
+                "over_ce": seconds / base,
+                "counted": floor,
+            }
+        )
+        print(
+            f"{model_name:12} {adversarial:15} {seconds:8.3f} s  x{seconds / base:5.2f}  "
+            f"counted x{floor:.2f}",
+            flush=True,
+        )
+    if options.output_file:
+        machine = {"processor": platform.processor(), "cores": os.cpu_count()}
+        with open(options.output_file, "w", encoding="utf-8") as file:
+            json.dump({"options": vars(options), "machine": machine, "rows": rows}, file, indent=2)
+
+
+if __name__ == "__main__":
+    main()
