@@ -68,9 +68,9 @@ def main() -> None:
         for seed in options.seeds.split(","):
             source, flags = FINETUNED.get(row, (None, RUNS.get(row)))
             flags = [*flags, *options.flags, f"--seed={seed}"]
-            if options.window and "--local_masks=global" not in flags:
-                if flags[0] in ("--model=GMSA", "--model=GAT", "--model=GateAtt"):
-                    flags.append(f"--local_masks={options.window}")
+            block_masks = flags[0] in ("--model=GMSA", "--model=GAT", "--model=GateAtt")
+            if options.window and block_masks and "--local_masks=global" not in flags:
+                flags.append(f"--local_masks={options.window}")
             if source is not None:
                 flags.append(f"--finetune_from={options.output_dir}/{folder_name(source)}_{seed}")
             train_dir = options.output_dir / f"{folder_name(row)}_{seed}"

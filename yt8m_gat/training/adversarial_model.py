@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import keras
 import tensorflow as tf
 
+from yt8m_gat.config import ConfigError
 from yt8m_gat.data.preprocessing import preprocess
 from yt8m_gat.losses import average_over_heads
 from yt8m_gat.models import ModelOutputs, VideoClassifier
@@ -182,11 +183,12 @@ class AdversarialModel(keras.Model):
                     rows = frame_mask if level == "global" else tf.reduce_sum(ours, -1) > 0
                     distances.append(weight * self.objective.penalty(ours, theirs, rows))
         if not distances:
-            raise ValueError(
-                "the attention penalty needs a model that attends at "
-                f"{', '.join(self.objective.level_weights)}; choose --adversarial=output, or a "
-                f"model with such a level. Received: {type(self.classifier).__name__} with maps "
-                f"{ {name: list(maps) for name, maps in clean.attention_maps.items()} }"
+            levels = {name: list(maps) for name, maps in clean.attention_maps.items()}
+            raise ConfigError(
+                "an attention penalty needs a model that attends at "
+                f"{', '.join(self.objective.level_weights)}; choose --adversarial=output, other "
+                f"--penalized_levels, or such a model. Received: {type(self.classifier).__name__} "
+                f"with levels {levels}"
             )
         return tf.reduce_mean(tf.add_n(distances))
 
