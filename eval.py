@@ -3,13 +3,22 @@
 python eval.py --train_dir=runs/gat --eval_data_pattern='validate*.tfrecord' --attacks=fgm
 """
 
+import contextlib
+import functools
 import os
 import tempfile
 
 from absl import app, flags
 
-from yt8m_gat.cli import comma_separated, numbers, quiet_tensorflow, reported_errors
+from yt8m_gat.cli import (
+    comma_separated,
+    numbers,
+    quiet_tensorflow,
+    refuse_arguments,
+    reported_errors,
+)
 from yt8m_gat.run_folder import RunFolder
+from yt8m_gat.starter_flags import REPLACED, warn_of_replaced
 
 
 def define_flags(values: flags.FlagValues) -> None:
@@ -54,13 +63,22 @@ def define_flags(values: flags.FlagValues) -> None:
     flags.DEFINE_string(
         "output_file", None, "Also write the figures there, as JSON.", flag_values=values
     )
+    flags.DEFINE_boolean(
+        "run_once",
+        True,
+        "--norun_once: evaluate each new state of a run in training, until it is finished.",
+        flag_values=values,
+    )
+    for name, replacement in REPLACED["eval.py"].items():
+        flags.DEFINE_integer(name, None, f"No effect: {replacement}", flag_values=values)
 
 
 def main(argv: list[str]) -> None:
     """Prints a table of the metrics, and writes them as JSON if asked to."""
-    del argv
     values = flags.FLAGS
     with reported_errors():
+        refuse_arguments(argv[1:])
+        warn_of_replaced("eval.py", values.flag_values_dict())
         attacks = comma_separated(values.attacks)
         epsilons = numbers("epsilons", values.epsilons)
         with quiet_tensorflow():
@@ -68,7 +86,8 @@ def main(argv: list[str]) -> None:
             from yt8m_gat.report import format_evaluation
 
         with pipeline.reported_errors():
-            result = pipeline.evaluate(
+            evaluate = functools.partial(
+                pipeline.evaluate if values.run_once else pipeline.evaluate_each,
                 RunFolder(values.train_dir),
                 eval_data_pattern=values.eval_data_pattern,
                 attacks=attacks,
@@ -78,7 +97,17 @@ def main(argv: list[str]) -> None:
                 checkpoint=values.checkpoint,
                 output_file=values.output_file,
             )
-            print(format_evaluation(result))
+            if values.run_once:
+                print(format_evaluation(evaluate()))
+                return
+            print(
+                f"{values.train_dir}: evaluating each new state ({values.checkpoint}) until the "
+                "run is finished; Ctrl-C ends",
+                flush=True,
+            )
+            with contextlib.suppress(KeyboardInterrupt):
+                for step, result in evaluate():
+                    print(f"step {step}\n{format_evaluation(result)}", flush=True)
 
 
 if __name__ == "__main__":

@@ -9,8 +9,9 @@ import tempfile
 
 from absl import app, flags
 
-from yt8m_gat.cli import quiet_tensorflow, reported_errors
+from yt8m_gat.cli import quiet_tensorflow, refuse_arguments, reported_errors
 from yt8m_gat.config import ConfigError
+from yt8m_gat.starter_flags import REPLACED, warn_of_replaced
 
 
 def define_flags(values: flags.FlagValues) -> None:
@@ -51,6 +52,8 @@ def define_flags(values: flags.FlagValues) -> None:
         "Unpack the archive there and keep it (default: a folder that is removed afterwards).",
         flag_values=values,
     )
+    for name, replacement in REPLACED["inference.py"].items():
+        flags.DEFINE_integer(name, None, f"No effect: {replacement}", flag_values=values)
 
 
 def check_flags(values: flags.FlagValues) -> None:
@@ -72,9 +75,10 @@ def check_flags(values: flags.FlagValues) -> None:
 
 def main(argv: list[str]) -> None:
     """Predicts and writes the CSV."""
-    del argv
     values = flags.FLAGS
     with reported_errors():
+        refuse_arguments(argv[1:])
+        warn_of_replaced("inference.py", values.flag_values_dict())
         check_flags(values)
         with quiet_tensorflow():
             from yt8m_gat import pipeline

@@ -11,9 +11,16 @@ from typing import Any
 from absl import app, flags
 
 from yt8m_gat import config as configs
-from yt8m_gat.cli import comma_separated, integers, quiet_tensorflow, reported_errors
+from yt8m_gat.cli import (
+    comma_separated,
+    integers,
+    quiet_tensorflow,
+    refuse_arguments,
+    reported_errors,
+)
 from yt8m_gat.data.label_space import LabelMap
 from yt8m_gat.run_folder import RunFolder
+from yt8m_gat.starter_flags import OPTIMIZERS, REPLACED, warn_of_replaced
 
 # Flags whose name and type are those of a configuration's field; None keeps that field's default.
 _INTEGER, _FLOAT, _BOOLEAN, _STRING = (
@@ -79,7 +86,7 @@ _TRAINING = {
     "optimizer": (_STRING, f"One of {configs.OPTIMIZERS}."),
     "base_learning_rate": (_FLOAT, "Learning rate of the first step."),
     "learning_rate_decay": (_FLOAT, "Factor on the rate, see the next flag."),
-    "learning_rate_decay_examples": (_INTEGER, "Examples between two such decays."),
+    "learning_rate_decay_examples": (_FLOAT, "Examples between two such decays."),
     "drop_factor": (_FLOAT, "Factor on the rate after each of --drop_epochs."),
     "finetune_from": (_STRING, "Start from the best weights of this run folder."),
     "clip_gradient_norm": (_FLOAT, "Largest norm of one variable's gradient; 0: no limit."),
@@ -136,6 +143,9 @@ def define_flags(values: flags.FlagValues) -> None:
     for section in (_DATA, _MODEL, _OBJECTIVE, _TRAINING):
         for name, (kind, text) in section.items():
             define(kind, name, None, text)
+    define(_BOOLEAN, "log_device_placement", False, "Print the device of every operation.")
+    for name, replacement in REPLACED["train.py"].items():
+        define(_INTEGER, name, None, f"No effect: {replacement}")
 
 
 def config_from_flags(values: flags.FlagValues) -> configs.RunConfig:
@@ -183,6 +193,8 @@ def config_from_flags(values: flags.FlagValues) -> configs.RunConfig:
     }
     if values.drop_epochs is not None:
         training["drop_epochs"] = integers("drop_epochs", values.drop_epochs)
+    if "optimizer" in training:
+        training["optimizer"] = OPTIMIZERS.get(training["optimizer"], training["optimizer"])
     return configs.RunConfig(
         data=configs.DataConfig(**data),
         model=configs.ModelConfig(name=values.model, options=options),
@@ -193,15 +205,19 @@ def config_from_flags(values: flags.FlagValues) -> configs.RunConfig:
 
 def main(argv: list[str]) -> None:
     """Trains, resuming the run in `--train_dir` if there is one."""
-    del argv
     values = flags.FLAGS
     with reported_errors():
+        refuse_arguments(argv[1:])
+        warn_of_replaced("train.py", values.flag_values_dict())
         config = config_from_flags(values)
         folder = RunFolder(values.train_dir)
         folder.prepare(config, start_new_model=values.start_new_model, label_map=values.label_map)
         with quiet_tensorflow():
+            import tensorflow as tf
+
             from yt8m_gat import pipeline
 
+        tf.debugging.set_log_device_placement(values.log_device_placement)
         with pipeline.reported_errors():
             pipeline.train(
                 folder,

@@ -5,7 +5,7 @@ import logging
 import os
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from yt8m_gat.config import ConfigError
 
@@ -50,6 +50,23 @@ def quiet_tensorflow() -> Iterator[None]:
         finally:
             os.dup2(stderr, 2)
             os.close(stderr)
+
+
+def refuse_arguments(arguments: Sequence[str]) -> None:
+    """Refuses what is left of a command line once its flags are taken.
+
+    `--flag False` leaves `False` behind and sets a boolean flag; a pattern without quotes leaves
+    all files but its first. To go on would be to do something else than was asked.
+
+    Raises:
+        ConfigError: There is something left.
+    """
+    if arguments:
+        raise ConfigError(
+            "all arguments must be flags. A boolean one takes its value after '=' "
+            "(--frame_features=false), and a pattern of files needs quotes. "
+            f"Received: {' '.join(arguments)}"
+        )
 
 
 def comma_separated(text: str) -> tuple[str, ...]:

@@ -355,7 +355,7 @@ class TrainingConfig:
     optimizer: str = "Adam"
     base_learning_rate: float = 2e-4
     learning_rate_decay: float = 1.0
-    learning_rate_decay_examples: int = 4_000_000
+    learning_rate_decay_examples: float = 4e6
     drop_epochs: tuple[int, ...] = ()
     drop_factor: float = 0.1
     finetune_from: str | None = None

@@ -30,11 +30,16 @@ from yt8m_gat.evaluation.evaluator import Evaluator
 from yt8m_gat.evaluation.inference import predict
 from yt8m_gat.evaluation.submission import SubmissionWriter
 from yt8m_gat.export import export_saved_model, read_archive
-from yt8m_gat.losses import get_loss
+from yt8m_gat.losses import (
+    average_over_heads,
+    distance_to_uniform,
+    get_loss,
+    normalized_entropy,
+)
 from yt8m_gat.metrics import evaluate as evaluate_arrays
 from yt8m_gat.models import VideoClassifier, build_from_config, copy_weights, load_classifier
 from yt8m_gat.run_folder import RunFolder
-from yt8m_gat.training import NonFiniteLossError, Trainer, TrainingState
+from yt8m_gat.training import NonFiniteLossError, Trainer, TrainingState, follow
 
 
 def reported_errors() -> contextlib.AbstractContextManager[None]:
@@ -55,6 +60,23 @@ def read_schema(folder: RunFolder, config: RunConfig) -> RecordSchema:
     return RecordSchema.from_config(config.data, label_map)
 
 
+def attention_figures(
+    attention_maps: dict[str, dict[str, Any]], frame_mask: Any
+) -> dict[str, Any]:
+    """What the global maps (averaged over heads) look like, per feature, {name: [B]}.
+
+    An attention penalty is cheapest to satisfy with maps that are uniform and so cannot move: the
+    entropy over log n (1 for uniform) and the distance to uniform say whether that happened.
+    """
+    figures = {}
+    for feature, maps in attention_maps.items():
+        if "global" in maps:
+            mean = average_over_heads(maps["global"])
+            figures[f"attention_entropy_{feature}"] = normalized_entropy(mean, frame_mask)
+            figures[f"distance_to_uniform_{feature}"] = distance_to_uniform(mean, frame_mask)
+    return figures
+
+
 def build_evaluator(classifier: Any, config: RunConfig, **options: Any) -> Evaluator:
     """An evaluator of `classifier` with the loss and the features of its run."""
     return Evaluator(
@@ -62,6 +84,7 @@ def build_evaluator(classifier: Any, config: RunConfig, **options: Any) -> Evalu
         get_loss(config.objective.label_loss, config.objective.class_reduction),
         config.data.num_classes,
         config.data.normalize,
+        attention_figures=attention_figures if config.data.frame_features else None,
         **options,
     )
 
@@ -188,6 +211,34 @@ def evaluate(
         temporary.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
         temporary.replace(path)
     return result
+
+
+def evaluate_each(
+    folder: RunFolder,
+    *,
+    eval_data_pattern: str,
+    checkpoint: str = "best",
+    poll_seconds: float = 5.0,
+    **options: Any,
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    """`evaluate` for each new state of a run that is being trained, until it is finished.
+
+    Args:
+        folder: The run; it need not be there yet.
+        eval_data_pattern: Evaluation files.
+        checkpoint: `best` or `last`, see `yt8m_gat.training.follow`.
+        poll_seconds: Seconds between two looks for a new state.
+        **options: The other arguments of `evaluate`; `output_file` is written anew each time.
+
+    Yields:
+        The state's step and what `evaluate` gives.
+    """
+    find_files(eval_data_pattern, "eval_data_pattern")  # Refused now, not after the first wait.
+    for step in follow(folder, checkpoint, poll_seconds):
+        yield (
+            step,
+            evaluate(folder, eval_data_pattern=eval_data_pattern, checkpoint=checkpoint, **options),
+        )
 
 
 @contextlib.contextmanager

@@ -1,6 +1,7 @@
 """Training: the overridden `train_step`, and the loop around it."""
 
 from yt8m_gat.training.adversarial_model import AdversarialModel, StepTerms
+from yt8m_gat.training.follow import follow, read_state
 from yt8m_gat.training.loop import NonFiniteLossError, Trainer
 from yt8m_gat.training.objective import GradientPerturbation, Objective, build_objective
 from yt8m_gat.training.optimizer import build_optimizer
@@ -16,4 +17,6 @@ __all__ = [
     "TrainingState",
     "build_objective",
     "build_optimizer",
+    "follow",
+    "read_state",
 ]

@@ -1,0 +1,50 @@
+"""Flags of the YouTube-8M starter code that mean something else, or nothing, here.
+
+Plain data of the standard library: the scripts define these flags, and docs/FLAGS.md says what
+became of every other one.
+"""
+
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+_ONE_READER = (
+    "files are read one after another, in their order, so that rows and figures repeat; TensorFlow "
+    "chooses the threads."
+)
+
+# Script -> flag (all are whole numbers) -> what replaces it, the remainder of a warning.
+REPLACED: dict[str, dict[str, str]] = {
+    "train.py": {
+        "num_gpu": (
+            "training uses one device, the first GPU if there is one; CUDA_VISIBLE_DEVICES "
+            "chooses another."
+        ),
+        "export_model_steps": (
+            "--train_dir always holds what inference.py needs; --checkpoint_steps says how often "
+            "the state is saved, and --export_dir where a SavedModel is written at the end."
+        ),
+    },
+    "eval.py": {"num_readers": _ONE_READER},
+    "inference.py": {"num_readers": _ONE_READER},
+}
+
+# Its names of optimizers (those of TensorFlow 1) -> ours (those of Keras).
+OPTIMIZERS: dict[str, str] = {
+    "AdagradOptimizer": "Adagrad",
+    "AdamOptimizer": "Adam",
+    "GradientDescentOptimizer": "SGD",
+    "RMSPropOptimizer": "RMSprop",
+}
+
+
+def warn_of_replaced(script: str, values: Mapping[str, Any]) -> None:
+    """Writes one line to stderr for each flag that is given and has no effect.
+
+    Args:
+        script: A key of `REPLACED`.
+        values: Flag -> value; None where the user gave none.
+    """
+    for flag, replacement in REPLACED[script].items():
+        if values[flag] is not None:
+            print(f"{script}: warning: --{flag} has no effect: {replacement}", file=sys.stderr)

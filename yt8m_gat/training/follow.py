@@ -1,0 +1,69 @@
+"""Follows a run that another process is training."""
+
+import time
+from collections.abc import Callable, Iterator
+
+import tensorflow as tf
+
+from yt8m_gat.config import CONFIG_FILE, RunConfig
+from yt8m_gat.run_folder import RunFolder
+from yt8m_gat.training.state import TrainingState
+
+
+def read_state(folder: RunFolder) -> TrainingState | None:
+    """The state in the newest checkpoint of a run; None before there is one."""
+    newest = tf.train.latest_checkpoint(str(folder.checkpoints))
+    if newest is None:
+        return None
+    variable = tf.Variable("", dtype=tf.string, trainable=False)
+    try:
+        tf.train.Checkpoint(state=variable).restore(newest).expect_partial()
+    except tf.errors.NotFoundError:  # The run dropped it just now.
+        return None
+    return TrainingState.from_json(variable.numpy().decode())
+
+
+def follow(
+    folder: RunFolder,
+    checkpoint: str = "best",
+    poll_seconds: float = 5.0,
+    sleep: Callable[[float], None] = time.sleep,
+) -> Iterator[int]:
+    """Waits for the states of a run, and ends when the run is finished.
+
+    A run that was interrupted is not finished: it may be resumed. States that came and went while
+    the caller was busy are passed over.
+
+    Args:
+        folder: The run; it need not be there yet.
+        checkpoint: `best` (by validation GAP) or `last` (newest checkpoint).
+        poll_seconds: Seconds between two looks.
+        sleep: What waits for so long.
+
+    Yields:
+        The step of each new such state, the one that is there at the start included; its weights
+        are in the folder.
+
+    Raises:
+        ConfigError: The configuration in the folder does not read as one.
+    """
+    seen = None
+    while True:
+        state = read_state(folder) if (folder.path / CONFIG_FILE).is_file() else None
+        over = False
+        if state is not None:
+            # The last validation, and the best weights, come before the checkpoint that says so.
+            over = (
+                state.last_validation == state.step
+                and state.finished(RunConfig.load(folder.path).training) is not None
+            )
+            if checkpoint == "best" and state.best_gap is not None:
+                step = state.best_step
+            else:  # Without validations the last weights are the best.
+                step = state.step if checkpoint == "last" or over else None
+            if step is not None and step != seen:
+                seen = step
+                yield step
+        if over:
+            return
+        sleep(poll_seconds)
