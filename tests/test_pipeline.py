@@ -264,3 +264,21 @@ def test_killed_or_interrupted_it_goes_on_where_it_was(tmp_path, sample_dir, sig
     assert again.returncode == 0, again.stderr
     assert f"resuming at step {reached}\n" in again.stdout
     assert f"{reached + 3} steps" in again.stdout
+
+
+def test_attention_figures_say_how_uniform_the_maps_are(finished):
+    folder, config, *_ = finished
+    lines = [json.loads(line) for line in folder.metrics.read_text().splitlines()]
+    validation = next(line for line in lines if line["kind"] == "validation")
+    for feature in config.data.feature_names:
+        assert 0 < validation[f"attention_entropy_{feature}"] <= 1
+        assert validation[f"distance_to_uniform_{feature}"] > 0
+
+
+def test_unknown_attacks_and_missing_folders_are_refused_before_any_work(finished, sample_dir):
+    folder, *_ = finished
+    pattern = f"{sample_dir}/test*.tfrecord"
+    with pytest.raises(ConfigError, match="--attacks must be of fgm, .* Received: 'fgsm'"):
+        pipeline.evaluate(folder, eval_data_pattern=pattern, attacks=("fgsm",))
+    with pytest.raises(ConfigError, match="its folder does not exist"):
+        pipeline.evaluate(folder, eval_data_pattern=pattern, output_file="/nowhere/x.json")

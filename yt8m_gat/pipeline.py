@@ -7,6 +7,7 @@ import contextlib
 import dataclasses
 import json
 import os
+import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -15,7 +16,13 @@ from typing import Any
 import keras
 
 from yt8m_gat import cli
-from yt8m_gat.attacks import AttackOptions, build_attack
+from yt8m_gat.attacks import (
+    ATTACKS,
+    ATTACKS_WITHOUT_EPSILON,
+    Attack,
+    AttackOptions,
+    build_attack,
+)
 from yt8m_gat.config import ConfigError, RunConfig
 from yt8m_gat.data import (
     BadRecordError,
@@ -41,6 +48,9 @@ from yt8m_gat.models import VideoClassifier, build_from_config, copy_weights, lo
 from yt8m_gat.run_folder import RunFolder
 from yt8m_gat.training import NonFiniteLossError, Trainer, TrainingState, follow
 
+# Scores kept for the all-scores MAP: 4 bytes times videos times classes.
+MAX_SCORE_BYTES = 4 * 2**30
+
 
 def reported_errors() -> contextlib.AbstractContextManager[None]:
     """`cli.reported_errors` for everything that these jobs raise when the user can mend it."""
@@ -60,9 +70,7 @@ def read_schema(folder: RunFolder, config: RunConfig) -> RecordSchema:
     return RecordSchema.from_config(config.data, label_map)
 
 
-def attention_figures(
-    attention_maps: dict[str, dict[str, Any]], frame_mask: Any
-) -> dict[str, Any]:
+def attention_figures(attention_maps: dict[str, dict[str, Any]], frame_mask: Any) -> dict[str, Any]:
     """What the global maps (averaged over heads) look like, per feature, {name: [B]}.
 
     An attention penalty is cheapest to satisfy with maps that are uniform and so cannot move: the
@@ -187,15 +195,16 @@ def evaluate(
     """
     config = RunConfig.load(folder.path)
     files = find_files(eval_data_pattern, "eval_data_pattern")
-    made = [
-        (name, epsilon, build_attack(name, epsilon, AttackOptions(norm_scope=config.objective.norm_scope)))
-        for name in attacks
-        for epsilon in epsilons or (config.objective.epsilon,)
-    ]
+    made = _build_attacks(attacks, epsilons or (config.objective.epsilon,), config)
+    if output_file is not None and not Path(output_file).absolute().parent.is_dir():
+        raise ConfigError(f"--output_file={output_file}: its folder does not exist")
     classifier = load_classifier(folder, config, checkpoint)
     schema = read_schema(folder, config)
-    evaluator = build_evaluator(classifier, config, top_k=top_k)
     num_videos = count_records(files)
+    all_scores = 4 * num_videos * config.data.num_classes <= MAX_SCORE_BYTES
+    if not all_scores:
+        print("map_all_scores is left out: it would keep every score in memory", file=sys.stderr)
+    evaluator = build_evaluator(classifier, config, top_k=top_k, all_scores=all_scores)
 
     def run(attack: Any, description: str) -> dict[str, float]:
         dataset = make_dataset(files, schema, batch_size or config.training.batch_size)
@@ -203,7 +212,7 @@ def evaluate(
 
     result: dict[str, Any] = {"clean": run(None, "clean"), "attacks": []}
     for name, epsilon, attack in made:
-        metrics = run(attack, f"{name} {epsilon:g}")
+        metrics = run(attack, name if epsilon is None else f"{name} {epsilon:g}")
         result["attacks"].append({"attack": name, "epsilon": epsilon, **metrics})
     if output_file is not None:
         path = Path(output_file)
@@ -211,6 +220,24 @@ def evaluate(
         temporary.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
         temporary.replace(path)
     return result
+
+
+def _build_attacks(
+    names: Sequence[str], epsilons: Sequence[float], config: RunConfig
+) -> list[tuple[str, float | None, Attack]]:
+    """(name, epsilon, attack) of each evaluation; epsilon None where an attack has no radius."""
+    options = AttackOptions(norm_scope=config.objective.norm_scope)
+    made = []
+    for name in names:
+        if name not in ATTACKS:
+            raise ConfigError(f"--attacks must be of {', '.join(ATTACKS)}. Received: {name!r}")
+        if name in ATTACKS_WITHOUT_EPSILON:
+            made.append((name, None, build_attack(name, 0.0, options)))
+            continue
+        made += [(name, epsilon, build_attack(name, epsilon, options)) for epsilon in epsilons]
+    if made and not config.data.frame_features:
+        raise ConfigError("--attacks need a frame-level model")
+    return made
 
 
 def evaluate_each(

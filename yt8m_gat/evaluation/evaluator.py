@@ -1,5 +1,6 @@
 """Exact metrics of a classifier over a whole dataset, clean and attacked."""
 
+import collections
 import sys
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -13,6 +14,8 @@ from yt8m_gat.metrics import EvaluationMetrics
 
 Classifier = Callable[..., Any]
 Loss = Callable[..., Any]
+# (attention maps as in `ModelOutputs`, frame_mask) -> {name: [B]}.
+AttentionFigures = Callable[[dict[str, dict[str, Any]], Any], dict[str, tf.Tensor]]
 
 
 class Evaluator:
@@ -29,6 +32,7 @@ class Evaluator:
         top_k: Predictions per video that GAP and MAP count.
         all_scores: Whether to keep every score for `map_all_scores`, 4 bytes times videos times
             classes; without, that metric is None.
+        attention_figures: Figures of the clean attention maps, averaged over the videos.
     """
 
     def __init__(
@@ -39,6 +43,7 @@ class Evaluator:
         normalize: str = "none",
         top_k: int = 20,
         all_scores: bool = True,
+        attention_figures: AttentionFigures | None = None,
     ) -> None:
         self.classifier = classifier
         self.loss = loss
@@ -46,6 +51,7 @@ class Evaluator:
         self.normalize = normalize
         self.top_k = top_k
         self.all_scores = all_scores
+        self.attention_figures = attention_figures
         self._classify = tf.function(self._losses_and_probabilities, reduce_retracing=True)
 
     def logits(self, features: dict[str, tf.Tensor], frame_mask: tf.Tensor | None) -> tf.Tensor:
@@ -77,7 +83,8 @@ class Evaluator:
 
         Returns:
             `gap`, `map`, `map_all_scores`, `perr`, `hit_at_1`, `loss` (mean over videos) and
-            `num_videos`; attacked, also `norm`, the mean over videos of the norm really used.
+            `num_videos`; clean, also the attention figures; attacked, also `norm`, the mean over
+            videos of the norm really used.
 
         Raises:
             ValueError: There was nothing to evaluate.
@@ -94,7 +101,7 @@ class Evaluator:
             ),
             reduce_retracing=True,
         )
-        loss_sum = norm_sum = 0.0
+        sums: collections.Counter[str] = collections.Counter()
         videos = 0
         with progress_bar(description, total) as bar:
             for batch in batches:
@@ -103,31 +110,35 @@ class Evaluator:
                     batch["features"], batch.get("num_frames"), self.normalize
                 )
                 if attack is None:
-                    losses, probabilities = self._classify(features, frame_mask, labels)
+                    losses, probabilities, others = self._classify(features, frame_mask, labels)
                 else:
                     # A seed of its own for each batch, the same in every run.
                     result = perturb(features, frame_mask, labels, tf.constant(videos))
                     losses, probabilities = result.loss, tf.sigmoid(result.logits)
-                    norm_sum += float(tf.reduce_sum(result.norm))
+                    others = {"norm": result.norm}
                 metrics.update(labels.numpy(), probabilities.numpy())
-                loss_sum += float(tf.reduce_sum(losses))
+                for name, values in {"loss": losses, **others}.items():
+                    sums[name] += float(tf.reduce_sum(values))
                 videos += int(labels.shape[0])
                 bar.update(int(labels.shape[0]))
         if not videos:
             raise ValueError("there is no record to evaluate: the files hold none")
-        figures = {**metrics.result(), "loss": loss_sum / videos, "num_videos": videos}
-        if attack is not None:
-            figures["norm"] = norm_sum / videos
-        return figures
+        means = {name: value / videos for name, value in sums.items()}
+        return {"map_all_scores": None, **metrics.result(), **means, "num_videos": videos}
 
     def _losses_and_probabilities(
         self,
         features: dict[str, tf.Tensor],
         frame_mask: tf.Tensor | None,
         labels: tf.Tensor,
-    ) -> tuple[tf.Tensor, tf.Tensor]:
-        logits = self.logits(features, frame_mask)
-        return self.loss(labels, logits), tf.sigmoid(logits)
+    ) -> tuple[tf.Tensor, tf.Tensor, dict[str, tf.Tensor]]:
+        if self.attention_figures is None:
+            logits, others = self.logits(features, frame_mask), {}
+        else:
+            outputs = self.classifier.forward(features, frame_mask, training=False)
+            logits = outputs.logits
+            others = self.attention_figures(outputs.attention_maps, frame_mask)
+        return self.loss(labels, logits), tf.sigmoid(logits), others
 
 
 def progress_bar(description: str, total: int | None) -> tqdm:

@@ -18,7 +18,9 @@ def format_evaluation(result: dict[str, Any]) -> str:
     """A table of an evaluation as `eval.py` writes it: a row clean, a row per attack."""
     rows = {"clean": result["clean"]}
     for attacked in result["attacks"]:
-        rows[f"{attacked['attack']}, epsilon {attacked['epsilon']:g}"] = attacked
+        epsilon = attacked["epsilon"]
+        radius = "" if epsilon is None else f", epsilon {epsilon:g}"
+        rows[f"{attacked['attack']}{radius}"] = attacked
     frame = pd.DataFrame(
         [[row[name] for name in _METRICS] for row in rows.values()],
         index=list(rows),
