@@ -17,6 +17,7 @@ _NAMES = {
     "preprocessing": ("normalize_features", "preprocess"),
     "quantization": ("dequantize", "quantize"),
     "schema": ("RecordSchema",),
+    "segments": ("parse_rated_segments", "parse_windows", "read_class_ids"),
     "tfrecord": ("count_records", "estimate_records"),
 }
 _MODULES = {name: module for module, names in _NAMES.items() for name in names}

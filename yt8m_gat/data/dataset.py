@@ -11,12 +11,16 @@ import tensorflow as tf
 from yt8m_gat.config import ConfigError
 from yt8m_gat.data.parsing import Batch, parse_frame_batch, parse_video_batch, record_names
 from yt8m_gat.data.schema import RecordSchema
+from yt8m_gat.data.segments import SEGMENT_KINDS, parse_rated_segments, parse_windows
 
 SHUFFLE_BUFFER = 1024
 """Records; full-size frame-level ones have up to 345 KB, so this is up to 350 MB."""
 
 BUCKET_WINDOW = 512
 """Records among which clips of like length are looked for; up to 180 MB at full size."""
+
+_CLIPS_CUT_AT_ONCE = 16
+"""Clips parsed together to cut segments from them: 5.5 MB of frames at full size."""
 
 
 def find_files(patterns: str | Sequence[str], flag_name: str) -> list[str]:
@@ -121,6 +125,7 @@ def make_dataset(
     drop_remainder: bool = False,
     skip_batches: int = 0,
     with_labels: bool = True,
+    segments: str | None = None,
 ) -> tf.data.Dataset:
     """One pass over the records, in batches.
 
@@ -130,6 +135,11 @@ def make_dataset(
 
     Without `shuffle` the order is that of the files as given and of the records in them.
 
+    With `segments` the examples that are shuffled, batched and skipped are segments of 5 frames
+    instead of records, so that batches are full and the segments of one clip lie apart. They are
+    cut from the clips before that, so that skipping parses too, and the shuffle buffer holds
+    segments: up to 6 KB of frames and 8 C bytes of labels and weights each.
+
     Args:
         files: Paths of TFRecord files, see `find_files`.
         schema: What their records hold.
@@ -138,7 +148,7 @@ def make_dataset(
         seed: See above; not negative.
         epoch: See above; not negative.
         num_readers: Files read side by side when shuffling.
-        shuffle_buffer: Records in the shuffle buffer; 0 shuffles the files alone.
+        shuffle_buffer: Examples in the shuffle buffer; 0 shuffles the files alone.
         bucket: Put clips of like length into one batch, so that less of it is padding. By default
             when shuffling frame-level records; it needs `shuffle`.
         bucket_window: Records among which clips of like length are looked for, in memory beside
@@ -147,12 +157,15 @@ def make_dataset(
         drop_remainder: Leave out the last batch when it is smaller.
         skip_batches: Batches left out at the start.
         with_labels: Whether to read the labels.
+        segments: `rated`: each rated segment is an example, with labels and label weights;
+            `windows`: each window of 5 frames, without labels; None: each record.
 
     Returns:
-        A dataset of `Batch`es: see `parse_frame_batch` and `parse_video_batch`, also for what a
-        bad record does. Read it through `yt8m_gat.data.iterate` for errors that say where. A
-        length prefix that is forged (larger than the file, its checksum right) makes TensorFlow's
-        reader ask for that much memory; `count_records` refuses such a file.
+        A dataset of `Batch`es: see `parse_frame_batch`, `parse_video_batch` and
+        `yt8m_gat.data.segments`, also for what a bad record does. Read it through
+        `yt8m_gat.data.iterate` for errors that say where. A length prefix that is forged (larger
+        than the file, its checksum right) makes TensorFlow's reader ask for that much memory;
+        `count_records` refuses such a file.
 
     Raises:
         ValueError: A value that cannot be.
@@ -171,7 +184,18 @@ def make_dataset(
     ):
         if value < least:
             raise ValueError(f"{name} must be at least {least}. Received: {value}")
-    if bucket is None:
+    if segments is not None:
+        if segments not in SEGMENT_KINDS:
+            raise ValueError(
+                f"segments must be one of {', '.join(SEGMENT_KINDS)}, or None. "
+                f"Received: {segments!r}"
+            )
+        if bucket or fixed_num_frames or not with_labels:
+            raise ValueError(
+                "bucket=True, fixed_num_frames=True and with_labels=False are for whole records: "
+                f"they need segments=None. Received: segments={segments!r}"
+            )
+    elif bucket is None:
         bucket = shuffle and schema.frame_level
     if bucket and not shuffle:
         raise ValueError("bucket=True changes the order of the records: it needs shuffle=True")
@@ -187,10 +211,19 @@ def make_dataset(
             num_parallel_calls=tf.data.AUTOTUNE,
             deterministic=True,
         )
-        if shuffle_buffer:
-            records = _shuffle(records, shuffle_buffer, seeds[1:3])
     else:
         records = paths.flat_map(_records_of)
+    if segments is not None:
+        examples = _segments_of(records, schema, segments)
+        if shuffle and shuffle_buffer:
+            examples = _shuffle(examples.unbatch(), shuffle_buffer, seeds[1:3])
+            batches = examples.batch(batch_size, drop_remainder=drop_remainder)
+        else:
+            batches = examples.rebatch(batch_size, drop_remainder=drop_remainder)
+        return _finished(batches.skip(skip_batches))
+
+    if shuffle and shuffle_buffer:
+        records = _shuffle(records, shuffle_buffer, seeds[1:3])
     if bucket:
         batches = _batches_of_like_length(
             records, batch_size, bucket_window, seeds[3:5], drop_remainder
@@ -222,6 +255,22 @@ def make_dataset(
     )
     if drop_remainder:
         batches = batches.map(lambda batch: _with_batch_size(batch, batch_size))
+    return _finished(batches)
+
+
+def _segments_of(records: tf.data.Dataset, schema: RecordSchema, segments: str) -> tf.data.Dataset:
+    """Batches of any number of segments, none included, of (file, record number, serialized)."""
+    parse_segments = parse_rated_segments if segments == "rated" else parse_windows
+
+    def cut(paths: tf.Tensor, numbers: tf.Tensor, serialized: tf.Tensor) -> Batch:
+        return parse_segments(serialized, schema, record_names(paths, numbers))
+
+    return records.batch(_CLIPS_CUT_AT_ONCE).map(
+        cut, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
+    )
+
+
+def _finished(batches: tf.data.Dataset) -> tf.data.Dataset:
     options = tf.data.Options()
     options.deterministic = True
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
@@ -232,16 +281,19 @@ def _with_batch_size(batch: Batch, batch_size: int) -> Batch:
     return tf.nest.map_structure(lambda x: tf.ensure_shape(x, [batch_size, *x.shape[1:]]), batch)
 
 
-def as_pair(batch: Batch) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
+def as_pair(batch: Batch) -> tuple[Any, ...]:
     """One batch as (inputs, labels), the form of `keras.Model.train_step`.
 
     Returns:
         inputs: each feature under its name, uint8 [B, T, D] (video level: float32 [B, D]), and at
-        frame level `num_frames`, int32 [B]; labels: float32 [B, C].
+        frame level `num_frames`, int32 [B]; labels: float32 [B, C]. Of rated segments a third
+        part, the label weights, float32 [B, C].
     """
     inputs = dict(batch["features"])
     if "num_frames" in batch:
         inputs["num_frames"] = batch["num_frames"]
+    if "label_weights" in batch:
+        return inputs, batch["labels"], batch["label_weights"]
     return inputs, batch["labels"]
 
 

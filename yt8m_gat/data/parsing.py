@@ -15,13 +15,24 @@ from typing import Any
 
 import tensorflow as tf
 
-from yt8m_gat.data.schema import ID_KEYS, LABELS_KEY, RecordSchema
+from yt8m_gat.data.schema import (
+    ID_KEYS,
+    LABELS_KEY,
+    SEGMENT_CLASS_KEY,
+    SEGMENT_SCORE_KEY,
+    SEGMENT_START_KEY,
+    RecordSchema,
+)
 
 INSPECT_COMMAND = "python -m yt8m_gat.data.inspect"
 
 Batch = dict[str, Any]
 """A dataset element: `video_id` string [B]; `features` name -> tensor; `labels` float32 [B, C];
-at frame level `num_frames` int32 [B]."""
+at frame level `num_frames` int32 [B]. A segment is an example too (`yt8m_gat.data.segments`)."""
+
+Ratings = tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]
+"""The rated (segment, class) pairs of a batch, [R] each: row of the record, int32; first second of
+the segment, int64; class, int64; score, float32."""
 
 
 def record_names(files: tf.Tensor, records: tf.Tensor) -> tf.Tensor:
@@ -77,10 +88,17 @@ def _default_names(serialized: tf.Tensor, names: tf.Tensor | None) -> tf.Tensor:
     return tf.strings.join(["the given batch:record ", tf.strings.as_string(numbers)])
 
 
-def _context_spec(with_labels: bool) -> dict[str, Any]:
+_RATING_KEYS = (SEGMENT_START_KEY, SEGMENT_CLASS_KEY, SEGMENT_SCORE_KEY)
+
+
+def _context_spec(with_labels: bool, with_ratings: bool = False) -> dict[str, Any]:
     spec: dict[str, Any] = {key: tf.io.RaggedFeature(tf.string) for key in ID_KEYS}
     if with_labels:
         spec[LABELS_KEY] = tf.io.VarLenFeature(tf.int64)
+    if with_ratings:
+        for key in _RATING_KEYS:
+            dtype = tf.float32 if key == SEGMENT_SCORE_KEY else tf.int64
+            spec[key] = tf.io.RaggedFeature(dtype)
     return spec
 
 
@@ -120,20 +138,103 @@ def _check_context(
     if with_labels:
         labels = context[LABELS_KEY]
         last = schema.num_source_classes - 1
-        bad = tf.logical_or(labels.values < 0, labels.values > last)
-        rows = labels.indices[:, 0]
-        num_bad = tf.math.unsorted_segment_sum(tf.cast(bad, tf.int32), rows, labels.dense_shape[0])
-
-        def describe(record: tf.Tensor) -> tf.Tensor:
-            outside = tf.boolean_mask(labels.values, tf.logical_and(bad, tf.equal(rows, record)))
-            found = tf.strings.reduce_join(tf.strings.as_string(outside), separator=", ")
-            return tf.strings.join(["label ", found, f" is outside 0 .. {last}"])
-
-        checks.require(
-            tf.equal(num_bad, 0),
-            describe,
-            "give the size of the vocabulary that the labels come from by --num_classes",
+        _require_values(
+            checks,
+            labels.values,
+            labels.indices[:, 0],
+            labels.dense_shape[0],
+            tf.logical_and(labels.values >= 0, labels.values <= last),
+            "label",
+            lambda _: f"is outside 0 .. {last}",
+            _VOCABULARY_REMEDY,
         )
+
+
+_VOCABULARY_REMEDY = "give the size of the vocabulary that the labels come from by --num_classes"
+
+
+def _require_values(
+    checks: _Checks,
+    values: tf.Tensor,
+    rows: tf.Tensor,
+    num_rows: tf.Tensor,
+    ok: tf.Tensor,
+    noun: str,
+    describe: Callable[[tf.Tensor], tf.Tensor | str],
+    remedy: str,
+) -> None:
+    """ok [N] must be True for each of `values` [N], of the records `rows` [N]."""
+    num_wrong = tf.math.unsorted_segment_sum(
+        tf.cast(tf.logical_not(ok), tf.int32), rows, tf.cast(num_rows, rows.dtype)
+    )
+
+    def describe_wrong(record: tf.Tensor) -> tf.Tensor:
+        of_record = tf.equal(rows, tf.cast(record, rows.dtype))
+        wrong = tf.boolean_mask(values, tf.logical_and(tf.logical_not(ok), of_record))
+        found = tf.strings.reduce_join(_text(wrong), separator=", ")
+        return tf.strings.join([f"{noun} ", found, " ", describe(record)])
+
+    checks.require(tf.equal(num_wrong, 0), describe_wrong, remedy)
+
+
+def _check_ratings(
+    context: dict[str, Any], checks: _Checks, schema: RecordSchema, num_frames: tf.Tensor
+) -> None:
+    lengths = {key: context[key].row_lengths() for key in _RATING_KEYS}
+    starts, classes, scores = (context[key] for key in _RATING_KEYS)
+    expected = lengths[SEGMENT_START_KEY]
+    for key in (SEGMENT_CLASS_KEY, SEGMENT_SCORE_KEY):
+        checks.require(
+            tf.equal(lengths[key], expected),
+            lambda record, key=key: tf.strings.join(
+                [
+                    f"it has {key} for ",
+                    _text(lengths[key][record]),
+                    f" ratings, {SEGMENT_START_KEY} for ",
+                    _text(expected[record]),
+                ]
+            ),
+            "write the record anew with one start time, class and score for each rating",
+        )
+    num_rows = tf.shape(num_frames)[0]
+    rows = starts.value_rowids()
+    _require_values(
+        checks,
+        starts.flat_values,
+        rows,
+        num_rows,
+        tf.logical_and(
+            starts.flat_values >= 0,
+            starts.flat_values < tf.cast(tf.gather(num_frames, rows), tf.int64),
+        ),
+        "the start of a segment, second",
+        lambda record: tf.strings.join(
+            ["is outside the clip, which has ", _text(num_frames[record]), " frames"]
+        ),
+        "raise --max_frames if that has cut the clip, or repair the record",
+    )
+    last = schema.num_source_classes - 1
+    _require_values(
+        checks,
+        classes.flat_values,
+        classes.value_rowids(),
+        num_rows,
+        tf.logical_and(classes.flat_values >= 0, classes.flat_values <= last),
+        "segment label",
+        lambda _: f"is outside 0 .. {last}",
+        _VOCABULARY_REMEDY,
+    )
+    # A comparison with NaN is False.
+    _require_values(
+        checks,
+        scores.flat_values,
+        scores.value_rowids(),
+        num_rows,
+        tf.logical_and(scores.flat_values >= 0, scores.flat_values <= 1),
+        "segment score",
+        lambda _: "is outside 0 .. 1",
+        "write the record anew with scores from 0 (not shown) to 1 (shown)",
+    )
 
 
 def _video_id(context: dict[str, Any]) -> tf.Tensor:
@@ -152,7 +253,8 @@ def parse_frame_batch(
 ) -> Batch:
     """Parses frame-level records (`RecordSchema` lists their keys, kinds and shapes).
 
-    Segment-level records (2019) are read as the frame-level records that they also are.
+    Segment-level records (2019) are read as the frame-level records that they also are; see
+    `yt8m_gat.data.segments` for their segments.
 
     Args:
         serialized: string [B], serialized `tf.SequenceExample`s.
@@ -171,12 +273,57 @@ def parse_frame_batch(
             label outside the vocabulary. The message names the file, the record and the remedy.
         ValueError: The schema is a video-level one.
     """
+    batch, _ = _parse_frames(
+        serialized,
+        schema,
+        names,
+        fixed_num_frames=fixed_num_frames,
+        with_labels=with_labels,
+        with_ratings=False,
+    )
+    return batch
+
+
+def parse_rated_batch(
+    serialized: tf.Tensor, schema: RecordSchema, names: tf.Tensor | None = None
+) -> tuple[Batch, Ratings]:
+    """Parses frame-level records with the ratings of their segments (2019), without their labels.
+
+    Args:
+        serialized: string [B], serialized `tf.SequenceExample`s.
+        schema: What to read; `frame_level` must be True.
+        names: string [B], see `record_names`; by default the number in the batch.
+
+    Returns:
+        The batch of `parse_frame_batch`, without `labels`, and the ratings in the order of the
+        records and within them; a record without ratings has none.
+
+    Raises:
+        tf.errors.InvalidArgumentError: As `parse_frame_batch`; also where the lists of a record's
+            ratings differ in length, a segment starts outside the clip, a class is outside the
+            vocabulary or a score outside [0, 1].
+        ValueError: The schema is a video-level one.
+    """
+    return _parse_frames(
+        serialized, schema, names, fixed_num_frames=False, with_labels=False, with_ratings=True
+    )
+
+
+def _parse_frames(
+    serialized: tf.Tensor,
+    schema: RecordSchema,
+    names: tf.Tensor | None,
+    *,
+    fixed_num_frames: bool,
+    with_labels: bool,
+    with_ratings: bool,
+) -> tuple[Batch, Ratings | None]:
     if not schema.frame_level:
         raise ValueError("parse_frame_batch needs a frame-level schema; see parse_video_batch")
     names = _default_names(serialized, names)
     context, frames, lengths = tf.io.parse_sequence_example(
         serialized,
-        context_features=_context_spec(with_labels),
+        context_features=_context_spec(with_labels, with_ratings),
         sequence_features={
             name: tf.io.FixedLenSequenceFeature([], tf.string, allow_missing=True)
             for name in schema.feature_names
@@ -251,9 +398,18 @@ def parse_frame_batch(
             f"give the right size by --feature_sizes (`{INSPECT_COMMAND}` lists the sizes found), "
             "or repair the record",
         )
+    if with_ratings:
+        _check_ratings(context, checks, schema, num_frames)
 
+    ratings = None
     with tf.control_dependencies([checks.enforce()]):
         batch: Batch = {"video_id": tf.identity(_video_id(context))}
+        if with_ratings:
+            starts = context[SEGMENT_START_KEY]
+            ratings = (
+                tf.cast(starts.value_rowids(), tf.int32),
+                *(tf.identity(context[key].flat_values) for key in _RATING_KEYS),
+            )
         if with_labels:
             batch["labels"] = _class_labels(context[LABELS_KEY], schema)
         batch["num_frames"] = tf.identity(num_frames)
@@ -265,7 +421,7 @@ def parse_frame_batch(
                 decoded = tf.pad(decoded, [[0, 0], [0, missing], [0, 0]])
             num_steps = schema.max_frames if fixed_num_frames else None
             batch["features"][name] = tf.ensure_shape(decoded, [None, num_steps, size])
-    return batch
+    return batch, ratings
 
 
 def parse_video_batch(

@@ -32,7 +32,19 @@ ID_KEYS = ("id", "video_id")
 LABELS_KEY = "labels"
 """Name of the list of class indices."""
 
-_RESERVED_NAMES = frozenset({"num_frames", "frame_mask", LABELS_KEY, *ID_KEYS})
+SEGMENT_FRAMES = 5
+"""Frames of a segment of YouTube-8M Segments (2019)."""
+
+SEGMENT_START_KEY = "segment_start_times"
+SEGMENT_CLASS_KEY = "segment_labels"
+SEGMENT_SCORE_KEY = "segment_scores"
+"""Names of a record's ratings, three lists of one length: rating i says that class
+`segment_labels[i]` is shown with score `segment_scores[i]` from second `segment_start_times[i]`
+on. (`segment_end_times` is not read: a segment has 5 frames.)"""
+
+_RESERVED_NAMES = frozenset(
+    {"num_frames", "frame_mask", "label_weights", "segment_start_time", LABELS_KEY, *ID_KEYS}
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,6 +58,14 @@ class RecordSchema:
     | `id` or `video_id` | context | bytes | [1] |
     | `labels` (may be absent) | context | int64 | [any number] |
     | each feature | feature list | bytes | T x [size] |
+
+    Rated segments (2019), where they are asked for:
+
+    | key | where | kind | shape |
+    |---|---|---|---|
+    | `segment_start_times` (all three may be absent) | context | int64 | [R], in seconds |
+    | `segment_labels` | context | int64 | [R] |
+    | `segment_scores` | context | float | [R], in [0, 1] |
 
     Video level (`tf.Example`): the same id and labels; each feature is float[size].
 
