@@ -52,7 +52,9 @@ class Evaluator:
         self.top_k = top_k
         self.all_scores = all_scores
         self.attention_figures = attention_figures
-        self._classify = tf.function(self._losses_and_probabilities, reduce_retracing=True)
+        self._classify = tf.function(
+            self._losses_and_probabilities, reduce_retracing=True, autograph=False
+        )
 
     def logits(self, features: dict[str, tf.Tensor], frame_mask: tf.Tensor | None) -> tf.Tensor:
         """Logits [B, C] in inference mode; what attacks differentiate."""
@@ -100,6 +102,7 @@ class Evaluator:
                 seed,
             ),
             reduce_retracing=True,
+            autograph=False,
         )
         sums: collections.Counter[str] = collections.Counter()
         videos = 0

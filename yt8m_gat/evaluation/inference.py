@@ -25,7 +25,7 @@ def predict(
         total: Number of videos, for the time left.
     """
 
-    @tf.function(reduce_retracing=True)
+    @tf.function(reduce_retracing=True, autograph=False)
     def classify(features: dict[str, tf.Tensor], num_frames: tf.Tensor | None) -> tf.Tensor:
         features, frame_mask = preprocess(features, num_frames, normalize)
         inputs = features if frame_mask is None else {**features, "frame_mask": frame_mask}

@@ -39,7 +39,10 @@ class ServingModule(tf.Module):
         self._normalize = normalize
         self._top_k = min(top_k, classifier.num_classes)
 
-    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="example_bytes")])
+    @tf.function(
+        input_signature=[tf.TensorSpec([None], tf.string, name="example_bytes")],
+        autograph=False,
+    )
     def serve(self, example_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
         """`serving_default`.
 
