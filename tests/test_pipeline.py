@@ -1,17 +1,18 @@
 """The whole way on a tiny sample: train, resume, evaluate, predict, export."""
 
+import dataclasses
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import tensorflow as tf
-from conftest import ROOT
 
 from yt8m_gat import pipeline
 from yt8m_gat.config import (
@@ -27,6 +28,7 @@ from yt8m_gat.evaluation.inference import predict
 from yt8m_gat.models import load_classifier
 from yt8m_gat.run_folder import RunFolder
 
+ROOT = Path(__file__).resolve().parents[1]
 OPTIONS = {"num_heads": 2, "hidden_size": 16, "feed_forward_size": 16, "local_masks": ("bd4",)}
 
 
@@ -162,20 +164,27 @@ def test_an_export_never_touches_an_older_version(finished, tmp_path):
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
 
-def test_a_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(tmp_path, sample_dir):
-    """Stopped inside the second epoch, between two checkpoints' steps, with dropout at work."""
+@pytest.mark.parametrize(
+    "model",
+    [
+        ModelConfig(name="GMSA", options={**OPTIONS, "dropout": 0.2}),
+        ModelConfig(
+            name="DbofModel",
+            options={"dbof_cluster_size": 16, "dbof_hidden_size": 8, "iterations": 5},
+        ),
+    ],
+    ids=lambda model: model.name,
+)
+def test_a_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(tmp_path, sample_dir, model):
+    """Stopped inside the second epoch; dropout, random frames and moving averages at work."""
     whole, parts = RunFolder(tmp_path / "whole"), RunFolder(tmp_path / "parts")
-    config = make_config(num_epochs=3, max_steps=15)
-    object.__setattr__(config.model, "options", {**OPTIONS, "dropout": 0.2})
+    config = dataclasses.replace(
+        make_config(adversarial="output", num_epochs=3, max_steps=15), model=model
+    )
     train(whole, config, sample_dir)
     for max_steps in (8, 15):
-        part = RunConfig(
-            data=config.data,
-            model=config.model,
-            objective=config.objective,
-            training=TrainingConfig(
-                batch_size=16, base_learning_rate=1e-3, num_epochs=3, max_steps=max_steps
-            ),
+        part = dataclasses.replace(
+            config, training=dataclasses.replace(config.training, max_steps=max_steps)
         )
         state = train(parts, part, sample_dir)
         assert state.step == max_steps
@@ -203,8 +212,7 @@ def test_start_new_model_drops_the_run_and_nothing_else(tmp_path, sample_dir):
 
 def test_a_bad_record_stops_training_with_its_place(tmp_path, sample_dir):
     with pytest.raises(BadRecordError, match=r"train.*--num_classes"):
-        config = make_config()
-        object.__setattr__(config, "data", DataConfig(num_classes=2, max_frames=12))
+        config = dataclasses.replace(make_config(), data=DataConfig(num_classes=2, max_frames=12))
         train(RunFolder(tmp_path), config, sample_dir)
 
 
@@ -219,7 +227,7 @@ def test_no_csv_appears_where_prediction_fails(finished, tmp_path, sample_dir):
     whole = next(sample_dir.glob("test*.tfrecord")).read_bytes()
     broken.write_bytes(whole[: len(whole) // 2])
     output_file = tmp_path / "submission.csv"
-    with pytest.raises(BadRecordError, match="test0.tfrecord"):
+    with pytest.raises(BadRecordError, match=r"test0\.tfrecord"):
         pipeline.infer(folder, input_data_pattern=str(broken), output_file=output_file)
     assert [path.name for path in tmp_path.iterdir()] == ["test0.tfrecord"]
 
@@ -278,7 +286,7 @@ def test_attention_figures_say_how_uniform_the_maps_are(finished):
 def test_unknown_attacks_and_missing_folders_are_refused_before_any_work(finished, sample_dir):
     folder, *_ = finished
     pattern = f"{sample_dir}/test*.tfrecord"
-    with pytest.raises(ConfigError, match="--attacks must be of fgm, .* Received: 'fgsm'"):
+    with pytest.raises(ConfigError, match=r"--attacks must be of fgm, .* Received: 'fgsm'"):
         pipeline.evaluate(folder, eval_data_pattern=pattern, attacks=("fgsm",))
     with pytest.raises(ConfigError, match="its folder does not exist"):
         pipeline.evaluate(folder, eval_data_pattern=pattern, output_file="/nowhere/x.json")

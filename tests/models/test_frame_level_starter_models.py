@@ -209,7 +209,7 @@ def deterministic(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_a_penalty_on_attention_says_that_there_is_none(name, rng):
     model = trained_with(small(name), epsilon=0.5, penalty=frobenius_distance)
-    with pytest.raises(ValueError, match="the attention penalty needs a model that attends"):
+    with pytest.raises(ValueError, match="an attention penalty needs a model that attends"):
         model.optimize(batch(rng, count=4))
 
 

@@ -6,16 +6,18 @@ import signal
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import keras
 import pytest
 import tensorflow as tf
-from conftest import ROOT
 
 from yt8m_gat import pipeline
 from yt8m_gat.config import ConfigError, DataConfig, ModelConfig, RunConfig, TrainingConfig
 from yt8m_gat.run_folder import RunFolder
 from yt8m_gat.training import TrainingState, follow, read_state
+
+ROOT = Path(__file__).resolve().parents[2]
 
 CONFIG = RunConfig(
     data=DataConfig(num_classes=8, max_frames=12),

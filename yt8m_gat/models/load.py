@@ -3,7 +3,7 @@
 import keras
 import tensorflow as tf
 
-from yt8m_gat.config import RunConfig
+from yt8m_gat.config import ConfigError, RunConfig
 from yt8m_gat.models.registry import build_model
 from yt8m_gat.models.video_classifier import VideoClassifier
 from yt8m_gat.run_folder import RunFolder
@@ -12,14 +12,21 @@ AUXILIARY = "auxiliary_normalization"
 
 
 def build_from_config(config: RunConfig) -> VideoClassifier:
-    """The classifier that `config` describes, with fresh weights."""
-    return build_model(
-        config.model.name,
-        config.data.sizes,
-        config.data.num_classes,
-        config.data.max_frames,
-        **config.model.options,
-    )
+    """The classifier that `config` describes, with fresh weights.
+
+    Raises:
+        ConfigError: The architecture refuses an option.
+    """
+    try:
+        return build_model(
+            config.model.name,
+            config.data.sizes,
+            config.data.num_classes,
+            config.data.max_frames,
+            **config.model.options,
+        )
+    except ValueError as error:
+        raise ConfigError(f"--model={config.model.name}: {error}") from error
 
 
 def copy_weights(source: VideoClassifier, target: VideoClassifier) -> None:

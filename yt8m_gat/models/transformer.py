@@ -103,6 +103,8 @@ class TransformerClassifier(VideoClassifier):
             raise ValueError(
                 f"`fusion={fusion!r}` needs the global level. Received: global_attention=False"
             )
+        if fusion == "maps" and attention == "uniform":
+            raise ValueError("`attention='uniform'` leaves nothing to gate with `fusion='maps'`")
         if not global_attention and not self.local_masks:
             raise ValueError("without `global_attention` at least one of `local_masks` is needed")
 
@@ -145,7 +147,6 @@ class TransformerClassifier(VideoClassifier):
                 self.local_masks[0],
                 max_frames=self.max_frames,
                 renormalize=self.renormalize,
-                uniform=uniform,
                 dropout=self.dropout,
                 name="attention",
             )
