@@ -241,5 +241,5 @@ def test_the_auxiliary_set_learns_apart_and_is_dropped_for_serving(data):
 
 
 def test_another_architecture_is_refused():
-    with pytest.raises(ValueError, match="rgb_block.*needs shape"):
+    with pytest.raises(ValueError, match=r"rgb_block.*needs shape"):
         copy_weights(make_classifier(local_masks=()), make_classifier())
