@@ -64,6 +64,12 @@ def define_flags(values: flags.FlagValues) -> None:
         "output_file", None, "Also write the figures there, as JSON.", flag_values=values
     )
     flags.DEFINE_boolean(
+        "segment_labels",
+        None,
+        "Evaluate the rated segments of 2019 records, not whole clips (default: as in training).",
+        flag_values=values,
+    )
+    flags.DEFINE_boolean(
         "run_once",
         True,
         "--norun_once: evaluate each new state of a run in training, until it is finished.",
@@ -96,6 +102,7 @@ def main(argv: list[str]) -> None:
                 top_k=values.top_k,
                 checkpoint=values.checkpoint,
                 output_file=values.output_file,
+                segment_labels=values.segment_labels,
             )
             if values.run_once:
                 print(format_evaluation(evaluate()))

@@ -52,6 +52,25 @@ def define_flags(values: flags.FlagValues) -> None:
         "Unpack the archive there and keep it (default: a folder that is removed afterwards).",
         flag_values=values,
     )
+    flags.DEFINE_boolean(
+        "segment_labels",
+        None,
+        "Predict each window of 5 frames and write the CSV of 2019 (default: as in training).",
+        flag_values=values,
+    )
+    flags.DEFINE_string(
+        "segment_label_ids_file",
+        None,
+        "File that lists the classes of that CSV, one index a line (default: all classes).",
+        flag_values=values,
+    )
+    flags.DEFINE_integer(
+        "segment_max_pred",
+        100_000,
+        "Most segments of a class in that CSV.",
+        lower_bound=1,
+        flag_values=values,
+    )
     for name, replacement in REPLACED["inference.py"].items():
         flags.DEFINE_integer(name, None, f"No effect: {replacement}", flag_values=values)
 
@@ -99,6 +118,9 @@ def main(argv: list[str]) -> None:
                 batch_size=values.batch_size,
                 top_k=values.top_k,
                 checkpoint=values.checkpoint,
+                segment_labels=values.segment_labels,
+                segment_label_ids_file=values.segment_label_ids_file,
+                segment_max_pred=values.segment_max_pred,
             )
         print(f"{values.output_file}: {num_videos} videos")
 

@@ -33,6 +33,7 @@ _DATA = {
     "num_classes": (_INTEGER, "Size of the label space of the records."),
     "max_frames": (_INTEGER, "Longer clips are cut after this many frames."),
     "normalize": (_STRING, f"l2 normalization of the features: {configs.NORMALIZATIONS}."),
+    "segment_labels": (_BOOLEAN, "Train on the rated segments of 2019 records, not whole clips."),
 }
 _MODEL = {
     "num_heads": (_INTEGER, "Attention heads per modality."),
@@ -80,6 +81,10 @@ _OBJECTIVE = {
     "cam_gradient": (_STRING, f"Class activation from the gradient of: {configs.CAM_GRADIENTS}."),
     "temporal_examples": (_STRING, f"Clips that TAF perturbs: {configs.TEMPORAL_EXAMPLES}."),
     "regularization_penalty": (_FLOAT, "Weight of the layers' own l2 penalties."),
+    "unrated_as_negative": (
+        _BOOLEAN,
+        "Segments: classes that were not rated count as not shown, as in the starter code.",
+    ),
 }
 _TRAINING = {
     "batch_size": (_INTEGER, "Clips per step."),

@@ -69,6 +69,7 @@ OTHER = {
         "num_classes": ("--num_classes=9", 9),
         "max_frames": ("--max_frames=8", 8),
         "normalize": ("--normalize=concat", "concat"),
+        "segment_labels": ("--segment_labels", True),
     },
     ObjectiveConfig: {
         "label_loss": ("--label_loss=HingeLoss", "HingeLoss"),
@@ -87,6 +88,7 @@ OTHER = {
         "cam_gradient": ("--cam_gradient=loss", "loss"),
         "temporal_examples": ("--temporal_examples=wrong", "wrong"),
         "regularization_penalty": ("--regularization_penalty=0.5", 0.5),
+        "unrated_as_negative": ("--unrated_as_negative", True),
     },
     TrainingConfig: {
         "batch_size": ("--batch_size=7", 7),
@@ -125,6 +127,8 @@ def test_every_setting_has_a_flag_that_changes_it(section):
     for name, (argument, value) in OTHER[section].items():
         if name in ("feature_names", "feature_sizes"):
             config = parse("--feature_names=a,b", "--feature_sizes=3,4")
+        elif name == "unrated_as_negative":
+            config = parse("--segment_labels", argument)
         else:
             config = parse(argument)
         assert getattr(getattr(config, SECTIONS[section]), name) == value, name

@@ -169,6 +169,7 @@ class DataConfig:
         frame_features: Frame-level `SequenceExample`s, else video-level `Example`s.
         normalize: l2 normalization after dequantizing: `none` for the papers' models, `concat`
             as the starter code does, or `per_feature`.
+        segment_labels: The examples are the rated segments of the records (2019), not whole clips.
     """
 
     feature_names: tuple[str, ...] = ("rgb", "audio")
@@ -179,6 +180,7 @@ class DataConfig:
     max_frames: int = 300
     frame_features: bool = True
     normalize: str = "none"
+    segment_labels: bool = False
 
     def __post_init__(self) -> None:
         if not self.feature_names or len(self.feature_names) != len(self.feature_sizes):
@@ -255,6 +257,8 @@ class ObjectiveConfig:
         temporal_examples: Clips that TAF perturbs: `both`, or those classified `correct` or
             `wrong`.
         regularization_penalty: Weight of the layers' own l2 penalties.
+        unrated_as_negative: The classes that a segment was not rated for count as not shown, as in
+            the starter code, instead of not at all.
     """
 
     label_loss: str = "CrossEntropyLoss"
@@ -273,6 +277,7 @@ class ObjectiveConfig:
     cam_gradient: str = "logit"
     temporal_examples: str = "both"
     regularization_penalty: float = 1.0
+    unrated_as_negative: bool = False
 
     def __post_init__(self) -> None:
         _require_choice("label_loss", self.label_loss, LABEL_LOSSES)
@@ -414,6 +419,15 @@ class RunConfig:
         if not recipe.frame_level and self.data.frame_features:
             raise ConfigError(
                 f"--model={self.model.name} reads video-level records; remove --frame_features"
+            )
+        if self.data.segment_labels and not self.data.frame_features:
+            raise ConfigError(
+                "--segment_labels needs a frame-level model: a segment is 5 frames. "
+                f"Received: --model={self.model.name}"
+            )
+        if self.objective.unrated_as_negative and not self.data.segment_labels:
+            raise ConfigError(
+                "--unrated_as_negative is about rated segments: it needs --segment_labels"
             )
         if not recipe.frame_level and self.objective.adversarial != "none":
             raise ConfigError(

@@ -32,10 +32,11 @@ from yt8m_gat.data import (
     find_files,
     iterate,
     make_dataset,
+    read_class_ids,
 )
 from yt8m_gat.evaluation.evaluator import Evaluator
-from yt8m_gat.evaluation.inference import predict
-from yt8m_gat.evaluation.submission import SubmissionWriter
+from yt8m_gat.evaluation.inference import predict, predict_segments
+from yt8m_gat.evaluation.submission import SegmentSubmissionWriter, SubmissionWriter
 from yt8m_gat.export import export_saved_model, read_archive
 from yt8m_gat.losses import (
     average_over_heads,
@@ -134,7 +135,12 @@ def train(
         num_videos = count_records(eval_files)
 
         def validate() -> dict[str, float]:
-            dataset = make_dataset(eval_files, schema, config.training.batch_size)
+            dataset = make_dataset(
+                eval_files,
+                schema,
+                config.training.batch_size,
+                segments="rated" if config.data.segment_labels else None,
+            )
             return evaluator.evaluate(
                 iterate(dataset, eval_files), total=num_videos, description="validate"
             )
@@ -186,8 +192,21 @@ def evaluate(
     top_k: int = 20,
     checkpoint: str = "best",
     output_file: str | os.PathLike | None = None,
+    segment_labels: bool | None = None,
 ) -> dict[str, Any]:
     """Metrics of a trained run, clean and under each attack at each epsilon.
+
+    Args:
+        folder: The run.
+        eval_data_pattern: Files to evaluate on.
+        attacks: Names of attacks.
+        epsilons: Their radii; by default that of training.
+        batch_size: Clips, or segments, at once; by default that of training.
+        top_k: Predictions per clip, or segment, that GAP and MAP count.
+        checkpoint: `best` or `last`.
+        output_file: Where the figures are written too, as JSON.
+        segment_labels: Whether the rated segments are evaluated, each by itself, instead of whole
+            clips; None: as in training.
 
     Returns:
         `{"clean": {...}, "attacks": [{"attack", "epsilon", ...}, ...]}`; also written to
@@ -201,13 +220,17 @@ def evaluate(
     classifier = load_classifier(folder, config, checkpoint)
     schema = read_schema(folder, config)
     num_videos = count_records(files)
-    all_scores = 4 * num_videos * config.data.num_classes <= MAX_SCORE_BYTES
+    segments = "rated" if _on_segments(config, segment_labels) else None
+    # Without all scores there is no segment MAP; all of 2019's rated segments are 3.7 GB.
+    all_scores = segments is not None or 4 * num_videos * config.data.num_classes <= MAX_SCORE_BYTES
     if not all_scores:
         print("map_all_scores is left out: it would keep every score in memory", file=sys.stderr)
     evaluator = build_evaluator(classifier, config, top_k=top_k, all_scores=all_scores)
 
     def run(attack: Any, description: str) -> dict[str, float]:
-        dataset = make_dataset(files, schema, batch_size or config.training.batch_size)
+        dataset = make_dataset(
+            files, schema, batch_size or config.training.batch_size, segments=segments
+        )
         return evaluator.evaluate(iterate(dataset, files), attack, num_videos, description)
 
     result: dict[str, Any] = {"clean": run(None, "clean"), "attacks": []}
@@ -220,6 +243,16 @@ def evaluate(
         temporary.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
         temporary.replace(path)
     return result
+
+
+def _on_segments(config: RunConfig, segment_labels: bool | None) -> bool:
+    """Whether a job is about segments: as asked for, or as in training."""
+    if segment_labels and not config.data.frame_features:
+        raise ConfigError(
+            "--segment_labels needs a frame-level run: a segment is 5 frames. Received: a run of "
+            f"--model={config.model.name}"
+        )
+    return config.data.segment_labels if segment_labels is None else segment_labels
 
 
 def _build_attacks(
@@ -302,11 +335,47 @@ def infer(
     batch_size: int = 512,
     top_k: int = 20,
     checkpoint: str = "best",
+    segment_labels: bool | None = None,
+    segment_label_ids_file: str | os.PathLike | None = None,
+    segment_max_pred: int = 100_000,
 ) -> int:
-    """Writes the Kaggle CSV of a trained run; the number of videos in it."""
+    """Writes the Kaggle CSV of a trained run, that of 2018, or that of 2019 about segments.
+
+    Args:
+        folder: The run.
+        input_data_pattern: Files to predict.
+        output_file: The CSV.
+        batch_size: Clips, or segments, at once.
+        top_k: Predictions per clip (2018).
+        checkpoint: `best` or `last`.
+        segment_labels: Whether each window of 5 frames is predicted by itself (2019), instead of
+            whole clips; None: as in training. A run of whole clips predicts segments too.
+        segment_label_ids_file: The classes of the 2019 CSV, see `yt8m_gat.data.read_class_ids`;
+            None: all of the model's.
+        segment_max_pred: Most segments of a class in it. Memory: see `SegmentSubmissionWriter`.
+
+    Returns:
+        The number of videos.
+    """
     config = RunConfig.load(folder.path)
+    on_segments = _on_segments(config, segment_labels)
+    if not on_segments and segment_label_ids_file is not None:
+        raise ConfigError("--segment_label_ids_file is about segments: it needs --segment_labels")
     files = find_files(input_data_pattern, "input_data_pattern")
     schema = read_schema(folder, config)
+    if on_segments:
+        class_ids: Sequence[int] = range(config.data.num_classes)
+        if segment_label_ids_file is not None:
+            class_ids = read_class_ids(segment_label_ids_file, config.data.num_classes)
+        with SegmentSubmissionWriter(output_file, class_ids, segment_max_pred) as segment_writer:
+            classifier = load_classifier(folder, config, checkpoint)
+            dataset = make_dataset(files, schema, batch_size, segments="windows")
+            num_videos = count_records(files)
+            for video_ids, start_times, probabilities in predict_segments(
+                classifier, iterate(dataset, files), config.data.normalize, num_videos
+            ):
+                segment_writer.write(video_ids, start_times, probabilities)
+        return num_videos
     with SubmissionWriter(output_file, top_k) as writer:
         classifier = load_classifier(folder, config, checkpoint)
         dataset = make_dataset(files, schema, batch_size, with_labels=False)

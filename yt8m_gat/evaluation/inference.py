@@ -1,4 +1,4 @@
-"""Predictions for every video of a dataset, in input order."""
+"""Predictions for every video or segment of a dataset, in input order."""
 
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from yt8m_gat.data.preprocessing import preprocess
-from yt8m_gat.evaluation.evaluator import progress_bar
+from yt8m_gat.evaluation.evaluator import advance, progress_bar
 
 
 def predict(
@@ -24,15 +24,46 @@ def predict(
         normalize: l2 normalization after dequantizing, as in training.
         total: Number of videos, for the time left.
     """
+    for batch, probabilities in _predictions(classifier, batches, normalize, total):
+        yield batch["video_id"].numpy(), probabilities
 
+
+def predict_segments(
+    classifier: Callable[..., Any],
+    batches: Iterable[dict[str, Any]],
+    normalize: str = "none",
+    total: int | None = None,
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """`predict` for segments, each seen by itself: the model gets its 5 frames and no others.
+
+    Args:
+        classifier: A frame-level `VideoClassifier`, trained on segments or on whole videos.
+        batches: Batch dicts of `yt8m_gat.data` made with `segments`.
+        normalize: l2 normalization after dequantizing, as in training.
+        total: Number of videos, for the time left.
+
+    Yields:
+        `(video_ids [S] bytes, start_times [S] int32, probabilities [S, C] float32)`, a batch at a
+        time.
+    """
+    for batch, probabilities in _predictions(classifier, batches, normalize, total):
+        yield batch["video_id"].numpy(), batch["segment_start_time"].numpy(), probabilities
+
+
+def _predictions(
+    classifier: Callable[..., Any],
+    batches: Iterable[dict[str, Any]],
+    normalize: str,
+    total: int | None,
+) -> Iterator[tuple[dict[str, Any], np.ndarray]]:
     @tf.function(reduce_retracing=True, autograph=False)
     def classify(features: dict[str, tf.Tensor], num_frames: tf.Tensor | None) -> tf.Tensor:
         features, frame_mask = preprocess(features, num_frames, normalize)
         inputs = features if frame_mask is None else {**features, "frame_mask": frame_mask}
         return tf.sigmoid(classifier(inputs, training=False))
 
+    last_id = b""
     with progress_bar("predict", total) as bar:
         for batch in batches:
-            probabilities = classify(batch["features"], batch.get("num_frames")).numpy()
-            yield batch["video_id"].numpy(), probabilities
-            bar.update(len(probabilities))
+            yield batch, classify(batch["features"], batch.get("num_frames")).numpy()
+            last_id = advance(bar, batch, last_id)

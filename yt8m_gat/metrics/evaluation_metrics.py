@@ -16,13 +16,19 @@ from yt8m_gat.metrics.top_k import top_k_indices
 _COLUMN_BLOCK = 32
 
 
-def evaluate(labels: np.ndarray, probabilities: np.ndarray, top_k: int = 20) -> dict[str, float]:
+def evaluate(
+    labels: np.ndarray,
+    probabilities: np.ndarray,
+    top_k: int = 20,
+    label_weights: np.ndarray | None = None,
+) -> dict[str, float]:
     """Metrics of one array of predictions; `EvaluationMetrics` says what each of them is.
 
     Args:
         labels: Multi-hot, `[N, C]`, bool or numeric; an entry above 0 is a positive.
         probabilities: Scores, `[N, C]`; only their order matters.
         top_k: Pairs of a video that enter GAP and MAP.
+        label_weights: `[N, C]`, above 0 at the pairs that count; None: all of them.
 
     Returns:
         A dict with the keys `gap`, `map`, `map_all_scores`, `perr` and `hit_at_1`.
@@ -34,7 +40,7 @@ def evaluate(labels: np.ndarray, probabilities: np.ndarray, top_k: int = 20) -> 
     if labels.ndim != 2:
         raise ValueError(f"`labels` must have the shape [N, C]. Received: shape={labels.shape}")
     metrics = EvaluationMetrics(labels.shape[1], top_k=top_k)
-    metrics.update(labels, probabilities)
+    metrics.update(labels, probabilities, label_weights)
     result = metrics.result()
     del result["num_videos"]
     return result
@@ -122,12 +128,21 @@ class EvaluationMetrics:
         """Videos seen so far."""
         return sum(len(batch.perr) for batch in self._batches)
 
-    def update(self, labels: np.ndarray, probabilities: np.ndarray) -> None:
+    def update(
+        self,
+        labels: np.ndarray,
+        probabilities: np.ndarray,
+        label_weights: np.ndarray | None = None,
+    ) -> None:
         """Adds a batch of videos.
+
+        With `label_weights` the rated pairs alone count: one with weight 0 is neither a positive
+        nor a negative, and a video without a rated pair is left out.
 
         Args:
             labels: Multi-hot, `[B, C]`, bool or numeric; an entry above 0 is a positive.
             probabilities: Scores, `[B, C]`; B may be 0.
+            label_weights: `[B, C]`, above 0 at the rated pairs; None: all are rated.
 
         Raises:
             ValueError: If the shapes differ or do not end in C, or an entry is NaN.
@@ -143,6 +158,8 @@ class EvaluationMetrics:
         scores = scores.astype(np.result_type(scores.dtype, np.float32), copy=self.all_scores)
         _check_no_nan("probabilities", scores)
         _check_no_nan("labels", labels)
+        if label_weights is not None:
+            labels, scores = _rated_alone(labels, scores, np.asarray(label_weights))
         positives = labels > 0
         label_counts = positives.sum(axis=1, dtype=np.int32)
         label_classes = np.nonzero(positives)[1]
@@ -314,6 +331,24 @@ class EvaluationMetrics:
                         np.ascontiguousarray(block[:, offset]), hits, count
                     )
         return result
+
+
+def _rated_alone(
+    labels: np.ndarray, scores: np.ndarray, label_weights: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """The videos with a rated pair; their other pairs are no positives and ranked below all.
+
+    A miss below every hit is in no precision at a hit, so it is as if it were not there.
+    """
+    if label_weights.shape != labels.shape:
+        raise ValueError(
+            f"`label_weights` must have the shape of `labels`, {labels.shape}. "
+            f"Received: {label_weights.shape}"
+        )
+    rated = label_weights > 0
+    has_rated = rated.any(axis=1)
+    rated = rated[has_rated]
+    return (labels[has_rated] > 0) & rated, np.where(rated, scores[has_rated], -np.inf)
 
 
 def _check_no_nan(name: str, values: np.ndarray) -> None:

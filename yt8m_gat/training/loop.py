@@ -7,13 +7,13 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
-import numpy as np
 import tensorflow as tf
 from absl import logging
 from tqdm import tqdm
 
 from yt8m_gat.config import RunConfig
 from yt8m_gat.data import RecordSchema, as_pair, estimate_records, iterate, make_dataset
+from yt8m_gat.data.parsing import Batch
 from yt8m_gat.models import VideoClassifier, checkpointable
 from yt8m_gat.run_folder import RunFolder
 from yt8m_gat.training.adversarial_model import AdversarialModel, StepTerms
@@ -23,7 +23,7 @@ from yt8m_gat.training.state import TrainingState
 from yt8m_gat.training.stop_request import StopRequest
 
 Validate = Callable[[], dict[str, float]]
-Measure = Callable[[np.ndarray, np.ndarray], dict[str, float]]
+Measure = Callable[..., dict[str, float]]
 
 
 class NonFiniteLossError(ArithmeticError):
@@ -47,8 +47,8 @@ class Trainer:
         classifier: A fresh classifier.
         files: Training files.
         folder: Where everything is kept.
-        measure: Gives the metrics of labels and probabilities [B, C], `gap` among them; shown for
-            a batch now and then.
+        measure: Gives the metrics of labels and probabilities [B, C], `gap` among them, with
+            `label_weights` [B, C] or None by that name; shown for a batch now and then.
         validate: Gives the metrics of the classifier as it stands, `gap` among them; None trains
             without validation, and the last weights are the best.
         callbacks: Keras callbacks, called with the usual methods.
@@ -171,6 +171,7 @@ class Trainer:
             shuffle_buffer=training.shuffle_buffer,
             num_readers=training.num_readers,
             skip_batches=state.batch,
+            segments="rated" if self.config.data.segment_labels else None,
         )
         if self._step is None:
             # One trace for clips of any length.
@@ -193,7 +194,8 @@ class Trainer:
                 return
         if state.batch == 0:
             raise ValueError(
-                "--train_data_pattern matches files that hold no records: "
+                "--train_data_pattern matches files that hold no records"
+                + (" with rated segments: " if self.config.data.segment_labels else ": ")
                 + ", ".join(self.files[:3])
             )
         state.epoch += 1
@@ -223,15 +225,20 @@ class Trainer:
         self.callbacks.on_train_batch_end(state.batch - 1, logs)
         self._bar.update()
         if time.monotonic() - self._logged >= self.log_seconds:
-            self._log_step(logs, batch["labels"], terms.logits)
+            self._log_step(logs, batch, terms.logits)
         return logs
 
-    def _log_step(self, logs: dict[str, float], labels: tf.Tensor, logits: tf.Tensor) -> None:
+    def _log_step(self, logs: dict[str, float], batch: Batch, logits: tf.Tensor) -> None:
         """Shows and keeps the figures of one step, its batch's own GAP among them."""
         state, now = self.state, time.monotonic()
         rate = (state.examples - self._logged_examples) / (now - self._logged)
         self._logged, self._logged_examples = now, state.examples
-        batch_gap = self.measure(labels.numpy(), tf.sigmoid(logits).numpy())["gap"]
+        weights = batch.get("label_weights")
+        batch_gap = self.measure(
+            batch["labels"].numpy(),
+            tf.sigmoid(logits).numpy(),
+            label_weights=None if weights is None else weights.numpy(),
+        )["gap"]
         record = {
             **{("loss" if name == "total" else name): value for name, value in logs.items()},
             "batch_gap": batch_gap,
@@ -278,11 +285,15 @@ class Trainer:
         self._writer.flush()
 
     def _progress(self) -> tqdm:
-        """A bar over all steps; without `--max_steps` their number is estimated from the files."""
+        """A bar over all steps; without `--max_steps` their number is estimated from the files.
+
+        How many segments the files hold is not known beforehand.
+        """
         training = self.config.training
-        total = math.ceil(estimate_records(self.files) / training.batch_size) * training.num_epochs
-        if training.max_steps is not None:
-            total = min(total, training.max_steps)
+        total = training.max_steps
+        if not self.config.data.segment_labels:
+            steps = math.ceil(estimate_records(self.files) / training.batch_size)
+            total = min(steps * training.num_epochs, total or sys.maxsize)
         return tqdm(
             total=total,
             initial=self.state.step,

@@ -107,9 +107,16 @@ class Objective:
     level_weights: Mapping[str, float] = dataclasses.field(default_factory=lambda: {"global": 1.0})
 
 
+def _without_weights(loss: Callable[..., Any]) -> Callable[..., Any]:
+    """`loss` for all pairs alike; the label of an unrated one is 0 as read."""
+    return lambda labels, logits, label_weights: loss(labels, logits)
+
+
 def build_objective(config: ObjectiveConfig) -> Objective:
     """The objective that `config` describes."""
-    loss = get_loss(config.label_loss, config.class_reduction)
+    loss: Callable[..., Any] = get_loss(config.label_loss, config.class_reduction)
+    if config.unrated_as_negative:
+        loss = _without_weights(loss)
     if config.adversarial == "none":
         return Objective(loss)
     if config.adversarial == "temporal":
