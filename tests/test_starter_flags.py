@@ -180,7 +180,12 @@ BOOLEAN_OPTIONS = {
     "dbof_add_batch_norm": ["--model=DbofModel"],
 }
 # Booleans of train.py that are false anyway.
-FALSE_BY_DEFAULT = {"start_new_model", "log_device_placement", "segment_labels"}
+FALSE_BY_DEFAULT = {
+    "start_new_model",
+    "log_device_placement",
+    "segment_labels",
+    "unrated_as_negative",
+}
 
 
 def off(flag):
@@ -207,7 +212,10 @@ def test_every_boolean_flag_is_among_those():
     booleans = {flag for flag in values if values[flag].flag_type() == "bool"}
     tried = set(BOOLEAN_OPTIONS) | {"jit_compile", "frame_features"}
     assert booleans - FALSE_BY_DEFAULT == tried
-    assert all(values[flag].default is False for flag in booleans & FALSE_BY_DEFAULT)
+    config = parse()
+    for flag in booleans & FALSE_BY_DEFAULT:
+        settings = {**vars(config.data), **vars(config.objective)}
+        assert settings.get(flag, values[flag].default) is False, flag
 
 
 def test_false_reaches_the_layers():

@@ -213,6 +213,7 @@ def evaluate(
         `output_file` as JSON when given.
     """
     config = RunConfig.load(folder.path)
+    segments = "rated" if _on_segments(config, segment_labels) else None
     files = find_files(eval_data_pattern, "eval_data_pattern")
     made = _build_attacks(attacks, epsilons or (config.objective.epsilon,), config)
     if output_file is not None and not Path(output_file).absolute().parent.is_dir():
@@ -220,7 +221,6 @@ def evaluate(
     classifier = load_classifier(folder, config, checkpoint)
     schema = read_schema(folder, config)
     num_videos = count_records(files)
-    segments = "rated" if _on_segments(config, segment_labels) else None
     # Without all scores there is no segment MAP; all of 2019's rated segments are 3.7 GB.
     all_scores = segments is not None or 4 * num_videos * config.data.num_classes <= MAX_SCORE_BYTES
     if not all_scores:
