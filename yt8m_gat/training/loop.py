@@ -171,6 +171,8 @@ class Trainer:
             shuffle_buffer=training.shuffle_buffer,
             num_readers=training.num_readers,
             skip_batches=state.batch,
+            # XLA compiles anew for each length.
+            fixed_num_frames=training.jit_compile,
             segments="rated" if self.config.data.segment_labels else None,
         )
         if self._step is None:
