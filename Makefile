@@ -1,6 +1,8 @@
 # The two commands of the README are `make demo` and `make test`; both make the environment they need.
 PYTHON ?= python3
 VENV := .venv
+# The certificates that the machine trusts, as pip uses them.
+UV := .venv/bin/uv --quiet --system-certs
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 DEMO_DIR ?= runs/demo
@@ -23,8 +25,8 @@ $(READY): requirements.lock requirements-uv.lock pyproject.toml
 	rm -rf $(VENV)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-uv.lock
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --compile-bytecode --require-hashes -r requirements.lock
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	$(UV) pip install --python $(BIN)/python --compile-bytecode --require-hashes -r requirements.lock
+	$(UV) pip install --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	touch $(READY)
 
 lint: $(READY)
@@ -38,7 +40,7 @@ demo: $(READY)
 	$(BIN)/python -m yt8m_gat.demo --output_dir=$(DEMO_DIR)
 
 lock: $(READY)
-	$(BIN)/uv pip compile --quiet pyproject.toml --extra dev --universal --python-version 3.11 \
+	$(UV) pip compile pyproject.toml --extra dev --universal --python-version 3.11 \
 	  --generate-hashes --no-header --upgrade -o requirements.lock
 
 clean:

@@ -82,7 +82,7 @@ def test_a_tampered_configuration_is_refused(change, message):
 
 
 def test_a_folder_without_a_run_says_what_it_must_be(tmp_path):
-    with pytest.raises(ConfigError, match="must name the folder that train.py wrote"):
+    with pytest.raises(ConfigError, match=r"must name the folder that train\.py wrote"):
         RunConfig.load(tmp_path)
 
 
