@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 # The certificates that the machine trusts, as pip uses them.
-UV := .venv/bin/uv --quiet --system-certs
+UV = $(BIN)/uv --quiet --system-certs
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 DEMO_DIR ?= runs/demo
