@@ -154,6 +154,7 @@ def make_dataset(
         bucket_window: Records among which clips of like length are looked for, in memory beside
             the shuffle buffer.
         fixed_num_frames: Pad to `schema.max_frames` rather than to the batch's longest clip.
+            (Segments are padded to their 5 frames either way.)
         drop_remainder: Leave out the last batch when it is smaller.
         skip_batches: Batches left out at the start.
         with_labels: Whether to read the labels.
@@ -190,10 +191,10 @@ def make_dataset(
                 f"segments must be one of {', '.join(SEGMENT_KINDS)}, or None. "
                 f"Received: {segments!r}"
             )
-        if bucket or fixed_num_frames or not with_labels:
+        if bucket or not with_labels:
             raise ValueError(
-                "bucket=True, fixed_num_frames=True and with_labels=False are for whole records: "
-                f"they need segments=None. Received: segments={segments!r}"
+                "bucket=True and with_labels=False are for whole records: they need "
+                f"segments=None. Received: segments={segments!r}"
             )
     elif bucket is None:
         bucket = shuffle and schema.frame_level
