@@ -216,7 +216,8 @@ def main(argv: list[str]) -> None:
         warn_of_replaced("train.py", values.flag_values_dict())
         config = config_from_flags(values)
         folder = RunFolder(values.train_dir)
-        folder.prepare(config, start_new_model=values.start_new_model, label_map=values.label_map)
+        if not values.start_new_model:
+            folder.check(config)  # Before TensorFlow is imported.
         with quiet_tensorflow():
             import tensorflow as tf
 
@@ -230,6 +231,8 @@ def main(argv: list[str]) -> None:
                 train_data_pattern=values.train_data_pattern,
                 eval_data_pattern=values.eval_data_pattern,
                 export_dir=values.export_dir,
+                start_new_model=values.start_new_model,
+                label_map=values.label_map,
             )
 
 

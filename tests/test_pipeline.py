@@ -43,7 +43,6 @@ def make_config(adversarial="frobenius", **training):
 
 
 def train(folder, config, sample_dir, **options):
-    folder.prepare(config)
     return pipeline.train(
         folder, config, train_data_pattern=f"{sample_dir}/train*.tfrecord", **options
     )
@@ -216,9 +215,14 @@ def test_a_bad_record_stops_training_with_its_place(tmp_path, sample_dir):
         train(RunFolder(tmp_path), config, sample_dir)
 
 
-def test_a_pattern_without_files_names_its_flag(tmp_path):
+def test_a_pattern_without_files_names_its_flag_and_costs_no_run(finished, tmp_path):
+    folder, config, *_ = finished
     with pytest.raises(ConfigError, match="--train_data_pattern"):
-        train(RunFolder(tmp_path), make_config(), tmp_path / "nowhere")
+        train(folder, config, tmp_path / "nowhere", start_new_model=True)
+    assert folder.best_weights.is_file()
+    with pytest.raises(ConfigError, match="--train_data_pattern"):
+        train(RunFolder(tmp_path / "run"), config, tmp_path / "nowhere")
+    assert not (tmp_path / "run").exists()
 
 
 def test_no_csv_appears_where_prediction_fails(finished, tmp_path, sample_dir):

@@ -105,16 +105,21 @@ def train(
     train_data_pattern: str,
     eval_data_pattern: str = "",
     export_dir: str | os.PathLike | None = None,
+    start_new_model: bool = False,
+    label_map: str | os.PathLike | None = None,
     callbacks: Sequence[keras.callbacks.Callback] = (),
 ) -> TrainingState:
     """Trains a run, new or resumed, and exports its best weights.
 
     Args:
-        folder: The prepared run folder.
+        folder: The run folder; made, or cleared for a new model, only when files, model options
+            and the run to start from have been found good.
         config: The run.
         train_data_pattern: Training files.
         eval_data_pattern: Validation files; empty: no validation.
         export_dir: Where a SavedModel is written at the end; None: nowhere.
+        start_new_model: Drop the run that is in the folder instead of resuming it.
+        label_map: File of the label map that `config` names.
         callbacks: Keras callbacks for the loop.
 
     Returns:
@@ -122,12 +127,13 @@ def train(
     """
     files = find_files(train_data_pattern, "train_data_pattern")
     eval_files = find_files(eval_data_pattern, "eval_data_pattern") if eval_data_pattern else []
-    schema = read_schema(folder, config)
     keras.config.set_dtype_policy(config.training.mixed_precision)
     keras.utils.set_random_seed(config.training.seed)
     classifier = build_from_config(config)
     if config.training.finetune_from is not None:
         _start_from(classifier, config.training.finetune_from)
+    folder.prepare(config, start_new_model=start_new_model, label_map=label_map)
+    schema = read_schema(folder, config)
 
     validate = None
     if eval_files:

@@ -57,6 +57,22 @@ class RunFolder:
         """TensorBoard's folder."""
         return self.path / "events"
 
+    def check(self, config: RunConfig) -> None:
+        """Refuses a run of `config` where another one is stored.
+
+        Raises:
+            ConfigError: The run that is here has other settings; the message names each.
+        """
+        if not (self.path / CONFIG_FILE).is_file():
+            return
+        differences = RunConfig.load(self.path).differences(config)
+        if differences:
+            raise ConfigError(
+                f"--train_dir={self.path} holds a run with other settings (stored != given):"
+                + "".join(f"\n  {line}" for line in differences)
+                + "\nGive the stored ones to resume it, another --train_dir, or --start_new_model"
+            )
+
     def prepare(
         self,
         config: RunConfig,
@@ -71,21 +87,14 @@ class RunFolder:
             label_map: File of the label map that `config` names, copied into the folder.
 
         Raises:
-            ConfigError: The run that is here has other settings; the message names each.
+            ConfigError: See `check`.
         """
         # Read first: it may lie in this very folder, which may be cleared.
         map_content = None if label_map is None else Path(label_map).read_bytes()
         if start_new_model:
             self.clear()
-        elif (self.path / CONFIG_FILE).is_file():
-            differences = RunConfig.load(self.path).differences(config)
-            if differences:
-                raise ConfigError(
-                    f"--train_dir={self.path} holds a run with other settings (stored != given):"
-                    + "".join(f"\n  {line}" for line in differences)
-                    + "\nGive the stored ones to resume it, another --train_dir, or "
-                    "--start_new_model"
-                )
+        else:
+            self.check(config)
         self.path.mkdir(parents=True, exist_ok=True)
         versions = {name: importlib.metadata.version(name) for name in _PACKAGES}
         versions["python"] = sys.version.split()[0]
