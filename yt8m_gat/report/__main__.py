@@ -1,0 +1,76 @@
+"""Makes a report of runs: `python -m yt8m_gat.report runs/sa runs/gat -o report.html`."""
+
+import argparse
+import os
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from yt8m_gat.config import ConfigError
+from yt8m_gat.report.chart import standalone
+from yt8m_gat.report.page import build_page
+from yt8m_gat.report.source import read_run
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m yt8m_gat.report", description=__doc__)
+    parser.add_argument("train_dirs", nargs="+", metavar="RUN", help="run folders of train.py")
+    parser.add_argument(
+        "--evaluation",
+        nargs="+",
+        metavar="FILE",
+        help="eval.py's --output_file of each run, in their order (default: RUN/evaluation.json)",
+    )
+    parser.add_argument("-o", "--output_file", default="report.html", help="the page")
+    parser.add_argument("--figures_dir", help="also write each figure there, as SVG")
+    return parser
+
+
+def write_page(
+    output_file: str | os.PathLike,
+    page: str,
+    figures: dict[str, str],
+    figures_dir: str | os.PathLike | None,
+) -> None:
+    """Writes the page and, if asked to, each figure as a file of its own."""
+    Path(output_file).write_text(page, encoding="utf-8")
+    print(f"{output_file}: {len(page.encode()) / 1e3:.0f} kB, {len(figures)} figures")
+    if figures_dir is None:
+        return
+    folder = Path(figures_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, svg in figures.items():
+        # Names come from files: nothing of them may leave the folder.
+        safe = re.sub(r"[^A-Za-z0-9_-]+", "_", name)
+        (folder / f"{safe}.svg").write_text(standalone(svg), encoding="utf-8")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command; returns its exit code."""
+    arguments = _parser().parse_args(argv)
+    folders = arguments.train_dirs
+    try:
+        files = arguments.evaluation or [None] * len(folders)
+        if len(files) != len(folders):
+            raise ConfigError(
+                f"--evaluation must name one file per run. Received: {len(files)} for "
+                f"{len(folders)} runs"
+            )
+        names = [Path(folder).resolve().name for folder in folders]
+        # Folders of the same name are told apart by their path as given.
+        names = [
+            name if names.count(name) == 1 else str(folder)
+            for name, folder in zip(names, folders, strict=True)
+        ]
+        runs = [read_run(*of_run) for of_run in zip(folders, files, names, strict=True)]
+        page, figures = build_page(runs)
+        write_page(arguments.output_file, page, figures, arguments.figures_dir)
+    except (ConfigError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

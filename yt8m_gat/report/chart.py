@@ -1,0 +1,165 @@
+"""Line charts as SVG, drawn by hand: no script, no font, no resource from anywhere."""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from html import escape
+
+WIDTH, HEIGHT = 480, 290
+_LEFT, _RIGHT, _TOP, _BOTTOM = 58, 14, 34, 44
+_LINE_HEIGHT = 17
+# Readable on white and on near-black; after Okabe and Ito, who chose them for the colour-blind.
+_LIGHT = ("#0072b2", "#c04f00", "#00805e", "#a8488a", "#8a6d00", "#2f7fb5", "#7a3fb0", "#666666")
+_DARK = ("#56b4e9", "#ff9348", "#2fc79b", "#e79bc8", "#e8d44d", "#9fd0f0", "#c39bf0", "#b0b0b0")
+_DASHES = ("none", "7 3", "2 3", "9 3 2 3")
+
+
+def _palette(colors: Sequence[str]) -> str:
+    return " ".join(f"--series-{index}: {color};" for index, color in enumerate(colors))
+
+
+# Shared by the page and by figures that stand alone.
+STYLE = f"""
+:root {{ color-scheme: light dark; --paper: #ffffff; --ink: #1b1f24; --soft: #5b6470;
+  --rule: #d8dde3; --shade: #f4f6f8; {_palette(_LIGHT)} }}
+@media (prefers-color-scheme: dark) {{
+  :root {{ --paper: #14171b; --ink: #e8ebee; --soft: #a3acb8; --rule: #363d46; --shade: #1d2127;
+    {_palette(_DARK)} }}
+}}
+svg.chart {{ font: 12px system-ui, sans-serif; background: var(--paper); }}
+svg.chart text {{ fill: var(--soft); }}
+svg.chart text.title {{ fill: var(--ink); font-weight: 600; font-size: 13px; }}
+svg.chart text.key {{ fill: var(--ink); }}
+svg.chart .grid {{ stroke: var(--rule); stroke-width: 1; }}
+svg.chart .line {{ fill: none; stroke-width: 2; stroke-linejoin: round; }}
+"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Series:
+    """One line of a chart.
+
+    Attributes:
+        name: What the legend calls it.
+        points: (x, y), in the order of x.
+        index: Which colour and dash; the same thing keeps its own across charts.
+        markers: Whether each point gets a dot.
+    """
+
+    name: str
+    points: tuple[tuple[float, float], ...]
+    index: int = 0
+    markers: bool = True
+
+
+def ticks(low: float, high: float, count: int = 5) -> list[float]:
+    """Round numbers (1, 2 or 5 times a power of ten apart) within [low, high]."""
+    step = 10.0 ** math.floor(math.log10((high - low) / count))
+    for factor in (1, 2, 5, 10):
+        if (high - low) / (step * factor) <= count:
+            step *= factor
+            break
+    first = math.ceil(low / step - 1e-9)
+    last = math.floor(high / step + 1e-9)
+    return [round(index * step, 12) for index in range(first, last + 1)]
+
+
+def _range(values: Sequence[float], pad: float) -> tuple[float, float]:
+    low, high = min(values), max(values)
+    if low == high:
+        half = abs(low) / 10 or 0.5
+        return low - half, high + half
+    return low - pad * (high - low), high + pad * (high - low)
+
+
+def _key_rows(names: Sequence[str]) -> list[tuple[int, int]]:
+    """(x, row) of each entry of the legend, several to a row where they fit."""
+    places, x, row = [], _LEFT, 0
+    for name in names:
+        width = 36 + round(6.6 * len(name))
+        if x > _LEFT and x + width > WIDTH - _RIGHT:
+            x, row = _LEFT, row + 1
+        places.append((x, row))
+        x += width
+    return places
+
+
+def line_chart(title: str, x_label: str, y_label: str, series: Sequence[Series]) -> str:
+    """An `<svg>` element of lines, with a legend below and values as tooltips on the dots.
+
+    Args:
+        title: Above the chart.
+        x_label: Under the x axis.
+        y_label: Along the y axis.
+        series: At least one, each with at least one point.
+
+    Raises:
+        ValueError: There is no point to draw.
+    """
+    points = [point for line in series for point in line.points]
+    if not points:
+        raise ValueError(f"a chart needs at least one point. Received none for {title!r}")
+    x_low, x_high = _range([x for x, _ in points], 0.02)
+    y_low, y_high = _range([y for _, y in points], 0.06)
+    names = [line.name if len(line.name) <= 48 else line.name[:47] + "…" for line in series]
+    places = _key_rows(names)
+    height = HEIGHT + _LINE_HEIGHT * (places[-1][1] + 1)
+    right, bottom = WIDTH - _RIGHT, HEIGHT - _BOTTOM
+
+    def at(x: float, y: float) -> tuple[float, float]:
+        return (
+            _LEFT + (x - x_low) / (x_high - x_low) * (right - _LEFT),
+            bottom - (y - y_low) / (y_high - y_low) * (bottom - _TOP),
+        )
+
+    parts = [
+        f'<svg class="chart" xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" '
+        f'role="img" aria-label="{escape(title)}">',
+        f'<text class="title" x="{_LEFT}" y="18">{escape(title)}</text>',
+    ]
+    for tick in ticks(y_low, y_high):
+        y = at(x_low, tick)[1]
+        parts.append(
+            f'<line class="grid" x1="{_LEFT}" x2="{right}" y1="{y:.1f}" y2="{y:.1f}"/>'
+            f'<text x="{_LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{tick:.6g}</text>'
+        )
+    for tick in ticks(x_low, x_high):
+        x = at(tick, y_low)[0]
+        parts.append(
+            f'<line class="grid" x1="{x:.1f}" x2="{x:.1f}" y1="{bottom}" y2="{bottom + 4}"/>'
+            f'<text x="{x:.1f}" y="{bottom + 17}" text-anchor="middle">{tick:.6g}</text>'
+        )
+    middle = (_TOP + bottom) / 2
+    parts.append(
+        f'<text x="{(_LEFT + right) / 2}" y="{bottom + 34}" text-anchor="middle">'
+        f"{escape(x_label)}</text>"
+        f'<text transform="translate(13 {middle}) rotate(-90)" text-anchor="middle">'
+        f"{escape(y_label)}</text>"
+    )
+    for line, name, (x, row) in zip(series, names, places, strict=True):
+        color = f"var(--series-{line.index % len(_LIGHT)})"
+        dash = _DASHES[line.index // len(_LIGHT) % len(_DASHES)]
+        drawn = " ".join("{:.1f},{:.1f}".format(*at(*point)) for point in line.points)
+        stroke = f'class="line" style="stroke: {color}" stroke-dasharray="{dash}"'
+        parts.append(f'<polyline {stroke} points="{drawn}"/>')
+        # A line of one point would not show.
+        if line.markers or len(line.points) == 1:
+            for point in line.points:
+                cx, cy = at(*point)
+                parts.append(
+                    f'<circle cx="{cx:.1f}" cy="{cy:.1f}" r="3" style="fill: {color}"><title>'
+                    f"{escape(line.name)}: {point[0]:g}, {point[1]:.4g}</title></circle>"
+                )
+        y = HEIGHT + _LINE_HEIGHT * row + 6
+        parts.append(
+            f'<line {stroke} x1="{x}" x2="{x + 20}" y1="{y - 4}" y2="{y - 4}"/>'
+            f'<text class="key" x="{x + 25}" y="{y}">{escape(name)}</text>'
+        )
+    parts.append("</svg>")
+    return "\n".join(parts)
+
+
+def standalone(svg: str) -> str:
+    """`svg` as a file of its own, its style inside."""
+    head, rest = svg.split(">", 1)
+    return f'<?xml version="1.0" encoding="UTF-8"?>\n{head}><style>{STYLE}</style>{rest}\n'
