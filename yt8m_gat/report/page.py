@@ -104,7 +104,7 @@ def build_page(runs: Sequence[ReportedRun], title: str = "yt8m_gat: report") -> 
     body = [
         *section(
             "Runs",
-            "What was trained. Values that a recipe leaves open are shown as '-'.",
+            "What was trained. A dash: the recipe's own value.",
             [_settings(runs)],
         ),
         *section(
@@ -117,8 +117,9 @@ def build_page(runs: Sequence[ReportedRun], title: str = "yt8m_gat: report") -> 
             "Beside the papers",
             "The papers' figures are for YouTube-8M with label spaces of their own: they stand "
             "here for the order of the columns and the size of the differences, not to be equalled "
-            "on other data. Ours: mean over the matching runs, with their deviation when there "
-            "are several.",
+            "on other data. A run stands in the column of its kind of attention and objective, "
+            "whatever the width of its local window. Ours: mean over the matching runs, with their "
+            "deviation when there are several.",
             [part for published in TABLES for part in _beside(published, runs)],
         ),
         *section(
@@ -192,41 +193,43 @@ def _settings(runs: Sequence[ReportedRun]) -> str:
     )
 
 
-def attack_name(row: dict[str, Any]) -> str:
-    """`fgm, epsilon 0.5`, or `deepfool` where an attack has no radius."""
-    epsilon = number(row["epsilon"])
-    return str(row["attack"]) + ("" if epsilon is None else f", epsilon {epsilon:g}")
-
-
 def _results(runs: Sequence[ReportedRun]) -> list[str]:
-    parts = []
-    conditions = ["clean"]
-    for run in runs:
-        conditions += [name for name in map(attack_name, run.attacks) if name not in conditions]
-    for condition in conditions:
-        found = []
-        for run in runs:
-            rows = {"clean": run.clean} | {attack_name(row): row for row in run.attacks}
-            if rows.get(condition):
-                found.append((run.name, rows[condition]))
-        if not found:
-            continue
-        names = [name for name in _PERCENT if any(name in row for _, row in found)]
-        plain = [name for name in ("loss", "norm") if any(name in row for _, row in found)]
-        counts = [n for n in ("num_videos", "num_segments") if any(n in row for _, row in found)]
-        heads = ["run", *(_PERCENT[name] for name in names), *plain]
-        heads += [name.removeprefix("num_") for name in counts]
+    attacks = dict.fromkeys(str(row["attack"]) for run in runs for row in run.attacks)
+    parts = _metric_table("clean", [(run.name, None, run.clean) for run in runs if run.clean])
+    for attack in attacks:
         rows = [
-            [
-                name,
-                *(percent(row.get(metric)) for metric in names),
-                *(_plain(row.get(metric)) for metric in plain),
-                *(_shown(row.get(metric)) for metric in counts),
-            ]
-            for name, row in found
+            (run.name, number(row["epsilon"]), row)
+            for run in runs
+            for row in run.attacks
+            if str(row["attack"]) == attack
         ]
-        parts += [f"<h3>{escape(condition)}</h3>", table(heads, rows)]
+        # A radius at a time, so that the runs stand below each other.
+        parts += _metric_table(attack, sorted(rows, key=lambda row: row[1] or 0.0))
     return parts
+
+
+def _metric_table(title: str, rows: list[tuple[str, float | None, dict[str, Any]]]) -> list[str]:
+    """Of (run, epsilon, metrics); the columns that some row has."""
+    if not rows:
+        return []
+    found = {key for *_, metrics in rows for key in metrics}
+    radius = ["epsilon"] if any(epsilon is not None for _, epsilon, _ in rows) else []
+    names = [name for name in _PERCENT if name in found]
+    plain = [name for name in ("loss", "norm") if name in found]
+    counts = [name for name in ("num_videos", "num_segments") if name in found]
+    heads = ["run", *radius, *(_PERCENT[name] for name in names), *plain]
+    heads += [name.removeprefix("num_") for name in counts]
+    cells = [
+        [
+            name,
+            *(_plain(epsilon) for _ in radius),
+            *(percent(metrics.get(metric)) for metric in names),
+            *(_plain(metrics.get(metric)) for metric in plain),
+            *(_shown(metrics.get(metric)) for metric in counts),
+        ]
+        for name, epsilon, metrics in rows
+    ]
+    return [f"<h3>{escape(title)}</h3>", table(heads, cells)]
 
 
 def _value_of(run: ReportedRun, column: Column, metric: str) -> float | None:

@@ -1,0 +1,207 @@
+"""The page says what the files say, needs nothing else, and lets nothing of them run."""
+
+import json
+import re
+import subprocess
+import sys
+import xml.etree.ElementTree as ElementTree
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from yt8m_gat.config import ConfigError, DataConfig, ModelConfig, ObjectiveConfig, RunConfig
+from yt8m_gat.report.__main__ import main
+from yt8m_gat.report.chart import Series, line_chart, standalone, ticks
+from yt8m_gat.report.page import build_page
+from yt8m_gat.report.source import read_run
+
+VOID = {"meta", "link", "br", "img", "hr", "input"}
+CLEAN = {"gap": 0.37031, "map": 0.2415, "perr": 0.3753, "hit_at_1": 0.552, "num_videos": 77}
+EVALUATION = {
+    "clean": {**CLEAN, "attention_entropy_rgb": 0.9357, "distance_to_uniform_rgb": 0.5451},
+    "attacks": [
+        {"attack": "fgm", "epsilon": 0.5, "gap": 0.27224, "perr": 0.31, "hit_at_1": 0.49},
+        {"attack": "fgm", "epsilon": 1.0, "gap": 0.11119, "perr": 0.2, "hit_at_1": None},
+        {"attack": "deepfool", "epsilon": None, "gap": 0.01, "rho": 0.1},
+    ],
+    "corruptions": [
+        {"corruption": "frame_drop", "severity": level, "gap": 0.3 - level / 50} for level in (1, 5)
+    ],
+    "something_else": {"unknown": 1},
+}
+
+
+class Page(HTMLParser):
+    """Cells of every table, tags and attributes; fails on tags that do not match."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open, self.tags, self.values, self.tables = [], [], [], []
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.values += [(name, value) for name, value in attrs]
+        if tag not in VOID:
+            self.open.append(tag)
+        if tag == "table":
+            self.tables.append([])
+        elif tag == "tr":
+            self.tables[-1].append([])
+        elif tag in ("td", "th"):
+            self.tables[-1][-1].append("")
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append(tag)
+        self.values += attrs
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if self.open and self.open[-1] in ("td", "th"):
+            self.tables[-1][-1][-1] += data
+
+
+def write_run(folder: Path, name: str = "Transformer", adversarial: str = "none") -> Path:
+    folder.mkdir()
+    RunConfig(
+        data=DataConfig(feature_names=("rgb",), feature_sizes=(16,), num_classes=5),
+        model=ModelConfig(name=name),
+        objective=ObjectiveConfig(adversarial=adversarial),
+    ).save(folder)
+    (folder / "evaluation.json").write_text(json.dumps(EVALUATION))
+    lines = [
+        {"kind": "train", "step": 1, "loss": 0.7, "learning_rate": 0.1},
+        {"kind": "train", "step": 2, "loss": 0.6, "learning_rate": 0.1},
+        {"kind": "validation", "step": 2, "gap": 0.3, "loss": 0.5, "attention_entropy_rgb": 0.9},
+    ]
+    # The last line is cut short, as a kill leaves it.
+    text = "\n".join(map(json.dumps, lines)) + '\n{"kind": "tr'
+    (folder / "metrics.jsonl").write_text(text)
+    return folder
+
+
+def test_the_page_is_whole_and_needs_nothing_else(tmp_path):
+    text, figures = build_page([read_run(write_run(tmp_path / "sa"))])
+    page = Page(text)
+    assert page.open == []
+    assert not {"script", "link", "img", "iframe", "object"} & set(page.tags)
+    assert not {"src", "href", "onload", "onclick"} & {name for name, _ in page.values}
+    namespace = "http://www.w3.org/2000/svg"
+    assert not re.search(r"https?://|@import|url\(", text.replace(namespace, ""))
+    assert page.tags.count("svg") == len(figures)
+
+
+def test_the_tables_say_what_the_files_say(tmp_path):
+    runs = [
+        read_run(write_run(tmp_path / "sa")),
+        read_run(write_run(tmp_path / "aart", "AART", "frobenius")),
+    ]
+    tables = Page(build_page(runs)[0]).tables
+    assert ["sa", "37.03", "24.15", "37.53", "55.20", "77"] in tables[1]
+    assert tables[1][0] == ["run", "GAP", "MAP", "PERR", "Hit@1", "videos"]
+    assert tables[2][0] == ["run", "epsilon", "GAP", "PERR", "Hit@1"]
+    assert ["aart", "0.5", "27.22", "31.00", "49.00"] in tables[2]
+    assert ["aart", "1", "11.12", "20.00", "-"] in tables[2]
+    assert ["sa", "1.00"] in tables[3]  # DeepFool has no radius.
+    assert ["sa", "0.9357", "0.5451"] in tables[-1]
+    # Beside A-ART's table 1: SA and A-ART, clean and at epsilon 0.5; there is no ART.
+    (beside,) = [t for t in tables if "A-ART, adversarial" in t[0]]
+    assert beside[2] == ["GAP, ours", "37.03", "-", "37.03", "27.22", "-", "27.22"]
+    assert beside[1][4] == "72.89±0.04"
+
+
+def test_seeds_are_averaged_beside_the_papers(tmp_path):
+    folders = [write_run(tmp_path / name) for name in ("s0", "s1")]
+    other = {"clean": {**CLEAN, "gap": 0.39031}, "attacks": []}
+    (folders[1] / "evaluation.json").write_text(json.dumps(other))
+    tables = Page(build_page([read_run(folder) for folder in folders])[0]).tables
+    (beside,) = [t for t in tables if "GAT AdvFr" in t[0]]
+    # Mean of 37.031 and 39.031; deviation of two values 2 apart: sqrt(2).
+    assert beside[2][1] == "38.03±1.41 (n=2)"
+
+
+def test_a_section_without_data_is_left_out(tmp_path):
+    folder = write_run(tmp_path / "bare")
+    (folder / "evaluation.json").unlink()
+    (folder / "metrics.jsonl").unlink()
+    text, figures = build_page([read_run(folder)])
+    assert figures == {}
+    assert re.findall("<h2>(.*?)</h2>", text) == ["Runs"]
+
+
+def test_what_files_hold_is_escaped(tmp_path):
+    evil = '<script>alert("x")</script>'
+    evaluation = json.loads(json.dumps(EVALUATION).replace("fgm", "<b onload=1>fgm"))
+    evaluation["corruptions"][0]["corruption"] = evaluation["corruptions"][1]["corruption"] = evil
+    evaluation["clean"][f"attention_entropy_{evil}"] = 0.5
+    folder = write_run(tmp_path / "sa")
+    (folder / "evaluation.json").write_text(json.dumps(evaluation))
+    text, figures = build_page([read_run(folder, name=evil)])
+    assert "<script" not in text and "<b " not in text
+    assert Page(text).open == []
+    for svg in figures.values():
+        ElementTree.fromstring(standalone(svg).encode())
+
+
+def test_the_command_writes_page_and_figures(tmp_path, capsys):
+    folder = write_run(tmp_path / "sa")
+    page, figures = tmp_path / "r.html", tmp_path / "figures"
+    assert main([str(folder), "-o", str(page), "--figures_dir", str(figures)]) == 0
+    names = {path.name for path in figures.iterdir()}
+    assert {"epsilon_fgm.svg", "severity_frame_drop.svg", "validation_gap.svg"} <= names
+    for path in figures.iterdir():
+        assert ElementTree.parse(path).getroot().tag.endswith("svg")
+    assert f"{len(names)} figures" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "match"),
+    [
+        ("evaluation.json", "{", "must be JSON"),
+        ("evaluation.json", "[]", "must be an evaluation"),
+        ("evaluation.json", '{"clean": {}, "attacks": [{}]}', "attack and epsilon"),
+        ("evaluation.json", '{"clean": {}, "corruptions": 3}', "corruption and severity"),
+        ("metrics.jsonl", '{\n{"step": 1}\n', "line 1: must be JSON"),
+        ("metrics.jsonl", '{"kind": "train"}\n', "line 1: must be an object with a step"),
+    ],
+)
+def test_errors_name_the_file(tmp_path, file, content, match):
+    folder = write_run(tmp_path / "sa")
+    (folder / file).write_text(content)
+    with pytest.raises(ConfigError, match=match) as caught:
+        read_run(folder)
+    assert str(folder / file) in str(caught.value)
+
+
+def test_the_command_reports_errors(tmp_path, capsys):
+    assert main([str(tmp_path / "none"), "-o", str(tmp_path / "r.html")]) == 2
+    assert str(tmp_path / "none") in capsys.readouterr().err
+    folder = write_run(tmp_path / "sa")
+    assert main([str(folder), "--evaluation", "a.json", "b.json"]) == 2
+    assert "2 for 1 runs" in capsys.readouterr().err
+
+
+def test_a_point_lies_where_its_value_says():
+    svg = line_chart("t", "x", "y", [Series("s", ((0.0, 0.0), (1.0, 1.0), (2.0, 2.0)))])
+    dots = [tuple(map(float, xy)) for xy in re.findall(r'cx="([\d.]+)" cy="([\d.]+)"', svg)]
+    assert dots[0][0] < dots[2][0] and dots[0][1] > dots[2][1]
+    assert dots[1] == pytest.approx(
+        [(a + b) / 2 for a, b in zip(dots[0], dots[2], strict=True)], abs=0.1
+    )
+    with pytest.raises(ValueError, match="at least one point"):
+        line_chart("t", "x", "y", [Series("s", ())])
+
+
+def test_ticks_are_round_and_inside():
+    assert ticks(0.0, 1.0) == [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]
+    assert ticks(-3.1, 14.2) == [0.0, 5.0, 10.0]
+
+
+def test_report_imports_no_tensorflow():
+    code = "import sys, yt8m_gat.report.__main__; sys.exit('tensorflow' in sys.modules)"
+    root = Path(__file__).parents[2]
+    assert subprocess.run([sys.executable, "-c", code], cwd=root, check=False).returncode == 0
