@@ -1,0 +1,61 @@
+"""Explanations of a clip: closed form on a linear model, exact zeros on padding."""
+
+import keras
+import numpy as np
+import pytest
+
+from yt8m_gat.evaluation.explain import explain
+from yt8m_gat.models.registry import build_model
+
+SIZES = {"rgb": 16, "audio": 8}
+REAL = np.array([True, True, True, False, False])
+
+
+def clip(seed=0):
+    rng = np.random.default_rng(seed)
+    return {
+        name: rng.normal(size=(len(REAL), size)).astype("float32") * REAL[:, None]
+        for name, size in SIZES.items()
+    }
+
+
+@pytest.fixture(scope="module")
+def explanation():
+    keras.utils.set_random_seed(1)
+    model = build_model("GAT", SIZES, 4, 5, local_masks=("bd2",), hidden_size=8, num_heads=2)
+    return explain(model, clip(), REAL, label=2, smooth_samples=3)
+
+
+def test_padded_frames_are_exactly_zero(explanation):
+    for curves in (explanation.saliency, explanation.smooth_grad, explanation.attention):
+        assert set(curves) == set(SIZES)
+        for curve in curves.values():
+            assert curve.shape == (5,)
+            assert (curve[~REAL] == 0).all() and (curve[REAL] > 0).all()
+    assert (explanation.grad_cam[~REAL] == 0).all()
+    assert np.isfinite(explanation.grad_cam).all()
+
+
+def test_attention_sums_to_one(explanation):
+    for curve in explanation.attention.values():
+        assert curve.sum() == pytest.approx(1.0, abs=1e-5)
+
+
+def test_saliency_of_a_mean_of_frames_is_its_weights():
+    model = build_model("FrameLevelLogisticModel", SIZES, 4, 5)
+    found = explain(model, clip(), REAL, label=1, smooth_samples=2)
+    kernel = next(w.numpy() for w in model.weights if w.shape == (24, 4))[:, 1]
+    # logit = w . mean of 3 frames: |d logit / d x_t| = |w| / 3 at each real frame, noise or not.
+    for name, part in (("rgb", kernel[:16]), ("audio", kernel[16:])):
+        expected = np.abs(part).max() / 3 * REAL
+        np.testing.assert_allclose(found.saliency[name], expected, rtol=1e-5)
+        np.testing.assert_allclose(found.smooth_grad[name], expected, rtol=1e-5)
+    assert found.grad_cam is None and found.attention == {}
+
+
+def test_refuses_what_cannot_be_explained():
+    model = build_model("FrameLevelLogisticModel", SIZES, 4, 5)
+    with pytest.raises(ValueError, match="Received: label=4"):
+        explain(model, clip(), REAL, label=4)
+    with pytest.raises(ValueError, match="without real frames"):
+        explain(model, clip(), np.zeros(5, bool), label=0)

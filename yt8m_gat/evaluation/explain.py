@@ -1,0 +1,111 @@
+"""Why a clip got a label: gradients over time, beside the model's own attention."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+from tf_keras_vis.gradcam_plus_plus import GradcamPlusPlus
+from tf_keras_vis.saliency import Saliency
+
+_FRAMES = "contextual_frames"
+
+
+@dataclasses.dataclass(frozen=True)
+class Explanation:
+    """Curves over the frames of one clip, each [T] and exactly 0 on padding.
+
+    Attributes:
+        probability: Of the label.
+        saliency: Feature -> largest |d logit / d x| of each frame.
+        smooth_grad: Feature -> the same, averaged over noisy copies of the clip.
+        grad_cam: Grad-CAM++ over the contextual frames of all features; None for a model that
+            does not classify them by `classify`.
+        attention: Feature -> share of attention that each frame gets: the global map, averaged
+            over heads and real rows; empty for models that do not attend.
+    """
+
+    probability: float
+    saliency: dict[str, np.ndarray]
+    smooth_grad: dict[str, np.ndarray]
+    grad_cam: np.ndarray | None
+    attention: dict[str, np.ndarray]
+
+
+def explain(
+    classifier: Any,
+    features: Mapping[str, Any],
+    frame_mask: Any,
+    label: int,
+    smooth_samples: int = 20,
+    smooth_noise: float = 0.1,
+) -> Explanation:
+    """Explains one label of one clip, by tf-keras-vis.
+
+    The model explained is a functional one with the mask a constant inside: as an input,
+    SmoothGrad would add noise to it.
+
+    Args:
+        classifier: A frame-level `VideoClassifier`, in float32.
+        features: Feature name -> [T, D], preprocessed, 0 on padding.
+        frame_mask: Boolean [T], True at real frames.
+        label: The class whose logit is explained.
+        smooth_samples: Noisy copies that SmoothGrad averages over.
+        smooth_noise: Their noise's deviation, as a share of each frame's range of values.
+
+    Raises:
+        ValueError: `label` is no class of the classifier, or no frame is real.
+    """
+    if not 0 <= label < classifier.num_classes:
+        raise ValueError(
+            f"`label` must be in 0 .. {classifier.num_classes - 1}. Received: label={label}"
+        )
+    real = np.asarray(frame_mask, bool)
+    if not real.any():
+        raise ValueError("a clip without real frames cannot be explained")
+    names = list(classifier.feature_sizes)
+    clip = [np.asarray(features[name], np.float32)[None] for name in names]
+    mask = ops.convert_to_tensor(real[None])
+    inputs = [
+        keras.Input(x.shape[1:], batch_size=1, name=name)
+        for name, x in zip(names, clip, strict=True)
+    ]
+    outputs = classifier.forward(dict(zip(names, inputs, strict=True)), mask)
+    model = keras.Model(inputs, outputs.logits)
+
+    def score(logits: Any) -> Any:
+        return logits[:, label]
+
+    def curves(maps: list[Any]) -> dict[str, np.ndarray]:
+        return {name: np.asarray(x)[0] for name, x in zip(names, maps, strict=True)}
+
+    saliency = Saliency(model)
+    plain = saliency(score, clip, normalize_map=False)
+    smooth = saliency(
+        score, clip, smooth_samples=smooth_samples, smooth_noise=smooth_noise, normalize_map=False
+    )
+    grad_cam = None
+    if hasattr(classifier, "classify"):
+        frames = keras.layers.Identity(name=_FRAMES)(outputs.frames)
+        from_frames = keras.Model(inputs, classifier.classify(frames, mask))
+        cam = GradcamPlusPlus(from_frames)(
+            score,
+            clip,
+            penultimate_layer=_FRAMES,
+            seek_penultimate_conv_layer=False,
+            expand_cam=False,
+            normalize_cam=False,
+        )
+        grad_cam = np.asarray(cam)[0]
+    seen = classifier.forward(
+        {name: ops.convert_to_tensor(x) for name, x in zip(names, clip, strict=True)}, mask
+    )
+    attention = {
+        name: np.asarray(ops.mean(maps["global"][0], axis=0))[real].mean(axis=0)
+        for name, maps in seen.attention_maps.items()
+        if "global" in maps
+    }
+    probability = float(ops.sigmoid(seen.logits)[0, label])
+    return Explanation(probability, curves(plain), curves(smooth), grad_cam, attention)
