@@ -1,4 +1,7 @@
-"""Makes a report of runs: `python -m yt8m_gat.report runs/sa runs/gat -o report.html`."""
+"""Makes a report of runs: `python -m yt8m_gat.report runs/sa runs/gat -o report.html`.
+
+`python -m yt8m_gat.report explain --train_dir=...` explains one label of one clip (see its --help).
+"""
 
 import argparse
 import os
@@ -7,10 +10,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from yt8m_gat.cli import quiet_tensorflow, reported_errors
 from yt8m_gat.config import ConfigError
 from yt8m_gat.report.chart import standalone
-from yt8m_gat.report.page import build_page
+from yt8m_gat.report.page import build_explanation, build_page
 from yt8m_gat.report.source import read_run
+from yt8m_gat.run_folder import RunFolder
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -46,8 +51,43 @@ def write_page(
         (folder / f"{safe}.svg").write_text(standalone(svg), encoding="utf-8")
 
 
+def _explain_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m yt8m_gat.report explain",
+        description="Saliency, SmoothGrad and Grad-CAM++ of one label over the frames of one clip.",
+    )
+    parser.add_argument("--train_dir", required=True, help="run folder of train.py")
+    parser.add_argument("--input_data_pattern", required=True, help="files that hold the clip")
+    parser.add_argument("--video_id", required=True, help="the clip")
+    parser.add_argument("--label", type=int, required=True, help="the class")
+    parser.add_argument("-o", "--output_file", default="explain.html", help="the page")
+    parser.add_argument("--figures_dir", help="also write each figure there, as SVG")
+    return parser
+
+
+def _explain(argv: Sequence[str]) -> None:
+    arguments = _explain_parser().parse_args(argv)
+    # Only here: the rest of the report does without TensorFlow.
+    with quiet_tensorflow():
+        from yt8m_gat import pipeline
+
+    explanation = pipeline.explain(
+        RunFolder(arguments.train_dir),
+        input_data_pattern=arguments.input_data_pattern,
+        video_id=arguments.video_id,
+        label=arguments.label,
+    )
+    page, figures = build_explanation(explanation)
+    write_page(arguments.output_file, page, figures, arguments.figures_dir)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
+    argv = sys.argv[1:] if argv is None else argv
+    if argv[:1] == ["explain"]:
+        with reported_errors():
+            _explain(argv[1:])
+        return 0
     arguments = _parser().parse_args(argv)
     folders = arguments.train_dirs
     try:

@@ -144,6 +144,33 @@ def build_page(runs: Sequence[ReportedRun], title: str = "yt8m_gat: report") -> 
     return document(title, body), {**robustness, **corruption, **training}
 
 
+def build_explanation(explanation: dict[str, Any]) -> tuple[str, Figures]:
+    """The page about one label of one clip, and its figures.
+
+    Args:
+        explanation: What `yt8m_gat.pipeline.explain` gives.
+    """
+    figures = {}
+    for kind, curves in explanation["curves"].items():
+        series = [
+            Series(
+                name, tuple((float(t), y) for t, y in enumerate(values)), index, len(values) < 61
+            )
+            for index, (name, values) in enumerate(curves.items())
+        ]
+        if series:
+            name = kind.lower().replace(" ", "_").replace("+", "p")
+            figures[name] = line_chart(kind, "frame (one a second)", kind, series)
+    note = (
+        f"Label {explanation['label']} of clip {explanation['video_id']}: probability "
+        f"{percent(explanation['probability'])} %. Real frames only; padding is exactly 0 in all. "
+        "Saliency is the largest gradient of the label's logit within a frame, SmoothGrad its mean "
+        "over noisy copies; Grad-CAM++ is of the contextual frames before pooling; the attention "
+        "profile is the share of attention that a frame gets, whatever the label."
+    )
+    return document("yt8m_gat: explanation", section("Over time", note, gallery(figures))), figures
+
+
 def percent(value: Any) -> str:
     """A metric in percent, two places; a dash when there is none."""
     found = number(value)
