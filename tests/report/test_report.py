@@ -13,7 +13,7 @@ import pytest
 from yt8m_gat.config import ConfigError, DataConfig, ModelConfig, ObjectiveConfig, RunConfig
 from yt8m_gat.report.__main__ import main
 from yt8m_gat.report.chart import Series, line_chart, standalone, ticks
-from yt8m_gat.report.page import build_page
+from yt8m_gat.report.page import build_explanation, build_page
 from yt8m_gat.report.source import read_run
 
 VOID = {"meta", "link", "br", "img", "hr", "input"}
@@ -145,6 +145,17 @@ def test_what_files_hold_is_escaped(tmp_path):
     assert Page(text).open == []
     for svg in figures.values():
         ElementTree.fromstring(standalone(svg).encode())
+
+
+def test_an_explanation_is_drawn_and_escaped():
+    curves = {"Saliency": {"<b>rgb": [0.1, 0.4], "audio": [0.2, 0.3]}, "Grad-CAM++": {}}
+    text, figures = build_explanation(
+        {"video_id": "<i>x", "label": 3, "probability": 0.361, "curves": curves}
+    )
+    assert list(figures) == ["saliency"]  # A model without a curve has no figure of it.
+    assert figures["saliency"].count("<circle") == 4
+    assert "36.10 %" in text and "<i>" not in text and "<b>" not in text
+    assert Page(text).open == []
 
 
 def test_the_command_writes_page_and_figures(tmp_path, capsys):
