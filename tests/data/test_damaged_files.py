@@ -161,6 +161,17 @@ def test_inspect_good_files(files, capsys):
     assert report["distinct_labels"] == 1
 
 
+def test_inspect_names_the_most_frequent_labels(files, tmp_path, capsys):
+    names = tmp_path / "label_names.csv"
+    names.write_text("label_id,label_name\n0,Cat, big\n1,Dog\n")
+    _, report = run_inspect(capsys, *files, f"--label_names={names}")
+    [entry] = report["most_frequent_labels"]
+    assert entry["records"] == 12
+    assert entry["name"] == {0: "Cat, big", 1: "Dog"}[entry["label"]]
+    main([*files, f"--label_names={names}"])
+    assert f"label {entry['label']:>5} in {12:>9} records" in capsys.readouterr().out
+
+
 def test_inspect_finds_every_bad_record(files, capsys):
     offsets = damage(files[0], flip_payload)
     damage(files[1], flip_length)

@@ -15,7 +15,7 @@ import collections
 import dataclasses
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from yt8m_gat.config import ConfigError
@@ -27,11 +27,13 @@ from yt8m_gat.data.description import (
     find_fault,
 )
 from yt8m_gat.data.errors import BadRecordError
+from yt8m_gat.data.label_space import read_label_names
 from yt8m_gat.data.schema import RecordSchema
 from yt8m_gat.data.tfrecord import file_size, read_records
 
 # tf.Example stores class indices as int64.
 _ANY_CLASS = 2**63 - 1
+NUM_FREQUENT_LABELS = 10
 
 
 @dataclasses.dataclass
@@ -79,10 +81,17 @@ class Inspection:
     Args:
         schema: What each record is to hold; None takes it from the first readable record.
         num_classes: Size of the vocabulary; None accepts every label that is not negative.
+        label_names: Label -> name, shown beside the most frequent labels.
     """
 
-    def __init__(self, schema: RecordSchema | None = None, num_classes: int | None = None) -> None:
+    def __init__(
+        self,
+        schema: RecordSchema | None = None,
+        num_classes: int | None = None,
+        label_names: Mapping[int, str] | None = None,
+    ) -> None:
         self.schema = schema
+        self.label_names = dict(label_names or {})
         self.num_classes = num_classes
         self.files: list[FileReport] = []
         self.frames = Spread()
@@ -167,6 +176,12 @@ class Inspection:
             "labels_per_record": self.labels.as_dict(),
             "distinct_labels": len(self.label_counts),
             "largest_label": max(self.label_counts, default=None),
+            "most_frequent_labels": [
+                {"label": label, "name": self.label_names.get(label), "records": count}
+                for label, count in sorted(
+                    self.label_counts.items(), key=lambda item: (-item[1], item[0])
+                )[:NUM_FREQUENT_LABELS]
+            ],
             "records_with_segments": self.segment_labels.count,
             "segment_labels_per_record": self.segment_labels.as_dict(),
             "files": [
@@ -217,6 +232,10 @@ class Inspection:
         lines.append(
             f"distinct labels: {facts['distinct_labels']}, the largest {facts['largest_label']}"
         )
+        lines += [
+            f"  label {entry['label']:>5} in {entry['records']:>9} records  {entry['name'] or ''}"
+            for entry in facts["most_frequent_labels"]
+        ]
         lines += [f"BAD {error}" for error in self.bad]
         return "\n".join(lines)
 
@@ -238,6 +257,11 @@ def _parser() -> argparse.ArgumentParser:
         "--video_level",
         action="store_true",
         help="with --feature_names: the records are to be video-level ones",
+    )
+    parser.add_argument(
+        "--label_names",
+        help="file with the labels' names (vocabulary.csv, label_names_2018.csv, "
+        "class_labels_indices.csv, or the sample's label_names.csv)",
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
     return parser
@@ -273,8 +297,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     try:
         files = find_files(arguments.pattern, "pattern")
-        inspection = Inspection(_schema_from(arguments), arguments.num_classes)
-    except ValueError as error:
+        names = None if arguments.label_names is None else read_label_names(arguments.label_names)
+        inspection = Inspection(_schema_from(arguments), arguments.num_classes, names)
+    except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     for path in files:
