@@ -314,11 +314,11 @@ def as_row(*cells):
 
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_the_page_has_every_flag_of_the_starter(script, defaults):
+    missing = set(STARTER[script]) - set(defaults[script])
+    assert not missing, f"{script} accepts no --{', --'.join(sorted(missing))}"
     expected = []
     for flag, theirs in STARTER[script].items():
-        ours = defaults[script].get(flag, "not yet")
-        if flag in REPLACED[script]:
-            ours = "no effect"
+        ours = "no effect" if flag in REPLACED[script] else defaults[script][flag]
         expected.append([f"`--{flag}`", shown(theirs), ours])
     starters, _ = rows_of_the_page(script)
     found = [row[:3] for row in starters]
