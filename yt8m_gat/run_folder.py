@@ -63,7 +63,9 @@ class RunFolder:
         Raises:
             ConfigError: The run that is here has other settings; the message names each.
         """
-        if not (self.path / CONFIG_FILE).is_file():
+        # A run that ended before its first checkpoint has nothing that other settings could spoil.
+        has_state = self.checkpoints.is_dir() or self.best_weights.is_file()
+        if not has_state or not (self.path / CONFIG_FILE).is_file():
             return
         differences = RunConfig.load(self.path).differences(config)
         if differences:

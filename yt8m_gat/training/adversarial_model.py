@@ -31,15 +31,15 @@ class AdversarialModel(keras.Model):
 
     ```
     l(X), A     = classifier(X)                 per example; A the maps averaged over heads
-    G           = d sum_b l_b / dX              on its own per modality
+    G           = d mean_b l_b / dX             on its own per modality
     R           = epsilon * G / ||G||           a constant from here on; zero on padding
     l(X + R), A_adv = classifier(X + R)
     L           = mean l(X) + alpha * mean l(X + R) + beta * mean_b sum_m P(A_m, A_adv_m)
     ```
 
-    G is taken of the per-example sum, so that it does not shrink with the batch; R depends on its
-    direction alone. Nested tapes in one `tf.function` share the clean pass between G and the
-    update: the step costs about 2.2 times the CE step.
+    G is the gradient of the mean that the update differentiates too, not of the sum: R depends on
+    its direction alone, and two backward passes with the same start can be merged by the compiler
+    (counted: 2.2 times the CE step; docs/PERFORMANCE.md says what is reached).
 
     With another perturbation (TAF) R comes from passes of its own through the clean path. A
     classifier with a second set of normalization layers uses it in the adversarial pass alone
@@ -118,8 +118,9 @@ class AdversarialModel(keras.Model):
             with keras.StatelessScope() as state:
                 clean = self.classifier.forward(features, frame_mask, training=True)
             clean_losses = loss(labels, clean.logits)
-            summed = tf.reduce_sum(clean_losses)
-        clean_loss = tf.reduce_mean(clean_losses)
+            clean_loss = tf.reduce_mean(clean_losses)
+            # Float16 gradients by the features need the scale as those by the weights do.
+            scaled_loss = self.optimizer.scale_loss(clean_loss)
         total = objective.clean_weight * clean_loss
         adversarial_loss = penalty = tf.zeros((), clean_loss.dtype)
 
@@ -129,7 +130,7 @@ class AdversarialModel(keras.Model):
                 frame_mask,
                 labels,
                 gradients=lambda: feature_tape.gradient(
-                    summed, features, unconnected_gradients=tf.UnconnectedGradients.ZERO
+                    scaled_loss, features, unconnected_gradients=tf.UnconnectedGradients.ZERO
                 ),
                 forward=self._forward_without_updates,
                 loss=loss,
