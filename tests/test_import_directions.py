@@ -27,7 +27,7 @@ ALLOWED = {
     "report": {"config"},
     "demo": set(),
 }
-# The composition root: the one module that may know every room.
+# The composition root: the one room that may know every other.
 EVERYTHING = {"pipeline"}
 # A command, like the scripts: it calls `pipeline`, only when it is asked to explain a clip.
 COMMANDS = {"report/__main__.py": {"cli", "run_folder", "pipeline"}}

@@ -1,0 +1,35 @@
+"""The jobs of the command line, put together from the rooms of the package.
+
+The only room that knows training, evaluation and export at once; one job a file.
+"""
+
+import contextlib
+
+from yt8m_gat import cli
+from yt8m_gat.data import BadRecordError
+from yt8m_gat.pipeline.evaluation import attention_figures, build_evaluator, evaluate, evaluate_each
+from yt8m_gat.pipeline.explanation import explain
+from yt8m_gat.pipeline.exporting import export
+from yt8m_gat.pipeline.inference import infer, model_folder
+from yt8m_gat.pipeline.run_settings import read_schema
+from yt8m_gat.pipeline.training import train
+from yt8m_gat.training import NonFiniteLossError
+
+__all__ = [
+    "attention_figures",
+    "build_evaluator",
+    "evaluate",
+    "evaluate_each",
+    "explain",
+    "export",
+    "infer",
+    "model_folder",
+    "read_schema",
+    "reported_errors",
+    "train",
+]
+
+
+def reported_errors() -> contextlib.AbstractContextManager[None]:
+    """`cli.reported_errors` for everything that these jobs raise when the user can mend it."""
+    return cli.reported_errors(BadRecordError, NonFiniteLossError)

@@ -1,0 +1,108 @@
+"""The Kaggle CSV of a run, or of an archive of one."""
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+
+from yt8m_gat.config import ConfigError, RunConfig
+from yt8m_gat.data import (
+    count_records,
+    find_files,
+    iterate,
+    make_dataset,
+    read_class_ids,
+)
+from yt8m_gat.evaluation.inference import predict, predict_segments
+from yt8m_gat.evaluation.submission import SegmentSubmissionWriter, SubmissionWriter
+from yt8m_gat.export import read_archive
+from yt8m_gat.models import load_classifier
+from yt8m_gat.pipeline.run_settings import on_segments, read_schema
+from yt8m_gat.run_folder import RunFolder
+
+
+@contextlib.contextmanager
+def model_folder(
+    train_dir: str | os.PathLike,
+    input_model_tgz: str | os.PathLike | None = None,
+    untar_model_dir: str | os.PathLike | None = None,
+) -> Iterator[RunFolder]:
+    """The run folder to predict with: of a run, or unpacked from an archive.
+
+    Args:
+        train_dir: The run, unless there is an archive.
+        input_model_tgz: The archive; None: there is none.
+        untar_model_dir: Where it is unpacked and kept; None: in a folder that is removed
+            afterwards.
+
+    Raises:
+        ConfigError: See `yt8m_gat.export.read_archive`.
+    """
+    if input_model_tgz is None:
+        yield RunFolder(train_dir)
+    elif untar_model_dir is not None:
+        yield read_archive(input_model_tgz, untar_model_dir)
+    else:
+        with tempfile.TemporaryDirectory() as folder:
+            yield read_archive(input_model_tgz, os.path.join(folder, "model"))
+
+
+def infer(
+    folder: RunFolder,
+    *,
+    input_data_pattern: str,
+    output_file: str | os.PathLike,
+    batch_size: int = 512,
+    top_k: int = 20,
+    checkpoint: str = "best",
+    segment_labels: bool | None = None,
+    segment_label_ids_file: str | os.PathLike | None = None,
+    segment_max_pred: int = 100_000,
+) -> int:
+    """Writes the Kaggle CSV of a trained run, that of 2018, or that of 2019 about segments.
+
+    Args:
+        folder: The run.
+        input_data_pattern: Files to predict.
+        output_file: The CSV.
+        batch_size: Clips, or segments, at once.
+        top_k: Predictions per clip (2018).
+        checkpoint: `best` or `last`.
+        segment_labels: Whether each window of 5 frames is predicted by itself (2019), instead of
+            whole clips; None: as in training. A run of whole clips predicts segments too.
+        segment_label_ids_file: The classes of the 2019 CSV, see `yt8m_gat.data.read_class_ids`;
+            None: all of the model's.
+        segment_max_pred: Most segments of a class in it. Memory: see `SegmentSubmissionWriter`.
+
+    Returns:
+        The number of videos.
+    """
+    config = RunConfig.load(folder.path)
+    segments = on_segments(config, segment_labels)
+    if not segments and segment_label_ids_file is not None:
+        raise ConfigError("--segment_label_ids_file is about segments: it needs --segment_labels")
+    files = find_files(input_data_pattern, "input_data_pattern")
+    schema = read_schema(folder, config)
+    if segments:
+        class_ids: Sequence[int] = range(config.data.num_classes)
+        if segment_label_ids_file is not None:
+            class_ids = read_class_ids(segment_label_ids_file, config.data.num_classes)
+        with SegmentSubmissionWriter(output_file, class_ids, segment_max_pred) as segment_writer:
+            classifier = load_classifier(folder, config, checkpoint)
+            dataset = make_dataset(files, schema, batch_size, segments="windows")
+            num_videos = count_records(files)
+            for video_ids, start_times, probabilities in predict_segments(
+                classifier, iterate(dataset, files), config.data.normalize, num_videos
+            ):
+                segment_writer.write(video_ids, start_times, probabilities)
+        return num_videos
+    with SubmissionWriter(output_file, top_k) as writer:
+        classifier = load_classifier(folder, config, checkpoint)
+        dataset = make_dataset(files, schema, batch_size, with_labels=False)
+        num_videos = 0
+        for video_ids, probabilities in predict(
+            classifier, iterate(dataset, files), config.data.normalize, count_records(files)
+        ):
+            writer.write(video_ids, probabilities)
+            num_videos += len(video_ids)
+    return num_videos

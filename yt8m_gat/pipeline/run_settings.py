@@ -1,0 +1,32 @@
+"""What every job reads from a run: its schema, and whether it is about segments."""
+
+from yt8m_gat.config import ConfigError, RunConfig
+from yt8m_gat.data import LabelMap, RecordSchema
+from yt8m_gat.run_folder import RunFolder
+
+
+def read_schema(folder: RunFolder, config: RunConfig) -> RecordSchema:
+    """What the records of a run hold, with the label map that its folder keeps, if any.
+
+    Raises:
+        ConfigError: The folder's label map is not that of the run.
+        OSError: It is not there.
+    """
+    label_map = None
+    if config.data.label_map is not None:
+        label_map = LabelMap.load(folder.label_map, config.data.num_source_classes)
+    return RecordSchema.from_config(config.data, label_map)
+
+
+def on_segments(config: RunConfig, segment_labels: bool | None) -> bool:
+    """Whether a job is about segments: as asked for, or as in training.
+
+    Raises:
+        ConfigError: Asked for of a video-level run.
+    """
+    if segment_labels and not config.data.frame_features:
+        raise ConfigError(
+            "--segment_labels needs a frame-level run: a segment is 5 frames. Received: a run of "
+            f"--model={config.model.name}"
+        )
+    return config.data.segment_labels if segment_labels is None else segment_labels
