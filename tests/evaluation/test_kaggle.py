@@ -186,3 +186,37 @@ def test_exit_code_of_the_module(tmp_path):
     finished = subprocess.run(command, capture_output=True, text=True, check=False)
     assert finished.returncode == 1
     assert finished.stdout.startswith("line 1: the header must be")
+
+
+NAMES = 'index,mid,display_name\n3,/m/3,Guitar\n7,/m/7,"Speech, male"\n'
+
+
+def test_show_names_the_labels_of_videos(tmp_path, capsys):
+    (tmp_path / "names.csv").write_text(NAMES, encoding="utf-8")
+    path = tmp_path / "submission.csv"
+    path.write_text(f"{VIDEO_HEADER}\na,3 0.5 7 0.25 5 0.125\nb,5 0.5\nc,7 1.0\n", encoding="utf-8")
+    names = f"--label_names={tmp_path / 'names.csv'}"
+    assert main(["show", str(path), names, "--entries=2", "--rows=2"]) == 0
+    assert capsys.readouterr().out == (
+        "a\n  0.5000  3 Guitar\n  0.2500  7 Speech, male\nb\n  0.5000  5\n"
+    )
+    assert main(["show", str(path), names, "--keys=c"]) == 0
+    assert capsys.readouterr().out == "c\n  1.0000  7 Speech, male\n"
+    assert main(["show", str(path), "--keys=c,nobody"]) == 1
+    assert "has no row of nobody" in capsys.readouterr().err
+
+
+def test_show_names_the_classes_of_segments(tmp_path, capsys):
+    (tmp_path / "names.csv").write_text(NAMES, encoding="utf-8")
+    path = tmp_path / "submission.csv"
+    path.write_text("Class,Segments\n3,a:0 b:5 a:10\n5,b:0\n", encoding="utf-8")
+    arguments = ["show", str(path), f"--label_names={tmp_path / 'names.csv'}", "--entries=2"]
+    assert main(arguments) == 0
+    assert capsys.readouterr().out == "3 Guitar (3 segments)\n  a:0 b:5\n5 (1 segments)\n  b:0\n"
+
+
+def test_show_refuses_what_is_no_submission(tmp_path, capsys):
+    path = tmp_path / "submission.csv"
+    path.write_text("VideoId,Labels\na,3\n", encoding="utf-8")
+    assert main(["show", str(path)]) == 1
+    assert "line 1: the header must be" in capsys.readouterr().out

@@ -1,7 +1,8 @@
-"""Checks a submission CSV before it is uploaded, and scores one against known labels.
+"""Checks a submission CSV before it is uploaded, scores one, and shows it with label names.
 
     python -m yt8m_gat.evaluation.kaggle check submission.csv
     python -m yt8m_gat.evaluation.kaggle score submission.csv truth.csv
+    python -m yt8m_gat.evaluation.kaggle show submission.csv --label_names=vocabulary.csv
 
 The exit code is 0, or 1 when a rule is broken; every violation is printed with its line.
 """
@@ -14,11 +15,12 @@ import math
 import os
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 
+from yt8m_gat.data import read_label_names
 from yt8m_gat.evaluation.submission import SEGMENT_HEADER, VIDEO_HEADER
 from yt8m_gat.metrics import (
     average_precision,
@@ -157,6 +159,58 @@ def score_submission(
     return result | {"num_videos": len(truth)}
 
 
+def describe_rows(
+    path: str | os.PathLike,
+    label_names: Mapping[int, str],
+    num_rows: int,
+    num_entries: int,
+    keys: Sequence[str] = (),
+) -> Iterator[str]:
+    """The rows of a submission in words.
+
+    Args:
+        path: A CSV without violations (see `check_submission`).
+        label_names: Class -> name; a class without one is shown by its number alone.
+        num_rows: Most rows shown.
+        num_entries: Most predictions (2018) or segments (2019) shown of a row, best first.
+        keys: The video ids (2018) or classes (2019) to show; none: the first rows.
+
+    Yields:
+        A paragraph a row: the video and its labels with their scores, or the class and its
+        segments.
+
+    Raises:
+        ValueError: One of `keys` is in no row.
+    """
+
+    def named(label: str) -> str:
+        name = label_names.get(int(label))
+        return label if name is None else f"{label} {name}"
+
+    missing = dict.fromkeys(keys)
+    shown = 0
+    with open(path, encoding="utf-8", newline="") as file:
+        csv.field_size_limit(sys.maxsize)
+        rows = csv.reader(file)
+        of_videos = ",".join(next(rows)) == VIDEO_HEADER
+        for key, content in rows:
+            if shown == num_rows or (keys and not missing):
+                break
+            if keys and key not in missing:
+                continue
+            missing.pop(key, None)
+            shown += 1
+            fields = content.split()
+            if of_videos:
+                pairs = list(zip(fields[0::2], fields[1::2], strict=True))[:num_entries]
+                lines = [f"  {float(score):.4f}  {named(label)}" for label, score in pairs]
+                yield "\n".join([key, *lines])
+            else:
+                yield f"{named(key)} ({len(fields)} segments)\n  {' '.join(fields[:num_entries])}"
+    if missing and shown < num_rows:
+        raise ValueError(f"{os.fspath(path)} has no row of {', '.join(missing)}")
+
+
 def _video_row_violations(
     video_id: str, content: str, num_classes: int, top_k: int
 ) -> Iterator[str]:
@@ -255,7 +309,8 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     check = commands.add_parser("check", help="print every violation of the format, by line")
     score = commands.add_parser("score", help="GAP and the other metrics of a 2018 submission")
-    for command in (check, score):
+    show = commands.add_parser("show", help="print rows with the names of their labels")
+    for command in (check, score, show):
         command.add_argument("submission", help="the CSV")
         command.add_argument("--num_classes", type=int, default=3862)
         command.add_argument("--top_k", type=int, default=20, help="most pairs of a 2018 row")
@@ -263,6 +318,15 @@ def _parser() -> argparse.ArgumentParser:
         "--segment_max_pred", type=int, default=100_000, help="most segments of a 2019 row"
     )
     score.add_argument("truth", help="CSV with the header VideoId,Labels; labels space-separated")
+    show.add_argument(
+        "--label_names",
+        help="vocabulary.csv, label_names_2018.csv, class_labels_indices.csv or a label map",
+    )
+    show.add_argument("--rows", type=int, default=10, help="rows shown (default: 10)")
+    show.add_argument(
+        "--entries", type=int, default=5, help="labels, or segments, of a row (default: 5)"
+    )
+    show.add_argument("--keys", default="", help="video ids, or classes, separated by commas")
     return parser
 
 
@@ -289,6 +353,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 1
         if options.command == "check":
             print(f"{options.submission}: no violation")
+            return 0
+        if options.command == "show":
+            names = {} if options.label_names is None else read_label_names(options.label_names)
+            keys = [key for key in options.keys.split(",") if key]
+            for text in describe_rows(
+                options.submission, names, options.rows, options.entries, keys
+            ):
+                print(text)
             return 0
         result = score_submission(options.submission, options.truth, options.num_classes)
     except (OSError, ValueError, csv.Error) as error:
