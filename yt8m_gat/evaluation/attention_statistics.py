@@ -1,0 +1,195 @@
+"""What attention maps look like over a whole set, and over one clip."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+# (name of the level, maps [B, N, T, K] as the layer gives them) -> the same as [B, N, T, T].
+LayOut = Callable[[str, np.ndarray], np.ndarray]
+# Feature -> level -> maps, as `ModelOutputs.attention_maps`.
+AttentionMaps = Mapping[str, Mapping[str, Any]]
+
+GLOBAL = "global"
+# Seconds at which a map is still readable, and small enough for a file: 60 x 60 = 3,600 numbers.
+MAX_MAP_SIZE = 60
+_DIGITS = 4
+
+
+def mean_maps(attention_maps: AttentionMaps, lay_out: LayOut) -> dict[str, dict[str, np.ndarray]]:
+    """The maps averaged over the heads, one weight per pair of frames.
+
+    Args:
+        attention_maps: Feature -> level -> [B, N, T, K].
+        lay_out: Brings the compact maps of local levels to [B, 1, T, T]
+            (`yt8m_gat.layers.expand_attention_map`); the global level's have that form already.
+
+    Returns:
+        Feature -> level -> float32 [B, T, T].
+    """
+    laid_out = {}
+    for feature, levels in attention_maps.items():
+        laid_out[feature] = {}
+        for level, maps in levels.items():
+            mean = np.asarray(maps, np.float32).mean(axis=1, keepdims=True)
+            mean = mean if level == GLOBAL else np.asarray(lay_out(level, mean))
+            laid_out[feature][level] = mean[:, 0]
+    return laid_out
+
+
+def attention_profile(mean_map: np.ndarray, real: np.ndarray) -> np.ndarray:
+    """The attention that each real frame of a clip receives: the mean over the rows of its map.
+
+    Args:
+        mean_map: [T, T], averaged over the heads.
+        real: Bool [T], True = real frame.
+
+    Returns:
+        [n] over the n real frames; sums to 1 where the rows of the map do. Of a local level this
+        is the profiles of its segments one after the other, each divided by its number.
+
+    Reference: GAT, 4.3.1 ("we take mean over the rows of the 2D attention map").
+    """
+    return mean_map[np.ix_(real, real)].mean(axis=0, dtype=np.float64)
+
+
+def resample_profile(profile: np.ndarray, num_bins: int) -> np.ndarray:
+    """A profile over the relative position in the clip, as multiples of uniform attention.
+
+    Frame t of n fills the interval [t / n, (t + 1) / n) of the clip evenly. Each of the `num_bins`
+    equal parts of the clip gets the attention that falls into it, times `num_bins`: 1 everywhere
+    for uniform attention, mean 1 for any profile that sums to 1, whatever n is.
+
+    Args:
+        profile: [n], n >= 1.
+        num_bins: Parts of the clip.
+
+    Returns:
+        [num_bins].
+    """
+    received = np.concatenate([[0.0], np.cumsum(profile)])
+    edges = np.linspace(0.0, len(profile), num_bins + 1)
+    return num_bins * np.diff(np.interp(edges, np.arange(len(profile) + 1), received))
+
+
+class AttentionProfiles:
+    """Mean attention profile of each feature and level over the clips of a set.
+
+    Clips differ in length, so profiles are averaged by relative position: see
+    `resample_profile`. Each clip counts once; a clip without real frames not at all.
+
+    Args:
+        lay_out: See `mean_maps`.
+        num_bins: Parts of the clip.
+
+    Raises:
+        ValueError: If `num_bins` is not positive.
+    """
+
+    def __init__(self, lay_out: LayOut, num_bins: int = 50) -> None:
+        if num_bins < 1:
+            raise ValueError(f"`num_bins` must be at least 1. Received: num_bins={num_bins}")
+        self.lay_out = lay_out
+        self.num_bins = num_bins
+        self.num_clips = 0
+        self._sums: dict[str, dict[str, np.ndarray]] = {}
+
+    def update(self, attention_maps: AttentionMaps, frame_mask: Any) -> None:
+        """Adds the clips of a batch.
+
+        Args:
+            attention_maps: Feature -> level -> [B, N, T, K]; averaging over the heads beforehand
+                (N = 1) saves the transfer of the others.
+            frame_mask: Bool [B, T], True = real frame.
+        """
+        mask = np.asarray(frame_mask, bool)
+        for feature, levels in mean_maps(attention_maps, self.lay_out).items():
+            sums = self._sums.setdefault(feature, {})
+            for level, maps in levels.items():
+                total = sums.setdefault(level, np.zeros(self.num_bins))
+                for mean_map, real in zip(maps, mask, strict=True):
+                    if real.any():
+                        profile = attention_profile(mean_map, real)
+                        total += resample_profile(profile, self.num_bins)
+        self.num_clips += int(mask.any(axis=1).sum())
+
+    def result(self) -> dict[str, dict[str, list[float]]]:
+        """Feature -> level -> `num_bins` means; empty when there was no clip."""
+        if not self.num_clips:
+            return {}
+        return {
+            feature: {level: _rounded(total / self.num_clips) for level, total in sums.items()}
+            for feature, sums in self._sums.items()
+        }
+
+
+def downsample_map(mean_map: np.ndarray, max_size: int = MAX_MAP_SIZE) -> np.ndarray:
+    """Block means of a square map, at most [max_size, max_size]; the blocks differ by one frame.
+
+    Args:
+        mean_map: [n, n].
+        max_size: Most blocks to a side; a map that is not larger comes back as it is.
+    """
+    size = len(mean_map)
+    if size <= max_size:
+        return mean_map
+    edges = np.arange(max_size) * size // max_size
+    counts = np.diff([*edges, size])
+    sums = np.add.reduceat(np.add.reduceat(mean_map, edges, axis=0), edges, axis=1)
+    return sums / np.outer(counts, counts)
+
+
+def clip_attention(
+    attention_maps: AttentionMaps,
+    frame_mask: Any,
+    index: int,
+    lay_out: LayOut,
+    max_size: int = MAX_MAP_SIZE,
+) -> dict[str, dict[str, dict[str, list]]]:
+    """Profiles and global maps of one clip of a batch, over its real frames, for JSON.
+
+    Args:
+        attention_maps: Feature -> level -> [B, N, T, K].
+        frame_mask: Bool [B, T].
+        index: The clip's place in the batch.
+        lay_out: See `mean_maps`.
+        max_size: See `downsample_map`.
+
+    Returns:
+        `{"profiles": {feature: {level: [n]}}, "maps": {feature: {"global": [[m] * m]}}}`, m =
+        min(n, `max_size`); numbers are kept to four digits. Without a global level a feature has
+        no map.
+
+    Raises:
+        ValueError: If the clip has no real frame.
+    """
+    real = np.asarray(frame_mask[index], bool)
+    if not real.any():
+        raise ValueError(f"clip {index} of the batch has no real frame: it has no attention")
+    one = {
+        feature: {level: np.asarray(maps[index])[None] for level, maps in levels.items()}
+        for feature, levels in attention_maps.items()
+    }
+    laid_out = mean_maps(one, lay_out)
+    return {
+        "profiles": {
+            feature: {
+                level: _rounded(attention_profile(maps[0], real)) for level, maps in levels.items()
+            }
+            for feature, levels in laid_out.items()
+        },
+        "maps": {
+            feature: {
+                GLOBAL: [
+                    _rounded(row)
+                    for row in downsample_map(levels[GLOBAL][0][np.ix_(real, real)], max_size)
+                ]
+            }
+            for feature, levels in laid_out.items()
+            if GLOBAL in levels
+        },
+    }
+
+
+def _rounded(values: np.ndarray) -> list[float]:
+    return [float(f"{value:.{_DIGITS}g}") for value in values]
