@@ -1,0 +1,297 @@
+"""Whether an evaluation can be trusted: signs that a model hides its gradients from the attacks.
+
+A model may look robust because gradient attacks fail on it, not because no perturbation fools it.
+The checks are read off the rows that `eval.py` wrote; they run no model.
+
+| check | fails when | needs |
+|---|---|---|
+| `loss_over_epsilon` | the loss of a white-box attack falls as its radius grows | two radii |
+| `pgd_over_single_step` | PGD is weaker than one step at a radius | `pgd` and `fgm` |
+| `unbounded` | a large radius leaves GAP above `NEAR_ZERO_GAP` | PGD at `UNBOUNDED_EPSILON` |
+| `white_box_over_transfer` | perturbations of another model are stronger | `transfer` |
+| `white_box_over_gradient_free` | a search without gradients is stronger | `square`, ... |
+| `white_box_over_noise` | noise of the same norm is stronger | `noise` |
+| `enough_steps` | more steps change what PGD reaches | PGD at two numbers of steps |
+| `zero_gradients` | (warning alone) clips have gradients that are exactly 0 | the clean row |
+
+Strength is the mean loss, which is what the attacks raise. Attacks are compared at equal radius
+and norm alone; of several attacks of a kind the strongest counts.
+
+Reference: Athalye, Carlini and Wagner, "Obfuscated Gradients Give a False Sense of Security",
+2018; Carlini et al., "On Evaluating Adversarial Robustness", 2019.
+"""
+
+import dataclasses
+import itertools
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+PASS, FAIL, WARNING, NOT_RUN = "pass", "fail", "warning", "not run"
+
+# Two losses count as equal up to this share of the larger: room for rounding and for the steps
+# of an attack that ends beside its best point.
+TOLERANCE = 0.01
+# How much of the rise of the loss over the clean one more steps may add to a flat curve.
+FLAT = 0.05
+# GAP that an attack without bounds must reach. A model of few classes cannot: each clip's `top_k`
+# predictions must be fewer than its wrong classes.
+NEAR_ZERO_GAP = 0.01
+# Dequantized features lie in [-2, 2], and rows have norms of 13 (audio) to 27 (rgb).
+UNBOUNDED_EPSILON = 8.0
+# Share of clips with a gradient of exactly 0 from which a warning is due.
+ZERO_GRADIENT_SHARE = 0.01
+# The radii of the sceptic's table.
+SWEEP = (0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 4.0, UNBOUNDED_EPSILON)
+
+_SINGLE_STEP = frozenset({"fgm"})
+_ITERATED = frozenset({"pgd"})
+_WHITE_BOX = frozenset({"fgm", "pgd", "pgd_margin", "adaptive"})
+_GRADIENT_FREE = frozenset({"square", "random_search"})
+_NOISE = frozenset({"noise"})
+_TRANSFER = frozenset({"transfer"})
+
+
+@dataclasses.dataclass(frozen=True)
+class _Row:
+    """One attack at one radius."""
+
+    spec: str
+    family: str
+    norm: str
+    options: Mapping[str, str]
+    epsilon: float
+    loss: float
+    gap: float | None
+
+    @classmethod
+    def read(cls, row: Mapping[str, Any]) -> "_Row | None":
+        """None of an attack without a radius, or without a finite loss."""
+        spec, epsilon, loss = str(row["attack"]), row.get("epsilon"), row.get("loss")
+        if epsilon is None or loss is None:
+            return None
+        name, *settings = spec.split(":")
+        family = name.removesuffix("_linf")
+        norm = "l2" if family == name else "linf"
+        options = dict(setting.partition("=")[::2] for setting in settings)
+        return cls(spec, family, norm, options, float(epsilon), float(loss), row.get("gap"))
+
+    def __str__(self) -> str:
+        return f"{self.spec} {self.loss:.4g}"
+
+
+def sanity_specs(
+    epsilon: float, transfer: bool, sweep: Sequence[float] = SWEEP
+) -> tuple[tuple[str, float], ...]:
+    """The attacks that the checks need, as (spec, epsilon), without repetition.
+
+    Args:
+        epsilon: The radius at which attacks are compared.
+        transfer: Whether there is another model to make perturbations on.
+        sweep: Radii at which the fast gradient and PGD are run; the largest is the unbounded one.
+    """
+    radii = sorted({epsilon, *sweep})
+    beside = ["pgd:steps=100", "noise", "square", *(["transfer"] if transfer else [])]
+    return (
+        *((spec, radius) for spec in ("fgm", "pgd") for radius in radii),
+        *((spec, epsilon) for spec in beside),
+    )
+
+
+def sanity_checks(
+    clean: Mapping[str, Any],
+    attacks: Iterable[Mapping[str, Any]],
+    default_steps: int = 20,
+    near_zero_gap: float = NEAR_ZERO_GAP,
+    unbounded_epsilon: float = UNBOUNDED_EPSILON,
+) -> list[dict[str, str]]:
+    """The verdicts on one evaluation, in the order of the table above.
+
+    Args:
+        clean: Its clean row: `loss`, and `zero_gradient_share` where it was measured.
+        attacks: Its attacked rows: `attack` (a spec such as `pgd:steps=100`), `epsilon`, `loss`,
+            `gap`; others are passed over.
+        default_steps: Steps of a PGD whose spec does not say.
+        near_zero_gap: See `NEAR_ZERO_GAP`.
+        unbounded_epsilon: l2 radius from which an attack counts as unbounded.
+
+    Returns:
+        `{"check", "verdict", "detail"}` each; the verdict is `pass`, `fail`, `warning` or, where
+        rows are missing, `not run`.
+    """
+    rows = [row for row in map(_Row.read, attacks) if row is not None]
+    return [
+        _loss_over_epsilon(clean, rows),
+        _compare(
+            "pgd_over_single_step", rows, _of(_ITERATED), _of(_SINGLE_STEP), "PGD", "single step"
+        ),
+        _unbounded(rows, near_zero_gap, unbounded_epsilon),
+        *(
+            _compare(
+                f"white_box_over_{other}",
+                rows,
+                _of(_WHITE_BOX),
+                _of(families),
+                "white box",
+                other.replace("_", " "),
+            )
+            for other, families in (
+                ("transfer", _TRANSFER),
+                ("gradient_free", _GRADIENT_FREE),
+                ("noise", _NOISE),
+            )
+        ),
+        _enough_steps(clean, rows, default_steps),
+        _zero_gradients(clean),
+    ]
+
+
+def failed(verdicts: Iterable[Mapping[str, str]]) -> list[str]:
+    """Names of the checks that failed: what a table marks a model for."""
+    return [verdict["check"] for verdict in verdicts if verdict["verdict"] == FAIL]
+
+
+def _verdict(check: str, verdict: str, detail: str) -> dict[str, str]:
+    return {"check": check, "verdict": verdict, "detail": detail}
+
+
+def _of(families: frozenset[str]) -> Callable[[_Row], bool]:
+    return lambda row: row.family in families
+
+
+def _weaker(loss: float, other: float) -> bool:
+    return loss < other - TOLERANCE * max(abs(loss), abs(other))
+
+
+def _loss_over_epsilon(clean: Mapping[str, Any], rows: Sequence[_Row]) -> dict[str, str]:
+    """Of the attacks that follow the gradient of the very loss: others need not raise it."""
+    check = "loss_over_epsilon"
+    sweeps: dict[str, list[_Row]] = {}
+    for row in sorted(rows, key=lambda row: row.epsilon):
+        if row.family in _SINGLE_STEP | _ITERATED:
+            sweeps.setdefault(row.spec, []).append(row)
+    sweeps = {spec: sweep for spec, sweep in sweeps.items() if len(sweep) > 1}
+    if not sweeps:
+        return _verdict(check, NOT_RUN, "needs fgm or pgd at two radii or more")
+    falls = []
+    for spec, sweep in sweeps.items():
+        curve = [(row.epsilon, row.loss) for row in sweep]
+        if clean.get("loss") is not None:
+            curve.insert(0, (0.0, float(clean["loss"])))
+        falls += [
+            f"{spec}: {before:.4g} at {small:g}, {after:.4g} at {large:g}"
+            for (small, before), (large, after) in itertools.pairwise(curve)
+            if _weaker(after, before)
+        ]
+    if falls:
+        return _verdict(check, FAIL, "the loss falls: " + "; ".join(falls))
+    ends = ", ".join(
+        f"{spec} {sweep[0].loss:.4g} at {sweep[0].epsilon:g} to {sweep[-1].loss:.4g} at "
+        f"{sweep[-1].epsilon:g}"
+        for spec, sweep in sweeps.items()
+    )
+    return _verdict(check, PASS, f"the loss rises all along: {ends}")
+
+
+def _compare(
+    check: str,
+    rows: Sequence[_Row],
+    ours: Callable[[_Row], bool],
+    others: Callable[[_Row], bool],
+    our_name: str,
+    other_name: str,
+) -> dict[str, str]:
+    """Whether the strongest of `ours` is as strong as that of `others`, at each shared radius."""
+    places = dict.fromkeys((row.norm, row.epsilon) for row in rows if others(row))
+    compared, weaker = [], []
+    for norm, epsilon in sorted(places):
+        here = [row for row in rows if (row.norm, row.epsilon) == (norm, epsilon)]
+        if not any(map(ours, here)):
+            continue
+        best = max(filter(ours, here), key=lambda row: row.loss)
+        other = max(filter(others, here), key=lambda row: row.loss)
+        text = f"{best} against {other} at {epsilon:g}"
+        compared.append(text)
+        if _weaker(best.loss, other.loss):
+            weaker.append(text)
+    if not compared:
+        return _verdict(check, NOT_RUN, f"needs {our_name} and {other_name} at the same radius")
+    if weaker:
+        return _verdict(
+            check,
+            FAIL,
+            f"{our_name} is weaker than {other_name}, by the loss: " + "; ".join(weaker),
+        )
+    return _verdict(
+        check, PASS, f"loss under {our_name} against {other_name}: " + "; ".join(compared)
+    )
+
+
+def _unbounded(
+    rows: Sequence[_Row], near_zero_gap: float, unbounded_epsilon: float
+) -> dict[str, str]:
+    """A low GAP at a smaller radius passes too: a larger ball holds the smaller one's points."""
+    check = "unbounded"
+    white = [row for row in rows if row.family in _WHITE_BOX and row.gap is not None]
+    lowest = min(white, key=lambda row: row.gap, default=None)
+    if lowest is not None and lowest.gap < near_zero_gap:
+        return _verdict(
+            check,
+            PASS,
+            f"GAP {100 * lowest.gap:.2f} % under {lowest.spec} at {lowest.epsilon:g}, below "
+            f"{100 * near_zero_gap:g} %",
+        )
+    large = [
+        row
+        for row in white
+        if row.norm == "l2" and row.epsilon >= unbounded_epsilon and row.family != "fgm"
+    ]
+    if not large:
+        return _verdict(check, NOT_RUN, f"needs pgd at a radius of {unbounded_epsilon:g} or more")
+    best = min(large, key=lambda row: row.gap)
+    return _verdict(
+        check,
+        FAIL,
+        f"GAP is still {100 * best.gap:.2f} % under {best.spec} at {best.epsilon:g}, not below "
+        f"{100 * near_zero_gap:g} %",
+    )
+
+
+def _enough_steps(
+    clean: Mapping[str, Any], rows: Sequence[_Row], default_steps: int
+) -> dict[str, str]:
+    """Of the same PGD with fewer and with more steps; the two largest numbers are compared."""
+    check = "enough_steps"
+    alike: dict[tuple, dict[int, _Row]] = {}
+    for row in rows:
+        if row.family in _ITERATED:
+            rest = tuple(sorted((k, v) for k, v in row.options.items() if k != "steps"))
+            key = (row.norm, row.epsilon, rest)
+            alike.setdefault(key, {})[int(row.options.get("steps", default_steps))] = row
+    pairs = [
+        (of_steps[steps[-2]], of_steps[steps[-1]])
+        for of_steps in alike.values()
+        if len(steps := sorted(of_steps)) > 1
+    ]
+    if not pairs or clean.get("loss") is None:
+        return _verdict(check, NOT_RUN, "needs pgd at two numbers of steps, such as pgd:steps=100")
+    start = float(clean["loss"])
+    texts, bent = [], []
+    for few, many in pairs:
+        rise = max(few.loss, many.loss) - start
+        text = f"{few}, {many} at {many.epsilon:g} (clean {start:.4g})"
+        texts.append(text)
+        room = max(FLAT * rise, TOLERANCE * abs(start))
+        if abs(many.loss - few.loss) > room:
+            bent.append(text)
+    if bent:
+        return _verdict(check, FAIL, "more steps change the loss: " + "; ".join(bent))
+    return _verdict(check, PASS, "more steps leave the loss as it is: " + "; ".join(texts))
+
+
+def _zero_gradients(clean: Mapping[str, Any]) -> dict[str, str]:
+    check = "zero_gradients"
+    share = clean.get("zero_gradient_share")
+    if share is None:
+        return _verdict(check, NOT_RUN, "needs zero_gradient_share in the clean row")
+    verdict = WARNING if share > ZERO_GRADIENT_SHARE else PASS
+    return _verdict(check, verdict, f"{100 * share:.2f} % of the clips have a gradient of 0")
