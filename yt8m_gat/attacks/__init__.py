@@ -1,5 +1,6 @@
 """Perturbations of clips: balls, attacks, augmentation and natural corruptions."""
 
+from yt8m_gat.attacks.adaptive import AdaptivePGD
 from yt8m_gat.attacks.attack import Attack, AttackResult, PassCount, top1_is_label, top1_missed
 from yt8m_gat.attacks.ball import NORMS, SCOPES, Ball
 from yt8m_gat.attacks.corruptions import CORRUPTIONS, SEVERITIES, corrupt
@@ -27,6 +28,7 @@ __all__ = [
     "QUANTIZATION_LEVEL",
     "SCOPES",
     "SEVERITIES",
+    "AdaptivePGD",
     "Attack",
     "AttackOptions",
     "AttackResult",

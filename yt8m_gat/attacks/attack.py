@@ -117,6 +117,8 @@ class Attack(abc.ABC):
 
     # True: the first argument of the call is a `forward_fn` that gives (logits, frames).
     needs_frames: ClassVar[bool] = False
+    # True: it gives (logits, attention maps). An attack needs one of the two at most.
+    needs_maps: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         if self.clip_to_range is not None and not self.clip_to_range[0] < self.clip_to_range[1]:

@@ -1,7 +1,7 @@
 """Projected gradient ascent."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import tensorflow as tf
@@ -97,11 +97,37 @@ class PGD(Attack):
         seed: Any = 0,
     ) -> Tensors:
         """The point of the highest objective seen, clip by clip."""
+        objective = margin_loss if self.objective == "margin" else loss_fn
+        return self._climb(
+            lambda point: loss_and_gradients(logits_fn, objective, point, frame_mask, labels),
+            lambda point: objective(labels, logits_fn(point, frame_mask)),
+            features,
+            frame_mask,
+            seed,
+        )
+
+    def _climb(
+        self,
+        value_and_gradients: Callable[[Tensors], tuple[tf.Tensor, Tensors]],
+        value_at: Callable[[Tensors], tf.Tensor],
+        features: Mapping[str, tf.Tensor],
+        frame_mask: Any,
+        seed: Any,
+    ) -> Tensors:
+        """The point of the highest value seen, clip by clip, on the way along the gradients.
+
+        Args:
+            value_and_gradients: Point -> the value [B] by which points are kept, and the gradients
+                that are followed.
+            value_at: Point -> the value alone.
+            features: Float [B, T, D] per feature.
+            frame_mask: Bool [B, T], or None.
+            seed: Integer.
+        """
         features = mask_frames(features, frame_mask)
         step_size = self.step_size
         if step_size is None:
             step_size = 2.5 * self.epsilon / self.steps
-        objective = margin_loss if self.objective == "margin" else loss_fn
 
         def keep_worst(
             point: Tensors, value: tf.Tensor, worst: Tensors, worst_value: tf.Tensor
@@ -113,7 +139,7 @@ class PGD(Attack):
         def step(
             index: tf.Tensor, point: Tensors, worst: Tensors, worst_value: tf.Tensor
         ) -> tuple[tf.Tensor, Tensors, Tensors, tf.Tensor]:
-            value, gradients = loss_and_gradients(logits_fn, objective, point, frame_mask, labels)
+            value, gradients = value_and_gradients(point)
             worst, worst_value = keep_worst(point, value, worst, worst_value)
             ascent = self.ball.steepest_ascent(gradients, frame_mask, step_size)
             moved = {name: point[name] + ascent[name] - features[name] for name in features}
@@ -136,7 +162,7 @@ class PGD(Attack):
                 maximum_iterations=self.steps,
                 parallel_iterations=1,
             )
-            value = objective(labels, logits_fn(point, frame_mask))
+            value = value_at(point)
             return index + 1, *keep_worst(point, value, worst, worst_value)
 
         first = next(iter(features.values()))

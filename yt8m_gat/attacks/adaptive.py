@@ -1,0 +1,102 @@
+"""Projected gradient ascent that aims at the attention maps too."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
+
+import tensorflow as tf
+
+from yt8m_gat.attacks.attack import LossFn, PassCount
+from yt8m_gat.attacks.ball import Tensors, mask_frames
+from yt8m_gat.attacks.objectives import margin_loss
+from yt8m_gat.attacks.pgd import PGD
+
+# (features: {name: [B, T, D]}, frame_mask [B, T]) -> logits [B, C] and attention maps, in
+# whatever form the distance takes them.
+MapsFn = Callable[[Mapping[str, tf.Tensor], Any], tuple[tf.Tensor, Any]]
+# (maps of the clean clips, maps of the perturbed ones, frame_mask [B, T]) -> distance [B].
+MapDistance = Callable[[Any, Any, Any], tf.Tensor]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AdaptivePGD(PGD):
+    """PGD along the gradient of loss + weight * distance of the attention maps from the clean ones.
+
+    ```
+    r <- project(r + step_size * steepest ascent of loss(x + r) + weight * d(A(x), A(x + r)))
+    ```
+
+    What an attacker does who knows that a model was trained to hold its attention still (A-ART,
+    GAT): where the loss alone gives no way, moving the map may open one. Of the points visited
+    each clip keeps the one with the highest LOSS (or margin), not the highest sum: the map is the
+    means, and a map that moves without the output is no success.
+
+    Norm and axes, space, bounds, success: as `PGD`. The call's first argument is a `forward_fn`
+    that gives (logits, attention maps). Cost: 1 forward pass more than `PGD`, for the clean maps.
+    At the clean clip the distance has no gradient: the first step is PGD's.
+
+    Args:
+        map_distance: `(clean maps, perturbed maps, frame_mask) -> [B]`, differentiable also where
+            the maps are equal (`yt8m_gat.losses.frobenius_distance` is, summed over the features).
+        weight: What the distance weighs beside the loss; 0 is PGD.
+
+    Raises:
+        ValueError: If the weight is negative; what `PGD` raises.
+
+    Reference: Tramer et al., "On Adaptive Attacks to Adversarial Example Defenses", 2020.
+    """
+
+    map_distance: MapDistance
+    weight: float = 1.0
+
+    needs_maps: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.weight >= 0:
+            raise ValueError(f"`weight` must be at least 0. Received: weight={self.weight}")
+
+    @property
+    def name(self) -> str:
+        """`adaptive` or, on the margin, `adaptive_margin`; with `_linf` where the ball is."""
+        return self._named("adaptive" if self.objective == "loss" else "adaptive_margin")
+
+    @property
+    def cost(self) -> PassCount:
+        """PGD's, and 1 forward."""
+        forward, backward = super().cost
+        return PassCount(forward + 1, backward)
+
+    def perturb(
+        self,
+        logits_fn: MapsFn,
+        loss_fn: LossFn,
+        features: Mapping[str, tf.Tensor],
+        frame_mask: Any,
+        labels: Any,
+        seed: Any = 0,
+    ) -> Tensors:
+        """The point of the highest loss seen, clip by clip."""
+        forward_fn, features = logits_fn, mask_frames(features, frame_mask)
+        objective = margin_loss if self.objective == "margin" else loss_fn
+        clean_maps = tf.nest.map_structure(tf.stop_gradient, forward_fn(features, frame_mask)[1])
+
+        def value_and_gradients(point: Tensors) -> tuple[tf.Tensor, Tensors]:
+            with tf.GradientTape(watch_accessed_variables=False) as tape:
+                tape.watch(point)
+                logits, maps = forward_fn(point, frame_mask)
+                losses = objective(labels, logits)
+                distances = self.map_distance(clean_maps, maps, frame_mask)
+                summed = tf.reduce_sum(losses) + self.weight * tf.reduce_sum(distances)
+            return losses, tape.gradient(summed, dict(point))
+
+        return self._climb(
+            value_and_gradients,
+            lambda point: objective(labels, forward_fn(point, frame_mask)[0]),
+            features,
+            frame_mask,
+            seed,
+        )
+
+    def _logits(self, logits_fn: MapsFn, features: Tensors, frame_mask: Any) -> tf.Tensor:
+        return logits_fn(features, frame_mask)[0]
