@@ -29,7 +29,8 @@ def average_over_heads(maps: KerasTensor) -> KerasTensor:
         raise ValueError(
             f"`maps` must have the shape [B, N, ..., S]. Received: shape={tuple(maps.shape)}"
         )
-    return ops.mean(maps, axis=1)
+    # The gradient of a mean divides at the size of the maps, after copying it to every head.
+    return ops.sum(maps, axis=1) / maps.shape[1]
 
 
 def frobenius_distance(
