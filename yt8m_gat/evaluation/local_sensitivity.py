@@ -1,0 +1,210 @@
+"""How much an output frame listens to the frames around it, and how much to the rest."""
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+# (features: {name: [B, T, D]}, frame_mask [B, T]) -> contextual frames [B, T, F].
+FramesFn = Callable[[Mapping[str, tf.Tensor], Any], tf.Tensor]
+
+
+class LocalSensitivity:
+    """The local share of the gradients of output frames by input frames, over many clips.
+
+    ```
+    G[i, j] = || d Y_i / d X_j ||_F
+    S_i = avg of G[i, j] over N_i / (avg of G[i, j] over N_i + avg of G[i, j] outside N_i)
+    N_i = the real frames j with |i - j| <= neighbourhood
+    ```
+
+    Y_i [F] is a contextual frame before pooling, X_j [D] an input frame of one feature, so that
+    their gradient is a Jacobian [F, D]; its norm is read as Frobenius'. 1: the output sees its
+    neighbourhood alone; 1/2: near and far frames alike. S of a clip is the mean over its real
+    output frames (those that `max_frames` leaves), S of a set the mean over its clips.
+
+    A row of G is estimated from `probes` vector-Jacobian products with random signs v in {-1, 1}^F:
+    E ||v^T J||^2 = ||J||_F^2, so G is the root of their mean, a little low on average and the less
+    the more probes (or the higher the rank of J). `exact` takes the F unit vectors instead.
+
+    Masking: padding is no output frame, no neighbour and not outside; a frame with nothing outside
+    its neighbourhood, or without any gradient, has no S and is left out, and so is a clip of such
+    frames.
+
+    Cost: probes * output frames forward and backward passes a clip, `copies` of them at once: a
+    clip is laid beside itself, and one backward pass gives a row of G for each copy.
+
+    Args:
+        frames_fn: `(features, frame_mask) -> contextual frames [B, T, F]`, in inference mode, each
+            clip of a batch by itself (`VideoClassifier.forward(...).frames`).
+        neighbourhood: Frames to each side that count as local, the frame itself beside them.
+        probes: Random vectors per output frame.
+        exact: The F unit vectors in their place.
+        max_frames: Output frames per clip, spread evenly over it; None: all.
+        copies: Passes at once.
+        seed: Of the random vectors.
+
+    Raises:
+        ValueError: If a number is too small.
+
+    Reference: "Leveraging Local Temporal Information for Multimodal Scene Classification", eq. 14
+    and fig. 4, which leave open the neighbourhood's size (10 seconds to each side by default) and
+    the norm.
+    """
+
+    def __init__(
+        self,
+        frames_fn: FramesFn,
+        neighbourhood: int = 10,
+        probes: int = 1,
+        exact: bool = False,
+        max_frames: int | None = None,
+        copies: int = 32,
+        seed: int = 0,
+    ) -> None:
+        for name, value, least in (
+            ("neighbourhood", neighbourhood, 0),
+            ("probes", probes, 1),
+            ("max_frames", 1 if max_frames is None else max_frames, 1),
+            ("copies", copies, 1),
+        ):
+            if value < least:
+                raise ValueError(f"`{name}` must be at least {least}. Received: {name}={value}")
+        self.frames_fn = frames_fn
+        self.neighbourhood = neighbourhood
+        self.probes = probes
+        self.exact = exact
+        self.max_frames = max_frames
+        self.copies = copies
+        self._random = np.random.default_rng(seed)
+        self._shares: dict[str, list[float]] = {}
+        self._squared_rows = tf.function(
+            self._squared_row_norms, reduce_retracing=True, autograph=False
+        )
+        self._num_outputs = 0
+
+    def gradient_norms(
+        self, features: Mapping[str, Any], frame_mask: Any
+    ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """Rows of G of one clip.
+
+        Args:
+            features: {name: float [T, D]}.
+            frame_mask: Bool [T], True = real frame.
+
+        Returns:
+            The output frames i as places among the n real ones, int [m], and {name: G [m, n]}.
+        """
+        real = np.flatnonzero(np.asarray(frame_mask, bool))
+        # What lies behind the last real frame would cost passes and change nothing.
+        length = int(real[-1]) + 1 if len(real) else 0
+        clip = {name: tf.convert_to_tensor(value)[:length] for name, value in features.items()}
+        mask = tf.convert_to_tensor(frame_mask)[:length]
+        rows = np.arange(len(real))
+        if self.max_frames is not None and self.max_frames < len(real):
+            # The middle of each of `max_frames` equal parts.
+            rows = ((2 * np.arange(self.max_frames) + 1) * len(real)) // (2 * self.max_frames)
+        if not len(rows):
+            return rows, {name: np.zeros((0, 0)) for name in clip}
+        if not self._num_outputs:
+            frames = self.frames_fn({k: v[tf.newaxis] for k, v in clip.items()}, mask[tf.newaxis])
+            self._num_outputs = int(frames.shape[-1])
+        per_row = self._num_outputs if self.exact else self.probes
+        squares = {name: np.zeros((len(rows), len(real))) for name in clip}
+        places = np.repeat(np.arange(len(rows)), per_row)
+        for begin in range(0, len(places), self.copies):
+            chunk = np.arange(begin, min(begin + self.copies, len(places)))
+            found = self._squared_rows(
+                clip, mask, tf.constant(real[rows[places[chunk]]]), self._vectors(chunk, per_row)
+            )
+            for name, values in found.items():
+                np.add.at(squares[name], places[chunk], values.numpy()[:, real])
+        scale = 1.0 if self.exact else 1.0 / self.probes
+        return rows, {name: np.sqrt(scale * square) for name, square in squares.items()}
+
+    def update(self, features: Mapping[str, Any], frame_mask: Any) -> None:
+        """Adds the clips of a batch.
+
+        Args:
+            features: {name: float [B, T, D]}, preprocessed.
+            frame_mask: Bool [B, T], True = real frame.
+        """
+        for index in range(int(frame_mask.shape[0])):
+            clip = {name: value[index] for name, value in features.items()}
+            rows, norms = self.gradient_norms(clip, frame_mask[index])
+            for name, matrix in norms.items():
+                share = local_share(matrix, rows, self.neighbourhood)
+                if share is not None:
+                    self._shares.setdefault(name, []).append(share)
+
+    def result(self) -> dict[str, dict[str, float | int]]:
+        """Feature -> `S`, its `deviation` over clips (0 for one), `neighbourhood`, `num_videos`.
+
+        A feature of which no clip had an S, all being shorter than the neighbourhood, is absent.
+        """
+        return {
+            name: {
+                "S": float(np.mean(shares)),
+                "deviation": float(np.std(shares, ddof=1)) if len(shares) > 1 else 0.0,
+                "neighbourhood": self.neighbourhood,
+                "num_videos": len(shares),
+            }
+            for name, shares in self._shares.items()
+        }
+
+    def _vectors(self, chunk: np.ndarray, per_row: int) -> tf.Tensor:
+        """One vector [F] for each place of a chunk: unit vectors, or random signs."""
+        if self.exact:
+            return tf.one_hot(chunk % per_row, self._num_outputs)
+        signs = self._random.integers(0, 2, (len(chunk), self._num_outputs))
+        return tf.constant(2.0 * signs - 1.0, tf.float32)
+
+    def _squared_row_norms(
+        self,
+        clip: dict[str, tf.Tensor],
+        frame_mask: tf.Tensor,
+        outputs: tf.Tensor,
+        vectors: tf.Tensor,
+    ) -> dict[str, tf.Tensor]:
+        """||v_r^T dY_i(r) / dX_j||^2 as [R, T] per feature, copy r of the clip for output r."""
+        num_copies = tf.shape(vectors)[0]
+        features = {
+            name: tf.repeat(value[tf.newaxis], num_copies, axis=0) for name, value in clip.items()
+        }
+        mask = tf.repeat(frame_mask[tf.newaxis], num_copies, axis=0)
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(features)
+            frames = self.frames_fn(features, mask)
+            of_interest = tf.gather(frames, outputs, axis=1, batch_dims=1)
+            products = tf.reduce_sum(of_interest * tf.cast(vectors, frames.dtype))
+        gradients = tape.gradient(
+            products, features, unconnected_gradients=tf.UnconnectedGradients.ZERO
+        )
+        return {
+            name: tf.reduce_sum(tf.square(tf.cast(gradient, tf.float32)), axis=-1)
+            for name, gradient in gradients.items()
+        }
+
+
+def local_share(
+    gradient_norms: np.ndarray, output_frames: np.ndarray, neighbourhood: int
+) -> float | None:
+    """Mean S_i of a clip (eq. 14); None where no output frame has one.
+
+    Args:
+        gradient_norms: G [m, n], a row per output frame.
+        output_frames: Int [m], the i of each row.
+        neighbourhood: Frames to each side that count as local.
+    """
+    distance = np.abs(output_frames[:, None] - np.arange(gradient_norms.shape[1])[None, :])
+    near = distance <= neighbourhood
+    shares = []
+    for norms, local in zip(gradient_norms, near, strict=True):
+        if local.all():
+            continue
+        inside, outside = norms[local].mean(), norms[~local].mean()
+        if inside + outside > 0:
+            shares.append(inside / (inside + outside))
+    return math.fsum(shares) / len(shares) if shares else None
