@@ -127,7 +127,7 @@ def test_details_hold_the_figures():
 
 def test_the_specs_are_all_that_the_checks_need():
     specs = sanity_specs(0.3, transfer=True)
-    assert len(specs) == len(set(specs)) == 2 * (len(SWEEP) + 1) + 4
+    assert len(specs) == len(set(specs)) == 2 * (len(SWEEP) + 1) + 5
     attacks = [
         row(spec, epsilon, 0.1 + epsilon, gap=0.9 if epsilon < 8 else 0.0)
         for spec, epsilon in specs
