@@ -223,7 +223,8 @@ def test_inspect_segment_and_video_level(tmp_path, capsys):
     code, report = run_inspect(capsys, hand.write(tmp_path / "v", [video]))
     assert (code, report["level"], report["features"]) == (0, "video", {"m": {"2": 1}})
     code, report = run_inspect(capsys, hand.write(tmp_path / "empty", []))
-    assert (code, report["num_records"], report["level"]) == (0, 0, None)
+    assert (code, report["num_bad_records"], report["level"]) == (1, 1, None)
+    assert report["files"][0]["bad_records"][0]["fault"] == "empty_file"
 
 
 @pytest.mark.parametrize(

@@ -7,10 +7,18 @@ import pytest
 import tensorflow as tf
 
 from yt8m_gat.config import ConfigError
-from yt8m_gat.data import RecordSchema, as_pairs, count_records, find_files, make_dataset
+from yt8m_gat.data import (
+    BadRecordError,
+    RecordSchema,
+    as_pairs,
+    count_records,
+    find_files,
+    iterate,
+    make_dataset,
+)
 
 SCHEMA = RecordSchema({"r": 4, "u": 2}, 5, 20)
-RECORDS_PER_FILE = (13, 0, 7, 20, 9)
+RECORDS_PER_FILE = (13, 7, 20, 9)
 TOTAL = sum(RECORDS_PER_FILE)
 
 
@@ -51,7 +59,7 @@ def ids(files, **options):
 
 def test_without_shuffle_the_order_is_that_of_the_input(files):
     assert ids(files) == in_file_order()
-    assert ids(files[::-1])[:9] == [f"4-{i:02}".encode() for i in range(9)]
+    assert ids(files[::-1])[:9] == [f"3-{i:02}".encode() for i in range(9)]
     assert [len(b) for b in batches(files)] == [8] * 6 + [1]
 
 
@@ -151,10 +159,15 @@ def test_fixed_number_of_frames(files):
     assert {b["features"]["u"].shape[1] for b in dataset} == {20}
 
 
-def test_empty_files_give_no_records(files):
-    assert ids([files[1]]) == []
-    assert ids([files[1]], shuffle=True) == []
-    assert count_records([files[1]]) == 0
+@pytest.mark.parametrize("shuffle", [False, True])
+def test_an_empty_file_is_refused_by_name(files, tmp_path, shuffle):
+    empty = hand.write(tmp_path / "empty.tfrecord", [])
+    found = [*files, empty]
+    with pytest.raises(BadRecordError, match=r"empty\.tfrecord: the file is empty.*delete it if"):
+        list(iterate(make_dataset(found, SCHEMA, 8, shuffle=shuffle), found))
+    with pytest.raises(BadRecordError, match="the file is empty"):
+        count_records(found)
+    assert count_records(found, skip_damage=True) == TOTAL
 
 
 def test_count_records(files):

@@ -11,14 +11,15 @@ _NAMES = {
     "dataset": ("as_pair", "as_pairs", "find_files", "make_dataset"),
     "description": ("RecordDescription", "describe_record", "discover"),
     "diagnosis": ("bad_record_from", "iterate"),
-    "errors": ("BadRecordError",),
+    "errors": ("BadRecordError", "Fault", "TooManyBadRecordsError"),
     "label_space": ("LabelMap", "read_label_names"),
     "parsing": ("parse_frame_batch", "parse_video_batch"),
     "preprocessing": ("normalize_features", "preprocess"),
     "quantization": ("dequantize", "quantize"),
     "schema": ("RecordSchema",),
+    "skipping": ("SkippedRecords", "new_skipped"),
     "segments": ("parse_rated_segments", "parse_windows", "read_class_ids"),
-    "tfrecord": ("count_records", "estimate_records"),
+    "tfrecord": ("check_framing", "count_records", "estimate_records"),
 }
 _MODULES = {name: module for module, names in _NAMES.items() for name in names}
 

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from yt8m_gat.config import ConfigError
+from yt8m_gat.data.diagnosis import read_good_records
+from yt8m_gat.data.errors import BadRecordError
 from yt8m_gat.data.parsing import Batch, parse_frame_batch, parse_video_batch, record_names
 from yt8m_gat.data.schema import RecordSchema
 from yt8m_gat.data.segments import SEGMENT_KINDS, parse_rated_segments, parse_windows
+from yt8m_gat.data.skipping import SkippedRecords
+from yt8m_gat.data.tfrecord import check_framing
 
 SHUFFLE_BUFFER = 1024
 """Records; full-size frame-level ones have up to 345 KB, so this is up to 350 MB."""
@@ -79,6 +83,44 @@ def _records_of(path: tf.Tensor) -> tf.data.Dataset:
     return records.map(lambda number, serialized: (path, number, serialized))
 
 
+def _framing_fault(path: bytes) -> bytes:
+    """What is wrong with a file's framing, in the parser's form; empty when nothing is."""
+    try:
+        check_framing(path.decode())
+    except BadRecordError as error:
+        return (
+            f"Bad record {error.file}:record {error.record or 0}: {error.reason}. "
+            f"Remedy: {error.remedy}. Fault: {error.fault}."
+        ).encode()
+    return b""
+
+
+def _checked_records_of(path: tf.Tensor) -> tf.data.Dataset:
+    fault = tf.numpy_function(_framing_fault, [path], tf.string)
+    with tf.control_dependencies([tf.debugging.Assert(tf.equal(fault, ""), [fault])]):
+        return _records_of(tf.identity(path))
+
+
+def _good_records_of(
+    parse: Callable[[tf.Tensor], Batch], skipped: SkippedRecords
+) -> Callable[[tf.Tensor], tf.data.Dataset]:
+    """As `_records_of`, of the records that `parse` takes; the others are counted."""
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string)], autograph=False)
+    def check(serialized: tf.Tensor) -> None:
+        parse(serialized)
+
+    def good_records_of(path: tf.Tensor) -> tf.data.Dataset:
+        chunks = tf.data.Dataset.from_generator(
+            lambda path: read_good_records(path.decode(), check, skipped),
+            output_signature=(tf.TensorSpec([None], tf.int64), tf.TensorSpec([None], tf.string)),
+            args=(path,),
+        )
+        return chunks.unbatch().map(lambda number, serialized: (path, number, serialized))
+
+    return good_records_of
+
+
 def _batches_of_like_length(
     records: tf.data.Dataset, batch_size: int, window: int, seeds: np.ndarray, drop_remainder: bool
 ) -> tf.data.Dataset:
@@ -126,6 +168,8 @@ def make_dataset(
     skip_batches: int = 0,
     with_labels: bool = True,
     segments: str | None = None,
+    skipped: SkippedRecords | None = None,
+    check_files: bool = True,
 ) -> tf.data.Dataset:
     """One pass over the records, in batches.
 
@@ -160,13 +204,17 @@ def make_dataset(
         with_labels: Whether to read the labels.
         segments: `rated`: each rated segment is an example, with labels and label weights;
             `windows`: each window of 5 frames, without labels; None: each record.
+        skipped: Leave bad records out and count them here, for this one pass. Each record is
+            parsed twice then, the first time to see whether it is good, by the same parser; that
+            happens before anything is shuffled or batched, so that the order remains a function
+            of the above. None: a bad record is an error.
+        check_files: See `check_framing`. It runs in this process, so that a dataset which is
+            read in another one (tf.data service) needs False, and files that were checked before.
 
     Returns:
         A dataset of `Batch`es: see `parse_frame_batch`, `parse_video_batch` and
         `yt8m_gat.data.segments`, also for what a bad record does. Read it through
-        `yt8m_gat.data.iterate` for errors that say where. A length prefix that is forged (larger
-        than the file, its checksum right) makes TensorFlow's reader ask for that much memory;
-        `count_records` refuses such a file.
+        `yt8m_gat.data.iterate` for errors that say where.
 
     Raises:
         ValueError: A value that cannot be.
@@ -204,18 +252,29 @@ def make_dataset(
     seeds = _derived_seeds(seed, epoch)
     if shuffle:
         files = [files[i] for i in np.random.default_rng(int(seeds[0])).permutation(len(files))]
+    parse = _parser(schema, segments, fixed_num_frames, with_labels)
+    records_of = _checked_records_of if check_files else _records_of
+    if skipped is not None:
+        records_of = _good_records_of(parse, skipped)
     paths = tf.data.Dataset.from_tensor_slices(files)
     if shuffle:
         records = paths.interleave(
-            _records_of,
+            records_of,
             cycle_length=min(num_readers, len(files)),
             num_parallel_calls=tf.data.AUTOTUNE,
             deterministic=True,
         )
     else:
-        records = paths.flat_map(_records_of)
+        records = paths.flat_map(records_of)
+
+    def parse_named(paths: tf.Tensor, numbers: tf.Tensor, serialized: tf.Tensor) -> Batch:
+        return parse(serialized, record_names(paths, numbers))
+
     if segments is not None:
-        examples = _segments_of(records, schema, segments)
+        # Batches of any number of segments, none included.
+        examples = records.batch(_CLIPS_CUT_AT_ONCE).map(
+            parse_named, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
+        )
         if shuffle and shuffle_buffer:
             examples = _shuffle(examples.unbatch(), shuffle_buffer, seeds[1:3])
             batches = examples.batch(batch_size, drop_remainder=drop_remainder)
@@ -234,23 +293,11 @@ def make_dataset(
     if skip_batches:
         batches = batches.skip(skip_batches)
 
-    def parse(paths: tf.Tensor, numbers: tf.Tensor, serialized: tf.Tensor) -> Batch:
-        names = record_names(paths, numbers)
-        if not schema.frame_level:
-            return parse_video_batch(serialized, schema, names, with_labels=with_labels)
-        return parse_frame_batch(
-            serialized,
-            schema,
-            names,
-            fixed_num_frames=fixed_num_frames,
-            with_labels=with_labels,
-        )
-
     def parse_positions(window: tuple[tf.Tensor, ...], positions: tf.Tensor) -> Batch:
-        return parse(*(tf.gather(part, positions) for part in window))
+        return parse_named(*(tf.gather(part, positions) for part in window))
 
     batches = batches.map(
-        parse_positions if bucket else parse,
+        parse_positions if bucket else parse_named,
         num_parallel_calls=tf.data.AUTOTUNE,
         deterministic=True,
     )
@@ -259,15 +306,19 @@ def make_dataset(
     return _finished(batches)
 
 
-def _segments_of(records: tf.data.Dataset, schema: RecordSchema, segments: str) -> tf.data.Dataset:
-    """Batches of any number of segments, none included, of (file, record number, serialized)."""
-    parse_segments = parse_rated_segments if segments == "rated" else parse_windows
-
-    def cut(paths: tf.Tensor, numbers: tf.Tensor, serialized: tf.Tensor) -> Batch:
-        return parse_segments(serialized, schema, record_names(paths, numbers))
-
-    return records.batch(_CLIPS_CUT_AT_ONCE).map(
-        cut, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
+def _parser(
+    schema: RecordSchema, segments: str | None, fixed_num_frames: bool, with_labels: bool
+) -> Callable[..., Batch]:
+    """The parser, of serialized records [B] and optionally their names [B]."""
+    if segments is not None:
+        parse_segments = parse_rated_segments if segments == "rated" else parse_windows
+        return lambda serialized, names=None: parse_segments(serialized, schema, names)
+    if not schema.frame_level:
+        return lambda serialized, names=None: parse_video_batch(
+            serialized, schema, names, with_labels=with_labels
+        )
+    return lambda serialized, names=None: parse_frame_batch(
+        serialized, schema, names, fixed_num_frames=fixed_num_frames, with_labels=with_labels
     )
 
 

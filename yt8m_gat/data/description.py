@@ -9,8 +9,9 @@ import numpy as np
 import tensorflow as tf
 from google.protobuf.message import DecodeError
 
+from yt8m_gat.data.errors import Fault
 from yt8m_gat.data.schema import ID_KEYS, LABELS_KEY, RecordSchema
-from yt8m_gat.data.tfrecord import read_payload, walk_frames
+from yt8m_gat.data.tfrecord import file_size, read_payload, walk_frames
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,7 +26,7 @@ class RecordDescription:
         lengths: Feature -> frames (frame level); empty at video level.
         sizes: Feature -> the sizes found, ascending: bytes per frame, or floats per video.
         segment_labels: Class indices of its rated segments (2019).
-        faults: What keeps any reader from reading it, whatever the schema.
+        faults: What keeps any reader from reading it, whatever the schema, with the kind.
     """
 
     frame_level: bool
@@ -34,7 +35,7 @@ class RecordDescription:
     lengths: dict[str, int]
     sizes: dict[str, tuple[int, ...]]
     segment_labels: tuple[int, ...]
-    faults: tuple[str, ...]
+    faults: tuple[tuple[Fault, str], ...]
 
     def __str__(self) -> str:
         if not self.sizes:
@@ -53,19 +54,23 @@ class UndecodableRecordError(ValueError):
     """The bytes are no `tf.SequenceExample` and no `tf.Example`."""
 
 
-def _values(features: tf.train.Features, key: str, kind: str, faults: list[str]) -> tuple:
+def _values(
+    features: tf.train.Features, key: str, kind: str, faults: list[tuple[Fault, str]]
+) -> tuple:
     """The values of a context feature; one of another kind is a fault."""
     if key not in features.feature:
         return ()
     feature = features.feature[key]
     found = feature.WhichOneof("kind")
     if found not in (None, kind):
-        faults.append(f"feature {key} is a {found}, not a {kind}")
+        faults.append((Fault.WRONG_TYPE, f"feature {key} is a {found}, not a {kind}"))
         return ()
     return tuple(getattr(feature, kind).value)
 
 
-def _frame_bytes(name: str, frames: Sequence[tf.train.Feature], faults: list[str]) -> list[int]:
+def _frame_bytes(
+    name: str, frames: Sequence[tf.train.Feature], faults: list[tuple[Fault, str]]
+) -> list[int]:
     """Bytes of each frame that is one bytes value; any other is a fault."""
     sizes = []
     for number, frame in enumerate(frames):
@@ -74,11 +79,12 @@ def _frame_bytes(name: str, frames: Sequence[tf.train.Feature], faults: list[str
             sizes.append(len(values[0]))
             continue
         found = frame.WhichOneof("kind") or "nothing"
-        faults.append(
-            f"feature {name}, frame {number} is a {found}, not a bytes_list"
+        reason = (
+            f"is a {found}, not a bytes_list"
             if found != "bytes_list"
-            else f"feature {name}, frame {number} has {len(values)} values instead of 1"
+            else f"has {len(values)} values instead of 1"
         )
+        faults.append((Fault.WRONG_TYPE, f"feature {name}, frame {number} {reason}"))
         break
     return sizes
 
@@ -99,14 +105,16 @@ def describe_record(payload: bytes) -> RecordDescription:
         ) from error
     context = record.context
     lists = record.feature_lists.feature_list
-    faults: list[str] = []
+    faults: list[tuple[Fault, str]] = []
     ids = [_values(context, key, "bytes_list", faults) for key in ID_KEYS]
     for key, values in zip(ID_KEYS, ids, strict=True):
         if len(values) > 1:
-            faults.append(f"it has more than one value of {key}")
+            faults.append((Fault.VIDEO_ID, f"it has more than one value of {key}"))
     video_id = next((values[0] for values in ids if values and values[0]), b"")
     if not video_id:
-        faults.append(f"it has none of the ids {' and '.join(ID_KEYS)}")
+        faults.append((Fault.VIDEO_ID, f"it has none of the ids {' and '.join(ID_KEYS)}"))
+    elif not _is_text(video_id):
+        faults.append((Fault.VIDEO_ID, "its id is no UTF-8 text, or has control characters"))
     labels = _values(context, LABELS_KEY, "int64_list", faults)
     segment_labels = _values(context, "segment_labels", "int64_list", faults)
     lengths = {}
@@ -121,7 +129,8 @@ def describe_record(payload: bytes) -> RecordDescription:
             if values:
                 sizes[name] = (len(values),)
                 if not np.isfinite(values).all():
-                    faults.append(f"feature {name} has a value that is not finite")
+                    reason = f"feature {name} has a value that is not finite"
+                    faults.append((Fault.NOT_FINITE, reason))
     return RecordDescription(
         frame_level=bool(lists),
         video_id=video_id.decode("utf-8", "replace"),
@@ -133,7 +142,16 @@ def describe_record(payload: bytes) -> RecordDescription:
     )
 
 
-def find_fault(description: RecordDescription, schema: RecordSchema) -> str | None:
+def _is_text(video_id: bytes) -> bool:
+    try:
+        text = video_id.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    # The C0 control characters and DEL; those of C1 are letters of other encodings.
+    return not any(ord(letter) < 32 or ord(letter) == 127 for letter in text)
+
+
+def find_fault(description: RecordDescription, schema: RecordSchema) -> tuple[Fault, str] | None:
     """Why a record does not fit a schema, or None; the verdict that the parser comes to.
 
     The one difference: this looks at the frames after `schema.max_frames` too.
@@ -142,35 +160,43 @@ def find_fault(description: RecordDescription, schema: RecordSchema) -> str | No
         return description.faults[0]
     for label in description.labels:
         if label < 0:
-            return f"label {label} is negative"
+            return Fault.LABEL, f"label {label} is negative"
         if label >= schema.num_source_classes:
-            return f"label {label} is outside 0 .. {schema.num_source_classes - 1}"
+            return Fault.LABEL, f"label {label} is outside 0 .. {schema.num_source_classes - 1}"
     names = schema.feature_names
     needed = ", ".join(names)
     if description.frame_level != schema.frame_level:
         found = "frame" if description.frame_level else "video"
-        return f"it is a {found}-level record ({description}); each of {needed} is needed"
+        return (
+            Fault.MISSING_FEATURE,
+            f"it is a {found}-level record ({description}); each of {needed} is needed",
+        )
     for name, size in schema.feature_sizes:
         if name not in description.sizes or description.lengths.get(name) == 0:
-            return f"feature {name} is missing or empty; each of {needed} is needed"
+            return (
+                Fault.MISSING_FEATURE,
+                f"feature {name} is missing or empty; each of {needed} is needed",
+            )
         for found in description.sizes[name]:
             if found != size:
                 unit = "bytes" if schema.frame_level else "values"
-                return f"feature {name} has {found} {unit} instead of {size}"
+                return Fault.FEATURE_SIZE, f"feature {name} has {found} {unit} instead of {size}"
         if schema.frame_level and description.lengths[name] != description.lengths[names[0]]:
             return (
+                Fault.FRAME_COUNTS,
                 f"feature {name} has {description.lengths[name]} frames, feature {names[0]} has "
-                f"{description.lengths[names[0]]}"
+                f"{description.lengths[names[0]]}",
             )
     return None
 
 
 def discover(file: str) -> RecordDescription | None:
-    """Describes the first record of a file; None when the file has none.
+    """Describes the first record of a file; None when the file is empty.
 
     Raises:
         BadRecordError: The file's first record is damaged.
         UndecodableRecordError: It is no `tf.Example` or `tf.SequenceExample`.
     """
-    first = next(walk_frames(file), None)
-    return None if first is None else describe_record(read_payload(file, first))
+    if file_size(file) == 0:
+        return None
+    return describe_record(read_payload(file, next(walk_frames(file))))

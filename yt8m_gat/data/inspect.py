@@ -26,7 +26,7 @@ from yt8m_gat.data.description import (
     describe_record,
     find_fault,
 )
-from yt8m_gat.data.errors import BadRecordError
+from yt8m_gat.data.errors import BadRecordError, Fault
 from yt8m_gat.data.label_space import read_label_names
 from yt8m_gat.data.schema import RecordSchema
 from yt8m_gat.data.tfrecord import file_size, read_records
@@ -112,38 +112,41 @@ class Inspection:
             try:
                 description = describe_record(payload)
             except UndecodableRecordError as error:
-                reason: str | None = str(error)
+                found: tuple[Fault, str] | None = (Fault.UNDECODABLE, str(error))
             else:
-                reason = self._add_record(description)
-            if reason is not None:
+                found = self._add_record(description)
+            if found is not None:
+                fault, reason = found
                 report.bad.append(
                     BadRecordError(
+                        fault,
                         path,
                         frame.record,
                         frame.offset,
                         reason,
-                        "leave the record out, write it anew, or change the flag that it goes "
-                        "against",
+                        "leave the record out (--on_bad_record=skip), write it anew, or change the "
+                        "flag that it goes against",
                     )
                 )
 
-    def _add_record(self, description: RecordDescription) -> str | None:
+    def _add_record(self, description: RecordDescription) -> tuple[Fault, str] | None:
         """Takes a record in; why it is bad, or None."""
         for name, sizes in description.sizes.items():
             self.sizes.setdefault(name, collections.Counter()).update(sizes)
         if self.schema is None and not description.faults:
             self.schema = self._schema_of(description)
         if self.schema is None:
-            return description.faults[0] if description.faults else "it holds no features"
-        reason = find_fault(description, self.schema)
-        if reason is None:
+            nothing = (Fault.MISSING_FEATURE, "it holds no features")
+            return description.faults[0] if description.faults else nothing
+        found = find_fault(description, self.schema)
+        if found is None:
             if description.frame_level:
                 self.frames.add(description.lengths[self.schema.feature_names[0]])
             self.labels.add(len(set(description.labels)))
             self.label_counts.update(set(description.labels))
             if description.segment_labels:
                 self.segment_labels.add(len(description.segment_labels))
-        return reason
+        return found
 
     def _schema_of(self, description: RecordDescription) -> RecordSchema | None:
         sizes = {name: found[0] for name, found in description.sizes.items() if found}
@@ -193,6 +196,7 @@ class Inspection:
                         {
                             "record": error.record,
                             "offset": error.offset,
+                            "fault": error.fault,
                             "reason": error.reason,
                             "remedy": error.remedy,
                         }

@@ -3,9 +3,10 @@
 All checks run inside the graph, so that they hold for tf.data, `fit` and an exported model. A bad
 record stops the program with an `InvalidArgumentError` whose message says
 
-    Bad record <file>:record <number>: <what was found>. Remedy: <what to do>.
+    Bad record <file>:record <number>: <what was found>. Remedy: <what to do>. Fault: <kind>.
 
-Record numbers start at 0. `yt8m_gat.data.iterate` turns it into a `BadRecordError`.
+Record numbers start at 0; the kinds are those of `yt8m_gat.data.errors.Fault`.
+`yt8m_gat.data.iterate` turns it into a `BadRecordError`.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from yt8m_gat.data.errors import Fault
 from yt8m_gat.data.schema import (
     ID_KEYS,
     LABELS_KEY,
@@ -53,10 +55,14 @@ class _Checks:
         self._checks: list[tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor | str], str]] = []
 
     def require(
-        self, ok: tf.Tensor, describe: Callable[[tf.Tensor], tf.Tensor | str], remedy: str
+        self,
+        fault: Fault,
+        ok: tf.Tensor,
+        describe: Callable[[tf.Tensor], tf.Tensor | str],
+        remedy: str,
     ) -> None:
         """ok[b] must be True for each record b; `describe(b)` must be safe for any b."""
-        self._checks.append((ok, describe, remedy))
+        self._checks.append((ok, describe, f". Remedy: {remedy}. Fault: {fault}."))
 
     def enforce(self) -> tf.Tensor:
         """Stops at the first check that fails, and its first record."""
@@ -65,10 +71,10 @@ class _Checks:
         # One branch for all checks: a branch each takes four times as long to trace.
         def stop() -> tf.Tensor:
             messages = []
-            for ok, describe, remedy in self._checks:
+            for ok, describe, ending in self._checks:
                 record = tf.argmin(tf.cast(ok, tf.int32))
-                parts = ["Bad record ", self._names[record], ": ", describe(record)]
-                messages.append(tf.strings.join([*parts, f". Remedy: {remedy}."]))
+                parts = ["Bad record ", self._names[record], ": ", describe(record), ending]
+                messages.append(tf.strings.join(parts))
             message = tf.stack(messages)[tf.argmin(tf.cast(passed, tf.int32))]
             # Not a constant condition: a graph optimizer may raise that one before the branch.
             tf.debugging.Assert(tf.reduce_all(passed), [message])
@@ -79,6 +85,10 @@ class _Checks:
 
 def _text(number: tf.Tensor) -> tf.Tensor:
     return tf.strings.as_string(number)
+
+
+def _base64(text: tf.Tensor) -> tf.Tensor:
+    return tf.io.encode_base64(tf.strings.substr(text, 0, 64))
 
 
 def _default_names(serialized: tf.Tensor, names: tf.Tensor | None) -> tf.Tensor:
@@ -126,20 +136,41 @@ def _check_context(
 ) -> None:
     for key in ID_KEYS:
         checks.require(
+            Fault.VIDEO_ID,
             context[key].row_lengths() <= 1,
             lambda _, key=key: f"it has more than one value of {key}",
             "write the record anew with one id",
         )
+    video_id = _video_id(context)
     checks.require(
-        tf.not_equal(_video_id(context), ""),
+        Fault.VIDEO_ID,
+        tf.not_equal(video_id, ""),
         lambda _: f"it has none of the ids {' and '.join(ID_KEYS)}",
         f"write one of them as a bytes feature, or list such records by `{INSPECT_COMMAND}`",
+    )
+    # The CSV of the predictions is text, a line for each video.
+    checks.require(
+        Fault.VIDEO_ID,
+        tf.equal(
+            tf.strings.unicode_transcode(
+                video_id, "UTF-8", "UTF-8", errors="replace", replace_control_characters=True
+            ),
+            video_id,
+        ),
+        lambda record: tf.strings.join(
+            [
+                "its id is no UTF-8 text, or has control characters: base64 ",
+                _base64(video_id[record]),
+            ]
+        ),
+        "write the record anew with an id that is text",
     )
     if with_labels:
         labels = context[LABELS_KEY]
         last = schema.num_source_classes - 1
         _require_values(
             checks,
+            Fault.LABEL,
             labels.values,
             labels.indices[:, 0],
             labels.dense_shape[0],
@@ -155,6 +186,7 @@ _VOCABULARY_REMEDY = "give the size of the vocabulary that the labels come from 
 
 def _require_values(
     checks: _Checks,
+    fault: Fault,
     values: tf.Tensor,
     rows: tf.Tensor,
     num_rows: tf.Tensor,
@@ -170,11 +202,11 @@ def _require_values(
 
     def describe_wrong(record: tf.Tensor) -> tf.Tensor:
         of_record = tf.equal(rows, tf.cast(record, rows.dtype))
-        wrong = tf.boolean_mask(values, tf.logical_and(tf.logical_not(ok), of_record))
+        wrong = tf.boolean_mask(values, tf.logical_and(tf.logical_not(ok), of_record))[:10]
         found = tf.strings.reduce_join(_text(wrong), separator=", ")
         return tf.strings.join([f"{noun} ", found, " ", describe(record)])
 
-    checks.require(tf.equal(num_wrong, 0), describe_wrong, remedy)
+    checks.require(fault, tf.equal(num_wrong, 0), describe_wrong, remedy)
 
 
 def _check_ratings(
@@ -185,6 +217,7 @@ def _check_ratings(
     expected = lengths[SEGMENT_START_KEY]
     for key in (SEGMENT_CLASS_KEY, SEGMENT_SCORE_KEY):
         checks.require(
+            Fault.RATING,
             tf.equal(lengths[key], expected),
             lambda record, key=key: tf.strings.join(
                 [
@@ -200,6 +233,7 @@ def _check_ratings(
     rows = starts.value_rowids()
     _require_values(
         checks,
+        Fault.RATING,
         starts.flat_values,
         rows,
         num_rows,
@@ -216,6 +250,7 @@ def _check_ratings(
     last = schema.num_source_classes - 1
     _require_values(
         checks,
+        Fault.RATING,
         classes.flat_values,
         classes.value_rowids(),
         num_rows,
@@ -227,6 +262,7 @@ def _check_ratings(
     # A comparison with NaN is False.
     _require_values(
         checks,
+        Fault.RATING,
         scores.flat_values,
         scores.value_rowids(),
         num_rows,
@@ -341,18 +377,21 @@ def _parse_frames(
     first_length = lengths[first_name]
     longest = tf.reduce_max(tf.stack(list(lengths.values())), axis=0)  # [B]
     checks.require(
+        Fault.NO_FRAMES,
         longest > 0,
         lambda _: f"it has no frames of any of the features needed ({needed})",
         name_remedy,
     )
     for name in schema.feature_names:
         checks.require(
+            Fault.MISSING_FEATURE,
             lengths[name] > 0,
             lambda _, name=name: f"feature {name} is missing or empty; each of {needed} is needed",
             name_remedy,
         )
     for name in schema.feature_names[1:]:
         checks.require(
+            Fault.FRAME_COUNTS,
             tf.equal(lengths[name], first_length),
             lambda record, name=name: tf.strings.join(
                 [
@@ -393,6 +432,7 @@ def _parse_frames(
             )
 
         checks.require(
+            Fault.FEATURE_SIZE,
             tf.reduce_all(right, axis=1),
             describe,
             f"give the right size by --feature_sizes (`{INSPECT_COMMAND}` lists the sizes found), "
@@ -467,6 +507,7 @@ def parse_video_batch(
     for name, size in schema.feature_sizes:
         lengths = parsed[name].row_lengths()
         checks.require(
+            Fault.MISSING_FEATURE,
             lengths > 0,
             lambda _, name=name: f"feature {name} is missing or empty; each of {needed} is needed",
             "name the features that the records hold by --feature_names, and their sizes by "
@@ -474,6 +515,7 @@ def parse_video_batch(
             "--frame_features",
         )
         checks.require(
+            Fault.FEATURE_SIZE,
             tf.equal(lengths, size),
             lambda record, name=name, size=size, lengths=lengths: tf.strings.join(
                 [f"feature {name} has ", _text(lengths[record]), f" values instead of {size}"]
@@ -487,6 +529,7 @@ def parse_video_batch(
             tf.shape(serialized)[0],
         )
         checks.require(
+            Fault.NOT_FINITE,
             tf.equal(num_wrong, 0),
             lambda _, name=name: f"feature {name} has a value that is not finite",
             "write the record anew",

@@ -13,12 +13,14 @@ from typing import BinaryIO, NamedTuple
 
 import tensorflow as tf
 
-from yt8m_gat.data.errors import BadRecordError
+from yt8m_gat.data.errors import BadRecordError, Fault
 
 HEADER_BYTES = 12
 FOOTER_BYTES = 4
 
 DOWNLOAD_REMEDY = "download or write this file anew"
+
+_BUFFER_BYTES = 256 * 1024  # tf.data's own default for records.
 
 _CASTAGNOLI = 0x82F63B78  # CRC-32C polynomial, reflected (RFC 3720, section 12.1)
 _MASK_DELTA = 0xA282EAD8  # tensorflow/core/lib/hash/crc32c.h
@@ -55,6 +57,11 @@ class Frame(NamedTuple):
     offset: int
     length: int
 
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of the record with its framing."""
+        return HEADER_BYTES + self.length + FOOTER_BYTES
+
 
 def _open(path: str) -> BinaryIO:
     # GFile reads a whole buffer after each seek: 50 times as slow on local files.
@@ -70,17 +77,27 @@ def walk_frames(path: str) -> Iterator[Frame]:
     """The records of a file, from their length prefixes alone.
 
     Raises:
-        BadRecordError: The file ends inside a record, or a length has a wrong checksum; the
-            records before it have been yielded.
+        BadRecordError: The file is empty, ends inside a record, or a length has a wrong checksum;
+            the records before it have been yielded.
     """
     size = file_size(path)
     offset = record = 0
+    if size == 0:
+        raise BadRecordError(
+            Fault.EMPTY_FILE,
+            path,
+            None,
+            None,
+            "the file is empty",
+            f"delete it if it was meant to hold no records, else {DOWNLOAD_REMEDY}",
+        )
     with _open(path) as file:
         while offset < size:
             file.seek(offset)
             header = file.read(HEADER_BYTES)
             if len(header) < HEADER_BYTES:
                 raise BadRecordError(
+                    Fault.TRUNCATED,
                     path,
                     record,
                     offset,
@@ -90,6 +107,7 @@ def walk_frames(path: str) -> Iterator[Frame]:
             length, crc = struct.unpack("<QI", header)
             if crc != masked_crc32c(header[:8]):
                 raise BadRecordError(
+                    Fault.LENGTH_CHECKSUM,
                     path,
                     record,
                     offset,
@@ -100,6 +118,7 @@ def walk_frames(path: str) -> Iterator[Frame]:
             end = offset + HEADER_BYTES + length + FOOTER_BYTES
             if end > size:
                 raise BadRecordError(
+                    Fault.TRUNCATED,
                     path,
                     record,
                     offset,
@@ -112,13 +131,50 @@ def walk_frames(path: str) -> Iterator[Frame]:
             record += 1
 
 
-def count_records(files: Iterable[str]) -> int:
-    """Records in all the files, without reading their payloads.
+def check_framing(path: str) -> None:
+    """Refuses a file whose lengths do not fill it, before TensorFlow reads it.
+
+    TensorFlow's reader asks for as much memory as a length says, and dies of one that is forged:
+    larger than the file, its checksum right. This follows the lengths, one small read each
+    (1 microsecond a record), and leaves their checksums to TensorFlow. Remote files (`://`) are
+    not checked: such a read is a request there.
 
     Raises:
         BadRecordError: See `walk_frames`.
     """
-    return sum(sum(1 for _ in walk_frames(path)) for path in files)
+    if "://" in path:
+        return
+    offset = 0
+    with open(path, "rb", buffering=0) as file:
+        descriptor = file.fileno()
+        size = os.fstat(descriptor).st_size
+        while offset < size:
+            length = int.from_bytes(os.pread(descriptor, 8, offset), "little")
+            offset += HEADER_BYTES + length + FOOTER_BYTES
+    if offset != size or size == 0:
+        for _ in walk_frames(path):
+            pass
+
+
+def count_records(files: Iterable[str], *, skip_damage: bool = False) -> int:
+    """Records in all the files, without reading their payloads.
+
+    Args:
+        files: Paths.
+        skip_damage: Count what can be found, rather than refuse files that are damaged.
+
+    Raises:
+        BadRecordError: See `walk_frames`.
+    """
+    count = 0
+    for path in files:
+        try:
+            for _ in walk_frames(path):
+                count += 1
+        except BadRecordError:
+            if not skip_damage:
+                raise
+    return count
 
 
 def estimate_records(files: Sequence[str]) -> int:
@@ -128,7 +184,10 @@ def estimate_records(files: Sequence[str]) -> int:
     need not be that exact.
     """
     sizes = [file_size(path) for path in files]
-    return round(count_records(files[:1]) * sum(sizes) / max(sizes[0], 1)) if sizes else 0
+    for path, size in zip(files, sizes, strict=True):
+        if found := count_records([path], skip_damage=True):
+            return round(found * sum(sizes) / size)
+    return 0
 
 
 def read_payload(path: str, frame: Frame) -> bytes:
@@ -144,42 +203,61 @@ def read_payload(path: str, frame: Frame) -> bytes:
         payload = file.read(frame.length)
         (crc,) = struct.unpack("<I", file.read(FOOTER_BYTES))
     if crc != masked_crc32c(payload):
-        raise BadRecordError(
-            path,
-            frame.record,
-            frame.offset,
-            "the payload has a wrong checksum: at least one bit differs from what was written",
-            DOWNLOAD_REMEDY,
-        )
+        raise _wrong_payload(path, frame)
     return payload
+
+
+def _wrong_payload(path: str, frame: Frame) -> BadRecordError:
+    return BadRecordError(
+        Fault.PAYLOAD_CHECKSUM,
+        path,
+        frame.record,
+        frame.offset,
+        "the payload has a wrong checksum: at least one bit differs from what was written",
+        DOWNLOAD_REMEDY,
+    )
 
 
 def read_records(path: str) -> Iterator[tuple[Frame, bytes | BadRecordError]]:
     """Each record's payload, or the error in its place; goes on after a bad payload.
 
-    Damage to the framing ends the file: the last item is its error, with a frame of length 0.
+    Damage to the framing ends the file: the last item is its error, with a frame that reaches to
+    the file's end. TensorFlow reads a payload only after its frame has been found good, one
+    at a time, so that memory is that of the largest record.
     """
-    frames: list[Frame] = []
-    end: BadRecordError | None = None
-    try:
-        for frame in walk_frames(path):
-            frames.append(frame)
-    except BadRecordError as error:
-        end = error
-    position = 0
-    try:
-        for payload in tf.data.TFRecordDataset(path).take(len(frames)).as_numpy_iterator():
-            yield frames[position], payload
-            position += 1
-    except tf.errors.DataLossError:
-        # TensorFlow's reader cannot go on after it.
-        for frame in frames[position:]:
-            try:
-                yield frame, read_payload(path, frame)
-            except BadRecordError as error:
-                yield frame, error
-    if end is not None:
-        yield Frame(end.record or 0, end.offset or 0, 0), end
+    walk = walk_frames(path)
+    payloads: Iterator[bytes] | None = None
+    while True:
+        try:
+            frame = next(walk, None)
+        except BadRecordError as error:
+            offset = error.offset or 0
+            lost = file_size(path) - offset
+            yield Frame(error.record or 0, offset, lost - HEADER_BYTES - FOOTER_BYTES), error
+            return
+        if frame is None:
+            return
+        if payloads is None:
+            payloads = _payloads_from(path, frame.offset)
+        try:
+            payload = next(payloads)
+        except tf.errors.DataLossError:
+            payloads = None  # TensorFlow's reader cannot go on after it; another one begins there.
+            yield frame, _wrong_payload(path, frame)
+        else:
+            yield frame, payload
+
+
+def _payloads_from(path: str, offset: int) -> Iterator[bytes]:
+    variant = tf.raw_ops.TFRecordDatasetV2(
+        filenames=[path], compression_type="", buffer_size=_BUFFER_BYTES, byte_offsets=[offset]
+    )
+    dataset = tf.data.experimental.from_variant(variant, tf.TensorSpec([], tf.string))
+    options = tf.data.Options()
+    # None may read ahead of the walk.
+    options.experimental_optimization.apply_default_optimizations = False
+    options.autotune.enabled = False
+    return dataset.with_options(options).as_numpy_iterator()
 
 
 def find_damage(files: Iterable[str], offset: int | None = None) -> BadRecordError | None:
