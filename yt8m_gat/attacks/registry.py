@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Callable
 
+from yt8m_gat.attacks.adaptive import AdaptivePGD, MapDistance
 from yt8m_gat.attacks.attack import Attack
 from yt8m_gat.attacks.ball import Ball
 from yt8m_gat.attacks.deepfool import DeepFool
@@ -27,6 +28,7 @@ class AttackOptions:
         deepfool_steps: DeepFool's steps at most.
         temporal_steps: K of the temporal attack.
         non_key_frames: N of the temporal attack; None: all real frames.
+        map_weight: What the adaptive attack's map distance weighs beside the loss.
         clip_to_range: See `Attack`.
         round_to_levels: See `Attack`.
     """
@@ -40,6 +42,7 @@ class AttackOptions:
     deepfool_steps: int = 50
     temporal_steps: int = 1
     non_key_frames: int | None = None
+    map_weight: float = 1.0
     clip_to_range: tuple[float, float] | None = None
     round_to_levels: tuple[float, float] | None = None
 
@@ -110,6 +113,32 @@ ATTACKS: dict[str, Callable[[float, AttackOptions], Attack]] = {
 # Attacks that are run once, whatever the list of epsilons.
 ATTACKS_WITHOUT_EPSILON = frozenset({"deepfool"})
 
+_L2 = {"norm_scope": "norm_scope"}
+_PGD_LINF = {name: name for name in ("steps", "step_size", "restarts", "random_start")}
+_PGD = {**_L2, **_PGD_LINF}
+_SEARCH_LINF = {"queries": "queries"}
+_SEARCH = {**_L2, **_SEARCH_LINF}
+
+# Attack -> what can be set of it beside the radius and the bounds -> field of `AttackOptions`.
+ATTACK_OPTIONS: dict[str, dict[str, str]] = {
+    "fgm": _L2,
+    "fgm_linf": {},
+    "pgd": _PGD,
+    "pgd_linf": _PGD_LINF,
+    "pgd_margin": _PGD,
+    "deepfool": {"steps": "deepfool_steps"},
+    "noise": _L2,
+    "noise_linf": {},
+    "random_search": _SEARCH,
+    "square": _SEARCH,
+    "square_linf": _SEARCH_LINF,
+    "temporal": {"steps": "temporal_steps", "non_key_frames": "non_key_frames"},
+    # Built from one of the above and something that only the caller has: another model, or a
+    # distance of attention maps.
+    "transfer": _PGD,
+    "adaptive": {**_PGD, "weight": "map_weight"},
+}
+
 
 def build_attack(name: str, epsilon: float, options: AttackOptions | None = None) -> Attack:
     """The attack of a flag name, at one radius.
@@ -120,3 +149,20 @@ def build_attack(name: str, epsilon: float, options: AttackOptions | None = None
     if name not in ATTACKS:
         raise ValueError(f"an attack must be one of {', '.join(ATTACKS)}. Received: {name!r}")
     return ATTACKS[name](epsilon, options or AttackOptions())
+
+
+def build_adaptive(
+    epsilon: float, options: AttackOptions, map_distance: MapDistance
+) -> AdaptivePGD:
+    """PGD that aims at the attention maps too, with PGD's options."""
+    return AdaptivePGD(
+        ball=_l2(options),
+        epsilon=epsilon,
+        steps=options.steps,
+        step_size=options.step_size,
+        restarts=options.restarts,
+        random_start=options.random_start,
+        map_distance=map_distance,
+        weight=options.map_weight,
+        **options.bounds,
+    )

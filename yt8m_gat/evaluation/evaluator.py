@@ -1,21 +1,103 @@
-"""Exact metrics of a classifier over a whole dataset, clean and attacked."""
+"""Exact metrics of a classifier over a whole dataset, clean, attacked and corrupted."""
 
 import collections
+import dataclasses
+import math
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
-from yt8m_gat.attacks import Attack
-from yt8m_gat.data.preprocessing import preprocess
-from yt8m_gat.metrics import EvaluationMetrics, SegmentMeanAveragePrecision
+from yt8m_gat.attacks import Attack, DeepFool, corrupt
+from yt8m_gat.data.preprocessing import normalize_features, preprocess
+from yt8m_gat.metrics import EvaluationMetrics, SegmentMeanAveragePrecision, restrict_to_classes
 
 Classifier = Callable[..., Any]
 Loss = Callable[..., Any]
 # (attention maps as in `ModelOutputs`, frame_mask) -> {name: [B]}.
 AttentionFigures = Callable[[dict[str, dict[str, Any]], Any], dict[str, tf.Tensor]]
+# (maps of the clean clips, maps of the perturbed ones, frame_mask) -> {name: [B]}.
+AttentionDistances = Callable[
+    [dict[str, dict[str, Any]], dict[str, dict[str, Any]], Any], dict[str, tf.Tensor]
+]
+# (batch, features as the model gets them, frame_mask): looks on, batch by batch.
+Observer = Callable[[Mapping[str, Any], dict[str, tf.Tensor], tf.Tensor | None], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Corruption:
+    """A natural corruption at one severity: see `yt8m_gat.attacks.corrupt`."""
+
+    name: str
+    severity: int
+
+
+@dataclasses.dataclass
+class Measurement:
+    """What one pass over a data set measured.
+
+    Attributes:
+        metrics: Of all videos, or of all rated segments.
+        segment_map: Of rated segments alone, and where all scores are kept.
+        figures: Means over the videos, and what else a perturbation tells: see
+            `Evaluator.measure`.
+        num_examples: Videos, or segments.
+        rated: Whether they were rated segments.
+        positives: Int [C], examples of each class.
+        groups: Metrics of each group of classes, over the examples that have one of them.
+    """
+
+    metrics: EvaluationMetrics
+    segment_map: SegmentMeanAveragePrecision | None
+    figures: dict[str, float | None]
+    num_examples: int
+    rated: bool
+    positives: np.ndarray
+    groups: dict[str, EvaluationMetrics]
+
+    def result(self, num_partitions: int = 0) -> dict[str, Any]:
+        """The metrics and figures as one row.
+
+        Args:
+            num_partitions: Above 0: also `partitions`, `{"count": n, metric: {"mean",
+                "deviation"}}`, over so many disjoint parts.
+
+        Raises:
+            ValueError: There are fewer examples than parts.
+        """
+        row: dict[str, Any] = {"map_all_scores": None, **self.metrics.result(), **self.figures}
+        if self.rated:
+            del row["map_all_scores"], row["num_videos"]
+            row |= {"segment_map": None, "num_segments": self.num_examples}
+            if self.segment_map is not None:
+                row |= self.segment_map.result()
+        if num_partitions:
+            parts = self.metrics.partition_result(num_partitions)
+            row["partitions"] = {
+                "count": num_partitions,
+                **{
+                    name: {"mean": mean, "deviation": parts["deviation"][name]}
+                    for name, mean in parts["mean"].items()
+                },
+            }
+        return row
+
+    def group_results(self) -> dict[str, dict[str, Any] | None]:
+        """Metrics of each group; None where no example has one of its classes."""
+        return {
+            name: metrics.result() if metrics.num_videos else None
+            for name, metrics in self.groups.items()
+        }
+
+    def per_class_average_precision(self) -> np.ndarray:
+        """Float64 [C], NaN without a positive: over all scores where they are kept, else over the
+        pooled best of each video; see `EvaluationMetrics`."""
+        if self.segment_map is not None:
+            return self.segment_map.per_class_average_precision()
+        return self.metrics.per_class_average_precision(self.metrics.all_scores)
 
 
 class Evaluator:
@@ -35,7 +117,8 @@ class Evaluator:
         top_k: Predictions per video that GAP and MAP count.
         all_scores: Whether to keep every score for `map_all_scores`, 4 bytes times videos times
             classes; without, that metric is None. Of rated segments, for `segment_map`.
-        attention_figures: Figures of the clean attention maps, averaged over the videos.
+        attention_figures: Figures of the attention maps, averaged over the videos.
+        attention_distances: How far a perturbation moves the maps, averaged over the videos.
     """
 
     def __init__(
@@ -47,6 +130,7 @@ class Evaluator:
         top_k: int = 20,
         all_scores: bool = True,
         attention_figures: AttentionFigures | None = None,
+        attention_distances: AttentionDistances | None = None,
     ) -> None:
         self.classifier = classifier
         self.loss = loss
@@ -55,8 +139,12 @@ class Evaluator:
         self.top_k = top_k
         self.all_scores = all_scores
         self.attention_figures = attention_figures
+        self.attention_distances = attention_distances
         self._classify = tf.function(
             self._losses_and_probabilities, reduce_retracing=True, autograph=False
+        )
+        self._zero_gradients = tf.function(
+            self._has_zero_gradient, reduce_retracing=True, autograph=False
         )
 
     def logits(self, features: dict[str, tf.Tensor], frame_mask: tf.Tensor | None) -> tf.Tensor:
@@ -71,48 +159,90 @@ class Evaluator:
         outputs = self.classifier.forward(features, frame_mask, training=False)
         return outputs.logits, outputs.frames
 
+    def forward_maps(
+        self, features: dict[str, tf.Tensor], frame_mask: tf.Tensor | None
+    ) -> tuple[tf.Tensor, dict[str, dict[str, Any]]]:
+        """Logits [B, C] and attention maps, for attacks that aim at those."""
+        outputs = self.classifier.forward(features, frame_mask, training=False)
+        return outputs.logits, outputs.attention_maps
+
+    def attacked(self, attack: Attack) -> Callable[..., Any]:
+        """The first argument that `attack` calls for, of this classifier."""
+        if attack.needs_maps:
+            return self.forward_maps
+        return self.forward if attack.needs_frames else self.logits
+
     def evaluate(
         self,
         batches: Iterable[dict[str, Any]],
         attack: Attack | None = None,
         total: int | None = None,
         description: str = "evaluate",
-    ) -> dict[str, float]:
-        """Metrics over `batches` (batch dicts of `yt8m_gat.data`).
+    ) -> dict[str, Any]:
+        """`measure(...).result()`: metrics over `batches`, as one row."""
+        return self.measure(batches, attack, total, description).result()
+
+    def measure(
+        self,
+        batches: Iterable[dict[str, Any]],
+        perturbation: Attack | Corruption | None = None,
+        total: int | None = None,
+        description: str = "evaluate",
+        *,
+        groups: Mapping[str, Sequence[int]] | None = None,
+        zero_gradients: bool = False,
+        observers: Sequence[Observer] = (),
+    ) -> Measurement:
+        """One pass over `batches` (batch dicts of `yt8m_gat.data`), gone through once.
+
+        An attack is traced once for all batches. Its random choices, and those of a corruption,
+        have a seed of their own for each batch, the same in every run with that batch size.
 
         Args:
-            batches: What to evaluate on; gone through once.
-            attack: Perturbs each batch before it is classified; None evaluates clean.
+            batches: What to evaluate on.
+            perturbation: Applied to each batch before it is classified. An attack changes the
+                features that the model sees; a corruption those before the l2 normalization. None:
+                clean.
             total: Number of videos, for the time left.
             description: Shown beside the progress.
+            groups: Name -> classes, for metrics over those classes and the videos that have one.
+            zero_gradients: Also measure the share of examples at which the gradient of the loss by
+                the features is exactly 0: there an attack that follows it goes nowhere.
+            observers: Called after each batch.
 
         Returns:
-            `gap`, `map`, `map_all_scores`, `perr`, `hit_at_1`, `loss` (mean over videos) and
-            `num_videos`; clean, also the attention figures; attacked, also `norm`, the mean over
-            videos of the norm really used. Of rated segments, with means over segments:
-            `segment_map` (None without `all_scores`) in place of `map_all_scores`, which it
-            equals up to 100,000 segments, and `num_segments` in place of `num_videos`.
+            Its `result()` has `gap`, `map`, `map_all_scores`, `perr`, `hit_at_1`, `loss` (mean
+            over videos), `num_videos` and the attention figures. Of rated segments, with means
+            over segments: `segment_map` (None without `all_scores`) in place of `map_all_scores`,
+            which it equals up to 100,000 segments, and `num_segments` in place of `num_videos`.
+
+            Perturbed also the attention distances, except where the perturbation changes which
+            frames are real. Attacked also `norm` (mean of the norm really used), `relative_norm`
+            (mean of ||r||_2 / ||x||_2 over modalities and real frames) and `success` (share at
+            which the attack's criterion is met).
+
+            Under DeepFool also `share_not_flipped`, and of rho = ||r||_2 / ||x||_2 the `rho_mean`
+            and `rho_median` over the examples that DID flip: where the steps ran out before the
+            arg-max changed, ||r|| is no distance to a decision, so such an example enters the
+            share alone. Both are None where none flipped.
 
         Raises:
             ValueError: There was nothing to evaluate.
         """
         metrics: EvaluationMetrics | None = None
         segment_map: SegmentMeanAveragePrecision | None = None
-        perturb = tf.function(
-            lambda features, frame_mask, labels, label_weights, seed: attack.attack(
-                self.forward if attack.needs_frames else self.logits,
-                lambda labels, logits: self.loss(labels, logits, label_weights),
-                features,
-                frame_mask,
-                labels,
-                seed,
-            ),
-            reduce_retracing=True,
-            autograph=False,
-        )
+        group_metrics: dict[str, EvaluationMetrics] = {
+            name: EvaluationMetrics(len(classes), self.top_k, all_scores=False)
+            for name, classes in (groups or {}).items()
+        }
+        positives = np.zeros(self.num_classes, np.int64)
         sums: collections.Counter[str] = collections.Counter()
+        counts: collections.Counter[str] = collections.Counter()
+        perturb: Callable[..., Any] | None = None
+        distances = _Distances() if isinstance(perturbation, DeepFool) else None
         examples = 0
         last_id = b""
+        rated = False
         with progress_bar(description, total) as bar:
             for batch in batches:
                 labels, label_weights = batch["labels"], batch.get("label_weights")
@@ -126,34 +256,113 @@ class Evaluator:
                 features, frame_mask = preprocess(
                     batch["features"], batch.get("num_frames"), self.normalize
                 )
-                if attack is None:
-                    losses, probabilities, others = self._classify(
+                seed = tf.constant(examples)
+                others: dict[str, tf.Tensor] = {}
+                seen, seen_mask = features, frame_mask
+                if isinstance(perturbation, Attack):
+                    given = {"features": features, "frame_mask": frame_mask, "labels": labels}
+                    if rated:
+                        given["label_weights"] = label_weights
+                    if perturb is None:
+                        perturb = self.traced_attack(perturbation, given)
+                    seen, others = perturb(given, seed)
+                elif perturbation is not None:
+                    if perturb is None:
+                        perturb = self._traced_corruption(perturbation)
+                    seen, seen_mask = perturb(batch["features"], batch["num_frames"], seed)
+                if distances is not None:
+                    distances.update(others["relative_norm"], others["success"])
+                compare = perturbation is not None and (
+                    seen_mask is frame_mask or bool(tf.reduce_all(seen_mask == frame_mask))
+                )
+                losses, probabilities, attention = self._classify(
+                    seen, seen_mask, labels, label_weights, features if compare else None
+                )
+                if zero_gradients:
+                    others["zero_gradient_share"] = self._zero_gradients(
                         features, frame_mask, labels, label_weights
                     )
-                else:
-                    # A seed of its own for each batch, the same in every run.
-                    seed = tf.constant(examples)
-                    result = perturb(features, frame_mask, labels, label_weights, seed)
-                    losses, probabilities = result.loss, tf.sigmoid(result.logits)
-                    others = {"norm": result.norm}
+                labels = labels.numpy()
+                probabilities = probabilities.numpy()
                 weights = label_weights.numpy() if rated else None
-                metrics.update(labels.numpy(), probabilities.numpy(), weights)
+                metrics.update(labels, probabilities, weights)
+                known = labels > 0 if weights is None else (labels > 0) & (weights > 0)
+                positives += known.sum(axis=0)
                 if segment_map is not None:
-                    segment_map.update(labels.numpy(), weights, probabilities.numpy())
-                for name, values in {"loss": losses, **others}.items():
+                    segment_map.update(labels, weights, probabilities)
+                for name, classes in (groups or {}).items():
+                    _update_group(group_metrics[name], classes, labels, probabilities, weights)
+                for name, values in {"loss": losses, **others, **attention}.items():
                     sums[name] += float(tf.reduce_sum(values))
-                examples += int(labels.shape[0])
+                    counts[name] += len(labels)
+                for observe in observers:
+                    observe(batch, seen, seen_mask)
+                examples += len(labels)
                 last_id = advance(bar, batch, last_id)
         if metrics is None:
             raise ValueError(
                 "there is nothing to evaluate: the files hold no records, or no rated segments"
             )
-        figures = {name: value / examples for name, value in sums.items()}
-        if not rated:
-            return {"map_all_scores": None, **metrics.result(), **figures}
-        figures = {**metrics.result(), "segment_map": None, **figures, "num_segments": examples}
-        del figures["num_videos"]
-        return figures if segment_map is None else {**figures, **segment_map.result()}
+        # A figure that some batches do not have (frames were dropped there) is none of the set.
+        figures: dict[str, float | None] = {
+            name: value / examples if math.isfinite(value) else None
+            for name, value in sums.items()
+            if counts[name] == examples
+        }
+        if distances is not None:
+            figures |= distances.result()
+        return Measurement(metrics, segment_map, figures, examples, rated, positives, group_metrics)
+
+    def traced_attack(self, attack: Attack, given: dict[str, Any]) -> Callable[..., Any]:
+        """`(given, seed) -> (perturbed features, {name: [B]})`, one graph for batches of any B, T.
+
+        `given` says the types, and how many features and classes there are.
+        """
+
+        def spec_of(value: tf.Tensor) -> tf.TensorSpec:
+            free = 2 if value.shape.rank == 3 or value.dtype == tf.bool else 1
+            return tf.TensorSpec([None] * free + value.shape.as_list()[free:], value.dtype)
+
+        @tf.function(
+            input_signature=[
+                tf.nest.map_structure(spec_of, given),
+                tf.TensorSpec([], tf.int32),
+            ],
+            autograph=False,
+        )
+        def perturb(
+            given: dict[str, Any], seed: tf.Tensor
+        ) -> tuple[dict[str, tf.Tensor], dict[str, tf.Tensor]]:
+            result = attack.attack(
+                self.attacked(attack),
+                lambda labels, logits: self.loss(labels, logits, given.get("label_weights")),
+                given["features"],
+                given["frame_mask"],
+                given["labels"],
+                seed,
+            )
+            return result.features, {
+                "norm": result.norm,
+                "relative_norm": result.relative_norm,
+                "success": tf.cast(result.success, tf.float32),
+            }
+
+        return perturb
+
+    def _traced_corruption(self, corruption: Corruption) -> Callable[..., Any]:
+        """`(raw features, num_frames, seed) -> (features as the model takes them, frame_mask)`."""
+
+        @tf.function(reduce_retracing=True, autograph=False)
+        def perturb(
+            features: dict[str, tf.Tensor], num_frames: tf.Tensor, seed: tf.Tensor
+        ) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
+            dequantized, frame_mask = preprocess(features, num_frames)
+            corrupted, frame_mask = corrupt(
+                corruption.name, corruption.severity, dequantized, frame_mask, seed
+            )
+            return normalize_features(corrupted, self.normalize), frame_mask
+
+        return perturb
 
     def _losses_and_probabilities(
         self,
@@ -161,14 +370,75 @@ class Evaluator:
         frame_mask: tf.Tensor | None,
         labels: tf.Tensor,
         label_weights: tf.Tensor | None,
+        clean_features: dict[str, tf.Tensor] | None,
     ) -> tuple[tf.Tensor, tf.Tensor, dict[str, tf.Tensor]]:
-        if self.attention_figures is None:
-            logits, others = self.logits(features, frame_mask), {}
+        if self.attention_figures is None and self.attention_distances is None:
+            logits, maps = self.logits(features, frame_mask), {}
         else:
-            outputs = self.classifier.forward(features, frame_mask, training=False)
-            logits = outputs.logits
-            others = self.attention_figures(outputs.attention_maps, frame_mask)
-        return self.loss(labels, logits, label_weights), tf.sigmoid(logits), others
+            logits, maps = self.forward_maps(features, frame_mask)
+        figures: dict[str, tf.Tensor] = {}
+        if self.attention_figures is not None:
+            figures |= self.attention_figures(maps, frame_mask)
+        if maps and self.attention_distances is not None and clean_features is not None:
+            _, clean_maps = self.forward_maps(clean_features, frame_mask)
+            figures |= self.attention_distances(clean_maps, maps, frame_mask)
+        return self.loss(labels, logits, label_weights), tf.sigmoid(logits), figures
+
+    def _has_zero_gradient(
+        self,
+        features: dict[str, tf.Tensor],
+        frame_mask: tf.Tensor | None,
+        labels: tf.Tensor,
+        label_weights: tf.Tensor | None,
+    ) -> tf.Tensor:
+        """Float [B], 1 where every entry of the gradient by the features is exactly 0."""
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(features)
+            losses = self.loss(labels, self.logits(features, frame_mask), label_weights)
+        gradients = tape.gradient(losses, features)
+        zero = tf.ones_like(losses, tf.bool)
+        for gradient in gradients.values():
+            if gradient is not None:
+                axes = list(range(1, gradient.shape.rank))
+                zero = tf.logical_and(zero, tf.reduce_all(gradient == 0, axis=axes))
+        return tf.cast(zero, tf.float32)
+
+
+class _Distances:
+    """DeepFool's rho of each example, and whether its decision changed: 5 bytes an example."""
+
+    def __init__(self) -> None:
+        self._relative_norms: list[np.ndarray] = []
+        self._flipped: list[np.ndarray] = []
+
+    def update(self, relative_norm: tf.Tensor, success: tf.Tensor) -> None:
+        self._relative_norms.append(relative_norm.numpy())
+        self._flipped.append(success.numpy() > 0)
+
+    def result(self) -> dict[str, float | None]:
+        flipped = np.concatenate(self._flipped)
+        rho = np.concatenate(self._relative_norms)[flipped]
+        return {
+            "rho_mean": float(rho.mean(dtype=np.float64)) if rho.size else None,
+            "rho_median": float(np.median(rho)) if rho.size else None,
+            "share_not_flipped": float(1.0 - flipped.mean()),
+        }
+
+
+def _update_group(
+    metrics: EvaluationMetrics,
+    classes: Sequence[int],
+    labels: np.ndarray,
+    probabilities: np.ndarray,
+    weights: np.ndarray | None,
+) -> None:
+    if weights is not None:
+        labels = np.where(weights > 0, labels, 0.0)
+        # The same rows and columns of the weights.
+        _, weights = restrict_to_classes(labels, weights, classes)
+    labels, probabilities = restrict_to_classes(labels, probabilities, classes)
+    if len(labels):
+        metrics.update(labels, probabilities, weights)
 
 
 def progress_bar(description: str, total: int | None) -> tqdm:

@@ -1,0 +1,44 @@
+"""The attacks that a sceptic would ask for."""
+
+from collections.abc import Sequence
+
+from yt8m_gat.evaluation.attack_spec import AttackSpec
+from yt8m_gat.evaluation.sanity import SWEEP
+
+PROTOCOLS = ("sceptic",)
+
+
+def sceptic_attacks(
+    epsilons: Sequence[float], *, transfer: bool, adaptive: bool, rounded: bool
+) -> list[AttackSpec]:
+    """The sceptic's table, beside the clean row.
+
+    Noise of the same norm; the fast gradient; PGD of 20 and 100 steps, and of 20 with 5 restarts
+    (worst per clip, by the loss); the margin loss; transfer from another run; two searches without
+    gradients; an attack that aims at the attention maps too; PGD rounded back to bytes; DeepFool;
+    and PGD over the radii from 0.05 to 8.
+
+    Args:
+        epsilons: Radii of all but the last two.
+        transfer: Whether there is another run.
+        adaptive: Whether the model has global attention maps.
+        rounded: Whether its features are dequantized and nothing else, so that they have levels.
+    """
+    texts = [
+        "noise",
+        "fgm",
+        "pgd:steps=20",
+        "pgd:steps=100",
+        "pgd:steps=20:restarts=5",
+        "pgd_margin:steps=20",
+        *(["transfer:steps=20"] if transfer else []),
+        "square",
+        "random_search",
+        *(["adaptive:steps=20"] if adaptive else []),
+        *(["pgd:steps=20:round=true"] if rounded else []),
+    ]
+    specs = [
+        AttackSpec.parse(f"{text}:epsilon={epsilon:g}") for text in texts for epsilon in epsilons
+    ]
+    specs.append(AttackSpec.parse("deepfool"))
+    return [*specs, *(AttackSpec.parse(f"pgd:steps=20:epsilon={epsilon:g}") for epsilon in SWEEP)]
