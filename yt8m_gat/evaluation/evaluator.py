@@ -267,9 +267,10 @@ class Evaluator:
                         perturb = self.traced_attack(perturbation, given)
                     seen, others = perturb(given, seed)
                 elif perturbation is not None:
+                    given = {key: batch[key] for key in ("features", "num_frames")}
                     if perturb is None:
-                        perturb = self._traced_corruption(perturbation)
-                    seen, seen_mask = perturb(batch["features"], batch["num_frames"], seed)
+                        perturb = self._traced_corruption(perturbation, given)
+                    seen, seen_mask = perturb(given, seed)
                 if distances is not None:
                     distances.update(others["relative_norm"], others["success"])
                 compare = perturbation is not None and (
@@ -314,22 +315,14 @@ class Evaluator:
         return Measurement(metrics, segment_map, figures, examples, rated, positives, group_metrics)
 
     def traced_attack(self, attack: Attack, given: dict[str, Any]) -> Callable[..., Any]:
-        """`(given, seed) -> (perturbed features, {name: [B]})`, one graph for batches of any B, T.
+        """`(given, seed) -> (perturbed features, {name: [B]})`: one graph for batches of any B, T.
 
-        `given` says the types, and how many features and classes there are.
+        Args:
+            attack: What perturbs.
+            given: A batch, `features`, `frame_mask`, `labels` and, of segments, `label_weights`;
+                its kinds and its numbers of features and classes are those of all batches.
         """
 
-        def spec_of(value: tf.Tensor) -> tf.TensorSpec:
-            free = 2 if value.shape.rank == 3 or value.dtype == tf.bool else 1
-            return tf.TensorSpec([None] * free + value.shape.as_list()[free:], value.dtype)
-
-        @tf.function(
-            input_signature=[
-                tf.nest.map_structure(spec_of, given),
-                tf.TensorSpec([], tf.int32),
-            ],
-            autograph=False,
-        )
         def perturb(
             given: dict[str, Any], seed: tf.Tensor
         ) -> tuple[dict[str, tf.Tensor], dict[str, tf.Tensor]]:
@@ -347,22 +340,23 @@ class Evaluator:
                 "success": tf.cast(result.success, tf.float32),
             }
 
-        return perturb
+        return _traced(perturb, given)
 
-    def _traced_corruption(self, corruption: Corruption) -> Callable[..., Any]:
-        """`(raw features, num_frames, seed) -> (features as the model takes them, frame_mask)`."""
+    def _traced_corruption(
+        self, corruption: Corruption, given: dict[str, Any]
+    ) -> Callable[..., Any]:
+        """`(given, seed) -> (features as the model takes them, frame_mask)`, of raw batches."""
 
-        @tf.function(reduce_retracing=True, autograph=False)
         def perturb(
-            features: dict[str, tf.Tensor], num_frames: tf.Tensor, seed: tf.Tensor
+            given: dict[str, Any], seed: tf.Tensor
         ) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
-            dequantized, frame_mask = preprocess(features, num_frames)
+            dequantized, frame_mask = preprocess(given["features"], given["num_frames"])
             corrupted, frame_mask = corrupt(
                 corruption.name, corruption.severity, dequantized, frame_mask, seed
             )
             return normalize_features(corrupted, self.normalize), frame_mask
 
-        return perturb
+        return _traced(perturb, given)
 
     def _losses_and_probabilities(
         self,
@@ -402,6 +396,22 @@ class Evaluator:
                 axes = list(range(1, gradient.shape.rank))
                 zero = tf.logical_and(zero, tf.reduce_all(gradient == 0, axis=axes))
         return tf.cast(zero, tf.float32)
+
+
+def _traced(function: Callable[..., Any], given: dict[str, Any]) -> Callable[..., Any]:
+    """`function(given, seed)` as one graph, whatever the B and T of its tensors.
+
+    The graph itself, not a `tf.function`: TensorFlow warns of those that are traced often, and
+    here each row has one of its own.
+    """
+
+    def spec_of(value: tf.Tensor) -> tf.TensorSpec:
+        # [B], [B, C], [B, T] or [B, T, D].
+        free = 2 if value.shape.rank == 3 or value.dtype == tf.bool else 1
+        return tf.TensorSpec([None] * free + value.shape.as_list()[free:], value.dtype)
+
+    signature = [tf.nest.map_structure(spec_of, given), tf.TensorSpec([], tf.int32)]
+    return tf.function(function, input_signature=signature, autograph=False).get_concrete_function()
 
 
 class _Distances:

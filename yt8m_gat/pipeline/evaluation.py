@@ -361,8 +361,8 @@ class _Evaluation:
             asks_for_transfer or options.protocol or options.sanity_checks
         ):
             raise ConfigError(
-                "--transfer_from is for the attack transfer: give --attacks=transfer, --protocol or "
-                "--sanity_checks"
+                "--transfer_from is for the attack transfer: give --attacks=transfer, --protocol "
+                "or --sanity_checks"
             )
 
     def _other_run(
