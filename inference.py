@@ -71,6 +71,21 @@ def define_flags(values: flags.FlagValues) -> None:
         lower_bound=1,
         flag_values=values,
     )
+    flags.DEFINE_enum(
+        "on_bad_record",
+        "error",
+        ["error", "skip"],
+        "Stop at a record that cannot be read, or leave it out and count it.",
+        flag_values=values,
+    )
+    flags.DEFINE_float(
+        "max_bad_fraction",
+        0.01,
+        "With skip: stop when more of the records, or of their bytes, are bad.",
+        lower_bound=0,
+        upper_bound=1,
+        flag_values=values,
+    )
     for name, replacement in REPLACED["inference.py"].items():
         flags.DEFINE_integer(name, None, f"No effect: {replacement}", flag_values=values)
 
@@ -121,6 +136,8 @@ def main(argv: list[str]) -> None:
                 segment_labels=values.segment_labels,
                 segment_label_ids_file=values.segment_label_ids_file,
                 segment_max_pred=values.segment_max_pred,
+                on_bad_record=values.on_bad_record,
+                max_bad_fraction=values.max_bad_fraction,
             )
         print(f"{values.output_file}: {num_videos} videos")
 

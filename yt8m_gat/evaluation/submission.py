@@ -1,23 +1,32 @@
 """Writers of the Kaggle submission CSVs of 2018 (videos) and 2019 (segments).
 
 Both write to a temporary file in the folder of the result and give it its name at the end, so
-that under the final name there is either a whole file or what was there before.
+that under the final name there is either a whole file or what was there before. That of 2018 can
+be taken up where a killed program left it.
 """
 
+import fcntl
+import json
 import os
 import re
 import secrets
-from collections.abc import Sequence
+import sys
+import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Self
+from typing import IO, Any, Self
 
 import numpy as np
 
+from yt8m_gat.disk import writing
 from yt8m_gat.metrics import top_k_indices
 
 VIDEO_HEADER = "VideoId,LabelConfidencePairs"
 SEGMENT_HEADER = "Class,Segments"
+
+SYNC_SECONDS = 1.0
+"""Least time between two states of an unfinished CSV that a killed program can go on from."""
 
 
 class _WholeFile:
@@ -49,8 +58,8 @@ class _WholeFile:
         self._file: IO[str] | None = None
 
     def __enter__(self) -> Self:
-        temporary = self._path.with_name(f".{self._path.name}.{secrets.token_hex(4)}.tmp")
-        self._file = temporary.open("x", encoding="utf-8", newline="\n")
+        with writing(self._path):
+            self._file = self._opened()
         return self
 
     def __exit__(
@@ -61,16 +70,29 @@ class _WholeFile:
     ) -> None:
         temporary = Path(self._file.name)
         try:
-            with self._file:
-                if exception_type is None:
-                    self._finish()
-                    self._file.flush()
-                    os.fsync(self._file.fileno())
-            if exception_type is None:
-                temporary.replace(self._path)
+            # Open, and so locked, until nothing is left to do.
+            with writing(self._path), self._file:
+                try:
+                    if exception_type is None:
+                        self._finish()
+                        self._sync()
+                        temporary.replace(self._path)
+                finally:
+                    self._clean(temporary)
         finally:
             self._file = None
-            temporary.unlink(missing_ok=True)
+
+    def _opened(self) -> IO[str]:
+        temporary = self._path.with_name(f".{self._path.name}.{secrets.token_hex(4)}.tmp")
+        return temporary.open("x", encoding="utf-8", newline="\n")
+
+    def _sync(self) -> None:
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+    def _clean(self, temporary: Path) -> None:
+        """Removes what need not stay, whether all went well or not."""
+        temporary.unlink(missing_ok=True)
 
     def _finish(self) -> None:
         """Writes what is only known at the end."""
@@ -97,25 +119,137 @@ class SubmissionWriter(_WholeFile):
         with SubmissionWriter("submission.csv") as writer:
             writer.write(video_ids, probabilities)
 
+    With `settings` the rows outlive the program: they are in `.<name>.partial` beside the CSV, and
+    `.<name>.partial.json` says, about once a second and only of what the disk has, how many
+    batches and rows that is. A writer of the same settings takes them up, cut after the last whole
+    batch that is known to be there; one of other settings says so and begins anew. Only one
+    program at a time writes them.
+
     Args:
         path: The CSV, created or replaced when the context is left without an exception.
         top_k: Pairs of a row.
+        settings: What the rows depend on, for JSON; None: rows do not outlive the program.
+        earlier_settings: Other settings that the same rows come from.
+
+    Attributes:
+        num_batches: Calls of `write` whose rows are there, also of an earlier program.
+        num_rows: Their rows.
 
     Raises:
         ValueError: If `top_k` is not positive.
-        OSError: At once, if the folder is missing or not writable, or `path` is no regular file.
+        OSError: At once, if the folder is missing or not writable, or `path` is no regular file;
+            inside the context, if another program writes the same CSV, or the disk is full.
     """
 
-    def __init__(self, path: str | os.PathLike, top_k: int = 20):
+    def __init__(
+        self,
+        path: str | os.PathLike,
+        top_k: int = 20,
+        settings: Mapping[str, Any] | None = None,
+        earlier_settings: Sequence[Mapping[str, Any]] = (),
+    ):
         if top_k < 1:
             raise ValueError(f"`top_k` must be positive. Received: top_k={top_k}")
         super().__init__(path)
         self.top_k = top_k
+        self.settings = settings
+        self.earlier_settings = earlier_settings
+        self.num_batches = 0
+        self.num_rows = 0
+        self._progress = self._path.with_name(f".{self._path.name}.partial.json")
+        self._synced = time.monotonic()
 
     def __enter__(self) -> Self:
         super().__enter__()
-        self._file.write(VIDEO_HEADER + "\n")
+        if self.num_batches == 0:
+            self._file.write(VIDEO_HEADER + "\n")
         return self
+
+    def _opened(self) -> IO[str]:
+        if self.settings is None:
+            return super()._opened()
+        partial = self._path.with_name(f".{self._path.name}.partial")
+        file = partial.open("a", encoding="utf-8", newline="\n")
+        try:
+            self._lock(file, partial)
+            os.ftruncate(file.fileno(), self._take_up(os.fstat(file.fileno()).st_size))
+        except BaseException:
+            file.close()
+            raise
+        return file
+
+    def _lock(self, file: IO[str], partial: Path) -> None:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Whoever had it may have renamed or removed it since it was opened here.
+            alone = os.path.samestat(os.fstat(file.fileno()), os.stat(partial))
+        except (BlockingIOError, FileNotFoundError):
+            alone = False
+        if not alone:
+            raise BlockingIOError(
+                f"Another program is writing {self._path}: wait for it, or name another file"
+            )
+
+    def _take_up(self, size: int) -> int:
+        """Bytes of an earlier program's rows that stay, of the `size` that are there."""
+        kept = self._known_bytes(size)
+        if kept == 0:
+            self._progress.unlink(missing_ok=True)
+        return kept
+
+    def _known_bytes(self, size: int) -> int:
+        if size == 0:
+            return 0
+        try:
+            progress = json.loads(self._progress.read_text(encoding="utf-8"))
+            stored, counts = progress["settings"], progress["counts"]
+            num_bytes, num_batches, num_rows = (
+                int(counts[name]) for name in ("bytes", "batches", "rows")
+            )
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+            return 0
+        # As JSON gives them back.
+        known = [json.loads(json.dumps(s)) for s in (self.settings, *self.earlier_settings)]
+        if stored not in known or not 0 < num_bytes <= size:
+            differing = sorted(
+                name
+                for name in {*known[0], *(stored if isinstance(stored, dict) else ())}
+                if not isinstance(stored, dict) or stored.get(name) != known[0].get(name)
+            )
+            print(
+                f"{self._path}: the rows of an unfinished run are dropped, "
+                + (f"it had other {', '.join(differing)}" if differing else "some are missing"),
+                file=sys.stderr,
+            )
+            return 0
+        self.num_batches, self.num_rows = num_batches, num_rows
+        return num_bytes
+
+    def _sync(self) -> None:
+        super()._sync()
+        self._synced = time.monotonic()
+        if self.settings is None or self.num_batches == 0:
+            return
+        counts = {
+            "bytes": os.fstat(self._file.fileno()).st_size,
+            "batches": self.num_batches,
+            "rows": self.num_rows,
+        }
+        temporary = self._progress.with_suffix(".tmp")
+        with temporary.open("w", encoding="utf-8") as file:
+            json.dump({"settings": self.settings, "counts": counts}, file)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(self._progress)
+
+    def _clean(self, temporary: Path) -> None:
+        if self.settings is None:
+            super()._clean(temporary)
+        # What a later program can go on from stays: the rows, and how many they are.
+        elif not (temporary.exists() and self._progress.exists()):
+            temporary.unlink(missing_ok=True)
+            self._progress.unlink(missing_ok=True)
+        self._progress.with_suffix(".tmp").unlink(missing_ok=True)
 
     def write(self, video_ids: Sequence[bytes | str], probabilities: np.ndarray) -> None:
         """Writes a batch of rows.
@@ -135,10 +269,16 @@ class SubmissionWriter(_WholeFile):
         pairs[:, 0::2] = classes
         pairs[:, 1::2] = np.take_along_axis(probabilities, classes, axis=1)
         row_format = "%s," + " ".join(["%i %g"] * top_k) + "\n"
-        file.writelines(
+        rows = [
             row_format % (_quoted(_decoded(video_id)), *row)
             for video_id, row in zip(video_ids, pairs.tolist(), strict=True)
-        )
+        ]
+        with writing(self._path):
+            file.writelines(rows)
+            self.num_batches += 1
+            self.num_rows += len(rows)
+            if self.settings is not None and time.monotonic() - self._synced >= SYNC_SECONDS:
+                self._sync()
 
 
 class SegmentSubmissionWriter(_WholeFile):

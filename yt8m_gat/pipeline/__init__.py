@@ -6,7 +6,7 @@ The only room that knows training, evaluation and export at once; one job a file
 import contextlib
 
 from yt8m_gat import cli
-from yt8m_gat.data import BadRecordError
+from yt8m_gat.data import BadRecordError, TooManyBadRecordsError
 from yt8m_gat.pipeline.evaluation import attention_figures, build_evaluator, evaluate, evaluate_each
 from yt8m_gat.pipeline.explanation import explain
 from yt8m_gat.pipeline.exporting import export
@@ -32,4 +32,4 @@ __all__ = [
 
 def reported_errors() -> contextlib.AbstractContextManager[None]:
     """`cli.reported_errors` for everything that these jobs raise when the user can mend it."""
-    return cli.reported_errors(BadRecordError, NonFiniteLossError)
+    return cli.reported_errors(BadRecordError, TooManyBadRecordsError, NonFiniteLossError)

@@ -1,9 +1,16 @@
 """The Kaggle CSV of a run, or of an archive of one."""
 
 import contextlib
+import hashlib
+import json
 import os
+import sys
 import tempfile
 from collections.abc import Iterator, Sequence
+
+import keras
+import numpy as np
+import tensorflow as tf
 
 from yt8m_gat.config import ConfigError, RunConfig
 from yt8m_gat.data import (
@@ -11,12 +18,15 @@ from yt8m_gat.data import (
     find_files,
     iterate,
     make_dataset,
+    new_skipped,
     read_class_ids,
 )
+from yt8m_gat.data.skipping import MAX_BAD_FRACTION
+from yt8m_gat.data.tfrecord import file_state
 from yt8m_gat.evaluation.inference import predict, predict_segments
 from yt8m_gat.evaluation.submission import SegmentSubmissionWriter, SubmissionWriter
 from yt8m_gat.export import read_archive
-from yt8m_gat.models import load_classifier
+from yt8m_gat.models import VideoClassifier, load_classifier
 from yt8m_gat.pipeline.run_settings import on_segments, read_schema
 from yt8m_gat.run_folder import RunFolder
 
@@ -58,8 +68,14 @@ def infer(
     segment_labels: bool | None = None,
     segment_label_ids_file: str | os.PathLike | None = None,
     segment_max_pred: int = 100_000,
+    on_bad_record: str = "error",
+    max_bad_fraction: float = MAX_BAD_FRACTION,
 ) -> int:
     """Writes the Kaggle CSV of a trained run, that of 2018, or that of 2019 about segments.
+
+    The CSV of 2018 is resumable: a call that is killed, or ends in an error, leaves its rows
+    beside `output_file`, and the next one with the same weights, records and settings goes on
+    after them (see `SubmissionWriter`). That of 2019 ranks all segments, and begins anew.
 
     Args:
         folder: The run.
@@ -73,36 +89,75 @@ def infer(
         segment_label_ids_file: The classes of the 2019 CSV, see `yt8m_gat.data.read_class_ids`;
             None: all of the model's.
         segment_max_pred: Most segments of a class in it. Memory: see `SegmentSubmissionWriter`.
+        on_bad_record: `error`, or `skip`: leave bad records out, and say so at the end.
+        max_bad_fraction: See `yt8m_gat.data.SkippedRecords`.
 
     Returns:
-        The number of videos.
+        The number of videos; of segments, bad records included.
     """
     config = RunConfig.load(folder.path)
     segments = on_segments(config, segment_labels)
     if not segments and segment_label_ids_file is not None:
         raise ConfigError("--segment_label_ids_file is about segments: it needs --segment_labels")
+    skipped = new_skipped(on_bad_record, max_bad_fraction)
     files = find_files(input_data_pattern, "input_data_pattern")
     schema = read_schema(folder, config)
+    num_videos = count_records(files, skip_damage=skipped is not None)
     if segments:
         class_ids: Sequence[int] = range(config.data.num_classes)
         if segment_label_ids_file is not None:
             class_ids = read_class_ids(segment_label_ids_file, config.data.num_classes)
         with SegmentSubmissionWriter(output_file, class_ids, segment_max_pred) as segment_writer:
             classifier = load_classifier(folder, config, checkpoint)
-            dataset = make_dataset(files, schema, batch_size, segments="windows")
-            num_videos = count_records(files)
+            dataset = make_dataset(files, schema, batch_size, segments="windows", skipped=skipped)
             for video_ids, start_times, probabilities in predict_segments(
-                classifier, iterate(dataset, files), config.data.normalize, num_videos
+                classifier, iterate(dataset, files, skipped), config.data.normalize, num_videos
             ):
                 segment_writer.write(video_ids, start_times, probabilities)
-        return num_videos
-    with SubmissionWriter(output_file, top_k) as writer:
+    else:
         classifier = load_classifier(folder, config, checkpoint)
-        dataset = make_dataset(files, schema, batch_size, with_labels=False)
-        num_videos = 0
-        for video_ids, probabilities in predict(
-            classifier, iterate(dataset, files), config.data.normalize, count_records(files)
-        ):
-            writer.write(video_ids, probabilities)
-            num_videos += len(video_ids)
+        settings = {
+            "weights": _weights_digest(classifier),
+            "configuration": _digest(config.to_json()),
+            "records": _digest(json.dumps([file_state(path) for path in files])),
+            "batch_size": batch_size,
+            "top_k": top_k,
+            "versions": [tf.__version__, keras.__version__, np.__version__],
+            "on_bad_record": on_bad_record,
+        }
+        # What a run that stops at bad records has written holds none.
+        earlier = [{**settings, "on_bad_record": "error"}]
+        with SubmissionWriter(output_file, top_k, settings, earlier) as writer:
+            if writer.num_rows:
+                print(f"{output_file}: going on after {writer.num_rows} videos", file=sys.stderr)
+            dataset = make_dataset(
+                files,
+                schema,
+                batch_size,
+                with_labels=False,
+                skip_batches=writer.num_batches,
+                skipped=skipped,
+            )
+            for video_ids, probabilities in predict(
+                classifier,
+                iterate(dataset, files, skipped),
+                config.data.normalize,
+                num_videos - writer.num_rows,
+            ):
+                writer.write(video_ids, probabilities)
+        num_videos = writer.num_rows
+    if skipped is not None:
+        print(skipped.summary(), file=sys.stderr)
     return num_videos
+
+
+def _weights_digest(classifier: VideoClassifier) -> str:
+    digest = hashlib.sha256()
+    for weight in classifier.weights:
+        digest.update(weight.path.partition("/")[2].encode())
+        digest.update(np.ascontiguousarray(weight.numpy()).tobytes())
+    return digest.hexdigest()
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
