@@ -122,9 +122,9 @@ class GatedMultiLevelAttention(HeadProjection):
         """Takes O^l [W^l | W_g^l] of each level, [B, T, 2 D], to the gated sum [B, T, D]."""
         biases = [bias for _, bias in self.experts]
         if len(outputs) == 1:
-            return outputs[0] + biases[0]
+            return ops.add(outputs[0], biases[0])
         values, gates = zip(*(ops.split(output, 2, axis=-1) for output in outputs), strict=True)
-        values = [value + bias for value, bias in zip(values, biases, strict=True)]
+        values = [ops.add(value, bias) for value, bias in zip(values, biases, strict=True)]
         if len(outputs) == 2:
             # The softmax of two is the sigmoid of their difference.
             return values[1] + ops.sigmoid(gates[0] - gates[1]) * (values[0] - values[1])

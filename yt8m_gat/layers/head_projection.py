@@ -101,7 +101,8 @@ class HeadProjection(keras.Layer):
 
     def _project(self, x: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor]:
         """[B, T, D] -> Q, K, V [B, N, T, H]; if uniform, `None`, `None`, V [B, 1, T, D]."""
-        projected = ops.matmul(x, self.projection_kernel) + self.projection_bias
+        # `ops.add` of a bias is TensorFlow's BiasAdd, whose gradient is far faster than that of +.
+        projected = ops.add(ops.matmul(x, self.projection_kernel), self.projection_bias)
         if self.uniform:
             # Heads that share one map are one head.
             return None, None, ops.expand_dims(projected, 1)

@@ -117,7 +117,8 @@ class SharedHeadsAttention(HeadProjection):
             contexts.append(self._merge_heads(context))
             maps.append(attention_map)
             first = last
-        y = ops.matmul(ops.concatenate(contexts, axis=-1), self.output_kernel) + self.output_bias
+        outputs = ops.matmul(ops.concatenate(contexts, axis=-1), self.output_kernel)
+        y = ops.add(outputs, self.output_bias)
         y = self._zero_padding(y, frame_mask)
         return (y, tuple(maps)) if return_attention_maps else y
 
