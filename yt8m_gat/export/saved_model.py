@@ -1,18 +1,34 @@
 """A run as a SavedModel for TensorFlow Serving."""
 
 import os
+import re
 import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import tensorflow as tf
 
-from yt8m_gat.data import RecordSchema, parse_frame_batch, parse_video_batch, preprocess
-from yt8m_gat.models import VideoClassifier, without_auxiliary
+from yt8m_gat.data import (
+    RecordSchema,
+    normalize_features,
+    parse_frame_batch,
+    parse_video_batch,
+    preprocess,
+)
+from yt8m_gat.export.warm_up import longest_clip, longest_record, write_warm_up
+from yt8m_gat.models import TransformerClassifier, VideoClassifier, without_auxiliary
+
+SERVING_DEFAULT = "serving_default"
+FRAMES = "frames"
+ATTENTION = "attention"
+
+_GLOBAL = "global"
 
 
 class ServingModule(tf.Module):
-    """What is served: serialized records in, the top predictions out.
+    """What is served: records or frames in, predictions out.
 
     Parsing, dequantizing, normalizing and masking are those of training. Only the classifier's
     variables are tracked, each once; the Keras objects around them stay out of the SavedModel.
@@ -21,7 +37,7 @@ class ServingModule(tf.Module):
         classifier: The trained classifier.
         schema: What the records hold.
         normalize: l2 normalization after dequantizing, as in training.
-        top_k: Predictions per video.
+        top_k: Predictions per video of `serve` and `attend`.
     """
 
     def __init__(
@@ -39,10 +55,30 @@ class ServingModule(tf.Module):
         self._normalize = normalize
         self._top_k = min(top_k, classifier.num_classes)
 
-    @tf.function(
-        input_signature=[tf.TensorSpec([None], tf.string, name="example_bytes")],
-        autograph=False,
-    )
+    @property
+    def frames_name(self) -> str:
+        """The input of `frames`: the features in their order, `rgb_and_audio` by default."""
+        return _identifier("_and_".join(self._schema.feature_names))
+
+    def signatures(self) -> dict[str, Any]:
+        """The signatures that this classifier has, by name.
+
+        `serving_default` (see `serve`) always; `frames` (see `frames`) of a frame-level model;
+        `attention` (see `attend`) of one whose every block has a global attention map.
+        """
+        records = tf.TensorSpec([None], tf.string, name="example_bytes")
+        signatures = {SERVING_DEFAULT: _function(self.serve, records)}
+        if self._schema.frame_level:
+            size = sum(self._schema.sizes.values())
+            signatures[FRAMES] = _function(
+                self.frames,
+                tf.TensorSpec([None, None, size], tf.float32, name=self.frames_name),
+                tf.TensorSpec([None, 1], tf.int32, name="num_frames"),
+            )
+        if _attends_globally(self._classifier.value):
+            signatures[ATTENTION] = _function(self.attend, records)
+        return signatures
+
     def serve(self, example_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
         """`serving_default`.
 
@@ -52,20 +88,123 @@ class ServingModule(tf.Module):
         Returns:
             `video_id` [N] string, `class_indexes` [N, k] int32 and `predictions` [N, k] float32,
             by descending probability (on ties, the lower class first).
+
+        Raises:
+            tf.errors.InvalidArgumentError: A record is bad; the message says which, why, and what
+                to do (`yt8m_gat.data.parse_frame_batch`).
         """
-        parse = parse_frame_batch if self._schema.frame_level else parse_video_batch
-        batch = parse(example_bytes, self._schema, with_labels=False)
-        features, frame_mask = preprocess(
-            batch["features"], batch.get("num_frames"), self._normalize
-        )
+        video_id, features, frame_mask, _ = self._parse(example_bytes)
         inputs = features if frame_mask is None else {**features, "frame_mask": frame_mask}
-        probabilities = tf.sigmoid(self._classifier.value(inputs, training=False))
-        predictions, class_indexes = tf.math.top_k(probabilities, self._top_k)
-        return {
-            "video_id": batch["video_id"],
-            "class_indexes": class_indexes,
-            "predictions": predictions,
+        logits = self._classifier.value(inputs, training=False)
+        return {"video_id": video_id, **self._top(logits)}
+
+    def frames(self, frames: tf.Tensor, num_frames: tf.Tensor) -> dict[str, tf.Tensor]:
+        """`frames`, the form of the starter code's export for MediaPipe.
+
+        Args:
+            frames: [N, T, D] dequantized features side by side, not normalized, any T; what stands
+                after a clip's frames is ignored. Those after the `max_frames` of the run too.
+            num_frames: [N, 1], from 1 to T.
+
+        Returns:
+            `predictions` [N, C] float32, the probability of each class.
+
+        Raises:
+            tf.errors.InvalidArgumentError: `num_frames` is of another N or outside 1 .. T, or a
+                frame has a value that is not finite.
+        """
+        num_clips, num_steps = tf.shape(frames)[0], tf.shape(frames)[1]
+        counts = num_frames[:, 0]
+        given = _require(
+            tf.logical_and(num_clips >= 1, tf.equal(tf.shape(counts)[0], num_clips)),
+            f"num_frames must have a row for each clip of {self.frames_name}, at least one. "
+            "Received rows, clips:",
+            tf.shape(counts)[0],
+            num_clips,
+        )
+        in_range = _require(
+            tf.reduce_all(tf.logical_and(counts >= 1, counts <= num_steps)),
+            f"num_frames must be from 1 to the T of {self.frames_name}. Received T, num_frames:",
+            num_steps,
+            counts,
+        )
+        with tf.control_dependencies([given, in_range]):
+            counts = tf.minimum(counts, self._schema.max_frames)
+        frames = frames[:, : self._schema.max_frames]
+        frame_mask = tf.sequence_mask(counts, tf.shape(frames)[1])  # [N, T]
+        frames = tf.where(frame_mask[:, :, tf.newaxis], frames, 0.0)
+        finite = tf.reduce_all(tf.math.is_finite(frames), axis=[1, 2])  # [N]
+        all_finite = _require(
+            tf.reduce_all(finite),
+            f"{self.frames_name} must be finite. Received NaN or infinity in clips:",
+            tf.where(tf.logical_not(finite))[:, 0],
+        )
+        with tf.control_dependencies([all_finite]):
+            parts = tf.split(frames, list(self._schema.sizes.values()), axis=-1)
+        named = dict(zip(self._schema.feature_names, parts, strict=True))
+        features = normalize_features(named, self._normalize)
+        logits = self._classifier.value({**features, "frame_mask": frame_mask}, training=False)
+        return {"predictions": tf.sigmoid(logits)}
+
+    def attend(self, example_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
+        """`attention`: what `serve` gives, and how much attention each frame receives.
+
+        The profile of a clip with n frames is the mean over the heads and the n rows of the global
+        attention map; it sums to 1.
+
+        Args:
+            example_bytes: [N] serialized `SequenceExample`s.
+
+        Returns:
+            The outputs of `serve`; `num_frames` [N] int32; for each feature `attention_<feature>`
+            [N, T] float32, T the longest clip of the batch, 0 on padding.
+
+        Raises:
+            tf.errors.InvalidArgumentError: As `serve`.
+
+        Reference: GAT, 4.3.1 ("we take mean over the rows of the 2D attention map").
+        """
+        video_id, features, frame_mask, num_frames = self._parse(example_bytes)
+        outputs = self._classifier.value.forward(features, frame_mask, training=False)
+        profiles = {
+            f"attention_{_identifier(name)}": _profile(levels[_GLOBAL], frame_mask)
+            for name, levels in outputs.attention_maps.items()
         }
+        return {
+            "video_id": video_id,
+            "num_frames": num_frames,
+            **self._top(outputs.logits),
+            **profiles,
+        }
+
+    def warm_up_requests(self) -> Iterator[tuple[str, dict[str, tf.Tensor]]]:
+        """A request for each signature, about a clip of the greatest length."""
+        record = tf.constant([longest_record(self._schema)])
+        signatures = self.signatures()
+        yield SERVING_DEFAULT, {"example_bytes": record}
+        if FRAMES in signatures:
+            num_frames = longest_clip(self._schema)
+            frames = tf.zeros([1, num_frames, sum(self._schema.sizes.values())])
+            yield FRAMES, {self.frames_name: frames, "num_frames": tf.constant([[num_frames]])}
+        if ATTENTION in signatures:
+            yield ATTENTION, {"example_bytes": record}
+
+    def _parse(
+        self, example_bytes: tf.Tensor
+    ) -> tuple[tf.Tensor, dict[str, tf.Tensor], tf.Tensor | None, tf.Tensor | None]:
+        """video_id, features, frame_mask and num_frames; the last two None at video level."""
+        parse = parse_frame_batch if self._schema.frame_level else parse_video_batch
+        given = _require(tf.size(example_bytes) >= 1, "example_bytes must hold a record or more.")
+        with tf.control_dependencies([given]):
+            example_bytes = tf.identity(example_bytes)
+        batch = parse(example_bytes, self._schema, with_labels=False)
+        num_frames = batch.get("num_frames")
+        features, frame_mask = preprocess(batch["features"], num_frames, self._normalize)
+        return batch["video_id"], features, frame_mask, num_frames
+
+    def _top(self, logits: tf.Tensor) -> dict[str, tf.Tensor]:
+        predictions, class_indexes = tf.math.top_k(tf.sigmoid(logits), self._top_k)
+        return {"class_indexes": class_indexes, "predictions": predictions}
 
 
 class _Untracked:
@@ -73,6 +212,34 @@ class _Untracked:
 
     def __init__(self, value: VideoClassifier) -> None:
         self.value = value
+
+
+def _function(method: Any, *specs: tf.TensorSpec) -> Any:
+    return tf.function(method, input_signature=specs, autograph=False)
+
+
+def _require(condition: tf.Tensor, rule: str, *received: tf.Tensor) -> tf.Operation:
+    """Fails with `InvalidArgumentError` and this text unless `condition` holds."""
+    return tf.debugging.Assert(condition, [rule, *received], summarize=20)
+
+
+def _identifier(name: str) -> str:
+    """The name of a feature as one of an input or output of a signature."""
+    return re.sub(r"[^A-Za-z0-9_]", "_", name)
+
+
+def _attends_globally(classifier: VideoClassifier) -> bool:
+    return isinstance(classifier, TransformerClassifier) and all(
+        _GLOBAL in block.attention.map_names for block in classifier.blocks
+    )
+
+
+def _profile(attention_map: tf.Tensor, frame_mask: tf.Tensor) -> tf.Tensor:
+    """Mean over the heads and the real rows of maps [B, N, T, T]; float32 [B, T], 0 on padding."""
+    mask = tf.cast(frame_mask, tf.float32)  # [B, T]
+    per_row = tf.reduce_mean(tf.cast(attention_map, tf.float32), axis=1)  # [B, T, T]
+    total = tf.einsum("bts,bt->bs", per_row, mask)
+    return tf.math.divide_no_nan(total * mask, tf.reduce_sum(mask, axis=1, keepdims=True))
 
 
 def export_saved_model(
@@ -98,12 +265,14 @@ def export_saved_model(
     """
     base = Path(export_dir)
     base.mkdir(parents=True, exist_ok=True)
-    versions = [int(path.name) for path in base.iterdir() if path.name.isdigit()]
+    versions = [int(path.name) for path in base.iterdir() if re.fullmatch("[0-9]+", path.name)]
     target = base / str(max(versions, default=0) + 1)
     module = ServingModule(without_auxiliary(classifier), schema, normalize, top_k)
+    # A server passes over what is no number.
     temporary = Path(tempfile.mkdtemp(prefix=".partial-", dir=base))
     try:
-        tf.saved_model.save(module, str(temporary), signatures={"serving_default": module.serve})
+        tf.saved_model.save(module, str(temporary), signatures=module.signatures())
+        write_warm_up(temporary, module.warm_up_requests())
         temporary.chmod(0o755)
         temporary.rename(target)
     except BaseException:

@@ -1,0 +1,98 @@
+"""Requests that TensorFlow Serving sends to a new version of a model before it serves it.
+
+A TFRecord file of `PredictionLog` messages, at most 1,000, in the folder of the SavedModel. The
+messages are written without `tensorflow-serving-api`, which would bind the package to one version
+of TensorFlow; the tests read them with it.
+"""
+
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import tensorflow as tf
+
+from yt8m_gat.data import RecordSchema
+from yt8m_gat.data.schema import ID_KEYS, MAX_FRAMES
+
+WARM_UP_FILE = "assets.extra/tf_serving_warmup_requests"
+
+# Field numbers of tensorflow_serving/apis: prediction_log.proto, predict.proto, model.proto.
+_PREDICT_LOG = 6
+_PREDICT_LOG_REQUEST = 1
+_REQUEST_MODEL_SPEC = 1
+_REQUEST_INPUTS = 2
+_MODEL_SPEC_SIGNATURE_NAME = 3
+# Of the entries of any map (the protocol buffers language guide).
+_MAP_KEY = 1
+_MAP_VALUE = 2
+
+_LENGTH_DELIMITED = 2
+
+# The middle of the range that is quantized.
+_BYTE = 128
+
+
+def longest_clip(schema: RecordSchema) -> int:
+    """Frames of the longest clip that requests will hold; a run may allow any number."""
+    return min(schema.max_frames, MAX_FRAMES)
+
+
+def longest_record(schema: RecordSchema) -> bytes:
+    """A record of this schema, as long as they get."""
+    video_id = tf.train.Feature(bytes_list=tf.train.BytesList(value=[b"warm-up"]))
+    if not schema.frame_level:
+        features = {
+            name: tf.train.Feature(float_list=tf.train.FloatList(value=[0.0] * size))
+            for name, size in schema.feature_sizes
+        }
+        features[ID_KEYS[0]] = video_id
+        return tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString()
+    lists = {}
+    for name, size in schema.feature_sizes:
+        frame = tf.train.BytesList(value=[bytes([_BYTE]) * size])
+        frames = [tf.train.Feature(bytes_list=frame)] * longest_clip(schema)
+        lists[name] = tf.train.FeatureList(feature=frames)
+    return tf.train.SequenceExample(
+        context=tf.train.Features(feature={ID_KEYS[0]: video_id}),
+        feature_lists=tf.train.FeatureLists(feature_list=lists),
+    ).SerializeToString()
+
+
+def write_warm_up(
+    saved_model: str | os.PathLike,
+    requests: Iterable[tuple[str, Mapping[str, tf.Tensor]]],
+) -> None:
+    """Adds warm-up requests to a SavedModel, in place of any that are there.
+
+    Args:
+        saved_model: Its folder.
+        requests: The signature that is called, and its inputs by their names.
+    """
+    path = Path(saved_model) / WARM_UP_FILE
+    path.parent.mkdir(exist_ok=True)
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        for signature, inputs in requests:
+            writer.write(_prediction_log(signature, inputs))
+
+
+def _prediction_log(signature: str, inputs: Mapping[str, tf.Tensor]) -> bytes:
+    request = _field(_REQUEST_MODEL_SPEC, _field(_MODEL_SPEC_SIGNATURE_NAME, signature.encode()))
+    for name, tensor in inputs.items():
+        content = tf.make_tensor_proto(tensor).SerializeToString()
+        entry = _field(_MAP_KEY, name.encode()) + _field(_MAP_VALUE, content)
+        request += _field(_REQUEST_INPUTS, entry)
+    return _field(_PREDICT_LOG, _field(_PREDICT_LOG_REQUEST, request))
+
+
+def _field(number: int, content: bytes) -> bytes:
+    """A length-delimited field of a protocol buffer."""
+    return _varint(number << 3 | _LENGTH_DELIMITED) + _varint(len(content)) + content
+
+
+def _varint(value: int) -> bytes:
+    """7 bits a byte, the lowest first; the high bit says that more follow."""
+    groups = []
+    while value > 0x7F:
+        groups.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes([*groups, value])
