@@ -107,7 +107,10 @@ def test_the_tables_say_what_the_files_say(tmp_path):
     assert ["aart", "0.5", "27.22", "31.00", "49.00"] in tables[2]
     assert ["aart", "1", "11.12", "20.00", "-"] in tables[2]
     assert ["sa", "1.00"] in tables[3]  # DeepFool has no radius.
-    assert ["sa", "0.9357", "0.5451"] in tables[-1]
+    (attention,) = [t for t in tables if t[0][1:] == ["entropy / log n, rgb", "to uniform, rgb"]]
+    assert ["sa", "0.9357", "0.5451"] in attention
+    # The mean of severities 1 and 5: (28 + 20) / 2.
+    assert ["frame drop", "24.00", "24.00"] in tables[-1]
     # Beside A-ART's table 1: SA and A-ART, clean and at epsilon 0.5; there is no ART.
     (beside,) = [t for t in tables if "A-ART, adversarial" in t[0]]
     assert beside[2] == ["GAP, ours", "37.03", "-", "37.03", "27.22", "-", "27.22"]

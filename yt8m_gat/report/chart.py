@@ -2,29 +2,48 @@
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 
-WIDTH, HEIGHT = 480, 290
-_LEFT, _RIGHT, _TOP, _BOTTOM = 58, 14, 34, 44
+WIDTH, HEIGHT = 400, 270
+_LEFT, _RIGHT, _TOP, _BOTTOM = 54, 12, 34, 44
 _LINE_HEIGHT = 17
 # Readable on white and on near-black; after Okabe and Ito, who chose them for the colour-blind.
 _LIGHT = ("#0072b2", "#c04f00", "#00805e", "#a8488a", "#8a6d00", "#2f7fb5", "#7a3fb0", "#666666")
 _DARK = ("#56b4e9", "#ff9348", "#2fc79b", "#e79bc8", "#e8d44d", "#9fd0f0", "#c39bf0", "#b0b0b0")
 _DASHES = ("none", "7 3", "2 3", "9 3 2 3")
+# Of heat maps, from nothing to most: one hue, away from the paper's own brightness.
+NUM_HEATS = 12
+_LIGHT_HEATS = ((246, 248, 250), (120, 180, 220), (8, 48, 107))
+_DARK_HEATS = ((27, 32, 38), (40, 110, 160), (200, 232, 255))
 
 
 def _palette(colors: Sequence[str]) -> str:
     return " ".join(f"--series-{index}: {color};" for index, color in enumerate(colors))
 
 
+def _heats(colors: Sequence[tuple[int, int, int]]) -> str:
+    """The first, the middle and the last of `NUM_HEATS` colours are given."""
+    low, middle, high = colors
+    declarations = []
+    for index in range(NUM_HEATS):
+        place = 2 * index / (NUM_HEATS - 1)
+        begin, end, share = (low, middle, place) if place < 1 else (middle, high, place - 1)
+        mixed = [round(a + share * (b - a)) for a, b in zip(begin, end, strict=True)]
+        declarations.append("--heat-{}: #{:02x}{:02x}{:02x};".format(index, *mixed))
+    return " ".join(declarations)
+
+
 # Shared by the page and by figures that stand alone.
 STYLE = f"""
 :root {{ color-scheme: light dark; --paper: #ffffff; --ink: #1b1f24; --soft: #5b6470;
-  --rule: #d8dde3; --shade: #f4f6f8; {_palette(_LIGHT)} }}
+  --rule: #d8dde3; --shade: #f4f6f8; --bad: #b3261e;
+  {_palette(_LIGHT)}
+  {_heats(_LIGHT_HEATS)} }}
 @media (prefers-color-scheme: dark) {{
   :root {{ --paper: #14171b; --ink: #e8ebee; --soft: #a3acb8; --rule: #363d46; --shade: #1d2127;
-    {_palette(_DARK)} }}
+    --bad: #ff8a80; {_palette(_DARK)}
+    {_heats(_DARK_HEATS)} }}
 }}
 svg.chart {{ font: 12px system-ui, sans-serif; background: var(--paper); }}
 svg.chart text {{ fill: var(--soft); }}
@@ -44,12 +63,14 @@ class Series:
         points: (x, y), in the order of x.
         index: Which colour and dash; the same thing keeps its own across charts.
         markers: Whether each point gets a dot.
+        dash: Dash beside the one that comes with the colour, for a second line of the same thing.
     """
 
     name: str
     points: tuple[tuple[float, float], ...]
     index: int = 0
     markers: bool = True
+    dash: int = 0
 
 
 def ticks(low: float, high: float, count: int = 5) -> list[float]:
@@ -72,6 +93,20 @@ def _range(values: Sequence[float], pad: float) -> tuple[float, float]:
     return low - pad * (high - low), high + pad * (high - low)
 
 
+def shortened(text: str, length: int) -> str:
+    """`text`, cut with an ellipsis where it is longer."""
+    return text if len(text) <= length else text[: length - 1] + "…"
+
+
+def opening(title: str, height: float) -> str:
+    """The start of an `<svg>` of a chart, with its title."""
+    return (
+        f'<svg class="chart" xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height:g}" '
+        f'role="img" aria-label="{escape(title)}">\n'
+        f'<text class="title" x="12" y="18">{escape(shortened(title, 54))}</text>'
+    )
+
+
 def _key_rows(names: Sequence[str]) -> list[tuple[int, int]]:
     """(x, row) of each entry of the legend, several to a row where they fit."""
     places, x, row = [], _LEFT, 0
@@ -84,7 +119,13 @@ def _key_rows(names: Sequence[str]) -> list[tuple[int, int]]:
     return places
 
 
-def line_chart(title: str, x_label: str, y_label: str, series: Sequence[Series]) -> str:
+def line_chart(
+    title: str,
+    x_label: str,
+    y_label: str,
+    series: Sequence[Series],
+    x_ticks: Mapping[float, str] | None = None,
+) -> str:
     """An `<svg>` element of lines, with a legend below and values as tooltips on the dots.
 
     Args:
@@ -92,6 +133,7 @@ def line_chart(title: str, x_label: str, y_label: str, series: Sequence[Series])
         x_label: Under the x axis.
         y_label: Along the y axis.
         series: At least one, each with at least one point.
+        x_ticks: Places on the x axis and what stands there; None: round numbers.
 
     Raises:
         ValueError: There is no point to draw.
@@ -101,7 +143,7 @@ def line_chart(title: str, x_label: str, y_label: str, series: Sequence[Series])
         raise ValueError(f"a chart needs at least one point. Received none for {title!r}")
     x_low, x_high = _range([x for x, _ in points], 0.02)
     y_low, y_high = _range([y for _, y in points], 0.06)
-    names = [line.name if len(line.name) <= 48 else line.name[:47] + "…" for line in series]
+    names = [shortened(line.name, 44) for line in series]
     places = _key_rows(names)
     height = HEIGHT + _LINE_HEIGHT * (places[-1][1] + 1)
     right, bottom = WIDTH - _RIGHT, HEIGHT - _BOTTOM
@@ -112,22 +154,20 @@ def line_chart(title: str, x_label: str, y_label: str, series: Sequence[Series])
             bottom - (y - y_low) / (y_high - y_low) * (bottom - _TOP),
         )
 
-    parts = [
-        f'<svg class="chart" xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" '
-        f'role="img" aria-label="{escape(title)}">',
-        f'<text class="title" x="{_LEFT}" y="18">{escape(title)}</text>',
-    ]
+    parts = [opening(title, height)]
     for tick in ticks(y_low, y_high):
         y = at(x_low, tick)[1]
         parts.append(
             f'<line class="grid" x1="{_LEFT}" x2="{right}" y1="{y:.1f}" y2="{y:.1f}"/>'
             f'<text x="{_LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{tick:.6g}</text>'
         )
-    for tick in ticks(x_low, x_high):
+    if x_ticks is None:
+        x_ticks = {tick: f"{tick:.6g}" for tick in ticks(x_low, x_high)}
+    for tick, text in x_ticks.items():
         x = at(tick, y_low)[0]
         parts.append(
             f'<line class="grid" x1="{x:.1f}" x2="{x:.1f}" y1="{bottom}" y2="{bottom + 4}"/>'
-            f'<text x="{x:.1f}" y="{bottom + 17}" text-anchor="middle">{tick:.6g}</text>'
+            f'<text x="{x:.1f}" y="{bottom + 17}" text-anchor="middle">{escape(text)}</text>'
         )
     middle = (_TOP + bottom) / 2
     parts.append(
@@ -138,7 +178,7 @@ def line_chart(title: str, x_label: str, y_label: str, series: Sequence[Series])
     )
     for line, name, (x, row) in zip(series, names, places, strict=True):
         color = f"var(--series-{line.index % len(_LIGHT)})"
-        dash = _DASHES[line.index // len(_LIGHT) % len(_DASHES)]
+        dash = _DASHES[(line.dash + line.index // len(_LIGHT)) % len(_DASHES)]
         drawn = " ".join("{:.1f},{:.1f}".format(*at(*point)) for point in line.points)
         stroke = f'class="line" style="stroke: {color}" stroke-dasharray="{dash}"'
         parts.append(f'<polyline {stroke} points="{drawn}"/>')
@@ -146,9 +186,10 @@ def line_chart(title: str, x_label: str, y_label: str, series: Sequence[Series])
         if line.markers or len(line.points) == 1:
             for point in line.points:
                 cx, cy = at(*point)
+                place = x_ticks.get(point[0], f"{point[0]:g}")
                 parts.append(
                     f'<circle cx="{cx:.1f}" cy="{cy:.1f}" r="3" style="fill: {color}"><title>'
-                    f"{escape(line.name)}: {point[0]:g}, {point[1]:.4g}</title></circle>"
+                    f"{escape(line.name)}: {escape(place)}, {point[1]:.4g}</title></circle>"
                 )
         y = HEIGHT + _LINE_HEIGHT * row + 6
         parts.append(

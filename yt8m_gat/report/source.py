@@ -4,6 +4,8 @@ import dataclasses
 import json
 import math
 import os
+import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,45 @@ from yt8m_gat.config import ConfigError, RunConfig
 
 EVALUATION_FILE = "evaluation.json"
 METRICS_FILE = "metrics.jsonl"
+# Beside the name of a run that fails a check against masked gradients.
+MARK = "\u00a0‡"
+
+# What the parts of an evaluation must look like: a type, [shape] a list, {key: shape} an object
+# with that key ("key?" may be absent), {str: shape} one with any keys. Rows may hold more.
+_NUMBER = (int, float, type(None))
+_PROFILES = {str: {str: [_NUMBER]}}
+_ROW = {"attack": str, "epsilon": _NUMBER}
+_DISTURBED = {"corruption": str, "severity": _NUMBER}
+_SIDE = {"top": [list], "profiles?": _PROFILES, "maps?": {str: {str: [[_NUMBER]]}}}
+_PARTS = {
+    "attacks": ([_ROW], "a list of rows with attack and epsilon"),
+    "corruptions": ([_DISTURBED], "a list of rows with corruption and severity"),
+    "sanity": (
+        [{"check": str, "verdict": str, "detail": str}],
+        "a list of check, verdict and detail",
+    ),
+    "verticals": (
+        [{"vertical": str, "clean": dict, "attacks?": [_ROW], "corruptions?": [_DISTURBED]}],
+        "a list of groups with vertical, clean and attacks",
+    ),
+    "attention": (
+        {
+            "profiles?": _PROFILES,
+            "attacked_profiles?": _PROFILES,
+            "sensitivity?": {str: {"S": _NUMBER}},
+        },
+        "profiles and sensitivity by feature",
+    ),
+    "clips": (
+        [{"video_id": str, "labels": [list], "clean": _SIDE, "attacked?": _SIDE}],
+        "a list of clips with video_id, labels, clean and attacked",
+    ),
+    "comparison": (
+        {"baseline": str, "top": [list], "bottom": [list]},
+        "a comparison with baseline, top and bottom",
+    ),
+    "classes": ({"ap?": [_NUMBER], "positives?": [_NUMBER]}, "figures of the classes"),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,6 +84,86 @@ class ReportedRun:
     def corruptions(self) -> list[dict[str, Any]]:
         """A row per corruption and severity."""
         return self.evaluation.get("corruptions", [])
+
+    @property
+    def verdicts(self) -> dict[str, dict[str, str]]:
+        """Check against masked gradients -> its verdict and detail."""
+        return {row["check"]: row for row in self.evaluation.get("sanity", [])}
+
+    @property
+    def suspect(self) -> bool:
+        """Whether a check against masked gradients failed."""
+        return any(row["verdict"] == "fail" for row in self.verdicts.values())
+
+    @property
+    def title(self) -> str:
+        """The name, marked where the run is suspect."""
+        return self.name + (MARK if self.suspect else "")
+
+    @property
+    def attention(self) -> dict[str, Any]:
+        """Profiles and sensitivity."""
+        return self.evaluation.get("attention", {})
+
+    @property
+    def clips(self) -> list[dict[str, Any]]:
+        """Clips that were looked at one by one."""
+        return self.evaluation.get("clips", [])
+
+    @property
+    def verticals(self) -> list[dict[str, Any]]:
+        """Metrics of groups of classes."""
+        return self.evaluation.get("verticals", [])
+
+    def attacked(self, attack: str, epsilon: float | None) -> dict[str, Any]:
+        """The row of an attack at a radius; empty when it was not run."""
+        return find_row(self.attacks, attack, epsilon)
+
+
+def find_row(rows: Sequence[dict[str, Any]], attack: str, epsilon: float | None) -> dict[str, Any]:
+    """The row of an attack at a radius; empty when there is none."""
+    for row in rows:
+        if row["attack"] == attack and number(row["epsilon"]) == epsilon:
+            return row
+    return {}
+
+
+@dataclasses.dataclass(frozen=True)
+class RunGroup:
+    """Runs of one kind, which differ in their seed alone.
+
+    Attributes:
+        name: The run's own, or, of several, that of the first without the number at its end.
+        runs: At least one.
+        index: Place of the first of them among all runs: its colour.
+    """
+
+    name: str
+    runs: tuple[ReportedRun, ...]
+    index: int
+
+    @property
+    def title(self) -> str:
+        """The name and how many there are, marked where one of them is suspect."""
+        count = f" ({len(self.runs)} seeds)" if len(self.runs) > 1 else ""
+        return self.name + count + (MARK if any(run.suspect for run in self.runs) else "")
+
+
+def group_runs(runs: Sequence[ReportedRun]) -> list[RunGroup]:
+    """The runs by kind, in the order in which each kind first appears."""
+    groups: dict[str, list[tuple[int, ReportedRun]]] = {}
+    for index, run in enumerate(runs):
+        training = dataclasses.replace(run.config.training, seed=0)
+        kind = dataclasses.replace(run.config, training=training).to_json()
+        groups.setdefault(kind, []).append((index, run))
+    named = []
+    for members in groups.values():
+        index, first = members[0]
+        name = first.name
+        if len(members) > 1:
+            name = re.sub(r"[_\-. ]*(seed)?[_\-. ]*[0-9]+$", "", name) or name
+        named.append(RunGroup(name, tuple(run for _, run in members), index))
+    return named
 
 
 def number(value: Any) -> float | None:
@@ -99,18 +220,26 @@ def _read_evaluation(path: Path) -> dict[str, Any]:
         raise ConfigError(
             f'{path}: must be an evaluation, {{"clean": {{...}}, "attacks": [...]}}; {remedy}'
         )
-    for rows, keys in (
-        ("attacks", ("attack", "epsilon")),
-        ("corruptions", ("corruption", "severity")),
-    ):
-        found = result.get(rows, [])
-        if not isinstance(found, list) or not all(
-            isinstance(row, dict) and all(key in row for key in keys) for row in found
-        ):
-            raise ConfigError(
-                f"{path}: {rows!r} must be a list of rows with {' and '.join(keys)}; {remedy}"
-            )
+    for part, (shape, words) in _PARTS.items():
+        if part in result and not _fits(result[part], shape):
+            raise ConfigError(f"{path}: {part!r} must be {words}; {remedy}")
     return result
+
+
+def _fits(value: Any, shape: Any) -> bool:
+    """Whether a value has a shape of `_PARTS`."""
+    if isinstance(shape, list):
+        return isinstance(value, list) and all(_fits(item, shape[0]) for item in value)
+    if not isinstance(shape, dict):
+        return isinstance(value, shape)
+    if not isinstance(value, dict):
+        return False
+    if str in shape:
+        return all(_fits(item, shape[str]) for item in value.values())
+    return all(
+        _fits(value[name], inner) if (name := key.removesuffix("?")) in value else name != key
+        for key, inner in shape.items()
+    )
 
 
 def _read_history(path: Path) -> list[dict[str, Any]]:

@@ -1,0 +1,211 @@
+"""Where models look, clean and attacked: over the set, and on single clips."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from yt8m_gat.report.chart import Series, line_chart
+from yt8m_gat.report.heat_map import heat_maps
+from yt8m_gat.report.markup import (
+    Cell,
+    Figures,
+    gallery,
+    mean_and_deviation,
+    note,
+    percent,
+    shown,
+    table,
+)
+from yt8m_gat.report.results import class_name, heading
+from yt8m_gat.report.source import ReportedRun, RunGroup, number
+from yt8m_gat.report.spec import spec_title
+
+Profiles = Mapping[str, Mapping[str, Sequence[Any]]]
+
+
+def attention_table(groups: Sequence[RunGroup]) -> list[str]:
+    """Entropy and distance to uniform of the clean maps."""
+    prefixes = {"attention_entropy_": "entropy / log n", "distance_to_uniform_": "to uniform"}
+    keys: dict[str, None] = {}
+    for group in groups:
+        for run in group.runs:
+            keys.update(dict.fromkeys(k for k in run.clean if k.startswith(tuple(prefixes))))
+    rows = [
+        [
+            group.title,
+            *(mean_and_deviation([run.clean.get(k) for run in group.runs], False) for k in keys),
+        ]
+        for group in groups
+        if any(key in run.clean for run in group.runs for key in keys)
+    ]
+    heads = ["run"]
+    for key in keys:
+        prefix = next(p for p in prefixes if key.startswith(p))
+        heads.append(f"{prefixes[prefix]}, {key.removeprefix(prefix)}")
+    return [table(heads, rows)] if rows else []
+
+
+def sensitivity_table(groups: Sequence[RunGroup]) -> list[str]:
+    """Mean local sensitivity; the deviation of one run is over its videos."""
+    features = dict.fromkeys(
+        feature
+        for group in groups
+        for run in group.runs
+        for feature in run.attention.get("sensitivity", {})
+    )
+    if not features:
+        return []
+    rows, details = [], {}
+    for group in groups:
+        cells = []
+        for feature in features:
+            found = [run.attention.get("sensitivity", {}).get(feature) for run in group.runs]
+            found = [figures for figures in found if figures]
+            text = mean_and_deviation([figures["S"] for figures in found], in_percent=False)
+            if len(found) == 1 and number(found[0].get("deviation")) is not None:
+                text += f"±{found[0]['deviation']:.2g}"
+            cells.append(text)
+            for figures in found:
+                details[shown(figures.get("neighbourhood")), shown(figures.get("num_videos"))] = 0
+        rows.append([group.title, *cells])
+    about = "; ".join(
+        f"{frames} frames to each side, {videos} videos" for frames, videos in details
+    )
+    text = (
+        "Share of an output frame's gradient norm that is due to the frames around it (eq. 14 of "
+        "the local-context paper): 1/2 where near and far frames count alike, 1 where near ones "
+        f"alone do. {about}."
+    )
+    heads = ["run", *features]
+    return [heading("Local sensitivity"), note(text), table(heads, rows)]
+
+
+def profile_figures(groups: Sequence[RunGroup]) -> Figures:
+    """A figure per run, feature and level: the mean profile, clean and attacked."""
+    figures: Figures = {}
+    for group in groups:
+        run = group.runs[0]
+        clean = run.attention.get("profiles", {})
+        attacked = run.attention.get("attacked_profiles", {})
+        for feature, level in _places(clean):
+            lines = {"clean": clean[feature][level]}
+            if level in attacked.get(feature, {}):
+                lines["attacked"] = attacked[feature][level]
+            num_bins = len(lines["clean"])
+            series = [
+                Series(name, points, group.index, markers=False, dash=dash)
+                for dash, (name, values) in enumerate(lines.items())
+                if (points := _points(values, offset=0.5, scale=1.0 / max(num_bins, 1)))
+            ]
+            if series:
+                figures[f"profile_{run.name}_{feature}_{level}"] = line_chart(
+                    f"{run.title}: {feature}, {level}",
+                    "position in the clip",
+                    "attention / uniform",
+                    series,
+                )
+    return figures
+
+
+def clip_parts(groups: Sequence[RunGroup]) -> tuple[list[str], Figures]:
+    """What each kind of model makes of the chosen clips, a clip at a time."""
+    parts: list[str] = []
+    figures: Figures = {}
+    runs = [(group.index, group.runs[0]) for group in groups]
+    for video_id in dict.fromkeys(clip["video_id"] for _, run in runs for clip in run.clips):
+        shows = [
+            (index, run, clip)
+            for index, run in runs
+            for clip in run.clips
+            if clip["video_id"] == video_id
+        ]
+        labels = {entry[0]: entry[1] for entry in shows[0][2]["labels"] if len(entry) == 2}
+        words = ", ".join(class_name(index, name) for index, name in labels.items())
+        parts += [heading(f"Clip {video_id}"), note(f"Labels: {words or 'none'}.")]
+        drawn: Figures = {}
+        for index, run, clip in shows:
+            parts.append(_top_table(run, clip, set(labels)))
+            drawn |= _clip_figures(index, run, clip)
+        parts += gallery(drawn)
+        figures |= drawn
+    return parts, figures
+
+
+def _attack_words(side: Mapping[str, Any]) -> str:
+    epsilon = number(side.get("epsilon"))
+    words = spec_title(str(side.get("attack", "attacked")))
+    return words if epsilon is None else f"{words}, epsilon {epsilon:g}"
+
+
+def _top_table(run: ReportedRun, clip: Mapping[str, Any], labels: set[Any]) -> str:
+    """The top classes, clean beside attacked; true ones with a tick."""
+    sides = [clip["clean"], *([clip["attacked"]] if "attacked" in clip else [])]
+    heads: list[str | Cell] = [run.title, Cell("clean", "name"), "%"]
+    if len(sides) > 1:
+        heads += [Cell(_attack_words(sides[1]), "name"), "%"]
+    rows = []
+    for place in range(max(len(side["top"]) for side in sides)):
+        row: list[str | Cell] = [f"{place + 1}."]
+        for side in sides:
+            entry = side["top"][place] if place < len(side["top"]) else []
+            if len(entry) != 3:
+                row += ["", ""]
+                continue
+            index, name, probability = entry
+            true = index in labels
+            text = class_name(index, name) + (" ✓" if true else "")
+            row += [Cell(text, "name true" if true else "name"), percent(probability)]
+        rows.append(row)
+    return table(heads, rows)
+
+
+def _clip_figures(index: int, run: ReportedRun, clip: Mapping[str, Any]) -> Figures:
+    figures: Figures = {}
+    sides = {"clean": clip["clean"]}
+    if "attacked" in clip:
+        sides["attacked"] = clip["attacked"]
+    profiles = clip["clean"].get("profiles", {})
+    name = f"{clip['video_id']}_{run.name}"
+    for feature, level in _places(profiles):
+        series = []
+        for dash, (kind, side) in enumerate(sides.items()):
+            points = _points(side.get("profiles", {}).get(feature, {}).get(level, []))
+            if points:
+                markers = len(points) <= 30
+                series.append(Series(kind, points, index, markers=markers, dash=dash))
+        if series:
+            figures[f"clip_profile_{name}_{feature}_{level}"] = line_chart(
+                f"{run.title}: profile, {feature}, {level}", "frame", "attention received", series
+            )
+    for feature in clip["clean"].get("maps", {}):
+        maps = {
+            kind: rows
+            for kind, side in sides.items()
+            if _is_square(rows := side.get("maps", {}).get(feature, {}).get("global", []))
+        }
+        if maps:
+            # A map is cut to blocks; its profile has a number per frame.
+            of_frames = profiles.get(feature, {}).get("global", maps[next(iter(maps))])
+            figures[f"clip_map_{name}_{feature}"] = heat_maps(
+                f"{run.title}: map, {feature}", maps, len(of_frames)
+            )
+    return figures
+
+
+def _is_square(rows: Sequence[Sequence[Any]]) -> bool:
+    return bool(rows) and all(
+        len(row) == len(rows) and all(number(value) is not None for value in row) for row in rows
+    )
+
+
+def _places(profiles: Profiles) -> list[tuple[str, str]]:
+    return [(feature, level) for feature, levels in profiles.items() for level in levels]
+
+
+def _points(
+    values: Sequence[Any], offset: float = 0.0, scale: float = 1.0
+) -> tuple[tuple[float, float], ...]:
+    return tuple(
+        ((place + offset) * scale, y)
+        for place, value in enumerate(values)
+        if (y := number(value)) is not None
+    )

@@ -1,0 +1,161 @@
+"""The parts that pages are put together from: no script and no resource from anywhere."""
+
+import dataclasses
+import statistics
+from collections.abc import Sequence
+from html import escape
+from typing import Any
+
+from yt8m_gat.report.chart import STYLE
+from yt8m_gat.report.source import number
+
+# Figure name -> <svg>.
+Figures = dict[str, str]
+
+PERCENT_METRICS = {
+    "gap": "GAP",
+    "map": "MAP",
+    "map_all_scores": "MAP (all scores)",
+    "segment_map": "segment MAP",
+    "perr": "PERR",
+    "hit_at_1": "Hit@1",
+}
+_PAGE_STYLE = """
+* { box-sizing: border-box; }
+body { margin: 0 auto; max-width: 1080px; padding: 1rem; background: var(--paper);
+  color: var(--ink); font: 16px/1.5 system-ui, sans-serif; overflow-wrap: break-word; }
+h1 { font-size: 1.6rem; line-height: 1.2; margin: .5rem 0; }
+h2 { font-size: 1.2rem; margin: 2.2rem 0 .4rem; border-bottom: 1px solid var(--rule); }
+h3 { font-size: 1rem; margin: 1.2rem 0 .2rem; }
+p { margin: .4rem 0; max-width: 46rem; } .note { color: var(--soft); font-size: .9rem; }
+.wide { overflow-x: auto; margin: .5rem 0; }
+table { border-collapse: collapse; font-size: .88rem; font-variant-numeric: tabular-nums; }
+th, td { padding: .28rem .6rem; border-bottom: 1px solid var(--rule); text-align: right;
+  white-space: nowrap; }
+th:first-child, td:first-child, th.text, th.name { text-align: left; }
+th:first-child { position: sticky; left: 0; background: var(--paper); }
+thead th:first-child { background: var(--shade); }
+td.text { white-space: normal; text-align: left; min-width: 16rem; }
+td.bad { color: var(--bad); font-weight: 700; } td.quiet { color: var(--soft); }
+td.true { font-weight: 700; } td.name { text-align: left; white-space: normal; }
+thead th { white-space: normal; min-width: 4rem; }
+details { margin: .5rem 0; } summary { cursor: pointer; font-weight: 600; padding: .3rem 0; }
+.warning { border-left: 4px solid var(--bad); padding: .1rem 0 .1rem .8rem; }
+thead th { background: var(--shade); vertical-align: bottom; }
+tr.ours td, tr.ours th { font-weight: 600; }
+.figures { display: grid; gap: 1rem;
+  grid-template-columns: repeat(auto-fill, minmax(min(100%, 26rem), 1fr)); }
+figure { margin: 0; border: 1px solid var(--rule); border-radius: 6px; padding: .4rem; }
+figure svg { display: block; width: 100%; height: auto; }
+"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Cell:
+    """Text of a table with classes of the page's style: `bad`, `quiet`, `text`, `name`, `true`."""
+
+    text: str
+    kind: str
+
+
+def table(
+    heads: Sequence[str | Cell],
+    rows: Sequence[Sequence[str | Cell]],
+    row_classes: Sequence[str] = (),
+) -> str:
+    """A `<table>` of plain text, escaped; the first cell of a row names it, as text."""
+    classes = row_classes or [""] * len(rows)
+    head = "".join(_table_cell(cell, 'th scope="col"') for cell in heads)
+    body = []
+    for row, row_class in zip(rows, classes, strict=True):
+        cells = "".join(map(_table_cell, row[1:]))
+        kind = f' class="{row_class}"' if row_class else ""
+        body.append(f'<tr{kind}><th scope="row">{escape(row[0])}</th>{cells}</tr>')
+    return (
+        f'<div class="wide"><table><thead><tr>{head}</tr></thead>\n<tbody>'
+        + "\n".join(body)
+        + "</tbody></table></div>"
+    )
+
+
+def _table_cell(cell: str | Cell, tag: str = "td") -> str:
+    text, kind = (cell, "") if isinstance(cell, str) else (cell.text, f' class="{cell.kind}"')
+    return f"<{tag}{kind}>{escape(text)}</{tag.split()[0]}>"
+
+
+def folded(title: str, parts: Sequence[str], is_open: bool = False) -> list[str]:
+    """What is below a title that a reader opens."""
+    if not parts:
+        return []
+    start = "<details open>" if is_open else "<details>"
+    return [f"{start}<summary>{escape(title)}</summary>", *parts, "</details>"]
+
+
+def note(text: str) -> str:
+    """A paragraph in small print."""
+    return f'<p class="note">{escape(text)}</p>'
+
+
+def percent(value: Any) -> str:
+    """A metric in percent, two places; a dash when there is none."""
+    found = number(value)
+    return "-" if found is None else f"{100 * found:.2f}"
+
+
+def plain(value: Any) -> str:
+    """A number in four digits; a dash when there is none."""
+    found = number(value)
+    return "-" if found is None else f"{found:.4g}"
+
+
+def shown(value: Any) -> str:
+    """A setting, or a count, as it is."""
+    if value is None:
+        return "-"
+    if isinstance(value, tuple | list):
+        return ", ".join(map(str, value))
+    if isinstance(value, float):
+        return f"{value:g}"
+    return str(value)
+
+
+def mean_and_deviation(values: Sequence[Any], in_percent: bool = True) -> str:
+    """Mean, with the deviation of several; a dash when there is no number among `values`."""
+    found = [value for value in map(number, values) if value is not None]
+    if not found:
+        return "-"
+    mean = statistics.fmean(found)
+    text = percent(mean) if in_percent else plain(mean)
+    if len(found) > 1:
+        deviation = statistics.stdev(found)
+        text += f"±{100 * deviation:.2f}" if in_percent else f"±{deviation:.2g}"
+    return text
+
+
+def document(title: str, body: Sequence[str]) -> str:
+    """The page around `body`: no script and no resource from anywhere."""
+    return "\n".join(
+        [
+            '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">',
+            '<meta name="viewport" content="width=device-width, initial-scale=1">',
+            f"<title>{escape(title)}</title>\n<style>{STYLE}{_PAGE_STYLE}</style></head><body>",
+            f"<h1>{escape(title)}</h1>",
+            *body,
+            "</body></html>\n",
+        ]
+    )
+
+
+def section(title: str, text: str, parts: Sequence[str]) -> list[str]:
+    """A heading and what is below it; nothing at all when there is nothing below."""
+    if not parts:
+        return []
+    return [f"<h2>{escape(title)}</h2>", note(text), *parts]
+
+
+def gallery(figures: Figures) -> list[str]:
+    """The figures side by side where there is room."""
+    if not figures:
+        return []
+    drawn = "\n".join(f"<figure>{svg}</figure>" for svg in figures.values())
+    return [f'<div class="figures">{drawn}</div>']

@@ -1,0 +1,205 @@
+"""Metrics as tables: clean, attacked, over partitions and per group of classes."""
+
+from collections.abc import Iterable, Sequence
+from html import escape
+from typing import Any
+
+from yt8m_gat.report.markup import PERCENT_METRICS, folded, note, percent, plain, shown, table
+from yt8m_gat.report.source import ReportedRun, find_row, number
+from yt8m_gat.report.spec import spec_title
+
+# A metric row of a table: the run, what was done to the clips, the metrics.
+Row = tuple[str, str, dict[str, Any]]
+
+_CLEAN = "clean"
+
+
+def result_tables(runs: Sequence[ReportedRun]) -> list[str]:
+    """A table clean, and one per attack behind a title; over partitions where there are any."""
+    parts = _metric_table("", [(run.title, "", run.clean) for run in runs if run.clean])
+    if parts:
+        parts = [f"<h3>{_CLEAN}</h3>", *parts]
+    partitions = _partition_table(runs)
+    attacks = dict.fromkeys(row["attack"] for run in runs for row in run.attacks)
+    for attack in attacks:
+        rows = [
+            (run.title, number(row["epsilon"]), row)
+            for run in runs
+            for row in run.attacks
+            if row["attack"] == attack
+        ]
+        # A radius at a time, so that the runs stand below each other.
+        rows.sort(key=lambda row: row[1] or 0.0)
+        radius = "epsilon" if any(epsilon is not None for _, epsilon, _ in rows) else ""
+        cells = [(title, plain(epsilon) if radius else "", row) for title, epsilon, row in rows]
+        few = len(attacks) == 1
+        parts += folded(f"{spec_title(attack)}: {attack}", _metric_table(radius, cells), few)
+    return parts + partitions
+
+
+def _metric_table(second: str, rows: list[Row]) -> list[str]:
+    """The columns that some row has; the second one only where it has a heading."""
+    if not rows:
+        return []
+    found = {key for *_, metrics in rows for key in metrics}
+    names = [name for name in PERCENT_METRICS if name in found]
+    fooled = ["success"] if "success" in found else []
+    numbers = [name for name in ("loss", "norm", "relative_norm") if name in found]
+    counts = [name for name in ("num_videos", "num_segments") if name in found]
+    heads = ["run", *([second] if second else []), *(PERCENT_METRICS[name] for name in names)]
+    heads += ["fooled" for _ in fooled] + [name.replace("_", " ") for name in numbers]
+    heads += [name.removeprefix("num_") for name in counts]
+    cells = [
+        [
+            title,
+            *([kind] if second else []),
+            *(percent(metrics.get(name)) for name in (*names, *fooled)),
+            *(plain(metrics.get(name)) for name in numbers),
+            *(shown(metrics.get(name)) for name in counts),
+        ]
+        for title, kind, metrics in rows
+    ]
+    return [table(heads, cells)]
+
+
+def _conditions(
+    clean: dict[str, Any], attacks: Iterable[dict[str, Any]]
+) -> list[tuple[str, dict[str, Any]]]:
+    """(what was done to the clips, metrics)."""
+    named = [(_CLEAN, clean)] if clean else []
+    for row in attacks:
+        epsilon = number(row["epsilon"])
+        radius = "" if epsilon is None else f", {epsilon:g}"
+        named.append((f"{spec_title(row['attack'])}{radius}", row))
+    return named
+
+
+def _partition_table(runs: Sequence[ReportedRun]) -> list[str]:
+    """Mean and deviation over disjoint parts of the evaluation set, as the papers print them."""
+    rows, found, counts = [], set(), set()
+    for run in runs:
+        for kind, metrics in _conditions(run.clean, run.attacks):
+            parts = metrics.get("partitions")
+            if isinstance(parts, dict):
+                rows.append((run.title, kind, parts))
+                found |= set(parts)
+                counts.add(shown(parts.get("count")))
+    names = [name for name in PERCENT_METRICS if name in found]
+    if not rows or not names:
+        return []
+    cells = [
+        [title, kind, *(partition_text(parts.get(name)) for name in names)]
+        for title, kind, parts in rows
+    ]
+    heads = ["run", "clips", *(PERCENT_METRICS[name] for name in names)]
+    text = f"Mean ± deviation over {' or '.join(sorted(counts))} disjoint parts of the set."
+    return folded("Over partitions", [note(text), table(heads, cells)])
+
+
+def partition_text(value: Any) -> str:
+    """`{"mean", "deviation"}` in percent."""
+    if not isinstance(value, dict):
+        return "-"
+    return f"{percent(value.get('mean'))}±{percent(value.get('deviation'))}"
+
+
+def vertical_tables(runs: Sequence[ReportedRun]) -> list[str]:
+    """A table of all groups with their GAP, then each group with all its metrics."""
+    names = dict.fromkeys(group["vertical"] for run in runs for group in run.verticals)
+    if not names:
+        return []
+    groups = {
+        name: [(run, g) for run in runs for g in run.verticals if g["vertical"] == name]
+        for name in names
+    }
+    shared = _first_attack(runs)
+    heads = ["vertical", "classes", "videos"]
+    for run in runs:
+        if run.verticals:
+            heads.append(run.title)
+            if shared:
+                heads.append(f"{run.title}, {spec_title(shared[0])}")
+    rows = []
+    for name, members in groups.items():
+        first = members[0][1]
+        row = [name, shown(first.get("num_classes")), shown(first.get("num_videos"))]
+        by_run = {run.name: group for run, group in members}
+        for run in runs:
+            if run.verticals:
+                group = by_run.get(run.name, {"clean": {}})
+                row.append(percent(group["clean"].get("gap")))
+                if shared:
+                    row.append(percent(find_row(group.get("attacks", []), *shared).get("gap")))
+        rows.append(row)
+    parts = [table(heads, rows)]
+    for name, members in groups.items():
+        cells = [
+            (run.title, kind, metrics)
+            for run, group in members
+            for kind, metrics in _conditions(group["clean"], group.get("attacks", []))
+        ]
+        parts += folded(name, _metric_table("clips", cells))
+    return parts
+
+
+def _first_attack(runs: Sequence[ReportedRun]) -> tuple[str, float | None] | None:
+    """What the overview of the verticals shows: fgm at 0.5, as the papers, if it is there."""
+    found = [
+        (row["attack"], number(row["epsilon"]))
+        for run in runs
+        for group in run.verticals
+        for row in group.get("attacks", [])
+    ]
+    return ("fgm", 0.5) if ("fgm", 0.5) in found else (found[0] if found else None)
+
+
+def class_tables(runs: Sequence[ReportedRun]) -> list[tuple[ReportedRun, list[str]]]:
+    """Per run that was compared with a baseline: the classes of the largest gains and losses."""
+    tables = []
+    for run in runs:
+        comparison = run.evaluation.get("comparison")
+        if not comparison:
+            continue
+        classes = run.evaluation.get("classes", {})
+        rows = []
+        for index, name, difference in gains(run):
+            ours = _entry(classes.get("ap"), index)
+            baseline = None if ours is None or difference is None else ours - difference
+            rows.append(
+                [
+                    class_name(index, name),
+                    shown(_entry(classes.get("positives"), index)),
+                    percent(baseline),
+                    percent(ours),
+                    "-" if difference is None else f"{100 * difference:+.2f}",
+                ]
+            )
+        caption = note(f"{run.title}, over {comparison['baseline']}:")
+        heads = ["class", "positives", "AP, baseline", "AP, ours", "gain"]
+        tables.append((run, [caption, table(heads, rows)]))
+    return tables
+
+
+def gains(run: ReportedRun) -> list[tuple[Any, str | None, float | None]]:
+    """(class, name, difference in AP) of the top and bottom classes, each class once."""
+    comparison = run.evaluation.get("comparison", {})
+    listed = {}
+    for entry in [*comparison.get("top", []), *comparison.get("bottom", [])]:
+        if len(entry) == 3:
+            listed.setdefault(str(entry[0]), (entry[0], entry[1], number(entry[2])))
+    return sorted(listed.values(), key=lambda entry: -(entry[2] or 0.0))
+
+
+def class_name(index: Any, name: Any) -> str:
+    """How a class is called on the page."""
+    return f"{name} ({index})" if name else f"class {index}"
+
+
+def _entry(values: Any, index: Any) -> Any:
+    fits = isinstance(values, list) and isinstance(index, int) and 0 <= index < len(values)
+    return values[index] if fits else None
+
+
+def heading(text: str) -> str:
+    """A heading inside a section."""
+    return f"<h3>{escape(text)}</h3>"

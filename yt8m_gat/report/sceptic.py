@@ -1,0 +1,146 @@
+"""What a sceptic asks of a robust model: can the attacks be trusted, and what do they all find."""
+
+import statistics
+from collections import Counter
+from collections.abc import Sequence
+
+from yt8m_gat.report.markup import Cell, folded, mean_and_deviation, note, percent, table
+from yt8m_gat.report.source import MARK, ReportedRun, RunGroup, number
+from yt8m_gat.report.spec import spec_order, spec_title
+
+_CHECKS = {
+    "loss_over_epsilon": "the loss never falls as epsilon grows",
+    "pgd_over_single_step": "PGD is at least as strong as one step",
+    "unbounded": "an attack without bounds leaves no GAP",
+    "white_box_over_transfer": "white box is at least as strong as transfer",
+    "white_box_over_gradient_free": "white box is at least as strong as a gradient-free search",
+    "white_box_over_noise": "white box is at least as strong as noise",
+    "enough_steps": "more steps change nothing",
+    "zero_gradients": "no clip has a gradient of zero",
+}
+_KINDS = {"pass": "", "fail": "bad", "warning": "bad"}
+
+
+def verdict_tables(runs: Sequence[ReportedRun]) -> list[str]:
+    """A row per check, a column per run; below, the sentences with the numbers."""
+    checked = [run for run in runs if run.verdicts]
+    if not checked:
+        return []
+    checks = dict.fromkeys(check for run in checked for check in run.verdicts)
+    rows = []
+    for check in checks:
+        verdicts = [run.verdicts.get(check, {}).get("verdict", "not run") for run in checked]
+        cells = [
+            Cell(verdict.upper() if verdict == "fail" else verdict, _KINDS.get(verdict, "quiet"))
+            for verdict in verdicts
+        ]
+        rows.append([_CHECKS.get(check, check), *cells])
+    parts = []
+    suspects = [run.name for run in checked if run.suspect]
+    if suspects:
+        text = (
+            f"{', '.join(suspects)}: a check fails. Robustness figures of these runs may come from "
+            f"gradients that are hidden rather than from robustness; they are marked{MARK} "
+            "wherever they stand."
+        )
+        parts.append(f'<div class="warning">{note(text)}</div>')
+    parts.append(table(["check", *(run.title for run in checked)], rows))
+    for run in checked:
+        details = [
+            [_CHECKS.get(check, check), row["verdict"], Cell(row["detail"], "text")]
+            for check, row in run.verdicts.items()
+        ]
+        parts += folded(
+            f"{run.title}: the numbers",
+            [table(["check", "verdict", Cell("why", "text")], details)],
+            run.suspect,
+        )
+    return parts
+
+
+def _main_epsilon(runs: Sequence[ReportedRun]) -> float | None:
+    """The radius at which the most kinds of attacks were run."""
+    kinds = {(row["attack"], number(row["epsilon"])) for run in runs for row in run.attacks}
+    counts = Counter(epsilon for _, epsilon in kinds if epsilon is not None)
+    if not counts or max(counts.values()) < 2:
+        return None
+    return min(counts, key=lambda epsilon: (-counts[epsilon], epsilon))
+
+
+def sceptic_table(groups: Sequence[RunGroup]) -> list[str]:
+    """A row per attack at one radius, a column per kind of run; GAP, and what goes with it."""
+    runs = [run for group in groups for run in group.runs]
+    epsilon = _main_epsilon(runs)
+    if epsilon is None:
+        return []
+    specs = {row["attack"] for run in runs for row in run.attacks if row["epsilon"] == epsilon}
+    rows = [["clean", *(_gaps(group, None, None) for group in groups)]]
+    rows += [
+        [spec_title(spec), *(_gaps(group, spec, epsilon) for group in groups)]
+        for spec in sorted(specs, key=spec_order)
+    ]
+    rows.append([f"the worst of all at {epsilon:g}", *(_worst(g, epsilon) for g in groups)])
+    largest = max(number(row["epsilon"]) or 0.0 for run in runs for row in run.attacks)
+    if largest > epsilon:
+        rows.append([f"the worst of all at {largest:g}", *(_worst(g, largest) for g in groups)])
+    classes = ["", *("" for _ in specs), "ours"] + (["ours"] if largest > epsilon else [])
+    keys = ["zero_gradient_share"]
+    for run in runs:
+        for prefix in ("attention_entropy_", "distance_to_uniform_"):
+            keys += [k for k in run.clean if k.startswith(prefix) and k not in keys]
+    for key in keys:
+        if any(key in run.clean for run in runs):
+            rows.append([_words(key), *(_clean(group, key) for group in groups)])
+            classes.append("")
+    for key, words in (
+        ("rho_mean", "DeepFool, mean rho"),
+        ("rho_median", "DeepFool, median rho"),
+        ("share_not_flipped", "DeepFool, clips not flipped, %"),
+    ):
+        values = [[_deepfool(run, key) for run in group.runs] for group in groups]
+        if any(value is not None for of_group in values for value in of_group):
+            in_percent = key == "share_not_flipped"
+            rows.append([words, *(mean_and_deviation(v, in_percent) for v in values)])
+            classes.append("")
+    heads = [f"GAP, %, epsilon {epsilon:g}", *(group.title for group in groups)]
+    return [table(heads, rows, classes)]
+
+
+def _words(key: str) -> str:
+    if key == "zero_gradient_share":
+        return "clips with a gradient of zero, %"
+    for prefix, words in (
+        ("attention_entropy_", "attention entropy / log n"),
+        ("distance_to_uniform_", "distance of the map to uniform"),
+    ):
+        if key.startswith(prefix):
+            return f"{words}, {key.removeprefix(prefix)}"
+    return key
+
+
+def _clean(group: RunGroup, key: str) -> str:
+    values = [run.clean.get(key) for run in group.runs]
+    return mean_and_deviation(values, in_percent=key == "zero_gradient_share")
+
+
+def _gaps(group: RunGroup, spec: str | None, epsilon: float | None) -> str:
+    rows = [run.clean if spec is None else run.attacked(spec, epsilon) for run in group.runs]
+    return mean_and_deviation([row.get("gap") for row in rows])
+
+
+def _worst(group: RunGroup, epsilon: float) -> str:
+    """Mean over the runs of the lowest GAP that any attack at this radius reached on each."""
+    lowest = []
+    for run in group.runs:
+        gaps = [number(row.get("gap")) for row in run.attacks if row["epsilon"] == epsilon]
+        found = [gap for gap in gaps if gap is not None]
+        if found:
+            lowest.append(min(found))
+    return percent(statistics.fmean(lowest)) if lowest else "-"
+
+
+def _deepfool(run: ReportedRun, key: str) -> float | None:
+    for row in run.attacks:
+        if row["attack"].split(":")[0] == "deepfool":
+            return number(row.get(key))
+    return None
