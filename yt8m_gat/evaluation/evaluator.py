@@ -219,7 +219,7 @@ class Evaluator:
             Perturbed also the attention distances, except where the perturbation changes which
             frames are real. Attacked also `norm` (mean of the norm really used), `relative_norm`
             (mean of ||r||_2 / ||x||_2 over modalities and real frames) and `success` (share at
-            which the attack's criterion is met).
+            which the attack's criterion is met; a class that was not rated is no label there).
 
             Under DeepFool also `share_not_flipped`, and of rho = ||r||_2 / ||x||_2 the `rho_mean`
             and `rho_median` over the examples that DID flip: where the steps ran out before the

@@ -1,0 +1,185 @@
+"""The attacks of the command line: what is read reaches the attack, what cannot be is named."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from yt8m_gat.attacks import (
+    ATTACKS,
+    PGD,
+    AttackOptions,
+    DeepFool,
+    FastGradient,
+    SquareSearch,
+    TemporalAugmentation,
+    Transfer,
+)
+from yt8m_gat.attacks.adaptive import AdaptivePGD
+from yt8m_gat.attacks.registry import ATTACK_OPTIONS
+from yt8m_gat.config import ConfigError
+from yt8m_gat.data.quantization import dequantize
+from yt8m_gat.evaluation.attack_spec import QUANTIZATION_LEVELS, QUANTIZED_RANGE, AttackSpec
+from yt8m_gat.evaluation.protocol import sceptic_attacks
+
+SHARED = AttackOptions(norm_scope="example", steps=7, restarts=2, queries=9)
+
+
+def build(text, epsilon=0.5, **others):
+    return AttackSpec.parse(text).build(epsilon, SHARED, **others)
+
+
+def test_what_is_not_said_is_shared():
+    attack = build("pgd")
+    assert isinstance(attack, PGD)
+    assert (attack.epsilon, attack.steps, attack.restarts) == (0.5, 7, 2)
+    assert (attack.ball.norm, attack.ball.scope) == ("l2", "example")
+    assert build("square").queries == 9
+
+
+def test_what_is_said_goes_first():
+    attack = build("pgd: steps=100 :restarts=5:step_size=0.25:random_start=true:norm_scope=joint")
+    assert (attack.steps, attack.restarts, attack.step_size) == (100, 5, 0.25)
+    assert attack.random_start is True and attack.ball.scope == "joint"
+    assert build("pgd_margin:steps=3").objective == "margin"
+    assert build("random_search:queries=3").queries == 3
+    assert build("square_linf:queries=3").ball.norm == "linf"
+    assert build("temporal:steps=3:non_key_frames=4").num_non_key == 4
+    assert isinstance(build("temporal:steps=3"), TemporalAugmentation)
+
+
+def test_steps_of_pgd_are_not_those_of_deepfool():
+    assert build("deepfool", None) == DeepFool(steps=50)
+    assert build("deepfool:steps=3", None).steps == 3
+
+
+def test_its_own_epsilon_is_no_part_of_its_name():
+    spec = AttackSpec.parse("pgd:epsilon=8:steps=3")
+    assert (spec.text, spec.epsilon) == ("pgd:steps=3", 8.0)
+    assert spec.radii((0.1, 0.5)) == (8.0,)
+    assert AttackSpec.parse("pgd").radii((0.1, 0.5)) == (0.1, 0.5)
+    assert AttackSpec.parse("deepfool").radii((0.1, 0.5)) == (None,)
+
+
+def test_rounding_is_to_what_bytes_can_hold():
+    attack = build("fgm:round=true")
+    assert isinstance(attack, FastGradient)
+    assert attack.round_to_levels == QUANTIZATION_LEVELS
+    assert attack.clip_to_range == QUANTIZED_RANGE
+    ends = dequantize(np.array([0, 255], np.uint8))
+    np.testing.assert_allclose(QUANTIZED_RANGE, ends, rtol=1e-6)
+    step, offset = QUANTIZATION_LEVELS
+    np.testing.assert_allclose(offset + 3 * step, dequantize(np.uint8(3)), rtol=1e-6)
+    assert build("fgm:clip=1").round_to_levels is None
+    everywhere = dataclasses.replace(SHARED, clip_to_range=QUANTIZED_RANGE)
+    assert AttackSpec.parse("fgm:clip=false").build(1.0, everywhere).clip_to_range is None
+    assert AttackSpec.parse("fgm").build(1.0, everywhere).clip_to_range == QUANTIZED_RANGE
+
+
+def test_transfer_and_adaptive_get_what_only_the_caller_has():
+    def source(features, frame_mask):
+        raise AssertionError("not called here")
+
+    attack = build("transfer:steps=3", source=source)
+    assert isinstance(attack, Transfer)
+    assert attack.source is source and attack.inner.steps == 3
+    with pytest.raises(ConfigError, match="--transfer_from"):
+        build("transfer")
+
+    def distance(clean, perturbed, frame_mask):
+        return tf.zeros([1])
+
+    attack = build("adaptive:weight=3", map_distance=distance)
+    assert isinstance(attack, AdaptivePGD)
+    assert (attack.weight, attack.steps, attack.map_distance) == (3.0, 7, distance)
+    with pytest.raises(ConfigError, match="aims at the global attention maps"):
+        build("adaptive")
+
+
+def test_settings_are_all_that_the_attack_reads():
+    settings = AttackSpec.parse("pgd:steps=100").settings(SHARED)
+    assert settings == {
+        "norm_scope": "example",
+        "steps": 100,
+        "step_size": None,
+        "restarts": 2,
+        "random_start": False,
+        "clip": False,
+        "round": False,
+    }
+    assert AttackSpec.parse("fgm").settings(SHARED) == {
+        "norm_scope": "example",
+        "clip": False,
+        "round": False,
+    }
+
+
+def test_every_attack_has_its_options():
+    assert set(ATTACK_OPTIONS) == {*ATTACKS, "transfer", "adaptive"}
+    fields = {field.name for field in dataclasses.fields(AttackOptions)}
+    assert {field for options in ATTACK_OPTIONS.values() for field in options.values()} <= fields
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_each_option_changes_the_attack(name):
+    values = {"norm_scope": "joint", "random_start": "true", "step_size": "0.125"}
+    plain = AttackSpec.parse(name).build(0.5, AttackOptions())
+    for option in ATTACK_OPTIONS[name]:
+        changed = AttackSpec.parse(f"{name}:{option}={values.get(option, '77')}")
+        assert changed.build(0.5, AttackOptions()) != plain, option
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("fgsm", r"--attacks must be of fgm, .*adaptive. Received: 'fgsm'"),
+        ("pgd:step=3", r"pgd takes OPTION=VALUE with the options norm_scope, steps, .*'step=3'"),
+        ("fgm:steps=3", r"fgm takes .* options norm_scope, clip, round, epsilon"),
+        ("deepfool:epsilon=1", r"deepfool takes .* options steps, clip, round\. Received"),
+        ("pgd:steps", r"Received: 'steps' in 'pgd:steps'"),
+        ("pgd:steps=ten", r"steps must be a number. Received: 'ten'"),
+        ("pgd:random_start=maybe", r"random_start must be true or false. Received: 'maybe'"),
+        ("pgd:norm_scope=row", r"norm_scope must be one of frame, example, joint"),
+        ("pgd:steps=3:steps=4", r"steps is there twice"),
+        ("pgd:epsilon=3:epsilon=4", r"epsilon is there twice"),
+    ],
+)
+def test_what_cannot_be_read_is_named(text, message):
+    with pytest.raises(ConfigError, match=message):
+        AttackSpec.parse(text)
+
+
+@pytest.mark.parametrize("text", ["pgd:steps=0", "square:queries=0", "deepfool:steps=0"])
+def test_what_an_attack_refuses_names_the_specification(text):
+    with pytest.raises(ConfigError, match=rf"--attacks={text}: .*must be at least 1"):
+        build(text)
+
+
+def test_the_sceptics_table():
+    def texts(**given):
+        having = {"transfer": True, "adaptive": True, "rounded": True, **given}
+        return [(spec.text, spec.epsilon) for spec in sceptic_attacks((0.5,), **having)]
+
+    found = texts()
+    assert [text for text, epsilon in found if epsilon == 0.5] == [
+        "noise",
+        "fgm",
+        "pgd:steps=20",
+        "pgd:steps=100",
+        "pgd:steps=20:restarts=5",
+        "pgd_margin:steps=20",
+        "transfer:steps=20",
+        "square",
+        "random_search",
+        "adaptive:steps=20",
+        "pgd:steps=20:round=true",
+        "pgd:steps=20",
+    ]
+    sweep = [epsilon for text, epsilon in found if text == "pgd:steps=20"][1:]
+    assert sweep == sorted(sweep) and (sweep[0], sweep[-1]) == (0.05, 8.0)
+    assert ("deepfool", None) in found
+    names = {text.partition(":")[0] for text, _ in texts(transfer=False, adaptive=False)}
+    assert not names & {"transfer", "adaptive"}
+    assert not [text for text, _ in texts(rounded=False) if "round" in text]
+    assert isinstance(build("square"), SquareSearch)

@@ -1,0 +1,348 @@
+"""The evaluator against slow loops over a small model, and what a perturbation tells."""
+
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from yt8m_gat.attacks import PGD, Ball, DeepFool, FastGradient, RandomNoise, corrupt
+from yt8m_gat.data import preprocess
+from yt8m_gat.evaluation.evaluator import Corruption, Evaluator
+from yt8m_gat.evaluation.first_videos import first_videos
+from yt8m_gat.losses import get_loss
+from yt8m_gat.metrics import EvaluationMetrics, restrict_to_classes
+from yt8m_gat.pipeline.evaluation import attention_distances, attention_figures
+
+NUM_CLASSES = 6
+SIZES = {"rgb": 5, "audio": 3}
+
+
+class Outputs(NamedTuple):
+    logits: tf.Tensor
+    frames: tf.Tensor
+    attention_maps: dict
+
+
+class SmallModel:
+    """One head of attention per feature, a mean over the real frames, and a linear layer.
+
+    A clip whose first entry is large has logits that no feature moves.
+    """
+
+    def __init__(self, seed=0, flat_above=np.inf):
+        rng = np.random.default_rng(seed)
+        self.kernels = {
+            name: tf.constant(rng.normal(size=(size, NUM_CLASSES)), tf.float32)
+            for name, size in SIZES.items()
+        }
+        self.flat_above = flat_above
+        self.traces = 0
+
+    def __call__(self, inputs, training):
+        inputs = dict(inputs)
+        return self.forward(inputs, inputs.pop("frame_mask"), training=training).logits
+
+    def forward(self, features, frame_mask, training=False):
+        self.traces += 1
+        weights = tf.cast(frame_mask, tf.float32)
+        maps, frames, logits = {}, [], 0.0
+        for name, kernel in self.kernels.items():
+            x = features[name]
+            scores = tf.matmul(x, x, transpose_b=True)
+            scores = tf.where(frame_mask[:, tf.newaxis, :], scores, -1e9)
+            attention = tf.nn.softmax(scores) * weights[..., tf.newaxis]
+            frames.append(attention @ x)
+            maps[name] = {"global": attention[:, tf.newaxis]}
+            mean = tf.reduce_sum(frames[-1], 1) / tf.reduce_sum(weights, 1, keepdims=True)
+            logits += mean @ kernel
+        flat = features["rgb"][:, 0, :1] > self.flat_above
+        logits = tf.where(flat, tf.range(NUM_CLASSES, dtype=tf.float32), logits)
+        return Outputs(logits, tf.concat(frames, -1), maps)
+
+
+def make_batches(sizes=(4, 4, 3), longest=(5, 3, 4), segments=False):
+    rng = np.random.default_rng(7)
+    batches = []
+    for number, (size, frames) in enumerate(zip(sizes, longest, strict=True)):
+        labels = (rng.random((size, NUM_CLASSES)) < 0.3).astype(np.float32)
+        labels[0] = [1, 0, 0, 0, 1, 0]
+        lengths = rng.integers(1, frames + 1, size)
+        lengths[-1] = frames
+        batch = {
+            "video_id": np.array([f"{number}_{place}".encode() for place in range(size)]),
+            "features": {
+                name: rng.integers(0, 256, (size, frames, d), np.uint8) for name, d in SIZES.items()
+            },
+            "num_frames": lengths.astype(np.int32),
+            "labels": labels,
+        }
+        if segments:
+            batch["label_weights"] = (rng.random(labels.shape) < 0.7).astype(np.float32)
+            batch["label_weights"][:, 0] = 1
+            batch["segment_start_time"] = np.zeros(size, np.int32)
+        batches.append(tf.nest.map_structure(tf.constant, batch))
+    return batches
+
+
+def make_evaluator(model=None, **options):
+    return Evaluator(
+        model or SmallModel(),
+        get_loss("CrossEntropyLoss", "mean"),
+        NUM_CLASSES,
+        attention_figures=attention_figures,
+        attention_distances=attention_distances,
+        **options,
+    )
+
+
+def predicted(model, batches, change=None):
+    """Labels and probabilities, clip by clip, of batches that `change` perturbs."""
+    labels, probabilities = [], []
+    examples = 0
+    for batch in batches:
+        features, mask = preprocess(batch["features"], batch["num_frames"])
+        if change is not None:
+            features, mask = change(features, mask, batch["labels"], examples)
+        labels.append(batch["labels"].numpy())
+        probabilities.append(tf.sigmoid(model.forward(features, mask).logits).numpy())
+        examples += len(labels[-1])
+    return np.concatenate(labels), np.concatenate(probabilities)
+
+
+def expected(labels, probabilities):
+    metrics = EvaluationMetrics(NUM_CLASSES)
+    metrics.update(labels, probabilities)
+    return metrics
+
+
+def assert_metrics(row, metrics):
+    for name, value in metrics.result().items():
+        assert row[name] == pytest.approx(value, abs=1e-6), name
+
+
+# --- Corruptions --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["gaussian_noise", "frame_drop", "silent_modality"])
+@pytest.mark.parametrize("normalize", ["none", "concat"])
+def test_a_corruption_is_of_the_dequantized_features(name, normalize):
+    """Corrupted first and normalized then, with a seed of its own for each batch."""
+    batches, model = make_batches(), SmallModel()
+
+    def change(features, mask, labels, examples):
+        corrupted, mask = corrupt(name, 4, features, mask, examples)
+        if normalize == "concat":
+            joint = np.concatenate([x.numpy() for x in corrupted.values()], axis=-1)
+            norms = np.maximum(np.linalg.norm(joint, axis=-1, keepdims=True), 1e-6)
+            corrupted = {key: x / norms for key, x in corrupted.items()}
+        return corrupted, mask
+
+    row = make_evaluator(normalize=normalize).measure(batches, Corruption(name, 4)).result()
+    assert_metrics(row, expected(*predicted(model, batches, change)))
+    moved = "attention_frobenius_rgb" in row
+    assert moved == (name != "frame_drop")
+    assert "attention_entropy_rgb" in row and "norm" not in row
+
+
+# --- Attacks ------------------------------------------------------------------------------------
+
+
+def test_an_attacked_row_is_that_of_the_attacked_clips():
+    batches, model = make_batches(), SmallModel()
+    attack = FastGradient(Ball(), 0.7)
+    loss = get_loss("CrossEntropyLoss", "mean")
+    norms, successes, distances = [], [], []
+
+    def change(features, mask, labels, examples):
+        def logits(features, mask):
+            return model.forward(features, mask).logits
+
+        found = attack.attack(logits, loss, features, mask, labels, examples)
+        norms.extend(found.relative_norm.numpy())
+        successes.extend(found.success.numpy())
+        for place in range(len(norms) - len(distances)):
+            maps = [
+                model.forward(x, mask).attention_maps["rgb"]["global"][place, 0].numpy()
+                for x in (features, found.features)
+            ]
+            n = int(mask[place].numpy().sum())
+            difference = (maps[0] - maps[1])[:n, :n]
+            distances.append((np.mean(difference**2), np.linalg.norm(difference)))
+        return found.features, mask
+
+    metrics = expected(*predicted(model, batches, change))
+    row = make_evaluator(model).measure(batches, attack).result()
+    assert_metrics(row, metrics)
+    assert row["norm"] == pytest.approx(0.7, rel=1e-5)
+    assert row["relative_norm"] == pytest.approx(np.mean(norms), rel=1e-5)
+    assert row["success"] == pytest.approx(np.mean(successes))
+    mse, frobenius = np.mean(distances, axis=0)
+    assert row["attention_mse_rgb"] == pytest.approx(mse, rel=1e-4)
+    assert row["attention_frobenius_rgb"] == pytest.approx(frobenius, rel=1e-4)
+    clean = make_evaluator(model).measure(batches).result()
+    assert row["loss"] > clean["loss"]
+    assert not {"norm", "attention_mse_rgb", "rho_mean"} & set(clean)
+
+
+def test_an_attack_is_traced_once_for_batches_of_all_sizes():
+    model = SmallModel()
+    evaluator = make_evaluator(model)
+    batches = make_batches((4, 2, 3, 1), (5, 3, 4, 2))
+    evaluator.measure(batches)
+    evaluator.measure(batches, RandomNoise(Ball(), 1.0))
+    model.traces = 0
+    evaluator.measure(batches, PGD(Ball(), 1.0, steps=100, restarts=2))
+    # A step, its value at the end of a restart, the result.
+    assert model.traces == 3
+
+
+def test_the_evaluation_of_nothing_is_refused():
+    with pytest.raises(ValueError, match="nothing to evaluate"):
+        make_evaluator().measure([])
+
+
+def test_segments_count_their_rated_pairs_alone():
+    batches = make_batches(segments=True)
+    unrated = [
+        {**b, "labels": tf.where(b["label_weights"] > 0, b["labels"], 1 - b["labels"])}
+        for b in batches
+    ]
+    for attack in (None, PGD(Ball(), 0.5, steps=3), Corruption("gaussian_noise", 3)):
+        rows = [
+            make_evaluator().measure(given, attack, zero_gradients=True, groups={"g": [0, 2]})
+            for given in (batches, unrated)
+        ]
+        results = [row.result() for row in rows]
+        for result in results:  # What was not rated counts as no label there.
+            result.pop("success", None)
+        assert results[0] == results[1]
+        assert rows[0].group_results() == rows[1].group_results()
+        np.testing.assert_array_equal(rows[0].positives, rows[1].positives)
+        assert rows[0].result()["num_segments"] == 11
+
+
+# --- DeepFool -----------------------------------------------------------------------------------
+
+
+def test_rho_is_of_the_clips_that_flipped():
+    """A clip whose logits nothing moves never flips: it is in the share alone."""
+    batches, model = make_batches(), SmallModel(flat_above=0.5)
+    attack = DeepFool(steps=20)
+    rho, flipped, flat = [], [], []
+    for batch in batches:
+        features, mask = preprocess(batch["features"], batch["num_frames"])
+        found = attack.attack(
+            lambda f, m: model.forward(f, m).logits,
+            get_loss("CrossEntropyLoss", "mean"),
+            features,
+            mask,
+            batch["labels"],
+        )
+        rho.extend(found.relative_norm.numpy())
+        flipped.extend(found.success.numpy())
+        flat.extend((features["rgb"][:, 0, 0] > 0.5).numpy())
+    rho, flipped, flat = map(np.array, (rho, flipped, flat))
+    assert 0 < flat.sum() < len(flat) and not flipped[flat].any() and flipped[~flat].any()
+    row = make_evaluator(model).measure(batches, attack, zero_gradients=True).result()
+    assert row["share_not_flipped"] == pytest.approx(1 - flipped.mean())
+    assert row["rho_mean"] == pytest.approx(rho[flipped].mean(), rel=1e-4)
+    assert row["rho_median"] == pytest.approx(np.median(rho[flipped]), rel=1e-4)
+    assert row["zero_gradient_share"] == pytest.approx(flat.mean())
+
+
+def test_rho_of_a_model_that_never_flips_has_no_value():
+    row = make_evaluator(SmallModel(flat_above=-9)).measure(make_batches(), DeepFool()).result()
+    assert (row["rho_mean"], row["rho_median"], row["share_not_flipped"]) == (None, None, 1.0)
+
+
+# --- What stands beside the means ----------------------------------------------------------------
+
+
+def test_partitions_are_those_of_the_metrics():
+    batches, model = make_batches(), SmallModel()
+    metrics = expected(*predicted(model, batches))
+    parts = metrics.partition_result(3)
+    measured = make_evaluator(model).measure(batches)
+    row = measured.result(num_partitions=3)
+    assert row["partitions"]["count"] == 3
+    for name, mean in parts["mean"].items():
+        assert row["partitions"][name] == {
+            "mean": pytest.approx(mean, abs=1e-6),
+            "deviation": pytest.approx(parts["deviation"][name], abs=1e-6),
+        }
+    with pytest.raises(ValueError, match=r"at most the number of videos \(11\)"):
+        measured.result(num_partitions=12)
+
+
+def test_groups_are_their_classes_and_the_videos_that_have_one():
+    batches, model = make_batches(), SmallModel()
+    groups = {"a": [0, 3], "b": [2]}
+    labels, probabilities = predicted(model, batches)
+    labels[:, 2] = 0
+    for batch in batches:
+        batch["labels"] = batch["labels"] * tf.constant([1.0, 1, 0, 1, 1, 1])
+    found = make_evaluator(model).measure(batches, groups=groups).group_results()
+    of_a = EvaluationMetrics(2, all_scores=False)
+    of_a.update(*restrict_to_classes(labels, probabilities, groups["a"]))
+    assert found == {"a": pytest.approx(of_a.result(), abs=1e-6), "b": None}
+
+
+def test_classes_have_their_average_precision_and_positives():
+    batches, model = make_batches(), SmallModel()
+    labels, probabilities = predicted(model, batches)
+    for all_scores in (True, False):
+        measured = make_evaluator(model, all_scores=all_scores, top_k=2).measure(batches)
+        metrics = EvaluationMetrics(NUM_CLASSES, top_k=2)
+        metrics.update(labels, probabilities)
+        np.testing.assert_allclose(
+            measured.per_class_average_precision(),
+            metrics.per_class_average_precision(all_scores),
+            atol=1e-6,
+        )
+        np.testing.assert_array_equal(measured.positives, labels.sum(axis=0))
+
+
+def test_observers_see_what_the_model_sees():
+    batches = make_batches()
+    seen = []
+
+    def look(batch, features, frame_mask):
+        seen.append((batch["video_id"].numpy().tolist(), features, frame_mask))
+
+    make_evaluator().measure(batches, RandomNoise(Ball(), 0.25), observers=[look])
+    assert [ids for ids, *_ in seen] == [b["video_id"].numpy().tolist() for b in batches]
+    for batch, (_, features, mask) in zip(batches, seen, strict=True):
+        clean, real = preprocess(batch["features"], batch["num_frames"])
+        np.testing.assert_array_equal(mask, real)
+        rows = np.linalg.norm((features["rgb"] - clean["rgb"]).numpy(), axis=-1)
+        np.testing.assert_allclose(rows, 0.25 * mask.numpy(), atol=1e-5)
+
+
+# --- The first videos -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("count", [1, 3, 4, 5, 8, 11, 99])
+def test_the_first_videos_are_those_of_the_whole(count):
+    batches = make_batches()
+    kept = list(first_videos(iter(batches), count))
+    ids = [key for batch in batches for key in batch["video_id"].numpy()]
+    assert [key for batch in kept for key in batch["video_id"].numpy()] == ids[:count]
+    for batch, whole in zip(kept, batches, strict=False):
+        size = len(batch["video_id"])
+        assert {len(x) for x in tf.nest.flatten(batch)} == {size}
+        np.testing.assert_array_equal(batch["labels"], whole["labels"][:size])
+    assert len(list(first_videos(iter(batches), 0))) == 3
+
+
+def test_all_segments_of_the_first_videos_are_kept():
+    def batch(*ids):
+        return {
+            "video_id": tf.constant([i.encode() for i in ids]),
+            "segment_start_time": tf.zeros([len(ids)], tf.int32),
+        }
+
+    batches = [batch("a", "a", "b"), batch("b", "b", "c"), batch("d")]
+    for count, expected_ids in ((1, "aa"), (2, "aabbb"), (3, "aabbbc"), (9, "aabbbcd")):
+        kept = first_videos(iter(batches), count)
+        assert b"".join(i for b in kept for i in b["video_id"].numpy()).decode() == expected_ids
