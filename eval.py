@@ -49,6 +49,19 @@ def define_flags(values: flags.FlagValues) -> None:
         True,
         "--norun_once: evaluate each new state of a run in training, until it is finished.",
     )
+    define.enum(
+        "on_bad_record",
+        "error",
+        ["error", "skip"],
+        "Stop at a record that cannot be read, or leave it out and count it.",
+    )
+    define.float(
+        "max_bad_fraction",
+        0.01,
+        "With skip: stop when more of the records, or of their bytes, are bad.",
+        0,
+        1,
+    )
     define.integer("partitions", 0, "Mean and deviation over so many parts; 0: none.", 0)
     _define_perturbations(define)
     define.string("label_names", None, "CSV file that names the classes.")
@@ -99,6 +112,7 @@ class _Definitions:
         self.boolean = functools.partial(flags.DEFINE_boolean, flag_values=values)
         self.enum = functools.partial(flags.DEFINE_enum, flag_values=values)
         self.integer = functools.partial(flags.DEFINE_integer, flag_values=values)
+        self.float = functools.partial(flags.DEFINE_float, flag_values=values)
 
 
 def options_from_flags(values: flags.FlagValues) -> dict[str, Any]:
@@ -119,7 +133,7 @@ def options_from_flags(values: flags.FlagValues) -> dict[str, Any]:
         *("max_videos", "segment_labels", "partitions", "attack_steps", "attack_restarts"),
         *("attack_queries", "norm_scope", "clip_to_range", "round_to_levels", "transfer_from"),
         *("sanity_checks", "protocol", "label_names", "vocabulary", "compare_to", "attention"),
-        *("sensitivity_videos", "num_clips"),
+        *("sensitivity_videos", "num_clips", "on_bad_record", "max_bad_fraction"),
     )
     return {**lists, **{name: values[name].value for name in single}}
 

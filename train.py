@@ -104,6 +104,14 @@ _TRAINING = {
     "plateau_factor": (_FLOAT, "Factor on the rate then."),
     "shuffle_buffer": (_INTEGER, "Records in the shuffle buffer."),
     "num_readers": (_INTEGER, "Files read side by side."),
+    "on_bad_record": (
+        _STRING,
+        "error or skip: Stop at a record that cannot be read, or leave it out and count it.",
+    ),
+    "max_bad_fraction": (
+        _FLOAT,
+        "With skip: stop when more of the records, or of their bytes, are bad.",
+    ),
     "seed": (_INTEGER, "Fixes weights, order and every random choice."),
     "mixed_precision": (_STRING, "float32, mixed_bfloat16 or mixed_float16."),
     "jit_compile": (_BOOLEAN, "Compile the training step with XLA."),

@@ -109,6 +109,8 @@ OTHER = {
         "plateau_factor": ("--plateau_factor=0.5", 0.5),
         "shuffle_buffer": ("--shuffle_buffer=2", 2),
         "num_readers": ("--num_readers=2", 2),
+        "on_bad_record": ("--on_bad_record=skip", "skip"),
+        "max_bad_fraction": ("--max_bad_fraction=0.5", 0.5),
         "seed": ("--seed=5", 5),
         "mixed_precision": ("--mixed_precision=mixed_bfloat16", "mixed_bfloat16"),
         "jit_compile": ("--jit_compile", True),

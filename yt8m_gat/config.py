@@ -24,6 +24,8 @@ CAM_GRADIENTS = ("logit", "loss")
 TEMPORAL_EXAMPLES = ("both", "correct", "wrong")
 LABEL_LOSSES = ("CrossEntropyLoss", "HingeLoss", "SoftmaxLoss")
 CLASS_REDUCTIONS = ("mean", "sum")
+ON_BAD_RECORD = ("error", "skip")
+MAX_BAD_FRACTION = 0.01
 # Settings of TrainingConfig that a resumed run must keep.
 _FIXED_TRAINING = (
     "batch_size",
@@ -351,6 +353,10 @@ class TrainingConfig:
         plateau_factor: What it is multiplied by then.
         shuffle_buffer: Records in the shuffle buffer.
         num_readers: Files read side by side.
+        on_bad_record: `error`: a record that cannot be read ends the run; `skip`: it is left out
+            and counted.
+        max_bad_fraction: With `skip`: the largest share, of the records and of their bytes, that
+            may be bad.
         seed: Fixes the initial weights, the order of the data and every random choice.
         mixed_precision: Keras dtype policy of the model (`float32`, `mixed_bfloat16`, ...).
         jit_compile: Compile the step with XLA.
@@ -374,6 +380,8 @@ class TrainingConfig:
     plateau_factor: float = 0.1
     shuffle_buffer: int = 1024
     num_readers: int = 8
+    on_bad_record: str = "error"
+    max_bad_fraction: float = MAX_BAD_FRACTION
     seed: int = 0
     mixed_precision: str = "float32"
     jit_compile: bool = False
@@ -388,6 +396,11 @@ class TrainingConfig:
         _require_at_least("clip_gradient_norm", self.clip_gradient_norm, 0)
         if self.max_steps is not None:
             _require_at_least("max_steps", self.max_steps, 1)
+        _require_choice("on_bad_record", self.on_bad_record, ON_BAD_RECORD)
+        if not 0 <= self.max_bad_fraction <= 1:
+            raise ConfigError(
+                f"--max_bad_fraction must be in [0, 1]. Received: {self.max_bad_fraction!r}"
+            )
         if not self.base_learning_rate > 0:
             raise ConfigError(
                 f"--base_learning_rate must be positive. Received: {self.base_learning_rate!r}"

@@ -6,13 +6,8 @@ import collections
 import threading
 from typing import Any
 
+from yt8m_gat.config import MAX_BAD_FRACTION, ON_BAD_RECORD, ConfigError
 from yt8m_gat.data.errors import FRAMING_FAULTS, BadRecordError, Fault, TooManyBadRecordsError
-
-ON_BAD_RECORD = ("error", "skip")
-"""Values of `--on_bad_record`."""
-
-MAX_BAD_FRACTION = 0.01
-"""Default of `--max_bad_fraction`."""
 
 NUM_SHOWN = 5
 """Bad records that a report names."""
@@ -39,12 +34,12 @@ class SkippedRecords:
         first: The first few of them, in the order of files and records.
 
     Raises:
-        ValueError: `max_bad_fraction` is outside [0, 1].
+        ConfigError: `max_bad_fraction` is outside [0, 1].
     """
 
     def __init__(self, max_bad_fraction: float = MAX_BAD_FRACTION) -> None:
         if not 0 <= max_bad_fraction <= 1:
-            raise ValueError(
+            raise ConfigError(
                 f"--max_bad_fraction must be from 0 to 1. Received: {max_bad_fraction!r}"
             )
         self.max_bad_fraction = max_bad_fraction
@@ -138,14 +133,14 @@ def new_skipped(on_bad_record: str, max_bad_fraction: float) -> SkippedRecords |
     """For one pass: what `make_dataset` and `iterate` take; None where a bad record is an error.
 
     Args:
-        on_bad_record: One of `ON_BAD_RECORD`.
+        on_bad_record: `error` or `skip`.
         max_bad_fraction: See `SkippedRecords`.
 
     Raises:
-        ValueError: Another value.
+        ConfigError: Another value.
     """
     if on_bad_record not in ON_BAD_RECORD:
-        raise ValueError(
+        raise ConfigError(
             f"--on_bad_record must be one of {', '.join(ON_BAD_RECORD)}. "
             f"Received: {on_bad_record!r}"
         )

@@ -13,12 +13,15 @@ import numpy as np
 import tensorflow as tf
 
 from yt8m_gat.attacks import CORRUPTIONS, SEVERITIES, Attack, AttackOptions
-from yt8m_gat.config import CONFIG_FILE, NORM_SCOPES, ConfigError, RunConfig
+from yt8m_gat.config import CONFIG_FILE, MAX_BAD_FRACTION, NORM_SCOPES, ConfigError, RunConfig
 from yt8m_gat.data import (
+    RecordSchema,
+    SkippedRecords,
     count_records,
     find_files,
     iterate,
     make_dataset,
+    new_skipped,
     preprocess,
     read_label_names,
 )
@@ -157,6 +160,8 @@ class EvaluationOptions:
         num_clips: So many of the first, besides.
         output_file: Where the result is written too, as JSON, row by row.
         start_over: Evaluate anew what `output_file` already holds.
+        on_bad_record: `error`, or `skip`: leave bad records out, and say so at the end.
+        max_bad_fraction: See `yt8m_gat.data.SkippedRecords`.
     """
 
     eval_data_pattern: str
@@ -188,6 +193,8 @@ class EvaluationOptions:
     num_clips: int = 0
     output_file: str | os.PathLike | None = None
     start_over: bool = False
+    on_bad_record: str = "error"
+    max_bad_fraction: float = MAX_BAD_FRACTION
 
     def __post_init__(self) -> None:
         if self.protocol is not None and self.protocol not in PROTOCOLS:
@@ -292,7 +299,8 @@ class _Evaluation:
         self.baseline = self._other_run("compare_to", options.compare_to)
         self.classifier = load_classifier(folder, config, options.checkpoint)
         self.schema = read_schema(folder, config)
-        self.num_videos = count_records(self.files)
+        self.skipped: SkippedRecords | None = None
+        self.num_videos = count_records(self.files, skip_damage=options.on_bad_record == "skip")
         if options.max_videos:
             self.num_videos = min(self.num_videos, options.max_videos)
         # Segments are counted when they have been read.
@@ -337,6 +345,8 @@ class _Evaluation:
             result = self.record.result
             verdicts = sanity_checks(result["clean"], result["attacks"], options.attack_steps)
             self.record.set(sanity=verdicts)
+        if self.skipped is not None:
+            print(self.skipped.summary(), file=sys.stderr)
         return self.record.finish()
 
     def _refuse_what_cannot_be(self) -> None:
@@ -460,6 +470,7 @@ class _Evaluation:
             "batch_size": self.batch_size,
             "top_k": options.top_k,
             "segment_labels": self.segments is not None,
+            "on_bad_record": options.on_bad_record,
             "partitions": options.partitions,
             "norm_scope": options.norm_scope or config.objective.norm_scope,
             "clip_to_range": options.clip_to_range,
@@ -467,9 +478,17 @@ class _Evaluation:
             "verticals": _digest([repr(self.groups).encode()]) if self.groups else None,
         }
 
-    def _batches(self) -> Iterable[dict[str, Any]]:
-        dataset = make_dataset(self.files, self.schema, self.batch_size, segments=self.segments)
-        batches = iterate(dataset, self.files)
+    def _batches(self, schema: RecordSchema | None = None) -> Iterable[dict[str, Any]]:
+        # Each pass leaves the same records out; the last one's are reported.
+        self.skipped = new_skipped(self.options.on_bad_record, self.options.max_bad_fraction)
+        dataset = make_dataset(
+            self.files,
+            schema or self.schema,
+            self.batch_size,
+            segments=self.segments,
+            skipped=self.skipped,
+        )
+        batches = iterate(dataset, self.files, self.skipped)
         return first_videos(batches, self.options.max_videos)
 
     def _measure(
@@ -682,10 +701,7 @@ class _Evaluation:
                 top_k=self.options.top_k,
                 all_scores=self.all_scores,
             )
-            dataset = make_dataset(
-                self.files, read_schema(folder, config), self.batch_size, segments=self.segments
-            )
-            batches = first_videos(iterate(dataset, self.files), self.options.max_videos)
+            batches = self._batches(read_schema(folder, config))
             measured = evaluator.measure(batches, None, self.num_videos, "baseline")
             theirs = measured.per_class_average_precision()
         self.record.set(

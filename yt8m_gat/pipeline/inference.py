@@ -12,7 +12,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from yt8m_gat.config import ConfigError, RunConfig
+from yt8m_gat.config import MAX_BAD_FRACTION, ConfigError, RunConfig
 from yt8m_gat.data import (
     count_records,
     find_files,
@@ -21,7 +21,6 @@ from yt8m_gat.data import (
     new_skipped,
     read_class_ids,
 )
-from yt8m_gat.data.skipping import MAX_BAD_FRACTION
 from yt8m_gat.data.tfrecord import file_state
 from yt8m_gat.evaluation.inference import predict, predict_segments
 from yt8m_gat.evaluation.submission import SegmentSubmissionWriter, SubmissionWriter

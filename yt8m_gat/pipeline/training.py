@@ -11,6 +11,7 @@ from yt8m_gat.data import (
     find_files,
     iterate,
     make_dataset,
+    new_skipped,
 )
 from yt8m_gat.metrics import evaluate as evaluate_arrays
 from yt8m_gat.models import VideoClassifier, build_from_config, copy_weights, load_classifier
@@ -61,17 +62,20 @@ def train(
     validate = None
     if eval_files:
         evaluator = build_evaluator(classifier, config, all_scores=False)
-        num_videos = count_records(eval_files)
+        on_bad_record = config.training.on_bad_record
+        num_videos = count_records(eval_files, skip_damage=on_bad_record == "skip")
 
         def validate() -> dict[str, float]:
+            skipped = new_skipped(on_bad_record, config.training.max_bad_fraction)
             dataset = make_dataset(
                 eval_files,
                 schema,
                 config.training.batch_size,
                 segments="rated" if config.data.segment_labels else None,
+                skipped=skipped,
             )
             return evaluator.evaluate(
-                iterate(dataset, eval_files), total=num_videos, description="validate"
+                iterate(dataset, eval_files, skipped), total=num_videos, description="validate"
             )
 
     trainer = Trainer(

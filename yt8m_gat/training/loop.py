@@ -12,7 +12,14 @@ from absl import logging
 from tqdm import tqdm
 
 from yt8m_gat.config import RunConfig
-from yt8m_gat.data import RecordSchema, as_pair, estimate_records, iterate, make_dataset
+from yt8m_gat.data import (
+    RecordSchema,
+    as_pair,
+    estimate_records,
+    iterate,
+    make_dataset,
+    new_skipped,
+)
 from yt8m_gat.data.parsing import Batch
 from yt8m_gat.models import VideoClassifier, checkpointable
 from yt8m_gat.run_folder import RunFolder
@@ -129,6 +136,7 @@ class Trainer:
         Raises:
             NonFiniteLossError: A step's loss was not finite. The newest checkpoint is older.
             BadRecordError: A training record is not what the schema says.
+            TooManyBadRecordsError: More of them were left out than the configuration allows.
         """
         self.folder.path.mkdir(parents=True, exist_ok=True)
         self._writer = tf.summary.create_file_writer(str(self.folder.events))
@@ -161,6 +169,7 @@ class Trainer:
 
     def _run_epoch(self, stop: StopRequest) -> None:
         state, training = self.state, self.config.training
+        skipped = new_skipped(training.on_bad_record, training.max_bad_fraction)
         dataset = make_dataset(
             self.files,
             self.schema,
@@ -174,6 +183,7 @@ class Trainer:
             # XLA compiles anew for each length.
             fixed_num_frames=training.jit_compile,
             segments="rated" if self.config.data.segment_labels else None,
+            skipped=skipped,
         )
         if self._step is None:
             # One trace for clips of any length.
@@ -186,7 +196,7 @@ class Trainer:
         self.callbacks.on_epoch_begin(state.epoch)
         self.model.reset_metrics()
         logs: dict[str, float] = {}
-        for batch in iterate(dataset, self.files):
+        for batch in iterate(dataset, self.files, skipped):
             logs = self._run_step(batch)
             if state.step % training.eval_steps == 0:
                 self._run_validation()
@@ -200,6 +210,9 @@ class Trainer:
                 + (" with rated segments: " if self.config.data.segment_labels else ": ")
                 + ", ".join(self.files[:3])
             )
+        if skipped is not None:
+            self._record("bad_records", skipped.as_dict())
+            tqdm.write(f"epoch {state.epoch}: {skipped.summary()}")
         state.epoch += 1
         state.batch = 0
         steps_per_epoch = state.step // state.epoch
