@@ -121,12 +121,10 @@ def clip_parts(groups: Sequence[RunGroup]) -> tuple[list[str], Figures]:
         labels = {entry[0]: entry[1] for entry in shows[0][2]["labels"] if len(entry) == 2}
         words = ", ".join(class_name(index, name) for index, name in labels.items())
         parts += [heading(f"Clip {video_id}"), note(f"Labels: {words or 'none'}.")]
-        drawn: Figures = {}
         for index, run, clip in shows:
-            parts.append(_top_table(run, clip, set(labels)))
-            drawn |= _clip_figures(index, run, clip)
-        parts += gallery(drawn)
-        figures |= drawn
+            drawn = _clip_figures(index, run, clip)
+            parts += [_top_table(run, clip, set(labels)), *gallery(drawn)]
+            figures |= drawn
     return parts, figures
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 
 WIDTH, HEIGHT = 400, 270
-_LEFT, _RIGHT, _TOP, _BOTTOM = 54, 12, 34, 44
+_LEFT, _RIGHT, _TOP, _BOTTOM = 62, 12, 34, 44
 _LINE_HEIGHT = 17
 # Readable on white and on near-black; after Okabe and Ito, who chose them for the colour-blind.
 _LIGHT = ("#0072b2", "#c04f00", "#00805e", "#a8488a", "#8a6d00", "#2f7fb5", "#7a3fb0", "#666666")

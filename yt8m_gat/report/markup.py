@@ -37,7 +37,8 @@ th:first-child { position: sticky; left: 0; background: var(--paper); }
 thead th:first-child { background: var(--shade); }
 td.text { white-space: normal; text-align: left; min-width: 16rem; }
 td.bad { color: var(--bad); font-weight: 700; } td.quiet { color: var(--soft); }
-td.true { font-weight: 700; } td.name { text-align: left; white-space: normal; }
+td.true { font-weight: 700; } td.name { text-align: left; white-space: normal;
+  min-width: 7.5rem; }
 thead th { white-space: normal; min-width: 4rem; }
 details { margin: .5rem 0; } summary { cursor: pointer; font-weight: 600; padding: .3rem 0; }
 .warning { border-left: 4px solid var(--bad); padding: .1rem 0 .1rem .8rem; }
@@ -47,6 +48,10 @@ tr.ours td, tr.ours th { font-weight: 600; }
   grid-template-columns: repeat(auto-fill, minmax(min(100%, 26rem), 1fr)); }
 figure { margin: 0; border: 1px solid var(--rule); border-radius: 6px; padding: .4rem; }
 figure svg { display: block; width: 100%; height: auto; }
+@media (max-width: 40rem) {
+  th, td { padding: .28rem .4rem; }
+  tbody th span { display: block; white-space: normal; width: max-content; max-width: 8.5rem; }
+}
 """
 
 
@@ -70,7 +75,7 @@ def table(
     for row, row_class in zip(rows, classes, strict=True):
         cells = "".join(map(_table_cell, row[1:]))
         kind = f' class="{row_class}"' if row_class else ""
-        body.append(f'<tr{kind}><th scope="row">{escape(row[0])}</th>{cells}</tr>')
+        body.append(f'<tr{kind}><th scope="row"><span>{escape(row[0])}</span></th>{cells}</tr>')
     return (
         f'<div class="wide"><table><thead><tr>{head}</tr></thead>\n<tbody>'
         + "\n".join(body)
