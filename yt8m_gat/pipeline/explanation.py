@@ -1,5 +1,8 @@
 """Explaining one clip."""
 
+import difflib
+import os
+from collections.abc import Mapping
 from typing import Any
 
 from yt8m_gat.config import ConfigError, RunConfig
@@ -8,6 +11,7 @@ from yt8m_gat.data import (
     iterate,
     make_dataset,
     preprocess,
+    read_label_names,
 )
 from yt8m_gat.models import load_classifier
 from yt8m_gat.pipeline.run_settings import read_schema
@@ -19,7 +23,8 @@ def explain(
     *,
     input_data_pattern: str,
     video_id: str,
-    label: int,
+    label: int | str,
+    label_names: str | os.PathLike | None = None,
     checkpoint: str = "best",
 ) -> dict[str, Any]:
     """Why a run gives a clip a label, over the clip's real frames.
@@ -28,11 +33,13 @@ def explain(
         folder: The run, a frame-level one.
         input_data_pattern: Files that hold the clip.
         video_id: The clip.
-        label: The class.
+        label: The class, or its name in `label_names`.
+        label_names: File that names the classes, see `yt8m_gat.data.read_label_names`.
         checkpoint: `best` or `last`.
 
     Returns:
-        `{"video_id", "label", "probability", "curves": {kind: {feature: [value per frame]}}}`.
+        `{"video_id", "label", "name", "probability", "curves": {kind: {feature: [value per
+        frame]}}}`; the name is None without `label_names`.
 
     Raises:
         ConfigError: The run has no frames, there is no such class, or no such clip.
@@ -43,10 +50,8 @@ def explain(
     config = RunConfig.load(folder.path)
     if not config.data.frame_features:
         raise ConfigError(f"explaining needs a frame-level run; {folder.path} is video-level")
-    if not 0 <= label < config.data.num_classes:
-        raise ConfigError(
-            f"--label must be in 0 .. {config.data.num_classes - 1}. Received: {label}"
-        )
+    names = {} if label_names is None else read_label_names(label_names)
+    label = _label_index(label, names, config.data.num_classes)
     files = find_files(input_data_pattern, "input_data_pattern")
     schema = read_schema(folder, config)
     for batch in iterate(make_dataset(files, schema, config.training.batch_size), files):
@@ -70,9 +75,40 @@ def explain(
     return {
         "video_id": video_id,
         "label": label,
+        "name": names.get(label),
         "probability": found.probability,
         "curves": {
             kind: {name: curve[real].tolist() for name, curve in curves.items()}
             for kind, curves in kinds.items()
         },
     }
+
+
+def _label_index(label: int | str, names: Mapping[int, str], num_classes: int) -> int:
+    """The class of a number or of a name; a name may be written without its capitals.
+
+    Raises:
+        ConfigError: There is no such class, or several of that name.
+    """
+    text = str(label).strip()
+    found = [index for index, name in names.items() if name == text]
+    if not found:
+        found = [index for index, name in names.items() if name.lower() == text.lower()]
+    if not found and text.removeprefix("-").isdecimal():
+        found = [int(text)]
+    if not found:
+        if not names:
+            raise ConfigError(
+                f"--label must be a number, or a name with --label_names. Received: {text!r}"
+            )
+        near = difflib.get_close_matches(text, names.values())
+        remedy = f"; did you mean {', '.join(map(repr, near))}?" if near else ""
+        raise ConfigError(f"--label={text!r} is no name of --label_names{remedy}")
+    if len(found) > 1:
+        raise ConfigError(
+            f"--label={text!r} is the name of several classes: {', '.join(map(str, found))}; "
+            "give the number"
+        )
+    if not 0 <= found[0] < num_classes:
+        raise ConfigError(f"--label must be in 0 .. {num_classes - 1}. Received: {found[0]}")
+    return found[0]

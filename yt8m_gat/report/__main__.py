@@ -59,7 +59,13 @@ def _explain_parser() -> argparse.ArgumentParser:
     parser.add_argument("--train_dir", required=True, help="run folder of train.py")
     parser.add_argument("--input_data_pattern", required=True, help="files that hold the clip")
     parser.add_argument("--video_id", required=True, help="the clip")
-    parser.add_argument("--label", type=int, required=True, help="the class")
+    parser.add_argument("--label", required=True, help="the class: its number, or its name")
+    parser.add_argument(
+        "--label_names",
+        metavar="FILE",
+        help="names of the classes: vocabulary.csv, label_names_2018.csv, "
+        "class_labels_indices.csv, the sample's label_names.csv or a label map",
+    )
     parser.add_argument("-o", "--output_file", default="explain.html", help="the page")
     parser.add_argument("--figures_dir", help="also write each figure there, as SVG")
     return parser
@@ -76,6 +82,7 @@ def _explain(argv: Sequence[str]) -> None:
         input_data_pattern=arguments.input_data_pattern,
         video_id=arguments.video_id,
         label=arguments.label,
+        label_names=arguments.label_names,
     )
     page, figures = build_explanation(explanation)
     write_page(arguments.output_file, page, figures, arguments.figures_dir)
