@@ -303,6 +303,7 @@ def test_bars_are_as_long_as_their_values():
 
 def test_specifications_in_words():
     assert spec_title("pgd_linf:steps=100:restarts=5") == "PGD, l-inf, 100 steps, 5 restarts"
+    assert spec_title("pgd:round=true") == "PGD, rounded to bytes"
     assert spec_title("something:new=1") == "something, new=1"
     specs = ["something", "adaptive", "pgd:steps=100", "noise", "pgd", "fgm_linf", "fgm"]
     assert sorted(specs, key=spec_order) == [

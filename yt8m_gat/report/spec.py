@@ -12,7 +12,12 @@ _NAMES = {
     "temporal": "temporal (TAF)",
     "deepfool": "DeepFool",
 }
-_OPTIONS = {"steps": "{} steps", "restarts": "{} restarts", "queries": "{} queries"}
+_OPTIONS = {
+    "steps": "{} steps",
+    "restarts": "{} restarts",
+    "queries": "{} queries",
+}
+_SWITCHES = {"round=true": "rounded to bytes", "clip=true": "within the range of bytes"}
 
 
 def spec_title(spec: str) -> str:
@@ -24,7 +29,8 @@ def spec_title(spec: str) -> str:
         words.append("l-inf")
     for setting in settings:
         key, _, value = setting.partition("=")
-        words.append(_OPTIONS[key].format(value) if key in _OPTIONS and value else setting)
+        known = _OPTIONS[key].format(value) if key in _OPTIONS and value else setting
+        words.append(_SWITCHES.get(setting, known))
     return ", ".join(words)
 
 
