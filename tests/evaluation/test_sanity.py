@@ -2,7 +2,13 @@
 
 import pytest
 
-from yt8m_gat.evaluation.sanity import SWEEP, failed, sanity_checks, sanity_specs
+from yt8m_gat.evaluation.sanity import (
+    SWEEP,
+    failed,
+    sanity_checks,
+    sanity_specs,
+    unbounded_epsilon,
+)
 
 CLEAN = {"loss": 0.1, "gap": 0.9, "zero_gradient_share": 0.0}
 
@@ -100,7 +106,14 @@ def test_a_low_gap_at_a_small_radius_says_enough():
     attacks = [row("pgd", 1.0, 2.0, gap=0.05)]
     assert verdicts(CLEAN, attacks)["unbounded"] == "not run"
     assert verdicts(CLEAN, attacks, unbounded_epsilon=1.0)["unbounded"] == "fail"
-    assert verdicts(CLEAN, attacks, near_zero_gap=0.06)["unbounded"] == "pass"
+    found = verdicts(CLEAN, attacks, unbounded_epsilon=1.0, can_reach_zero=False)
+    assert found["unbounded"] == "not run"
+
+
+def test_unbounded_is_so_for_each_frame():
+    assert unbounded_epsilon("frame", 300, 2) == 8
+    assert unbounded_epsilon("example", 100, 2) == 80
+    assert unbounded_epsilon("joint", 50, 2) == 80
 
 
 def test_steps_are_compared_with_everything_else_equal():

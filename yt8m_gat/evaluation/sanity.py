@@ -23,6 +23,7 @@ Reference: Athalye, Carlini and Wagner, "Obfuscated Gradients Give a False Sense
 
 import dataclasses
 import itertools
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -33,10 +34,9 @@ PASS, FAIL, WARNING, NOT_RUN = "pass", "fail", "warning", "not run"
 TOLERANCE = 0.01
 # How much of the rise of the loss over the clean one more steps may add to a flat curve.
 FLAT = 0.05
-# GAP that an attack without bounds must reach. A model of few classes cannot: each clip's `top_k`
-# predictions must be fewer than its wrong classes.
+# GAP that an attack without bounds must reach.
 NEAR_ZERO_GAP = 0.01
-# Dequantized features lie in [-2, 2], and rows have norms of 13 (audio) to 27 (rgb).
+# Per frame. Dequantized features lie in [-2, 2], and rows have norms of 13 (audio) to 27 (rgb).
 UNBOUNDED_EPSILON = 8.0
 # Share of clips with a gradient of exactly 0 from which a warning is due.
 ZERO_GRADIENT_SHARE = 0.01
@@ -99,12 +99,24 @@ def sanity_specs(
     )
 
 
+def unbounded_epsilon(norm_scope: str, max_frames: int, num_features: int) -> float:
+    """The radius that moves each frame of each feature by `UNBOUNDED_EPSILON`.
+
+    Args:
+        norm_scope: What the l2 norm is taken over: `frame`, `example` or `joint`.
+        max_frames: Frames of the longest clip.
+        num_features: Features that `joint` is taken over.
+    """
+    rows = {"frame": 1, "example": max_frames, "joint": max_frames * num_features}[norm_scope]
+    return UNBOUNDED_EPSILON * math.sqrt(rows)
+
+
 def sanity_checks(
     clean: Mapping[str, Any],
     attacks: Iterable[Mapping[str, Any]],
     default_steps: int = 20,
-    near_zero_gap: float = NEAR_ZERO_GAP,
     unbounded_epsilon: float = UNBOUNDED_EPSILON,
+    can_reach_zero: bool = True,
 ) -> list[dict[str, str]]:
     """The verdicts on one evaluation, in the order of the table above.
 
@@ -113,8 +125,9 @@ def sanity_checks(
         attacks: Its attacked rows: `attack` (a spec such as `pgd:steps=100`), `epsilon`, `loss`,
             `gap`; others are passed over.
         default_steps: Steps of a PGD whose spec does not say.
-        near_zero_gap: See `NEAR_ZERO_GAP`.
-        unbounded_epsilon: l2 radius from which an attack counts as unbounded.
+        unbounded_epsilon: l2 radius from which an attack counts as unbounded, see the function.
+        can_reach_zero: Whether GAP can be near 0 at all: not where each clip's `top_k` predictions
+            are all the classes, its labels among them whatever the attack.
 
     Returns:
         `{"check", "verdict", "detail"}` each; the verdict is `pass`, `fail`, `warning` or, where
@@ -126,7 +139,7 @@ def sanity_checks(
         _compare(
             "pgd_over_single_step", rows, _of(_ITERATED), _of(_SINGLE_STEP), "PGD", "single step"
         ),
-        _unbounded(rows, near_zero_gap, unbounded_epsilon),
+        _unbounded(rows, unbounded_epsilon, can_reach_zero),
         *(
             _compare(
                 f"white_box_over_{other}",
@@ -229,19 +242,21 @@ def _compare(
 
 
 def _unbounded(
-    rows: Sequence[_Row], near_zero_gap: float, unbounded_epsilon: float
+    rows: Sequence[_Row], unbounded_epsilon: float, can_reach_zero: bool
 ) -> dict[str, str]:
     """A low GAP at a smaller radius passes too: a larger ball holds the smaller one's points."""
     check = "unbounded"
     white = [row for row in rows if row.family in _WHITE_BOX and row.gap is not None]
     lowest = min(white, key=lambda row: row.gap, default=None)
-    if lowest is not None and lowest.gap < near_zero_gap:
+    if lowest is not None and lowest.gap < NEAR_ZERO_GAP:
         return _verdict(
             check,
             PASS,
             f"GAP {100 * lowest.gap:.2f} % under {lowest.spec} at {lowest.epsilon:g}, below "
-            f"{100 * near_zero_gap:g} %",
+            f"{100 * NEAR_ZERO_GAP:g} %",
         )
+    if not can_reach_zero:
+        return _verdict(check, NOT_RUN, "needs more classes than predictions that count")
     large = [
         row
         for row in white
@@ -254,7 +269,7 @@ def _unbounded(
         check,
         FAIL,
         f"GAP is still {100 * best.gap:.2f} % under {best.spec} at {best.epsilon:g}, not below "
-        f"{100 * near_zero_gap:g} %",
+        f"{100 * NEAR_ZERO_GAP:g} %",
     )
 
 

@@ -38,7 +38,7 @@ from yt8m_gat.evaluation.first_videos import first_videos
 from yt8m_gat.evaluation.local_sensitivity import LocalSensitivity
 from yt8m_gat.evaluation.protocol import PROTOCOLS, sceptic_attacks
 from yt8m_gat.evaluation.record import EvaluationRecord
-from yt8m_gat.evaluation.sanity import sanity_checks, sanity_specs
+from yt8m_gat.evaluation.sanity import SWEEP, sanity_checks, sanity_specs, unbounded_epsilon
 from yt8m_gat.layers import AttentionLevel, expand_attention_map
 from yt8m_gat.losses import (
     average_over_heads,
@@ -343,7 +343,13 @@ class _Evaluation:
             self._compare()
         if options.sanity_checks or options.protocol:
             result = self.record.result
-            verdicts = sanity_checks(result["clean"], result["attacks"], options.attack_steps)
+            verdicts = sanity_checks(
+                result["clean"],
+                result["attacks"],
+                options.attack_steps,
+                self._unbounded_epsilon(),
+                can_reach_zero=self.config.data.num_classes > options.top_k,
+            )
             self.record.set(sanity=verdicts)
         if self.skipped is not None:
             print(self.skipped.summary(), file=sys.stderr)
@@ -426,7 +432,8 @@ class _Evaluation:
                 rounded=rounded,
             )
         if options.sanity_checks or options.protocol:
-            needed = sanity_specs(epsilons[0], self.source is not None)
+            radii = (*SWEEP, self._unbounded_epsilon())
+            needed = sanity_specs(epsilons[0], self.source is not None, radii)
             specs += [AttackSpec.parse(f"{text}:epsilon={epsilon:g}") for text, epsilon in needed]
         source, of_source = None, {}
         if self.source is not None:
@@ -448,6 +455,11 @@ class _Evaluation:
                 attack = spec.build(epsilon, shared, source, map_distance)
                 planned.append(_PlannedAttack(attack, identity))
         return planned
+
+    def _unbounded_epsilon(self) -> float:
+        data = self.config.data
+        scope = self.options.norm_scope or self.config.objective.norm_scope
+        return unbounded_epsilon(scope, data.max_frames, len(data.sizes))
 
     def _has_global_maps(self) -> bool:
         """Whether the model has a global attention map for each feature."""
