@@ -1,0 +1,476 @@
+"""eval.py's job: rows, sections, refusals, and going on where it was interrupted."""
+
+import dataclasses
+import json
+
+import keras
+import numpy as np
+import pytest
+from absl import flags
+
+import eval as eval_script
+from yt8m_gat import pipeline
+from yt8m_gat.config import ConfigError, DataConfig, ModelConfig, ObjectiveConfig, RunConfig
+from yt8m_gat.evaluation.evaluator import Evaluator
+from yt8m_gat.models.load import build_from_config
+from yt8m_gat.pipeline import evaluation
+from yt8m_gat.report import format_evaluation
+from yt8m_gat.run_folder import RunFolder
+
+NUM_CLASSES = 8
+OPTIONS = {"num_heads": 2, "hidden_size": 8, "feed_forward_size": 8}
+CONFIG = RunConfig(
+    data=DataConfig(
+        feature_names=("audio",), feature_sizes=(128,), num_classes=NUM_CLASSES, max_frames=12
+    ),
+    model=ModelConfig(name="Transformer", options=OPTIONS),
+    objective=ObjectiveConfig(epsilon=2.0),
+)
+
+
+def make_run(path, config=CONFIG, seed=1):
+    """A run folder as after a validation; its weights are not trained."""
+    folder = RunFolder(path)
+    folder.prepare(config)
+    keras.utils.set_random_seed(seed)
+    build_from_config(config).save_weights(folder.best_weights)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    path = tmp_path_factory.mktemp("runs")
+    return make_run(path / "ours"), make_run(path / "other", seed=2)
+
+
+@pytest.fixture(scope="module")
+def pattern(sample_dir):
+    return f"{sample_dir}/test*.tfrecord"
+
+
+@pytest.fixture(scope="module")
+def tables(tmp_path_factory):
+    """Names of the classes, and groups of which one has no video."""
+    path = tmp_path_factory.mktemp("tables")
+    names = "\n".join(f"{index},class {index}" for index in range(NUM_CLASSES - 1))
+    (path / "names.csv").write_text(f"label_id,label_name\n{names}\n")
+    (path / "groups.csv").write_text("index,group\n0,even\n2,even\n4,even\n1,odd\n")
+    return path
+
+
+@pytest.fixture(scope="module")
+def whole(runs, pattern, tables, tmp_path_factory):
+    """An evaluation with everything, and what it was asked for."""
+    ours, other = runs
+    options = {
+        "eval_data_pattern": pattern,
+        "attacks": ("fgm", "pgd:steps=2", "deepfool:steps=1", "adaptive", "transfer"),
+        "attack_steps": 2,
+        "transfer_from": other.path,
+        "corruptions": ("frame_drop", "gaussian_noise"),
+        "severities": (1, 5),
+        "partitions": 2,
+        "label_names": tables / "names.csv",
+        "vocabulary": tables / "groups.csv",
+        "compare_to": other.path,
+        "attention": True,
+        "sensitivity_videos": 3,
+        "num_clips": 1,
+        "batch_size": 12,
+        "output_file": tmp_path_factory.mktemp("output") / "evaluation.json",
+    }
+    return pipeline.evaluate(ours, **options), options
+
+
+def test_the_file_holds_the_result(whole):
+    result, options = whole
+    assert json.loads(options["output_file"].read_text()) == result
+    assert result["complete"] is True
+
+
+def test_each_row_has_its_figures(whole):
+    result, _ = whole
+    metrics = {"gap", "map", "map_all_scores", "perr", "hit_at_1", "loss", "num_videos"}
+    figures = {"attention_entropy_audio", "distance_to_uniform_audio", "partitions"}
+    moved = {"attention_mse_audio", "attention_frobenius_audio"}
+    assert set(result["clean"]) == metrics | figures | {"zero_gradient_share"}
+    attacks = {row["attack"]: row for row in result["attacks"]}
+    assert list(attacks) == list(whole[1]["attacks"])
+    common = metrics | figures | moved | {"norm", "relative_norm", "success"}
+    identity = {"attack", "epsilon", "options"}
+    rho = {"rho_mean", "rho_median", "share_not_flipped"}
+    for name, row in attacks.items():
+        extra = rho if name == "deepfool:steps=1" else set()
+        extra |= {"transfer_weights"} if name == "transfer" else set()
+        assert set(row) == common | identity | extra, name
+        assert row["epsilon"] == (None if extra & rho else 2.0)
+    assert attacks["fgm"]["norm"] == pytest.approx(2.0, rel=1e-4)
+    corruptions = {(r["corruption"], r["severity"]): r for r in result["corruptions"]}
+    assert list(corruptions) == [
+        (name, severity) for name in ("frame_drop", "gaussian_noise") for severity in (1, 5)
+    ]
+    key = {"corruption", "severity"}
+    assert set(corruptions["gaussian_noise", 1]) == metrics | figures | moved | key
+    assert set(corruptions["frame_drop", 5]) == metrics | figures | key
+    assert result["clean"]["partitions"]["count"] == 2
+    assert set(result["clean"]["partitions"]["gap"]) == {"mean", "deviation"}
+
+
+def test_white_box_attacks_are_stronger_than_those_on_another_run(whole):
+    result, _ = whole
+    loss = {row["attack"]: row["loss"] for row in result["attacks"]}
+    assert loss["pgd:steps=2"] >= loss["fgm"] > result["clean"]["loss"]
+    assert loss["pgd:steps=2"] > loss["transfer"]
+
+
+def test_classes_groups_and_the_comparison(whole):
+    result, options = whole
+    classes = result["classes"]
+    with_positives = [index for index in range(NUM_CLASSES) if classes["positives"][index]]
+    known = [ap for ap in classes["ap"] if ap is not None]
+    assert len(known) == len(with_positives)
+    assert np.mean(known) == pytest.approx(result["clean"]["map_all_scores"])
+    assert classes["names"] == {str(i): f"class {i}" for i in range(NUM_CLASSES - 1)}
+    even, odd = result["verticals"]
+    assert (even["vertical"], even["num_classes"], odd["num_classes"]) == ("even", 3, 1)
+    rows = [even["clean"], *even["attacks"], *even["corruptions"]]
+    assert {row["num_videos"] for row in rows} == {even["num_videos"]}
+    assert [row["attack"] for row in even["attacks"]] == [r["attack"] for r in result["attacks"]]
+    comparison = result["comparison"]
+    assert comparison["baseline"] == str(options["compare_to"])
+    differences = comparison["differences"]
+    assert [d is None for d in differences] == [ap is None for ap in classes["ap"]]
+    index, name, largest = comparison["top"][0]
+    assert largest == differences[index] == max(d for d in differences if d is not None)
+    assert name == (f"class {index}" if index < NUM_CLASSES - 1 else None)
+
+
+def test_attention_and_clips(whole):
+    result, _ = whole
+    attention = result["attention"]
+    assert (attention["attack"], attention["epsilon"]) == ("fgm", 2.0)
+    for kind in ("profiles", "attacked_profiles"):
+        levels = attention[kind]["audio"]
+        assert set(levels) == {"global"}
+        assert np.mean(levels["global"]) == pytest.approx(1, abs=1e-3)
+    assert attention["profiles"] != attention["attacked_profiles"]
+    assert 0 < attention["sensitivity"]["audio"]["S"] < 1
+    assert attention["sensitivity"]["audio"]["num_videos"] == 3
+    [clip] = result["clips"]
+    n = len(clip["clean"]["profiles"]["audio"]["global"])
+    assert np.shape(clip["clean"]["maps"]["audio"]["global"]) == (n, n)
+    assert len(clip["clean"]["top"]) == len(clip["attacked"]["top"]) == 5
+    probabilities = [entry[2] for entry in clip["clean"]["top"]]
+    assert probabilities == sorted(probabilities, reverse=True)
+    assert (clip["attacked"]["attack"], clip["attacked"]["epsilon"]) == ("fgm", 2.0)
+    assert clip["attacked"]["top"] != clip["clean"]["top"]
+
+
+def test_local_levels_have_profiles_of_their_own(tmp_path, pattern):
+    for name, levels in (("GMSA", {"global", "bd4"}), ("GateAtt", {"global", "bd4", "gated"})):
+        options = {**OPTIONS, "local_masks": ("bd4",)}
+        config = dataclasses.replace(CONFIG, model=ModelConfig(name=name, options=options))
+        result = pipeline.evaluate(
+            make_run(tmp_path / name, config),
+            eval_data_pattern=pattern,
+            max_videos=8,
+            batch_size=5,
+            attention=True,
+            sensitivity_videos=1,
+            num_clips=6,
+        )
+        assert set(result["attention"]["profiles"]["audio"]) == levels
+        assert "attacked_profiles" not in result["attention"]
+        assert len(result["clips"]) == 6
+        for clip in result["clips"]:
+            profiles = clip["clean"]["profiles"]["audio"]
+            assert set(profiles) == levels
+            # Rows that sum to 1 give a profile that does, whatever the level.
+            for level in ("global", "bd4"):
+                assert sum(profiles[level]) == pytest.approx(1, abs=2e-3), (name, level)
+
+
+def test_the_table_shows_it_all(whole):
+    text = format_evaluation(whole[0])
+    lines = text.splitlines()
+    for start in ("clean ", "fgm, epsilon 2", "deepfool:steps=1 ", "frame_drop 5"):
+        assert any(line.startswith(start) for line in lines), start
+    assert "32 videos; gradient exactly 0 at 0.00 % of them" in lines
+    for part in ("2 disjoint parts", "not flipped", "moved by", "even: 3 classes", "class 0"):
+        assert part in text, part
+    assert "(!)" not in text and "Gradient masking" not in text
+
+
+def counted(monkeypatch, stop_after=None):
+    """Counts the passes of the evaluator; the one after `stop_after` is interrupted."""
+    calls = []
+    measure = Evaluator.measure
+
+    def count(self, batches, perturbation=None, *arguments, **options):
+        if len(calls) == stop_after:
+            raise KeyboardInterrupt
+        calls.append(perturbation)
+        return measure(self, batches, perturbation, *arguments, **options)
+
+    monkeypatch.setattr(Evaluator, "measure", count)
+    return calls
+
+
+def test_interrupted_it_goes_on_after_the_rows_that_are_there(
+    runs, pattern, tables, tmp_path, monkeypatch, capsys
+):
+    options = {
+        "eval_data_pattern": pattern,
+        "attacks": ("noise", "fgm", "noise:epsilon=1"),
+        "corruptions": ("frame_drop",),
+        "severities": (3,),
+        "compare_to": runs[1].path,
+        "attention": True,
+        "sensitivity_videos": 1,
+        "vocabulary": tables / "groups.csv",
+        "output_file": tmp_path / "x.json",
+        "max_videos": 12,
+    }
+    expected = pipeline.evaluate(runs[0], **{**options, "output_file": None})
+    with monkeypatch.context() as patch:
+        counted(patch, stop_after=3)
+        with pytest.raises(KeyboardInterrupt):
+            pipeline.evaluate(runs[0], **options)
+    written = json.loads(options["output_file"].read_text())
+    assert written["complete"] is False
+    assert [row["attack"] for row in written["attacks"]] == ["noise", "fgm"]
+    assert written["attention"]["attacked_profiles"]["audio"]
+    with monkeypatch.context() as patch:
+        calls = counted(patch)
+        assert pipeline.evaluate(runs[0], **options) == expected
+    # An attack, a corruption and the baseline are left.
+    assert len(calls) == 3
+    calls = counted(monkeypatch)
+    assert pipeline.evaluate(runs[0], **options) == expected
+    assert calls == []
+    capsys.readouterr()
+    pipeline.evaluate(runs[0], **{**options, "attacks": (), "corruptions": (), "top_k": 3})
+    assert "top_k: 20 != 3): starting anew" in capsys.readouterr().err
+
+
+def test_other_weights_start_anew(tmp_path, pattern, capsys):
+    options = {"eval_data_pattern": pattern, "output_file": tmp_path / "x.json", "max_videos": 4}
+    first = pipeline.evaluate(make_run(tmp_path / "run", seed=1), **options)
+    second = pipeline.evaluate(make_run(tmp_path / "run", seed=2), **options)
+    assert "weights: " in capsys.readouterr().err
+    assert first["clean"]["loss"] != second["clean"]["loss"]
+    assert second["clean"]["num_videos"] == 4
+
+
+def test_an_attack_with_other_options_is_another_row(runs, pattern, tmp_path, monkeypatch):
+    options = {"eval_data_pattern": pattern, "output_file": tmp_path / "x.json", "max_videos": 4}
+    pipeline.evaluate(runs[0], attacks=("square", "noise"), attack_queries=1, **options)
+    calls = counted(monkeypatch)
+    result = pipeline.evaluate(runs[0], attacks=("noise", "square"), attack_queries=2, **options)
+    assert [type(call).__name__ for call in calls] == ["SquareSearch"]
+    assert [row["attack"] for row in result["attacks"]] == ["noise", "square"]
+    assert result["attacks"][1]["options"]["queries"] == 2
+    pipeline.evaluate(runs[0], start_over=True, **options)
+    assert len(calls) == 2
+
+
+def test_a_clip_by_its_id_and_a_run_beside_itself(runs, pattern):
+    result = pipeline.evaluate(
+        runs[0],
+        eval_data_pattern=pattern,
+        compare_to=runs[0].path,
+        transfer_from=runs[0].path,
+        attacks=("pgd:steps=1", "transfer:steps=1", "noise:round=true", "noise"),
+        num_clips=1,
+    )
+    assert {d for d in result["comparison"]["differences"] if d is not None} == {0.0}
+    white, transferred, rounded, noise = result["attacks"]
+    for name in ("gap", "loss", "success", "attention_mse_audio"):
+        assert transferred[name] == pytest.approx(white[name], rel=1e-5), name
+    assert rounded["options"]["round"] is True
+    assert noise["norm"] == pytest.approx(2.0, rel=1e-4)
+    assert rounded["norm"] != pytest.approx(2.0, rel=1e-4)
+    video_id = result["clips"][0]["video_id"]
+    by_id = pipeline.evaluate(runs[0], eval_data_pattern=pattern, clips=(video_id,))
+    assert by_id["clips"][0]["clean"] == result["clips"][0]["clean"]
+    assert "attacked" not in by_id["clips"][0]
+    with pytest.raises(ConfigError, match=r"no such clip in .*: nobody"):
+        pipeline.evaluate(runs[0], eval_data_pattern=pattern, clips=("nobody",), max_videos=2)
+
+
+def test_a_failed_check_marks_the_model(runs, pattern, monkeypatch):
+    needed = (("fgm", 0.5), ("pgd", 0.5), ("fgm", 1.0))
+    monkeypatch.setattr(evaluation, "sanity_specs", lambda *_: needed)
+    result = pipeline.evaluate(
+        runs[0],
+        eval_data_pattern=pattern,
+        sanity_checks=True,
+        attack_steps=2,
+        attacks=("pgd:epsilon=0.5",),
+        max_videos=4,
+    )
+    # What both ask for is run once.
+    rows = [(row["attack"], row["epsilon"]) for row in result["attacks"]]
+    assert rows == [("pgd", 0.5), ("fgm", 0.5), ("fgm", 1.0)]
+    verdicts = {entry["check"]: entry["verdict"] for entry in result["sanity"]}
+    assert verdicts["loss_over_epsilon"] == "pass"
+    assert "(!)" not in format_evaluation(result)
+    result["sanity"][0] |= {"verdict": "fail", "detail": "it falls"}
+    text = format_evaluation(result)
+    assert "pgd, epsilon 0.5 (!)" in text and "fgm, epsilon 1 (!)" in text
+    check = result["sanity"][0]["check"]
+    assert f"fail    {check}: it falls" in text
+    assert f"failed {check}" in text
+
+
+def test_the_sceptics_protocol_is_planned_for_what_the_run_has(runs, pattern, tmp_path, capsys):
+    def planned(folder, **options):
+        options = evaluation.EvaluationOptions(
+            eval_data_pattern=pattern, protocol="sceptic", **options
+        )
+        return [
+            (attack.identity["attack"], attack.identity["epsilon"])
+            for attack in evaluation._Evaluation(folder, options).planned
+        ]
+
+    whole = planned(runs[0], transfer_from=runs[1].path)
+    assert len(set(whole)) == len(whole)
+    assert capsys.readouterr().err == ""
+    for text in ("noise", "fgm", "pgd:steps=20", "pgd:steps=100", "pgd:steps=20:restarts=5"):
+        assert (text, 2.0) in whole
+    for text in ("pgd_margin:steps=20", "transfer:steps=20", "adaptive:steps=20"):
+        assert (text, 2.0) in whole
+    assert {("deepfool", None), ("pgd:steps=20", 0.05), ("pgd:steps=20", 8.0)} <= set(whole)
+    # What the checks call `pgd` is the PGD of 20 steps that is there.
+    assert not [text for text, _ in whole if text == "pgd"]
+    config = dataclasses.replace(
+        CONFIG,
+        data=dataclasses.replace(CONFIG.data, normalize="concat"),
+        model=ModelConfig(name="FrameLevelLogisticModel"),
+    )
+    names = {text for text, _ in planned(make_run(tmp_path / "logistic", config))}
+    assert not [name for name in names if name.startswith(("adaptive", "transfer"))]
+    assert "pgd:steps=20:round=true" not in names
+    errors = capsys.readouterr().err
+    for what in ("adaptive", "pgd:round=true", "transfer"):
+        assert f"--protocol=sceptic leaves out {what}" in errors
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"partitions": 33}, r"--partitions=33 needs at least so many videos. Received: 32"),
+        ({"partitions": 5, "max_videos": 4}, r"--partitions=5 .* Received: 4"),
+        ({"partitions": 1}, "one part has no deviation"),
+        ({"corruptions": ("rain",)}, r"--corruptions must be all, or of .*Received: 'rain'"),
+        ({"severities": (0,)}, r"--severities must be of 1, 2, 3, 4, 5. Received: 0"),
+        ({"epsilons": (-1.0,)}, r"--epsilons must be at least 0. Received: -1"),
+        ({"attacks": ("transfer",)}, "needs another run: --transfer_from"),
+        ({"transfer_from": "ours"}, "--transfer_from is for the attack transfer"),
+        ({"norm_scope": "row"}, "--norm_scope must be one of frame, example, joint"),
+        ({"protocol": "trusting"}, "--protocol must be one of sceptic"),
+        ({"max_videos": -1}, "--max_videos must be at least 0"),
+        ({"attack_steps": 0}, "--attack_steps must be at least 1"),
+        ({"label_names": "groups"}, "label names need one of the first lines"),
+        ({"vocabulary": "names"}, "groups of classes need one of the first lines"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_any_work(
+    runs, pattern, tables, monkeypatch, options, message
+):
+    paths = {
+        "transfer_from": lambda _: runs[0].path,
+        "label_names": lambda name: tables / f"{name}.csv",
+        "vocabulary": lambda name: tables / f"{name}.csv",
+    }
+    options = {k: paths[k](v) if k in paths else v for k, v in options.items()}
+    calls = counted(monkeypatch)
+    with pytest.raises(ConfigError, match=message):
+        pipeline.evaluate(runs[0], eval_data_pattern=pattern, **options)
+    assert calls == []
+
+
+def test_runs_on_other_data_are_refused(runs, pattern, tmp_path):
+    for field, value in (("max_frames", 6), ("normalize", "concat"), ("num_classes", 9)):
+        config = dataclasses.replace(
+            CONFIG, data=dataclasses.replace(CONFIG.data, **{field: value})
+        )
+        other = make_run(tmp_path / field, config)
+        with pytest.raises(
+            ConfigError, match=rf"--transfer_from=.*other data .*{field}: {value!r}"
+        ):
+            pipeline.evaluate(
+                runs[0],
+                eval_data_pattern=pattern,
+                attacks=("transfer",),
+                transfer_from=other.path,
+            )
+    with pytest.raises(ConfigError, match=r"--compare_to=.*num_classes: 9 != 8"):
+        pipeline.evaluate(runs[0], eval_data_pattern=pattern, compare_to=tmp_path / "num_classes")
+
+
+def test_normalized_features_have_no_range_and_no_levels(tmp_path, pattern):
+    config = dataclasses.replace(CONFIG, data=dataclasses.replace(CONFIG.data, normalize="concat"))
+    folder = make_run(tmp_path / "run", config)
+    for options in (
+        {"clip_to_range": True},
+        {"round_to_levels": True},
+        {"attacks": ("fgm:round=true",)},
+    ):
+        with pytest.raises(ConfigError, match=r"--normalize=concat.*neither that range nor levels"):
+            pipeline.evaluate(folder, eval_data_pattern=pattern, **options)
+
+
+def test_a_video_level_run_names_the_flags_that_need_frames(tmp_path, pattern):
+    config = RunConfig(
+        data=DataConfig(
+            feature_names=("mean_audio",),
+            feature_sizes=(128,),
+            num_classes=NUM_CLASSES,
+            frame_features=False,
+        ),
+        model=ModelConfig(name="LogisticModel"),
+    )
+    folder = make_run(tmp_path / "run", config)
+    for flag, value in (
+        ("attacks", ("fgm",)),
+        ("corruptions", ("all",)),
+        ("attention", True),
+        ("sanity_checks", True),
+        ("num_clips", 1),
+        ("protocol", "sceptic"),
+    ):
+        with pytest.raises(ConfigError, match=rf"--{flag} need a frame-level run.*LogisticModel"):
+            pipeline.evaluate(folder, eval_data_pattern=pattern, **{flag: value})
+
+
+def test_every_option_is_a_flag():
+    values = flags.FlagValues()
+    eval_script.define_flags(values)
+    values(
+        [
+            "eval.py",
+            "--attacks=fgm, pgd:steps=3",
+            "--epsilons=0.1,1",
+            "--corruptions=all",
+            "--severities=5",
+            "--clips=a,b",
+            "--clip_to_range",
+            "--partitions=5",
+            "--norm_scope=joint",
+        ]
+    )
+    found = eval_script.options_from_flags(values)
+    assert set(found) == {field.name for field in dataclasses.fields(evaluation.EvaluationOptions)}
+    assert found["attacks"] == ("fgm", "pgd:steps=3")
+    assert (found["epsilons"], found["severities"]) == ((0.1, 1.0), (5,))
+    assert (found["clips"], found["corruptions"]) == (("a", "b"), ("all",))
+    assert (found["clip_to_range"], found["partitions"], found["norm_scope"]) == (True, 5, "joint")
+    given = {name: value for name, value in found.items() if name != "eval_data_pattern"}
+    options = evaluation.EvaluationOptions(eval_data_pattern="x", **given)
+    assert len(options.all_corruptions) == 9
+    defaults = flags.FlagValues()
+    eval_script.define_flags(defaults)
+    defaults(["eval.py"])
+    unset = evaluation.EvaluationOptions(eval_data_pattern="")
+    assert evaluation.EvaluationOptions(**eval_script.options_from_flags(defaults)) == unset
