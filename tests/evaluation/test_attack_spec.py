@@ -163,8 +163,8 @@ def test_the_sceptics_table():
 
     found = texts()
     assert [text for text, epsilon in found if epsilon == 0.5] == [
-        "noise",
         "fgm",
+        "noise",
         "pgd:steps=20",
         "pgd:steps=100",
         "pgd:steps=20:restarts=5",

@@ -38,7 +38,9 @@ class AdaptivePGD(PGD):
     Args:
         map_distance: `(clean maps, perturbed maps, frame_mask) -> [B]`, differentiable also where
             the maps are equal (`yt8m_gat.losses.frobenius_distance` is, summed over the features).
-        weight: What the distance weighs beside the loss; 0 is PGD.
+        weight: What the distance weighs beside the loss; 0 is PGD. By default A-ART's beta: beside
+            a mean over hundreds of classes anything above 0.01 moves the map and forgets the loss
+            (docs/RESULTS.md).
 
     Raises:
         ValueError: If the weight is negative; what `PGD` raises.
@@ -47,7 +49,7 @@ class AdaptivePGD(PGD):
     """
 
     map_distance: MapDistance
-    weight: float = 1.0
+    weight: float = 0.001
 
     needs_maps: ClassVar[bool] = True
 

@@ -42,7 +42,7 @@ class AttackOptions:
     deepfool_steps: int = 50
     temporal_steps: int = 1
     non_key_frames: int | None = None
-    map_weight: float = 1.0
+    map_weight: float = 0.001
     clip_to_range: tuple[float, float] | None = None
     round_to_levels: tuple[float, float] | None = None
 

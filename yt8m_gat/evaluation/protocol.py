@@ -13,7 +13,7 @@ def sceptic_attacks(
 ) -> list[AttackSpec]:
     """The sceptic's table, beside the clean row.
 
-    Noise of the same norm; the fast gradient; PGD of 20 and 100 steps, and of 20 with 5 restarts
+    The fast gradient; noise of the same norm; PGD of 20 and 100 steps, and of 20 with 5 restarts
     (worst per clip, by the loss); the margin loss; transfer from another run; two searches without
     gradients; an attack that aims at the attention maps too; PGD rounded back to bytes; DeepFool;
     and PGD over the radii from 0.05 to 8.
@@ -25,8 +25,9 @@ def sceptic_attacks(
         rounded: Whether its features are dequantized and nothing else, so that they have levels.
     """
     texts = [
-        "noise",
+        # The first is the one that clips and attention profiles are shown under.
         "fgm",
+        "noise",
         "pgd:steps=20",
         "pgd:steps=100",
         "pgd:steps=20:restarts=5",
