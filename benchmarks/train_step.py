@@ -2,12 +2,18 @@
 
 python benchmarks/train_step.py --output_file=train_step.json
 python benchmarks/train_step.py --max_frames=300 --batch_size=16 --num_classes=3862   # full size
+python benchmarks/train_step.py --steps_of=Transformer:none    # one row alone: its peak memory
+
+The share is that of the least work (multiply-adds that no implementation can leave out) in the rate
+of a bare matrix product, measured in the same process in between. Processor seconds of all threads
+tell the work done where something else uses the cores too.
 """
 
 import argparse
 import json
 import os
 import platform
+import resource
 import time
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -25,6 +31,36 @@ from yt8m_gat.training import AdversarialModel, build_objective
 FLOORS = {"none": 1.0, "output": 2.18, "frobenius": 2.21, "jensen_shannon": 2.21, "temporal": 2.39}
 MODELS = {"Transformer": 1.0, "GMSA": 1.46, "GateOp": 1.48, "ShareAtt": 1.0, "GateAtt": 1.41}
 SIZES = {"rgb": 1024, "audio": 128}
+HIDDEN_SIZE = 1280
+
+
+def least_operations(num_frames: int, num_classes: int) -> float:
+    """Operations of a CE step of SA for one clip; multiply and add are 2.
+
+    Forward: Q, K, V; scores and their values; the output; two of the feed-forward network; the
+    classifier. Backward twice that, but for the gradient of Q, K, V by the features.
+    """
+    forward = 2 * (sum(SIZES.values()) * HIDDEN_SIZE + HIDDEN_SIZE * num_classes)
+    projections = 0
+    for size in SIZES.values():
+        projections += 2 * num_frames * 3 * size**2
+        forward += 2 * num_frames * (3 + 1 + 2) * size**2 + 4 * num_frames**2 * size
+    return 3 * forward - projections
+
+
+def matrix_product_rate(rows: int) -> tuple[float, float]:
+    """Operations a second of a bare [rows, 1024] x [1024, 1024], wall-clock and processor."""
+    left, right = tf.random.normal((rows, 1024)), tf.random.normal((1024, 1024))
+    product = tf.function(lambda: tf.matmul(left, right), autograph=False)
+    product()
+    times = []
+    for _ in range(10):
+        started = time.perf_counter(), time.process_time()
+        product().numpy()
+        times.append((time.perf_counter() - started[0], time.process_time() - started[1]))
+    seconds = np.median(times, axis=0)
+    operations = 2 * rows * 1024**2
+    return operations / seconds[0], operations / seconds[1]
 
 
 def seconds_per_step(
@@ -65,38 +101,53 @@ def main() -> None:
     parser.add_argument("--max_frames", type=int, default=100)
     parser.add_argument("--num_classes", type=int, default=3862)
     parser.add_argument("--steps", type=int, default=5, help="timed steps, of which the median")
+    parser.add_argument("--steps_of", default="", help="model:objective,...; default: all")
     parser.add_argument("--jit_compile", action="store_true", help="compile the step with XLA")
     parser.add_argument("--output_file", help="also write the table there, as JSON")
     options = parser.parse_args()
 
     rows = []
     base = None
+    chosen = [name for name in options.steps_of.split(",") if name]
     for model_name, adversarial, floor in [
         *(("Transformer", name, floor) for name, floor in FLOORS.items()),
         *((name, "none", floor) for name, floor in MODELS.items() if name != "Transformer"),
     ]:
+        if chosen and f"{model_name}:{adversarial}" not in chosen:
+            continue
         seconds, cpu_seconds = seconds_per_step(model_name, adversarial, options)
+        rate, cpu_rate = matrix_product_rate(options.batch_size * options.max_frames)
         base = base or (seconds, cpu_seconds)
+        least = options.batch_size * least_operations(options.max_frames, options.num_classes)
         rows.append(
             {
                 "model": model_name,
                 "objective": adversarial,
                 "seconds": seconds,
                 "over_ce": seconds / base[0],
+                "share": least * floor / seconds / rate,
                 "cpu_seconds": cpu_seconds,
                 "cpu_over_ce": cpu_seconds / base[1],
+                "cpu_share": least * floor / cpu_seconds / cpu_rate,
                 "counted": floor,
+                "product_gflop_per_second": rate / 1e9,
             }
         )
         print(
-            f"{model_name:12} {adversarial:15} {seconds:8.3f} s  x{seconds / base[0]:5.2f}  "
-            f"CPU {cpu_seconds:8.3f} s  x{cpu_seconds / base[1]:5.2f}  counted x{floor:.2f}",
+            f"{model_name:12} {adversarial:15} {seconds:8.3f} s  x{rows[-1]['over_ce']:5.2f}  "
+            f"share {rows[-1]['share']:.2f}  CPU {cpu_seconds:8.3f} s  "
+            f"x{rows[-1]['cpu_over_ce']:5.2f}  share {rows[-1]['cpu_share']:.2f}  "
+            f"counted x{floor:.2f}",
             flush=True,
         )
+    # Of one row alone it says what that step needs.
+    peak_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    print(f"peak memory of this process: {peak_bytes / 2**20:.0f} MiB")
     if options.output_file:
         machine = {"processor": platform.processor(), "cores": os.cpu_count()}
         with open(options.output_file, "w", encoding="utf-8") as file:
-            json.dump({"options": vars(options), "machine": machine, "rows": rows}, file, indent=2)
+            report = {"options": vars(options), "machine": machine, "rows": rows}
+            json.dump({**report, "peak_bytes": peak_bytes}, file, indent=2)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,132 @@
+"""Runs every benchmark, prints one table and writes it as JSON with the machine's description.
+
+python benchmarks/run_all.py --output_file=performance.json [--torch_python=/path/to/python]
+
+`--quick` makes everything small, to see that it runs. With `--torch_python`, a Python that has
+PyTorch in it, the CE step stands beside PyTorch's.
+"""
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+
+
+def run(script, *arguments, python=sys.executable):
+    """Standard output of a benchmark, whose progress goes to this terminal."""
+    print(f"$ python benchmarks/{script} {' '.join(arguments)}", file=sys.stderr, flush=True)
+    finished = subprocess.run(
+        [python, str(HERE / script), *arguments],
+        cwd=HERE.parent,
+        stdout=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    if finished.returncode:
+        sys.exit(f"benchmarks/{script} failed with {finished.returncode}")
+    return finished.stdout
+
+
+def report_of(script, *arguments):
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "report.json"
+        run(script, *arguments, f"--output_file={path}")
+        return json.loads(path.read_text(encoding="utf-8"))
+
+
+def step_rows(quick, torch_python):
+    frames, classes = ("60", "100") if quick else ("300", "3862")
+    rows, details = [], {}
+    for batch in ("4",) if quick else ("16", "64"):
+        size = (f"--batch_size={batch}", f"--max_frames={frames}", f"--num_classes={classes}")
+        alone = {}
+        for objective in ("none", "frobenius"):
+            name = f"Transformer:{objective}"
+            found = report_of("train_step.py", *size, "--steps=3", f"--steps_of={name}")
+            alone[objective] = details[f"{name}, batch {batch}"] = found
+            rows.append([f"peak MiB, {name}, batch {batch}", found["peak_bytes"] / 2**20, "", ""])
+        ce = alone["none"]["rows"][0]
+        rows.append(
+            [f"CE step, batch {batch}, share of the product rate", ce["share"], ce["cpu_share"], ""]
+        )
+        if torch_python:
+            found = json.loads(run("pytorch_step.py", *size, python=torch_python))
+            details[f"PyTorch, batch {batch}"] = found
+            rows += [
+                [
+                    f"PyTorch's CE step over ours, batch {batch}",
+                    found["seconds"] / ce["seconds"],
+                    found["cpu_seconds"] / ce["cpu_seconds"],
+                    "1.05",
+                ],
+                [f"peak MiB, PyTorch, batch {batch}", found["peak_bytes"] / 2**20, "", ""],
+            ]
+    batch = "4" if quick else "16"
+    size = (f"--batch_size={batch}", f"--max_frames={frames}", f"--num_classes={classes}")
+    found = details["all steps"] = report_of("train_step.py", *size, "--steps=5")
+    for row in found["rows"][1:]:
+        reach = {"none": "1.55", "temporal": "2.7"}.get(row["objective"], "2.3")
+        if row["model"] in ("ShareAtt", "GateAtt"):
+            reach = ""
+        what = f"{row['model']} {row['objective']} over CE (counted {row['counted']})"
+        rows.append([what, row["over_ce"], row["cpu_over_ce"], reach])
+    return rows, details
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--output_file", required=True)
+    parser.add_argument("--torch_python", help="a Python with torch==2.13.0 (CPU build) in it")
+    parser.add_argument("--quick", action="store_true")
+    options = parser.parse_args()
+
+    rows, details = step_rows(options.quick, options.torch_python)
+
+    small = ("--num_files=2", "--records_per_file=16") if options.quick else ()
+    found = details["reader"] = report_of("reader.py", *small)
+    bare = found["rows"][0]["cpu_microseconds_per_record"]
+    for row in found["rows"][1:]:
+        cpu = bare / row["cpu_microseconds_per_record"]
+        reach = "0.75" if row["reader"] == "uint8, in order" else ""
+        rows.append([f"reader: {row['reader']}, of bare", row["ratio_to_bare"], cpu, reach])
+
+    small = ("--num_videos=8", "--max_frames=40", "--batch_size=4") if options.quick else ()
+    found = details["jobs"] = report_of("jobs.py", *small)
+    for row in found["rows"]:
+        what = f"{row['what']} over {row['beside']}"
+        if row["counted"]:
+            what += f" (counted {row['counted']})"
+        rows.append([what, row["ratio"], row["cpu_ratio"], ""])
+
+    details["metrics"] = run("metrics.py", *(("--num_videos=20000",) if options.quick else ()))
+    small = ("--num_frames=75", "--seconds=1", "--no-memory") if options.quick else ()
+    details["attention"] = run("attention.py", *small)
+
+    print(f"{'what':66} {'wall':>8} {'CPU':>8}  reach")
+    for what, wall, cpu, reach in rows:
+        shown = [f"{value:8.2f}" if value != "" else " " * 8 for value in (wall, cpu)]
+        print(f"{what:66} {' '.join(shown)}  {reach}")
+    print(details["metrics"], details["attention"], sep="\n")
+    report = {
+        "machine": {
+            "platform": platform.platform(),
+            "processor": platform.processor(),
+            "cores": os.cpu_count(),
+            "python": platform.python_version(),
+        },
+        "rows": [dict(zip(("what", "wall", "cpu", "reach"), row, strict=True)) for row in rows],
+        "details": details,
+    }
+    Path(options.output_file).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
