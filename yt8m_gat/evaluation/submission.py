@@ -265,20 +265,38 @@ class SubmissionWriter(_WholeFile):
         probabilities = _checked_probabilities(video_ids, probabilities)
         top_k = min(self.top_k, probabilities.shape[1])
         classes = top_k_indices(probabilities, top_k)
-        pairs = np.empty((len(classes), 2 * top_k))
-        pairs[:, 0::2] = classes
-        pairs[:, 1::2] = np.take_along_axis(probabilities, classes, axis=1)
-        row_format = "%s," + " ".join(["%i %g"] * top_k) + "\n"
-        rows = [
-            row_format % (_quoted(_decoded(video_id)), *row)
-            for video_id, row in zip(video_ids, pairs.tolist(), strict=True)
-        ]
+        scores = np.take_along_axis(probabilities, classes, axis=1)
+        rows = [row + "\n" for row in video_rows(video_ids, classes, scores)]
         with writing(self._path):
             file.writelines(rows)
             self.num_batches += 1
             self.num_rows += len(rows)
             if self.settings is not None and time.monotonic() - self._synced >= SYNC_SECONDS:
                 self._sync()
+
+
+def video_rows(
+    video_ids: Sequence[bytes | str], classes: np.ndarray, scores: np.ndarray
+) -> list[str]:
+    """The rows of the 2018 CSV, without line breaks; see `SubmissionWriter`.
+
+    Args:
+        video_ids: `[B]`, bytes in UTF-8 or str.
+        classes: `[B, K]`, in the order in which they are to stand.
+        scores: `[B, K]`, of those classes.
+
+    Raises:
+        ValueError: If an id is refused.
+    """
+    num_rows, top_k = classes.shape
+    pairs = np.empty((num_rows, 2 * top_k))
+    pairs[:, 0::2] = classes
+    pairs[:, 1::2] = scores
+    row_format = "%s," + " ".join(["%i %g"] * top_k)
+    return [
+        row_format % (_quoted(_decoded(video_id)), *row)
+        for video_id, row in zip(video_ids, pairs.tolist(), strict=True)
+    ]
 
 
 class SegmentSubmissionWriter(_WholeFile):
