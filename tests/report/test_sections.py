@@ -67,6 +67,8 @@ FULL = {
     "attention": {
         "profiles": {"rgb": {"global": [0.5, 1.5]}},
         "attacked_profiles": {"rgb": {"global": [1.5, 0.5]}},
+        "attack": "fgm",
+        "epsilon": 0.5,
         "sensitivity": {
             "rgb": {"S": 0.625, "deviation": 0.05, "neighbourhood": 10, "num_videos": 500}
         },
@@ -210,10 +212,11 @@ def test_map_distances_beside_the_papers(page):
 def test_sensitivity_and_profiles(page):
     table = next(t for t in Page(page[0]).tables if t[0] == ["run", "rgb"])
     assert table[1] == ["aart", "0.625±0.05"]
-    assert "10 frames to each side, 500 videos" in page[0]
+    assert "Frames that count as near: 10 to each side, 500 videos." in page[0]
     svg = page[1]["profile_sa_rgb_global"]
     lines = re.findall(r'<polyline[^>]*stroke-dasharray="([^"]*)" points="([^"]*)"', svg)
     assert [dash for dash, _ in lines] == ["none", "7 3"]
+    assert ">fast gradient, epsilon 0.5</text>" in svg
     # Clean falls short where attacked exceeds: mirrored about uniform.
     heights = [[float(p.split(",")[1]) for p in points.split()] for _, points in lines]
     assert heights[0] == heights[1][::-1]
@@ -268,6 +271,19 @@ def test_a_part_that_is_not_what_it_should_be_is_named(tmp_path, part, value):
     with pytest.raises(ConfigError, match=f"{part!r} must be .*--output_file") as caught:
         write(tmp_path / "sa", {part: value})
     assert str(tmp_path / "sa" / "evaluation.json") in str(caught.value)
+
+
+def test_a_mean_over_corruptions_is_of_all_of_them_or_none(tmp_path):
+    rows = [
+        {"corruption": name, "severity": severity, "gap": gap}
+        for name, severity, gap in (("noise", 1, 0.4), ("noise", 2, 0.2), ("frame_drop", 1, 0.6))
+    ]
+    runs = [write(tmp_path / "all", {"corruptions": rows})]
+    runs.append(write(tmp_path / "some", {"corruptions": rows[:2]}, adversarial="output"))
+    table = table_with(build_page(runs), "GAP, %, mean over severities")
+    assert row_of(table, "noise")[1:] == ["30.00", "30.00"]
+    assert row_of(table, "frame drop")[1:] == ["60.00", "-"]
+    assert row_of(table, "mean over all")[1:] == ["40.00", "-"]
 
 
 # Figures

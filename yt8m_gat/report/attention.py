@@ -67,13 +67,11 @@ def sensitivity_table(groups: Sequence[RunGroup]) -> list[str]:
             for figures in found:
                 details[shown(figures.get("neighbourhood")), shown(figures.get("num_videos"))] = 0
         rows.append([group.title, *cells])
-    about = "; ".join(
-        f"{frames} frames to each side, {videos} videos" for frames, videos in details
-    )
+    about = "; ".join(f"{frames} to each side, {videos} videos" for frames, videos in details)
     text = (
         "Share of an output frame's gradient norm that is due to the frames around it (eq. 14 of "
         "the local-context paper): 1/2 where near and far frames count alike, 1 where near ones "
-        f"alone do. {about}."
+        f"alone do. Frames that count as near: {about}."
     )
     heads = ["run", *features]
     return [heading("Local sensitivity"), note(text), table(heads, rows)]
@@ -89,7 +87,7 @@ def profile_figures(groups: Sequence[RunGroup]) -> Figures:
         for feature, level in _places(clean):
             lines = {"clean": clean[feature][level]}
             if level in attacked.get(feature, {}):
-                lines["attacked"] = attacked[feature][level]
+                lines[_attack_words(run.attention)] = attacked[feature][level]
             num_bins = len(lines["clean"])
             series = [
                 Series(name, points, group.index, markers=False, dash=dash)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 
 WIDTH, HEIGHT = 400, 270
-_LEFT, _RIGHT, _TOP, _BOTTOM = 62, 12, 34, 44
+_LEFT, _RIGHT, _TOP, _BOTTOM = 68, 12, 34, 44
 _LINE_HEIGHT = 17
 # Readable on white and on near-black; after Okabe and Ito, who chose them for the colour-blind.
 _LIGHT = ("#0072b2", "#c04f00", "#00805e", "#a8488a", "#8a6d00", "#2f7fb5", "#7a3fb0", "#666666")
@@ -173,7 +173,7 @@ def line_chart(
     parts.append(
         f'<text x="{(_LEFT + right) / 2}" y="{bottom + 34}" text-anchor="middle">'
         f"{escape(x_label)}</text>"
-        f'<text transform="translate(13 {middle}) rotate(-90)" text-anchor="middle">'
+        f'<text transform="translate(11 {middle}) rotate(-90)" text-anchor="middle">'
         f"{escape(y_label)}</text>"
     )
     for line, name, (x, row) in zip(series, names, places, strict=True):

@@ -1,6 +1,7 @@
 """Curves over epsilon, over severity and over the steps of training."""
 
-from collections.abc import Callable, Sequence
+import statistics
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from yt8m_gat.report.bar_chart import bar_chart
@@ -38,27 +39,29 @@ def corruption_table(groups: Sequence[RunGroup]) -> list[str]:
     if not names:
         return []
 
-    def mean_gap(run: ReportedRun, wanted: Callable[[str], bool]) -> float | None:
-        gaps = [number(row.get("gap")) for row in run.corruptions if wanted(row["corruption"])]
-        found = [gap for gap in gaps if gap is not None]
-        return sum(found) / len(found) if found else None
+    def mean_gap(run: ReportedRun, wanted: Iterable[str]) -> float | None:
+        """Over all severities of `wanted`; None where one of them was not run."""
+        rows = [row for row in run.corruptions if row["corruption"] in wanted]
+        gaps = [gap for row in rows if (gap := number(row.get("gap"))) is not None]
+        complete = {row["corruption"] for row in rows} == set(wanted)
+        return statistics.fmean(gaps) if gaps and complete else None
 
-    rows = [["clean", *(_mean([r.clean.get("gap") for r in group.runs]) for group in groups)]]
+    rows = [
+        [
+            "clean",
+            *(mean_and_deviation([r.clean.get("gap") for r in group.runs]) for group in groups),
+        ]
+    ]
     for name in names:
         cells = [
-            _mean([mean_gap(run, lambda n, name=name: n == name) for run in group.runs])
-            for group in groups
+            mean_and_deviation([mean_gap(run, [name]) for run in group.runs]) for group in groups
         ]
         rows.append([name.replace("_", " "), *cells])
-    everything = [_mean([mean_gap(r, lambda n: True) for r in group.runs]) for group in groups]
+    everything = [mean_and_deviation([mean_gap(r, names) for r in group.runs]) for group in groups]
     rows.append(["mean over all", *everything])
     classes = ["", *("" for _ in names), "ours"]
     heads = ["GAP, %, mean over severities", *(group.title for group in groups)]
     return [table(heads, rows, classes)]
-
-
-def _mean(values: Sequence[Any]) -> str:
-    return mean_and_deviation(values)
 
 
 def gain_figures(runs: Sequence[ReportedRun]) -> Figures:
@@ -105,7 +108,9 @@ def training_curves(runs: Sequence[ReportedRun]) -> Figures:
             if points:
                 series.append(Series(run.title, tuple(points), index, markers=len(points) <= 30))
         if series:
-            figures[f"{kind}_{key}"] = line_chart(label, "step", label, series)
+            # What the title says of the feature need not stand along the axis too.
+            y_label = label.removeprefix("Attention ").partition(",")[0]
+            figures[f"{kind}_{key}"] = line_chart(label, "step", y_label, series)
     return figures
 
 

@@ -40,11 +40,11 @@ td.bad { color: var(--bad); font-weight: 700; } td.quiet { color: var(--soft); }
 td.true { font-weight: 700; } td.name { text-align: left; white-space: normal;
   min-width: 7.5rem; }
 thead th { white-space: normal; min-width: 4rem; }
-details { margin: .5rem 0; } summary { cursor: pointer; font-weight: 600; padding: .3rem 0; }
+details { margin: .1rem 0; } summary { cursor: pointer; font-weight: 600; padding: .2rem 0; }
 .warning { border-left: 4px solid var(--bad); padding: .1rem 0 .1rem .8rem; }
 thead th { background: var(--shade); vertical-align: bottom; }
 tr.ours td, tr.ours th { font-weight: 600; }
-.figures { display: grid; gap: 1rem;
+.figures { display: grid; gap: 1rem; margin: .6rem 0 1.2rem;
   grid-template-columns: repeat(auto-fill, minmax(min(100%, 26rem), 1fr)); }
 figure { margin: 0; border: 1px solid var(--rule); border-radius: 6px; padding: .4rem; }
 figure svg { display: block; width: 100%; height: auto; }

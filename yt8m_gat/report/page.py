@@ -160,7 +160,8 @@ def build_explanation(explanation: dict[str, Any]) -> tuple[str, Figures]:
         f"Label {label} of clip {explanation['video_id']}: probability "
         f"{percent(explanation['probability'])} %. Real frames only; padding is exactly 0 in all. "
         "Saliency is the largest gradient of the label's logit within a frame, SmoothGrad its mean "
-        "over noisy copies; Grad-CAM++ is of the contextual frames before pooling; the attention "
+        "over noisy copies; Grad-CAM++ is of the contextual frames before pooling and keeps what "
+        "speaks for the label alone: it is 0 throughout where nothing does; the attention "
         "profile is the share of attention that a frame gets, whatever the label."
     )
     return document("yt8m_gat: explanation", section("Over time", text, gallery(figures))), figures
