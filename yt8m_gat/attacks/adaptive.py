@@ -38,9 +38,10 @@ class AdaptivePGD(PGD):
     Args:
         map_distance: `(clean maps, perturbed maps, frame_mask) -> [B]`, differentiable also where
             the maps are equal (`yt8m_gat.losses.frobenius_distance` is, summed over the features).
-        weight: What the distance weighs beside the loss; 0 is PGD. By default A-ART's beta: beside
-            a mean over hundreds of classes anything above 0.01 moves the map and forgets the loss
-            (docs/RESULTS.md).
+        weight: What the distance weighs beside the loss; 0 is PGD. By default A-ART's beta. Beside
+            a mean over hundreds of classes a large one moves the map and forgets the loss: of an SA
+            on AudioSet (GAP .334), epsilon 0.5 leaves .180 by PGD, and .180, .195 and .238 at
+            weights .001, .01 and .1.
 
     Raises:
         ValueError: If the weight is negative; what `PGD` raises.

@@ -148,7 +148,7 @@ def _top_table(run: ReportedRun, clip: Mapping[str, Any], labels: set[Any]) -> s
                 continue
             index, name, probability = entry
             true = index in labels
-            text = class_name(index, name) + (" ✓" if true else "")
+            text = class_name(index, name) + ("\u00a0✓" if true else "")
             row += [Cell(text, "name true" if true else "name"), percent(probability)]
         rows.append(row)
     return table(heads, rows)

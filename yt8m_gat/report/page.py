@@ -190,6 +190,6 @@ def _settings(runs: Sequence[ReportedRun]) -> str:
         ("seed", lambda c: c.training.seed),
     ]
     return table(
-        ["", *(run.name for run in runs)],
+        ["", *(run.title for run in runs)],
         [[name, *(shown(read(run.config)) or "-" for run in runs)] for name, read in rows],
     )
