@@ -90,8 +90,8 @@ def profile_figures(groups: Sequence[RunGroup]) -> Figures:
                 lines[_attack_words(run.attention)] = attacked[feature][level]
             num_bins = len(lines["clean"])
             series = [
-                Series(name, points, group.index, markers=False, dash=dash)
-                for dash, (name, values) in enumerate(lines.items())
+                Series(name, points, kind, markers=False, dash=kind)
+                for kind, (name, values) in enumerate(lines.items())
                 if (points := _points(values, offset=0.5, scale=1.0 / max(num_bins, 1)))
             ]
             if series:
@@ -108,19 +108,14 @@ def clip_parts(groups: Sequence[RunGroup]) -> tuple[list[str], Figures]:
     """What each kind of model makes of the chosen clips, a clip at a time."""
     parts: list[str] = []
     figures: Figures = {}
-    runs = [(group.index, group.runs[0]) for group in groups]
-    for video_id in dict.fromkeys(clip["video_id"] for _, run in runs for clip in run.clips):
-        shows = [
-            (index, run, clip)
-            for index, run in runs
-            for clip in run.clips
-            if clip["video_id"] == video_id
-        ]
-        labels = {entry[0]: entry[1] for entry in shows[0][2]["labels"] if len(entry) == 2}
+    runs = [group.runs[0] for group in groups]
+    for video_id in dict.fromkeys(clip["video_id"] for run in runs for clip in run.clips):
+        shows = [(run, clip) for run in runs for clip in run.clips if clip["video_id"] == video_id]
+        labels = {entry[0]: entry[1] for entry in shows[0][1]["labels"] if len(entry) == 2}
         words = ", ".join(class_name(index, name) for index, name in labels.items())
         parts += [heading(f"Clip {video_id}"), note(f"Labels: {words or 'none'}.")]
-        for index, run, clip in shows:
-            drawn = _clip_figures(index, run, clip)
+        for run, clip in shows:
+            drawn = _clip_figures(run, clip)
             parts += [_top_table(run, clip, set(labels)), *gallery(drawn)]
             figures |= drawn
     return parts, figures
@@ -154,7 +149,7 @@ def _top_table(run: ReportedRun, clip: Mapping[str, Any], labels: set[Any]) -> s
     return table(heads, rows)
 
 
-def _clip_figures(index: int, run: ReportedRun, clip: Mapping[str, Any]) -> Figures:
+def _clip_figures(run: ReportedRun, clip: Mapping[str, Any]) -> Figures:
     figures: Figures = {}
     sides = {"clean": clip["clean"]}
     if "attacked" in clip:
@@ -163,11 +158,11 @@ def _clip_figures(index: int, run: ReportedRun, clip: Mapping[str, Any]) -> Figu
     name = f"{clip['video_id']}_{run.name}"
     for feature, level in _places(profiles):
         series = []
-        for dash, (kind, side) in enumerate(sides.items()):
+        for index, (kind, side) in enumerate(sides.items()):
             points = _points(side.get("profiles", {}).get(feature, {}).get(level, []))
             if points:
                 markers = len(points) <= 30
-                series.append(Series(kind, points, index, markers=markers, dash=dash))
+                series.append(Series(kind, points, index, markers=markers, dash=index))
         if series:
             figures[f"clip_profile_{name}_{feature}_{level}"] = line_chart(
                 f"{run.title}: profile, {feature}, {level}", "frame", "attention received", series

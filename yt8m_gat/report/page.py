@@ -28,7 +28,7 @@ def build_page(runs: Sequence[ReportedRun], title: str = "yt8m_gat: report") -> 
     """The page and its figures.
 
     Args:
-        runs: At least one; each keeps its colour on the whole page.
+        runs: At least one; each keeps its colour where runs are compared.
         title: Its heading.
 
     Returns:

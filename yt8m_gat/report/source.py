@@ -135,12 +135,10 @@ class RunGroup:
     Attributes:
         name: The run's own, or, of several, that of the first without the number at its end.
         runs: At least one.
-        index: Place of the first of them among all runs: its colour.
     """
 
     name: str
     runs: tuple[ReportedRun, ...]
-    index: int
 
     @property
     def title(self) -> str:
@@ -151,18 +149,17 @@ class RunGroup:
 
 def group_runs(runs: Sequence[ReportedRun]) -> list[RunGroup]:
     """The runs by kind, in the order in which each kind first appears."""
-    groups: dict[str, list[tuple[int, ReportedRun]]] = {}
-    for index, run in enumerate(runs):
+    groups: dict[str, list[ReportedRun]] = {}
+    for run in runs:
         training = dataclasses.replace(run.config.training, seed=0)
         kind = dataclasses.replace(run.config, training=training).to_json()
-        groups.setdefault(kind, []).append((index, run))
+        groups.setdefault(kind, []).append(run)
     named = []
     for members in groups.values():
-        index, first = members[0]
-        name = first.name
+        name = members[0].name
         if len(members) > 1:
             name = re.sub(r"[_\-. ]*(seed)?[_\-. ]*[0-9]+$", "", name) or name
-        named.append(RunGroup(name, tuple(run for _, run in members), index))
+        named.append(RunGroup(name, tuple(members)))
     return named
 
 
