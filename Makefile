@@ -6,26 +6,36 @@ UV = $(BIN)/uv --quiet --system-certs
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 DEMO_DIR ?= runs/demo
+# Environments that the main one cannot be: each has packages of other versions.
+BEAM := build/venv-beam
+ADDONS := build/venv-addons
+# TensorFlow 2.15 has no wheels for a later one.
+ADDONS_PYTHON ?= python3.11
+ADDONS_DIR := build/addons
 
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
-.PHONY: help env lint test demo lock clean
+.PHONY: help env lint test test-beam test-addons demo lock clean
 
 help:
 	@echo "make env    make .venv from requirements.lock"
 	@echo "make demo   train, attack, evaluate and export a GAT on a generated sample"
 	@echo "make test   lint, import directions, and all tests"
-	@echo "make lock   resolve requirements.lock anew from pyproject.toml"
+	@echo "make test-beam    inference on Apache Beam, in an environment of its own"
+	@echo "make test-addons  exports in TensorFlow 2.15, and figures of tensorflow-addons (Python 3.11)"
+	@echo "make lock   resolve the lock files anew from pyproject.toml"
 
 env: $(READY)
 
-$(READY): requirements.lock requirements-uv.lock pyproject.toml
+$(READY): requirements.lock requirements-serving.lock requirements-uv.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "Python 3.11 or newer is needed; name one with: make env PYTHON=python3.12" >&2; exit 1; }
 	rm -rf $(VENV)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-uv.lock
 	$(UV) pip install --python $(BIN)/python --compile-bytecode --require-hashes -r requirements.lock
+	@# Stubs alone: what they require would bind the version of TensorFlow.
+	$(UV) pip install --python $(BIN)/python --no-deps --require-hashes -r requirements-serving.lock
 	$(UV) pip install --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	touch $(READY)
 
@@ -36,12 +46,34 @@ lint: $(READY)
 test: lint
 	$(BIN)/python -m pytest -n 2 --dist worksteal
 
+test-beam: $(BEAM)/.ready
+	$(BEAM)/bin/python -m pytest tests/evaluation/test_beam.py
+
+$(BEAM)/.ready: requirements-beam.lock pyproject.toml | $(READY)
+	$(UV) venv --clear --python $(BIN)/python $(BEAM)
+	$(UV) pip install --python $(BEAM)/bin/python --compile-bytecode --require-hashes -r requirements-beam.lock
+	$(UV) pip install --python $(BEAM)/bin/python --no-deps --no-build-isolation --editable .
+	touch $@
+
+test-addons: $(READY) $(ADDONS)/.ready
+	rm -rf $(ADDONS_DIR)
+	$(BIN)/python tests_addons/reference.py --output_dir=$(ADDONS_DIR)
+	ADDONS_DIR=$(ADDONS_DIR) $(ADDONS)/bin/python -m pytest -c tests_addons/pytest.ini tests_addons
+
+$(ADDONS)/.ready: tests_addons/requirements.lock | $(READY)
+	$(UV) venv --clear --no-python-downloads --python $(ADDONS_PYTHON) $(ADDONS)
+	$(UV) pip install --python $(ADDONS)/bin/python --compile-bytecode --require-hashes -r tests_addons/requirements.lock
+	touch $@
+
 demo: $(READY)
 	$(BIN)/python -m yt8m_gat.demo --output_dir=$(DEMO_DIR)
 
+LOCK = $(UV) pip compile --generate-hashes --no-header --python-version 3.11
 lock: $(READY)
-	$(UV) pip compile pyproject.toml --extra dev --universal --python-version 3.11 \
-	  --generate-hashes --no-header --upgrade -o requirements.lock
+	$(LOCK) --universal --upgrade --extra dev pyproject.toml -o requirements.lock
+	$(LOCK) --universal --upgrade --extra dev --extra beam pyproject.toml -o requirements-beam.lock
+	echo tensorflow-serving-api | $(LOCK) --universal --upgrade --no-deps --no-annotate - -o requirements-serving.lock
+	$(LOCK) --upgrade tests_addons/requirements.in -o tests_addons/requirements.lock
 
 clean:
 	rm -rf $(VENV) runs .pytest_cache .ruff_cache build *.egg-info
