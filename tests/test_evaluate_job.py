@@ -340,7 +340,7 @@ def test_the_sceptics_protocol_is_planned_for_what_the_run_has(runs, pattern, tm
     assert capsys.readouterr().err == ""
     for text in ("noise", "fgm", "pgd:steps=20", "pgd:steps=100", "pgd:steps=20:restarts=5"):
         assert (text, 2.0) in whole
-    for text in ("pgd_margin:steps=20", "transfer:steps=20", "adaptive:steps=20:weight=1"):
+    for text in ("pgd_margin:steps=20", "transfer:steps=20", "adaptive:steps=20"):
         assert (text, 2.0) in whole
     assert {("deepfool", None), ("pgd:steps=20", 0.05), ("pgd:steps=20", 8.0)} <= set(whole)
     # What the checks call `pgd` is the PGD of 20 steps that is there.

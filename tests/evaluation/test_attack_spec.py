@@ -172,8 +172,7 @@ def test_the_sceptics_table():
         "transfer:steps=20",
         "square",
         "random_search",
-        "adaptive:steps=20:weight=0.01",
-        "adaptive:steps=20:weight=1",
+        "adaptive:steps=20",
         "pgd:steps=20:round=true",
         "pgd:steps=20",
     ]

@@ -35,8 +35,7 @@ def sceptic_attacks(
         *(["transfer:steps=20"] if transfer else []),
         "square",
         "random_search",
-        # The weights that the distance of the maps needs to weigh little, and most.
-        *(f"adaptive:steps=20:weight={weight}" for weight in ("0.01", "1") if adaptive),
+        *(["adaptive:steps=20"] if adaptive else []),
         *(["pgd:steps=20:round=true"] if rounded else []),
     ]
     specs = [
