@@ -89,20 +89,38 @@ def _frame_bytes(
     return sizes
 
 
+def canonical(payload: bytes) -> bytes:
+    """The same record as the protocol buffer library would write it.
+
+    TensorFlow's parser takes bytes that are no record for one, and can die of them; of what the
+    library has read and written it gets none.
+
+    Raises:
+        UndecodableRecordError: The payload is no `tf.Example` or `tf.SequenceExample`.
+    """
+    record = _decoded(payload)
+    record.DiscardUnknownFields()
+    return record.SerializeToString()
+
+
+def _decoded(payload: bytes) -> tf.train.SequenceExample:
+    # A tf.Example decodes as a tf.SequenceExample that has a context alone: field 1 of both is
+    # a tf.train.Features.
+    try:
+        return tf.train.SequenceExample.FromString(payload)
+    except DecodeError as error:
+        raise UndecodableRecordError(
+            "the payload is no tf.Example or tf.SequenceExample"
+        ) from error
+
+
 def describe_record(payload: bytes) -> RecordDescription:
     """Describes a frame-, video- or segment-level record.
 
     Raises:
         UndecodableRecordError: The payload is none.
     """
-    # A tf.Example decodes as a tf.SequenceExample that has a context alone: field 1 of both is
-    # a tf.train.Features.
-    try:
-        record = tf.train.SequenceExample.FromString(payload)
-    except DecodeError as error:
-        raise UndecodableRecordError(
-            "the payload is no tf.Example or tf.SequenceExample"
-        ) from error
+    record = _decoded(payload)
     context = record.context
     lists = record.feature_lists.feature_list
     faults: list[tuple[Fault, str]] = []
@@ -147,8 +165,7 @@ def _is_text(video_id: bytes) -> bool:
         text = video_id.decode("utf-8")
     except UnicodeDecodeError:
         return False
-    # The C0 control characters and DEL; those of C1 are letters of other encodings.
-    return not any(ord(letter) < 32 or ord(letter) == 127 for letter in text)
+    return not any(ord(letter) < 32 for letter in text)
 
 
 def find_fault(description: RecordDescription, schema: RecordSchema) -> tuple[Fault, str] | None:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from yt8m_gat.data.description import UndecodableRecordError, describe_record
+from yt8m_gat.data.description import UndecodableRecordError, canonical, describe_record
 from yt8m_gat.data.errors import FRAMING_FAULTS, BadRecordError, Fault
 from yt8m_gat.data.parsing import INSPECT_COMMAND
 from yt8m_gat.data.skipping import SkippedRecords
@@ -28,11 +28,17 @@ _OWN_MESSAGE = re.compile(
 _TENSORFLOW_MESSAGE = re.compile(
     r"Name: (?P<file>.+?):record (?P<record>\d+), (?P<reason>[^\n]+?)\.?\s*(?=\n|\[\[|$)"
 )
+_SEQUENCE_MESSAGE = re.compile(
+    r"(?P<reason>Error in sequence feature .+?) in example (?P<file>.+?):record (?P<record>\d+)"
+)
 _UNDECODABLE = re.compile(
     r"(?P<reason>Invalid protocol message input), example id: (?P<file>.+?):record (?P<record>\d+)"
 )
 _ESCAPED = re.compile(r"\\(.)")  # The Assert operation escapes quotes and backslashes.
 _LOST_OFFSET = re.compile(r"(?:corrupted|truncated) record at (\d+)")
+
+
+_REMEDY = f"write the record anew; `{INSPECT_COMMAND}` lists all that cannot be read"
 
 
 class Finding(NamedTuple):
@@ -62,8 +68,8 @@ def finding_in(error: tf.errors.OpError) -> Finding | None:
         fault, remedy = Fault(match["fault"]), match["remedy"]
     else:
         fault = Fault.WRONG_TYPE
-        remedy = f"write the record anew; `{INSPECT_COMMAND}` lists all that cannot be read"
-        match = _TENSORFLOW_MESSAGE.search(message)
+        remedy = _REMEDY
+        match = _TENSORFLOW_MESSAGE.search(message) or _SEQUENCE_MESSAGE.search(message)
         if match is None:
             fault = Fault.UNDECODABLE
             match = _UNDECODABLE.search(message)
@@ -144,12 +150,18 @@ def read_good_records(
         return numbers, np.array(payloads, object)
 
     for frame, payload in read_records(path):
-        if isinstance(payload, BadRecordError):
-            skipped.add_bad(payload, frame.num_bytes)
-        else:
-            frames.append(frame)
-            payloads.append(payload)
-            num_bytes += frame.num_bytes
+        bad = payload if isinstance(payload, BadRecordError) else None
+        if bad is None:
+            try:
+                payloads.append(canonical(payload))
+            except UndecodableRecordError as error:
+                finding = Finding(Fault.UNDECODABLE, path, frame.record, str(error), _REMEDY)
+                bad = describe_bad_record(finding, path, frame.record, frame.offset, None)
+            else:
+                frames.append(frame)
+                num_bytes += frame.num_bytes
+        if bad is not None:
+            skipped.add_bad(bad, frame.num_bytes)
         if len(frames) == _RECORDS_AT_ONCE or num_bytes >= _BYTES_AT_ONCE:
             yield good_ones()
             frames, payloads, num_bytes = [], [], 0
@@ -172,7 +184,7 @@ def _drop_bad(
             check(tf.constant(payloads))
             return
         except tf.errors.InvalidArgumentError as error:
-            finding = finding_in(error)
+            finding = finding_in(error) or _finding_alone(payloads, check)
             if finding is None:
                 raise
             # Records without names are numbered.
@@ -180,6 +192,17 @@ def _drop_bad(
             payload = payloads.pop(finding.record)
             bad = describe_bad_record(finding, path, frame.record, frame.offset, payload)
             skipped.add_bad(bad, frame.num_bytes)
+
+
+def _finding_alone(payloads: list[bytes], check: Callable[[tf.Tensor], None]) -> Finding | None:
+    """The first record that the parser does not take alone, where its error names none."""
+    for number, payload in enumerate(payloads):
+        try:
+            check(tf.constant([payload]))
+        except tf.errors.InvalidArgumentError as error:
+            reason = f"TensorFlow's parser refuses it: {error.message}"
+            return Finding(Fault.UNDECODABLE, "", number, reason, _REMEDY)
+    return None
 
 
 def iterate(
