@@ -30,6 +30,7 @@ from yt8m_gat.data import (
     parse_video_batch,
     preprocess,
 )
+from yt8m_gat.disk import WriteError
 from yt8m_gat.evaluation.attention_statistics import attention_profile, mean_maps
 from yt8m_gat.export import export_saved_model
 
@@ -239,7 +240,7 @@ def test_an_export_that_fails_leaves_nothing(exported, tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("yt8m_gat.export.saved_model.write_warm_up", no_space)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(WriteError, match=r"No space left on device\. Remedy: free some space"):
         export_saved_model(
             exported("FrameLevelLogisticModel")[0], schema_of("FrameLevelLogisticModel"), tmp_path
         )

@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 from yt8m_gat.config import CONFIG_FILE, ConfigError, RunConfig
+from yt8m_gat.disk import writing
 from yt8m_gat.run_folder import RunFolder
 
 FORMAT = "yt8m_gat model"
@@ -82,6 +83,7 @@ def write_archive(folder: RunFolder, path: str | os.PathLike) -> None:
     temporary = path.with_name(f".{path.name}.partial")
     try:
         with (
+            writing(path),
             open(temporary, "wb") as file,
             # Weights hardly shrink, however hard it is tried.
             gzip.GzipFile("", "wb", compresslevel=1, fileobj=file, mtime=0) as compressed,
@@ -98,7 +100,8 @@ def write_archive(folder: RunFolder, path: str | os.PathLike) -> None:
                     continue
                 with open(source, "rb") as content:
                     archive.addfile(_member(name, os.fstat(content.fileno()).st_size), content)
-        temporary.replace(path)
+        with writing(path):
+            temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
 

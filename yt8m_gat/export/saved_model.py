@@ -17,6 +17,7 @@ from yt8m_gat.data import (
     parse_video_batch,
     preprocess,
 )
+from yt8m_gat.disk import writing
 from yt8m_gat.export.warm_up import longest_clip, longest_record, write_warm_up
 from yt8m_gat.models import TransformerClassifier, VideoClassifier, without_auxiliary
 
@@ -262,8 +263,18 @@ def export_saved_model(
 
     Returns:
         The folder of the new version.
+
+    Raises:
+        WriteError: It cannot be written, for want of space or permission say.
     """
-    base = Path(export_dir)
+    # TensorFlow says in words of its own that a disk is full.
+    with writing(export_dir, tf.errors.OpError):
+        return _export(classifier, schema, Path(export_dir), normalize, top_k)
+
+
+def _export(
+    classifier: VideoClassifier, schema: RecordSchema, base: Path, normalize: str, top_k: int
+) -> Path:
     base.mkdir(parents=True, exist_ok=True)
     versions = [int(path.name) for path in base.iterdir() if re.fullmatch("[0-9]+", path.name)]
     target = base / str(max(versions, default=0) + 1)
