@@ -6,6 +6,7 @@ python eval.py --train_dir=runs/gat --eval_data_pattern='validate*.tfrecord' --a
 import contextlib
 import functools
 import os
+import sys
 import tempfile
 from typing import Any
 
@@ -22,6 +23,9 @@ from yt8m_gat.cli import (
 from yt8m_gat.config import NORM_SCOPES
 from yt8m_gat.run_folder import RunFolder
 from yt8m_gat.starter_flags import REPLACED, warn_of_replaced
+
+EXIT_INTERRUPTED = 130
+"""What a shell says of a command that Ctrl-C ended."""
 
 
 def define_flags(values: flags.FlagValues) -> None:
@@ -152,7 +156,16 @@ def main(argv: list[str]) -> None:
         with pipeline.reported_errors():
             folder = RunFolder(values.train_dir)
             if values.run_once:
-                print(format_evaluation(pipeline.evaluate(folder, **options)))
+                try:
+                    result = pipeline.evaluate(folder, **options)
+                except KeyboardInterrupt:
+                    kept = f"; the same command goes on after the rows in {values.output_file}"
+                    print(
+                        f"eval.py: interrupted{kept if values.output_file else ''}",
+                        file=sys.stderr,
+                    )
+                    sys.exit(EXIT_INTERRUPTED)
+                print(format_evaluation(result))
                 return
             print(
                 f"{values.train_dir}: evaluating each new state ({values.checkpoint}) until the "
