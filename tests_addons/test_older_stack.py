@@ -24,7 +24,7 @@ def twins():
 def test_this_is_the_older_stack():
     assert tf.__version__.startswith("2.15.")
     assert tfa.__version__ == "0.23.0"
-    assert len(NAMES) == 9
+    assert len(NAMES) == 8
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -15,7 +15,6 @@ MAX_FRAMES = 12
 
 _TRANSFORMER = {"num_heads": 2, "hidden_size": 16, "feed_forward_size": 16}
 OPTIONS = {
-    "Transformer": _TRANSFORMER,
     "GAT": {**_TRANSFORMER, "local_masks": ("bd4",)},
     "GateAtt": {**_TRANSFORMER, "local_masks": ("bd4",)},
     "ShareAtt": {**_TRANSFORMER, "num_heads": 2, "local_masks": ("bd2",)},

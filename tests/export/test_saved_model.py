@@ -34,7 +34,7 @@ from yt8m_gat.disk import WriteError
 from yt8m_gat.evaluation.attention_statistics import attention_profile, mean_maps
 from yt8m_gat.export import export_saved_model
 
-TRANSFORMERS = {"Transformer", "GAT", "GateAtt", "ShareAtt"}
+TRANSFORMERS = {"GAT", "GateAtt", "ShareAtt"}
 
 
 @pytest.fixture(scope="module")
