@@ -76,7 +76,7 @@ def whole(runs, pattern, tables, tmp_path_factory):
         "attention": True,
         "sensitivity_videos": 3,
         "num_clips": 1,
-        "batch_size": 12,
+        "batch_size": 32,
         "output_file": tmp_path_factory.mktemp("output") / "evaluation.json",
     }
     return pipeline.evaluate(ours, **options), options
