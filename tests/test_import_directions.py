@@ -20,7 +20,7 @@ ALLOWED = {
     "losses": set(),
     "metrics": set(),
     "attacks": set(),
-    "models": {"layers", "config", "run_folder"},
+    "models": {"layers", "config", "run_folder", "disk"},
     "data": {"config"},
     "training": {"data", "models", "losses", "attacks", "config", "run_folder", "disk"},
     "evaluation": {"data", "metrics", "attacks", "config", "disk"},

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 CONFIG_FILE = "config.json"
+_MAX_BYTES = 1 << 20
 
 NORMALIZATIONS = ("none", "per_feature", "concat")
 ADVERSARIAL_OBJECTIVES = ("none", "output", "frobenius", "jensen_shannon", "temporal")
@@ -461,7 +462,7 @@ class RunConfig:
         """
         try:
             values = json.loads(text)
-        except json.JSONDecodeError as error:
+        except (ValueError, RecursionError) as error:
             raise ConfigError(f"the stored configuration is not JSON: {error}") from error
         return _from_dict(cls, values, "")
 
@@ -485,9 +486,14 @@ class RunConfig:
                 f"--train_dir={train_dir} holds no {CONFIG_FILE}: it must name the folder that "
                 "train.py wrote"
             )
+        if (size := path.stat().st_size) > _MAX_BYTES:
+            raise ConfigError(
+                f"{path} must have at most {_MAX_BYTES} bytes: no configuration has more. "
+                f"Received: {size}"
+            )
         try:
             return cls.from_json(path.read_text(encoding="utf-8"))
-        except ConfigError as error:
+        except (ConfigError, UnicodeDecodeError) as error:
             raise ConfigError(f"{path}: {error}") from error
 
     def differences(self, other: RunConfig) -> list[str]:

@@ -15,6 +15,7 @@ _REMEDIES = {
     errno.EPERM: "change its permissions or name another place",
     errno.EROFS: "name a place on a disk that can be written",
     errno.ENOTDIR: "a part of the path is a file: remove it or name another place",
+    errno.EISDIR: "remove what is there or name another place",
     errno.EEXIST: "remove what is there or name another place",
     errno.ENOENT: "make its folder or name another place",
     errno.EIO: "check the disk, or name a place on another one",
@@ -42,9 +43,9 @@ def writing(path: str | os.PathLike, *error_types: type[Exception]) -> Iterator[
         raise
     except (OSError, *error_types) as error:
         code = _code_of(error)
-        if code is None and not isinstance(error, OSError):
-            raise
-        what = str(error) if code is None else os.strerror(code)
+        if code is None and getattr(error, "errno", None) is None:
+            raise  # Not the system's: it says already what it is about.
+        what = os.strerror(code) if code is not None else str(error)
         remedy = _REMEDIES.get(code, "check the disk, or name another place")
         raise WriteError(
             f"{os.fspath(path)} cannot be written: {what}. Remedy: {remedy}, and run the same "
@@ -53,8 +54,8 @@ def writing(path: str | os.PathLike, *error_types: type[Exception]) -> Iterator[
 
 
 def _code_of(error: Exception) -> int | None:
-    if isinstance(error, OSError) and error.errno in _REMEDIES:
-        return error.errno
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno if error.errno in _REMEDIES else None
     # HDF5 and TensorFlow keep the system's words alone.
     text = str(error).lower()
     return next((code for code in _REMEDIES if os.strerror(code).lower() in text), None)

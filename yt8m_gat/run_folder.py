@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from yt8m_gat.config import CONFIG_FILE, ConfigError, RunConfig
+from yt8m_gat.disk import writing
 
 _PACKAGES = ("tensorflow", "keras", "numpy", "yt8m-gat")
 
@@ -97,17 +98,18 @@ class RunFolder:
             self.clear()
         else:
             self.check(config)
-        self.path.mkdir(parents=True, exist_ok=True)
         versions = {name: importlib.metadata.version(name) for name in _PACKAGES}
         versions["python"] = sys.version.split()[0]
-        temporary = self.path / "versions.tmp"
-        temporary.write_text(json.dumps(versions, indent=2) + "\n", encoding="utf-8")
-        temporary.replace(self.path / "versions.json")
-        if map_content is not None:
-            temporary = self.path / "label_map.tmp"
-            temporary.write_bytes(map_content)
-            temporary.replace(self.label_map)
-        config.save(self.path)
+        with writing(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
+            temporary = self.path / "versions.tmp"
+            temporary.write_text(json.dumps(versions, indent=2) + "\n", encoding="utf-8")
+            temporary.replace(self.path / "versions.json")
+            if map_content is not None:
+                temporary = self.path / "label_map.tmp"
+                temporary.write_bytes(map_content)
+                temporary.replace(self.label_map)
+            config.save(self.path)
 
     def clear(self) -> None:
         """Removes what a run wrote here, and nothing else; config last, so that a kill between
@@ -119,7 +121,7 @@ class RunFolder:
 
     def append_metrics(self, record: dict[str, Any]) -> None:
         """Appends one line to `metrics.jsonl`."""
-        with self.metrics.open("a", encoding="utf-8") as lines:
+        with writing(self.metrics), self.metrics.open("a", encoding="utf-8") as lines:
             lines.write(json.dumps(record) + "\n")
 
     def forget_metrics_after(self, step: int) -> None:
@@ -135,5 +137,6 @@ class RunFolder:
             if record["step"] <= step:
                 kept.append(line + "\n")
         temporary = self.metrics.with_suffix(".tmp")
-        temporary.write_text("".join(kept), encoding="utf-8")
-        temporary.replace(self.metrics)
+        with writing(self.metrics):
+            temporary.write_text("".join(kept), encoding="utf-8")
+            temporary.replace(self.metrics)

@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from yt8m_gat.disk import writing
+
 Row = dict[str, Any]
 
 # Kind of row -> what tells rows of that kind apart in a table.
@@ -170,8 +172,9 @@ class EvaluationRecord:
             return
         temporary = self.path.with_name(self.path.name + ".partial")
         text = json.dumps(self.result, indent=2, allow_nan=False)
-        temporary.write_text(text + "\n", encoding="utf-8")
-        temporary.replace(self.path)
+        with writing(self.path):
+            temporary.write_text(text + "\n", encoding="utf-8")
+            temporary.replace(self.path)
 
 
 def as_json(value: Any) -> Any:

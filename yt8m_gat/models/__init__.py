@@ -7,6 +7,7 @@ from yt8m_gat.models.load import (
     checkpointable,
     copy_weights,
     load_classifier,
+    save_weights,
     without_auxiliary,
 )
 from yt8m_gat.models.lstm import LstmClassifier
@@ -31,5 +32,6 @@ __all__ = [
     "checkpointable",
     "copy_weights",
     "load_classifier",
+    "save_weights",
     "without_auxiliary",
 ]

@@ -1,9 +1,13 @@
 """From a run folder to the classifier that it trained."""
 
+import os
+from pathlib import Path
+
 import keras
 import tensorflow as tf
 
 from yt8m_gat.config import ConfigError, RunConfig
+from yt8m_gat.disk import writing
 from yt8m_gat.models.registry import build_model
 from yt8m_gat.models.video_classifier import VideoClassifier
 from yt8m_gat.run_folder import RunFolder
@@ -75,6 +79,32 @@ def checkpointable(owner: VideoClassifier | keras.optimizers.Optimizer) -> list[
     kept in lists, and restores nothing without a word.
     """
     return [variable.value for variable in owner.variables]
+
+
+def save_weights(classifier: VideoClassifier, path: str | os.PathLike) -> None:
+    """Writes a classifier's weights as HDF5 (`.weights.h5`), all of them or nothing.
+
+    HDF5 dies of a disk that is full (a segmentation fault, seen with h5py 3): the room is asked
+    for before. Should another program take it in that moment, what was at `path` still stays.
+
+    Raises:
+        WriteError: They could not be written.
+    """
+    path = Path(path)
+    temporary = path.with_name(f"partial.{path.name}")
+    with writing(path):
+        try:
+            with open(temporary, "wb") as file:
+                os.posix_fallocate(file.fileno(), 0, _hdf5_bytes(classifier))
+            classifier.save_weights(temporary)
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def _hdf5_bytes(classifier: VideoClassifier) -> int:
+    """At least what the weights take, with a generous share for HDF5's own tables."""
+    return sum(weight.numpy().nbytes + 4096 for weight in classifier.weights)
 
 
 def load_classifier(

@@ -21,7 +21,8 @@ from yt8m_gat.data import (
     new_skipped,
 )
 from yt8m_gat.data.parsing import Batch
-from yt8m_gat.models import VideoClassifier, checkpointable
+from yt8m_gat.disk import writing
+from yt8m_gat.models import VideoClassifier, checkpointable, save_weights
 from yt8m_gat.run_folder import RunFolder
 from yt8m_gat.training.adversarial_model import AdversarialModel, StepTerms
 from yt8m_gat.training.objective import build_objective
@@ -124,7 +125,8 @@ class Trainer:
     def save(self) -> None:
         """Writes a checkpoint (TensorFlow writes aside, then renames)."""
         self._state_variable.assign(self.state.to_json())
-        self._manager.save(checkpoint_number=self.state.step)
+        with writing(self.folder.checkpoints, tf.errors.OpError):
+            self._manager.save(checkpoint_number=self.state.step)
 
     def run(self) -> TrainingState:
         """Trains until the configuration, early stopping or a signal ends it.
@@ -284,9 +286,7 @@ class Trainer:
         self._logged, self._logged_examples = time.monotonic(), self.state.examples
 
     def _save_best(self) -> None:
-        temporary = self.folder.path / "partial.weights.h5"
-        self.classifier.save_weights(temporary)
-        temporary.replace(self.folder.best_weights)
+        save_weights(self.classifier, self.folder.best_weights)
 
     def _record(self, kind: str, values: dict[str, Any]) -> None:
         state = self.state
