@@ -3,6 +3,7 @@ an older protobuf and python-dateutil than requirements.lock has."""
 
 import csv
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ import tensorflow as tf
 
 pytest.importorskip("apache_beam", reason="Apache Beam is not installed: run `make test-beam`")
 
+from apache_beam.options.pipeline_options import PipelineOptions
 from exported_model import FRAME_SIZES, MAX_FRAMES, NUM_CLASSES, OPTIONS, frame_record
 
 from yt8m_gat import pipeline
@@ -200,3 +202,25 @@ def test_predictions_that_are_not_numbers_stop_it(run, tmp_path):
     record = beam.NamedRecord("file", frame_record(b"v", 3))
     with pytest.raises(ValueError, match=r"probabilities must be finite.*b'v'"):
         handler.run_inference([record], handler.load_model())
+
+
+def commands_of_the_documentation():
+    text = (ROOT / "docs" / "BEAM.md").read_text(encoding="utf-8").replace("\\\n", "")
+    return [
+        shlex.split(line)[3:]
+        for line in text.splitlines()
+        if line.strip().startswith("python -m yt8m_gat.evaluation.beam ")
+    ]
+
+
+def test_the_documentation_names_options_that_exist():
+    """A misspelt one would be left out by Beam with no more than a warning."""
+    runners = set()
+    for command in commands_of_the_documentation():
+        values, of_beam = beam._parser().parse_known_args(command)
+        assert values.input and values.saved_model and values.output
+        given = dict(option.removeprefix("--").split("=", 1) for option in of_beam)
+        known = PipelineOptions(of_beam).get_all_options(drop_default=True)
+        assert given.keys() == known.keys()
+        runners.add(given.get("runner"))
+    assert runners >= {"FnApiRunner", "DataflowRunner", "FlinkRunner", "SparkRunner"}
