@@ -68,7 +68,9 @@ def define_flags(values: flags.FlagValues) -> None:
     )
     define.integer("partitions", 0, "Mean and deviation over so many parts; 0: none.", 0)
     _define_perturbations(define)
-    define.string("label_names", None, "CSV file that names the classes.")
+    define.string(
+        "label_names", None, "CSV file that names the classes (default: the run's label map)."
+    )
     define.string("vocabulary", None, "CSV file that groups the classes: metrics per vertical.")
     define.string("compare_to", None, "Run folder of a baseline: AP differences, class by class.")
     define.boolean("attention", False, "Attention profiles and local sensitivity.")

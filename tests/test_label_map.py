@@ -78,6 +78,8 @@ def test_the_run_is_scored_on_the_targets(finished, sample_dir, tmp_path):
     pattern = f"{sample_dir}/test*.tfrecord"
     result = pipeline.evaluate(folder, eval_data_pattern=pattern)
     assert result["clean"]["num_videos"] == 32
+    # The map's own names, without --label_names.
+    assert result["classes"]["names"] == {"0": "a", "1": "b", "2": "c"}
     output_file = tmp_path / "submission.csv"
     assert pipeline.infer(folder, input_data_pattern=pattern, output_file=output_file) == 32
 

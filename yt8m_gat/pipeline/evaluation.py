@@ -23,7 +23,6 @@ from yt8m_gat.data import (
     make_dataset,
     new_skipped,
     preprocess,
-    read_label_names,
 )
 from yt8m_gat.evaluation.attack_spec import (
     QUANTIZATION_LEVELS,
@@ -48,7 +47,7 @@ from yt8m_gat.losses import (
     normalized_entropy,
 )
 from yt8m_gat.models import load_classifier
-from yt8m_gat.pipeline.run_settings import on_segments, read_schema
+from yt8m_gat.pipeline.run_settings import class_names, on_segments, read_schema
 from yt8m_gat.run_folder import RunFolder
 from yt8m_gat.training import follow
 
@@ -151,7 +150,7 @@ class EvaluationOptions:
         checkpoint: `best` or `last`.
         segment_labels: Whether the rated segments are evaluated, each by itself, instead of whole
             clips; None: as in training.
-        label_names: File that names the classes.
+        label_names: File that names the classes; None: the run's label map, if any.
         vocabulary: File that groups them, see `read_class_groups`: metrics per group too.
         compare_to: Run folder of a baseline, evaluated clean on the same videos.
         attention: Attention profiles and local sensitivity.
@@ -291,7 +290,6 @@ class _Evaluation:
         self.specs = [AttackSpec.parse(text) for text in options.attacks]
         self._refuse_what_cannot_be()
         self.batch_size = options.batch_size or config.training.batch_size
-        self.names = {} if options.label_names is None else read_label_names(options.label_names)
         self.groups: dict[str, list[int]] = {}
         if options.vocabulary is not None:
             self.groups = read_class_groups(options.vocabulary, config.data.num_classes)
@@ -299,6 +297,7 @@ class _Evaluation:
         self.baseline = self._other_run("compare_to", options.compare_to)
         self.classifier = load_classifier(folder, config, options.checkpoint)
         self.schema = read_schema(folder, config)
+        self.names = class_names(self.schema, options.label_names)
         self.skipped: SkippedRecords | None = None
         self.num_videos = count_records(self.files, skip_damage=options.on_bad_record == "skip")
         if options.max_videos:

@@ -11,10 +11,9 @@ from yt8m_gat.data import (
     iterate,
     make_dataset,
     preprocess,
-    read_label_names,
 )
 from yt8m_gat.models import load_classifier
-from yt8m_gat.pipeline.run_settings import read_schema
+from yt8m_gat.pipeline.run_settings import class_names, read_schema
 from yt8m_gat.run_folder import RunFolder
 
 
@@ -34,12 +33,13 @@ def explain(
         input_data_pattern: Files that hold the clip.
         video_id: The clip.
         label: The class, or its name in `label_names`.
-        label_names: File that names the classes, see `yt8m_gat.data.read_label_names`.
+        label_names: File that names the classes, see `yt8m_gat.data.read_label_names`; None: the
+            run's label map, if any.
         checkpoint: `best` or `last`.
 
     Returns:
         `{"video_id", "label", "name", "probability", "curves": {kind: {feature: [value per
-        frame]}}}`; the name is None without `label_names`.
+        frame]}}}`; the name is None where no name is known.
 
     Raises:
         ConfigError: The run has no frames, there is no such class, or no such clip.
@@ -50,10 +50,10 @@ def explain(
     config = RunConfig.load(folder.path)
     if not config.data.frame_features:
         raise ConfigError(f"explaining needs a frame-level run; {folder.path} is video-level")
-    names = {} if label_names is None else read_label_names(label_names)
+    schema = read_schema(folder, config)
+    names = class_names(schema, label_names)
     label = _label_index(label, names, config.data.num_classes)
     files = find_files(input_data_pattern, "input_data_pattern")
-    schema = read_schema(folder, config)
     for batch in iterate(make_dataset(files, schema, config.training.batch_size), files):
         places = [i for i, key in enumerate(batch["video_id"].numpy()) if key == video_id.encode()]
         if places:

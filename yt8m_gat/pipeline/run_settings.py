@@ -1,7 +1,9 @@
 """What every job reads from a run: its schema, and whether it is about segments."""
 
+import os
+
 from yt8m_gat.config import ConfigError, RunConfig
-from yt8m_gat.data import LabelMap, RecordSchema
+from yt8m_gat.data import LabelMap, RecordSchema, read_label_names
 from yt8m_gat.run_folder import RunFolder
 
 
@@ -16,6 +18,18 @@ def read_schema(folder: RunFolder, config: RunConfig) -> RecordSchema:
     if config.data.label_map is not None:
         label_map = LabelMap.load(folder.label_map, config.data.num_source_classes)
     return RecordSchema.from_config(config.data, label_map)
+
+
+def class_names(schema: RecordSchema, path: str | os.PathLike | None) -> dict[int, str]:
+    """Class -> name, from a file of names, or else from the run's own label map, if any.
+
+    Raises:
+        ConfigError: The file does not read; see `yt8m_gat.data.read_label_names`.
+    """
+    if path is not None:
+        return read_label_names(path)
+    names = () if schema.label_map is None else schema.label_map.names
+    return {index: name for index, name in enumerate(names) if name}
 
 
 def on_segments(config: RunConfig, segment_labels: bool | None) -> bool:
