@@ -1,0 +1,72 @@
+"""--on_bad_record=skip: the same order, resumable; what is counted; what the jobs say."""
+
+import pytest
+import tensorflow as tf
+from record_oracle import framed
+
+from yt8m_gat import pipeline
+from yt8m_gat.config import ConfigError, DataConfig, ModelConfig, RunConfig, TrainingConfig
+from yt8m_gat.data import RecordSchema, SkippedRecords, iterate, make_dataset, new_skipped
+from yt8m_gat.run_folder import RunFolder
+
+SCHEMA = RecordSchema({"rgb": 1024, "audio": 128}, 8, 12)
+
+
+@pytest.fixture(scope="module")
+def damaged(sample_dir, tmp_path_factory):
+    """The training files of the sample, every eighth record bad; and the same without those."""
+    folder = tmp_path_factory.mktemp("damaged")
+    kept = tmp_path_factory.mktemp("kept")
+    for path in sorted(sample_dir.glob("train*.tfrecord")):
+        records = [r.numpy() for r in tf.data.TFRecordDataset(str(path))]
+        spoiled = [b"\xff" if i % 8 == 3 else record for i, record in enumerate(records)]
+        (folder / path.name).write_bytes(b"".join(map(framed, spoiled)))
+        good = [record for i, record in enumerate(records) if i % 8 != 3]
+        (kept / path.name).write_bytes(b"".join(map(framed, good)))
+    return folder, kept
+
+
+def batches(folder, skipped=None, **options):
+    files = sorted(str(path) for path in folder.glob("*.tfrecord"))
+    dataset = make_dataset(files, SCHEMA, 16, skipped=skipped, **options)
+    return [batch["video_id"].numpy().tolist() for batch in iterate(dataset, files, skipped)]
+
+
+def test_the_order_is_that_of_files_without_the_bad_records(damaged):
+    folder, kept = damaged
+    options = {"shuffle": True, "seed": 3, "shuffle_buffer": 20}
+    skipped = SkippedRecords(0.2)
+    found = batches(folder, skipped, **options)
+    assert found == batches(kept, **options)
+    assert (skipped.num_records, skipped.num_bad) == (96, 12)
+    assert [bad.record for bad in skipped.first[:2]] == [3, 11]
+    assert batches(folder, SkippedRecords(0.2), skip_batches=2, **options) == found[2:]
+
+
+def test_training_counts_them_in_its_metrics(damaged, tmp_path, capsys):
+    folder = RunFolder(tmp_path)
+    pipeline.train(
+        folder,
+        RunConfig(
+            data=DataConfig(num_classes=8, max_frames=12),
+            model=ModelConfig(name="FrameLevelLogisticModel"),
+            training=TrainingConfig(
+                batch_size=16, num_epochs=1, on_bad_record="skip", max_bad_fraction=0.2
+            ),
+        ),
+        train_data_pattern=f"{damaged[0]}/*.tfrecord",
+    )
+    lines = folder.metrics.read_text().splitlines()
+    [line] = [line for line in lines if '"bad_records"' in line]
+    assert '"num_records": 96, "num_bad_records": 12' in line and '"bad_undecodable": 12' in line
+    assert "12 of 96 records" in capsys.readouterr().out
+
+
+def test_other_values_are_refused():
+    with pytest.raises(ConfigError, match=r"--on_bad_record must be one of error, skip.*'warn'"):
+        new_skipped("warn", 0.1)
+    with pytest.raises(ConfigError, match=r"--max_bad_fraction must be from 0 to 1.*1\.5"):
+        new_skipped("skip", 1.5)
+    with pytest.raises(ConfigError, match=r"--max_bad_fraction must be in \[0, 1\]"):
+        TrainingConfig(max_bad_fraction=-1)
+    assert new_skipped("error", 0.1) is None
