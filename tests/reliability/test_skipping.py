@@ -6,7 +6,14 @@ from record_oracle import framed
 
 from yt8m_gat import pipeline
 from yt8m_gat.config import ConfigError, DataConfig, ModelConfig, RunConfig, TrainingConfig
-from yt8m_gat.data import RecordSchema, SkippedRecords, iterate, make_dataset, new_skipped
+from yt8m_gat.data import (
+    RecordSchema,
+    SkippedRecords,
+    TooManyBadRecordsError,
+    iterate,
+    make_dataset,
+    new_skipped,
+)
 from yt8m_gat.run_folder import RunFolder
 
 SCHEMA = RecordSchema({"rgb": 1024, "audio": 128}, 8, 12)
@@ -70,3 +77,33 @@ def test_other_values_are_refused():
     with pytest.raises(ConfigError, match=r"--max_bad_fraction must be in \[0, 1\]"):
         TrainingConfig(max_bad_fraction=-1)
     assert new_skipped("error", 0.1) is None
+
+
+def test_evaluation_and_inference_leave_them_out(damaged, tmp_path, capsys):
+    folder = RunFolder(tmp_path / "run")
+    pipeline.train(
+        folder,
+        RunConfig(
+            data=DataConfig(num_classes=8, max_frames=12),
+            model=ModelConfig(name="FrameLevelLogisticModel"),
+            training=TrainingConfig(batch_size=16, max_steps=1),
+        ),
+        train_data_pattern=f"{damaged[1]}/*.tfrecord",
+    )
+    options = {"on_bad_record": "skip", "max_bad_fraction": 0.2}
+    results, csvs = [], []
+    for records, more in ((damaged[0], options), (damaged[1], {})):
+        pattern, path = f"{records}/*.tfrecord", tmp_path / "s.csv"
+        results.append(pipeline.evaluate(folder, eval_data_pattern=pattern, **more)["clean"])
+        count = pipeline.infer(folder, input_data_pattern=pattern, output_file=path, **more)
+        assert count == 84
+        csvs.append(path.read_text())
+    assert results[0] == results[1] and csvs[0] == csvs[1]
+    assert capsys.readouterr().err.count("12 of 96 records") == 2
+    with pytest.raises(TooManyBadRecordsError, match="undecodable 12"):
+        pipeline.infer(
+            folder,
+            input_data_pattern=f"{damaged[0]}/*.tfrecord",
+            output_file=tmp_path / "s.csv",
+            on_bad_record="skip",
+        )
