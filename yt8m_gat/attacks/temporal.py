@@ -149,7 +149,7 @@ class TemporalAugmentation(Attack):
             labels: Float [B, C], multi-hot.
             seed: Integer, for the random classes and the random noise.
         """
-        features = {name: tf.stop_gradient(value) for name, value in features.items()}
+        # No tf.stop_gradient before the pass: as it stands, a graph shares it with the caller's.
         perturbed = self.perturb(forward_fn, loss_fn, features, frame_mask, labels, seed)
         return {name: tf.stop_gradient(value) for name, value in perturbed.items()}
 
