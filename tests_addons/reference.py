@@ -1,4 +1,4 @@
-"""What the older stack is to agree with, from the environment of today: exports of eight recipes and
+"""What the older stack is to agree with, made by the stack of today: exports of eight recipes and
 their outputs, and what Keras 3 makes of inputs that tensorflow-addons has a twin for.
 
 python tests_addons/reference.py --output_dir=build/addons
