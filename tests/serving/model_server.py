@@ -32,7 +32,11 @@ from tensorflow_serving.apis import (
 
 WARM_UP = "assets.extra/tf_serving_warmup_requests"
 _STATUS = {code.value[0]: code for code in grpc.StatusCode}
-_HTTP_STATUS = {grpc.StatusCode.NOT_FOUND: 404, grpc.StatusCode.INTERNAL: 500}
+_HTTP_STATUS = {
+    grpc.StatusCode.NOT_FOUND: 404,
+    grpc.StatusCode.INTERNAL: 500,
+    grpc.StatusCode.DATA_LOSS: 500,
+}
 
 
 class RequestError(Exception):

@@ -93,6 +93,7 @@ class ServingModule(tf.Module):
         Raises:
             tf.errors.InvalidArgumentError: A record is bad; the message says which, why, and what
                 to do (`yt8m_gat.data.parse_frame_batch`).
+            tf.errors.DataLossError: One is no protocol buffer of that kind at all.
         """
         video_id, features, frame_mask, _ = self._parse(example_bytes)
         inputs = features if frame_mask is None else {**features, "frame_mask": frame_mask}
@@ -198,6 +199,7 @@ class ServingModule(tf.Module):
         given = _require(tf.size(example_bytes) >= 1, "example_bytes must hold a record or more.")
         with tf.control_dependencies([given]):
             example_bytes = tf.identity(example_bytes)
+        example_bytes = _rewritten(example_bytes, self._schema.frame_level)
         batch = parse(example_bytes, self._schema, with_labels=False)
         num_frames = batch.get("num_frames")
         features, frame_mask = preprocess(batch["features"], num_frames, self._normalize)
@@ -222,6 +224,22 @@ def _function(method: Any, *specs: tf.TensorSpec) -> Any:
 def _require(condition: tf.Tensor, rule: str, *received: tf.Tensor) -> tf.Operation:
     """Fails with `InvalidArgumentError` and this text unless `condition` holds."""
     return tf.debugging.Assert(condition, [rule, *received], summarize=20)
+
+
+def _rewritten(serialized: tf.Tensor, frame_level: bool) -> tf.Tensor:
+    """Records as the protocol buffer library writes them, having read them; string [N].
+
+    Requests come from anybody, and TensorFlow's parser of records trusts the lengths in them: a
+    forged one ends the process, and some bytes that are no message pass.
+
+    Raises:
+        tf.errors.DataLossError: One is no such message.
+    """
+    message = "tensorflow.SequenceExample" if frame_level else "tensorflow.Example"
+    fields = ["context", "feature_lists"] if frame_level else ["features"]
+    types = [tf.string] * len(fields)
+    sizes, values = tf.io.decode_proto(serialized, message, fields, types, sanitize=True)
+    return tf.io.encode_proto(sizes, values, fields, message)
 
 
 def _identifier(name: str) -> str:
