@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from yt8m_gat.config import ConfigError, DataConfig, ModelConfig, RunConfig
+from yt8m_gat.data import LabelMap, read_label_names
 from yt8m_gat.models import build_from_config, load_classifier
 from yt8m_gat.run_folder import RunFolder
 
@@ -79,3 +80,15 @@ def test_weights_of_other_shapes_are_refused(tmp_path):
         file.create_dataset(found[0], (10**6, 10**6), np.uint8, chunks=(1000, 1000))
     with pytest.raises(ValueError, match=r"shape|expected|size"):
         load_classifier(folder, config)
+
+
+@pytest.mark.parametrize("path", ["/dev/zero", "large.csv"])
+def test_a_vocabulary_without_end_is_refused_before_it_fills_memory(tmp_path, path):
+    if path == "large.csv":
+        path = tmp_path / path
+        with path.open("wb") as file:
+            file.truncate(10**12)  # A hole, which takes no room on the disk.
+    with pytest.raises(ConfigError, match=f"{path} must have at most"):
+        read_label_names(path)
+    with pytest.raises(ConfigError, match=f"{path} must have at most"):
+        LabelMap.load(path)

@@ -45,6 +45,9 @@ MAX_CLASSES = 100_000
 MAX_ROWS = 1_000_000
 """Most rows of a label map."""
 
+MAX_FILE_BYTES = 64 << 20
+"""Largest file of labels that is read; YouTube-8M's vocabulary.csv has 3.6 MB."""
+
 
 @dataclasses.dataclass(frozen=True)
 class LabelMap:
@@ -179,9 +182,16 @@ class LabelMap:
 
 
 def _text_of(path: str | os.PathLike) -> str:
+    with open(path, "rb") as file:
+        content = file.read(MAX_FILE_BYTES + 1)
+    if len(content) > MAX_FILE_BYTES:
+        raise ConfigError(
+            f"{path} must have at most {MAX_FILE_BYTES} bytes: it is no file of labels. "
+            "Received: more"
+        )
     try:
         # utf-8-sig: spreadsheets put a byte order mark in front.
-        return Path(path).read_text(encoding="utf-8-sig")
+        return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path} must be a text file in UTF-8: {error}") from error
 
