@@ -87,7 +87,7 @@ _OBJECTIVE = {
     ),
 }
 _TRAINING = {
-    "batch_size": (_INTEGER, "Clips per step."),
+    "batch_size": (_INTEGER, "Clips per step, on all devices together."),
     "optimizer": (_STRING, f"One of {configs.OPTIMIZERS}."),
     "base_learning_rate": (_FLOAT, "Learning rate of the first step."),
     "learning_rate_decay": (_FLOAT, "Factor on the rate, see the next flag."),
@@ -115,6 +115,16 @@ _TRAINING = {
     "seed": (_INTEGER, "Fixes weights, order and every random choice."),
     "mixed_precision": (_STRING, "float32, mixed_bfloat16 or mixed_float16."),
     "jit_compile": (_BOOLEAN, "Compile the training step with XLA."),
+    "on_nonfinite": (
+        _STRING,
+        "stop or skip: What a step does whose loss or gradients are not finite.",
+    ),
+    "distribute": (
+        _STRING,
+        "none, mirrored (the GPUs of this machine) or multi_worker (the machines in TF_CONFIG): "
+        "What shares each batch.",
+    ),
+    "data_service": (_STRING, "grpc://host:port of a tf.data service that reads the records."),
 }
 
 

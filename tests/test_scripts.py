@@ -114,6 +114,9 @@ OTHER = {
         "seed": ("--seed=5", 5),
         "mixed_precision": ("--mixed_precision=mixed_bfloat16", "mixed_bfloat16"),
         "jit_compile": ("--jit_compile", True),
+        "on_nonfinite": ("--on_nonfinite=skip", "skip"),
+        "distribute": ("--distribute=mirrored", "mirrored"),
+        "data_service": ("--data_service=grpc://host:1", "grpc://host:1"),
     },
 }
 SECTIONS = {DataConfig: "data", ObjectiveConfig: "objective", TrainingConfig: "training"}

@@ -26,6 +26,8 @@ TEMPORAL_EXAMPLES = ("both", "correct", "wrong")
 LABEL_LOSSES = ("CrossEntropyLoss", "HingeLoss", "SoftmaxLoss")
 CLASS_REDUCTIONS = ("mean", "sum")
 ON_BAD_RECORD = ("error", "skip")
+ON_NONFINITE = ("stop", "skip")
+DISTRIBUTIONS = ("none", "mirrored", "multi_worker")
 MAX_BAD_FRACTION = 0.01
 # Settings of TrainingConfig that a resumed run must keep.
 _FIXED_TRAINING = (
@@ -361,6 +363,12 @@ class TrainingConfig:
         seed: Fixes the initial weights, the order of the data and every random choice.
         mixed_precision: Keras dtype policy of the model (`float32`, `mixed_bfloat16`, ...).
         jit_compile: Compile the step with XLA.
+        on_nonfinite: `stop`: a step whose loss or gradients are not finite ends the run; `skip`:
+            it changes nothing of the model and is counted, up to 10 in a row.
+        distribute: The devices that share each batch: `none`: one; `mirrored`: all of this
+            machine; `multi_worker`: all of the machines in TF_CONFIG.
+        data_service: Address of a tf.data service (`grpc://host:port`) that reads the training
+            data; None: this process does.
     """
 
     batch_size: int = 64
@@ -386,6 +394,9 @@ class TrainingConfig:
     seed: int = 0
     mixed_precision: str = "float32"
     jit_compile: bool = False
+    on_nonfinite: str = "stop"
+    distribute: str = "none"
+    data_service: str | None = None
 
     def __post_init__(self) -> None:
         _require_choice("optimizer", self.optimizer, OPTIMIZERS)
@@ -412,6 +423,20 @@ class TrainingConfig:
         _require_choice(
             "mixed_precision", self.mixed_precision, ("float32", "mixed_bfloat16", "mixed_float16")
         )
+        _require_choice("on_nonfinite", self.on_nonfinite, ON_NONFINITE)
+        _require_choice("distribute", self.distribute, DISTRIBUTIONS)
+        if self.data_service is not None:
+            host, _, port = self.data_service.removeprefix("grpc://").rpartition(":")
+            if not self.data_service.startswith("grpc://") or not host or not port.isdecimal():
+                raise ConfigError(
+                    "--data_service must be the address of a dispatcher, grpc://host:port. "
+                    f"Received: {self.data_service!r}"
+                )
+            if self.on_bad_record == "skip":
+                raise ConfigError(
+                    "--on_bad_record=skip checks records in this process: it needs no "
+                    f"--data_service. Received: {self.data_service!r}"
+                )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -17,8 +17,8 @@ _ONE_READER = (
 REPLACED: dict[str, dict[str, str]] = {
     "train.py": {
         "num_gpu": (
-            "training uses one device, the first GPU if there is one; CUDA_VISIBLE_DEVICES "
-            "chooses another."
+            "--distribute=mirrored trains on all GPUs that CUDA_VISIBLE_DEVICES shows, and "
+            "--batch_size is then that of all of them together."
         ),
         "export_model_steps": (
             "--train_dir always holds what inference.py needs; --checkpoint_steps says how often "

@@ -1,5 +1,11 @@
 """Classifiers: builders from plain arguments, one family a file."""
 
+from yt8m_gat.models.checkpoint import (
+    DamagedCheckpointsError,
+    checkpoint_prefix,
+    checkpoint_steps,
+    newest_checkpoint,
+)
 from yt8m_gat.models.dbof import DbofClassifier
 from yt8m_gat.models.frame_level_logistic import FrameLevelLogisticClassifier
 from yt8m_gat.models.load import (
@@ -19,6 +25,7 @@ from yt8m_gat.models.video_level import VideoLevelClassifier
 
 __all__ = [
     "FRAME_MASK",
+    "DamagedCheckpointsError",
     "DbofClassifier",
     "FrameLevelLogisticClassifier",
     "LstmClassifier",
@@ -29,9 +36,12 @@ __all__ = [
     "VideoLevelClassifier",
     "build_from_config",
     "build_model",
+    "checkpoint_prefix",
+    "checkpoint_steps",
     "checkpointable",
     "copy_weights",
     "load_classifier",
+    "newest_checkpoint",
     "save_weights",
     "without_auxiliary",
 ]

@@ -1,18 +1,22 @@
 """From a run folder to the classifier that it trained."""
 
+import hashlib
 import os
 from pathlib import Path
 
+import h5py
 import keras
 import tensorflow as tf
 
 from yt8m_gat.config import ConfigError, RunConfig
 from yt8m_gat.disk import writing
+from yt8m_gat.models.checkpoint import newest_checkpoint
 from yt8m_gat.models.registry import build_model
 from yt8m_gat.models.video_classifier import VideoClassifier
 from yt8m_gat.run_folder import RunFolder
 
 AUXILIARY = "auxiliary_normalization"
+_DIGEST = "yt8m_gat_sha256"
 
 
 def build_from_config(config: RunConfig) -> VideoClassifier:
@@ -97,9 +101,40 @@ def save_weights(classifier: VideoClassifier, path: str | os.PathLike) -> None:
             with open(temporary, "wb") as file:
                 os.posix_fallocate(file.fileno(), 0, _hdf5_bytes(classifier))
             classifier.save_weights(temporary)
+            with h5py.File(temporary, "r+") as stored:  # HDF5 has no checksum of its own here.
+                stored.attrs[_DIGEST] = _digest(classifier)
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
+
+
+def load_weights(classifier: VideoClassifier, path: str | os.PathLike) -> None:
+    """Reads what `save_weights` wrote; files without its digest are read unchecked.
+
+    Raises:
+        ConfigError: It is no such file, one of another architecture, or damaged.
+    """
+    remedy = "Put back a copy of it, or read the newest state with --checkpoint=last"
+    try:
+        classifier.load_weights(path)
+        with h5py.File(path) as stored:
+            expected = stored.attrs.get(_DIGEST)
+    # What Keras and HDF5 raise for a file that is cut, overwritten or another model's.
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, AttributeError) as error:
+        raise ConfigError(
+            f"{os.fspath(path)} cannot be read as the weights of this model: {error}. {remedy}"
+        ) from error
+    if expected is not None and expected != _digest(classifier):
+        raise ConfigError(
+            f"{os.fspath(path)} is damaged: its weights are not those that were written. {remedy}"
+        )
+
+
+def _digest(classifier: VideoClassifier) -> str:
+    digest = hashlib.sha256()
+    for weight in classifier.weights:
+        digest.update(weight.numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _hdf5_bytes(classifier: VideoClassifier) -> int:
@@ -119,6 +154,7 @@ def load_classifier(
 
     Raises:
         FileNotFoundError: The run has no such weights yet.
+        ConfigError: They are damaged.
         ValueError: `checkpoint` is neither.
     """
     classifier = build_from_config(config)
@@ -128,12 +164,12 @@ def load_classifier(
                 f"{folder.best_weights} is missing: the run has not been validated yet. Let "
                 "train.py go on, or read the newest state with --checkpoint=last"
             )
-        classifier.load_weights(folder.best_weights)
+        load_weights(classifier, folder.best_weights)
     elif checkpoint == "last":
-        newest = tf.train.latest_checkpoint(str(folder.checkpoints))
+        newest = newest_checkpoint(folder.checkpoints)
         if newest is None:
             raise FileNotFoundError(f"{folder.checkpoints} holds no checkpoint yet")
-        status = tf.train.Checkpoint(classifier=checkpointable(classifier)).restore(newest)
+        status = tf.train.Checkpoint(classifier=checkpointable(classifier)).read(newest)
         # The optimizer's part stays unread.
         status.assert_existing_objects_matched().expect_partial()
     else:

@@ -13,7 +13,7 @@ from yt8m_gat.pipeline.exporting import export
 from yt8m_gat.pipeline.inference import infer, model_folder
 from yt8m_gat.pipeline.run_settings import read_schema
 from yt8m_gat.pipeline.training import train
-from yt8m_gat.training import NonFiniteLossError
+from yt8m_gat.training import NonFiniteLossError, WorkerLostError
 
 __all__ = [
     "attention_figures",
@@ -32,4 +32,6 @@ __all__ = [
 
 def reported_errors() -> contextlib.AbstractContextManager[None]:
     """`cli.reported_errors` for everything that these jobs raise when the user can mend it."""
-    return cli.reported_errors(BadRecordError, TooManyBadRecordsError, NonFiniteLossError)
+    return cli.reported_errors(
+        BadRecordError, TooManyBadRecordsError, NonFiniteLossError, WorkerLostError
+    )

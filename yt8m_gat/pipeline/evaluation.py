@@ -46,7 +46,7 @@ from yt8m_gat.losses import (
     get_loss,
     normalized_entropy,
 )
-from yt8m_gat.models import load_classifier
+from yt8m_gat.models import load_classifier, newest_checkpoint
 from yt8m_gat.pipeline.run_settings import class_names, on_segments, read_schema
 from yt8m_gat.run_folder import RunFolder
 from yt8m_gat.training import follow
@@ -761,7 +761,7 @@ def _weights_digest(folder: RunFolder, checkpoint: str) -> str:
     """Of the bytes that `load_classifier` reads."""
     if checkpoint == "best":
         return _digest([folder.best_weights.read_bytes()])
-    newest = tf.train.latest_checkpoint(str(folder.checkpoints))
+    newest = newest_checkpoint(folder.checkpoints)
     paths = sorted(Path(newest).parent.glob(Path(newest).name + ".*"))
     return _digest(path.read_bytes() for path in paths)
 

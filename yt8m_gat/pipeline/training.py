@@ -19,7 +19,7 @@ from yt8m_gat.pipeline.evaluation import build_evaluator
 from yt8m_gat.pipeline.exporting import export
 from yt8m_gat.pipeline.run_settings import read_schema
 from yt8m_gat.run_folder import RunFolder
-from yt8m_gat.training import Trainer, TrainingState
+from yt8m_gat.training import Trainer, TrainingState, build_distribution
 
 
 def train(
@@ -46,17 +46,29 @@ def train(
         label_map: File of the label map that `config` names.
         callbacks: Keras callbacks for the loop.
 
+    Several workers (`--distribute=multi_worker`) all call this; the first of them writes.
+
     Returns:
         Where the run stands; `finished(config.training)` is None after Ctrl-C or SIGTERM.
     """
+    # Before anything else asks TensorFlow for its devices.
+    distribution = build_distribution(config.training.distribute, config.training.jit_compile)
+    if config.training.data_service and config.training.batch_size % distribution.num_workers:
+        raise ConfigError(
+            "--batch_size must be a multiple of the number of workers with --data_service. "
+            f"Received: {config.training.batch_size} and {distribution.num_workers} workers"
+        )
     files = find_files(train_data_pattern, "train_data_pattern")
     eval_files = find_files(eval_data_pattern, "eval_data_pattern") if eval_data_pattern else []
     keras.config.set_dtype_policy(config.training.mixed_precision)
     keras.utils.set_random_seed(config.training.seed)
-    classifier = build_from_config(config)
+    with distribution.strategy.scope():
+        classifier = build_from_config(config)
     if config.training.finetune_from is not None:
         _start_from(classifier, config.training.finetune_from)
-    folder.prepare(config, start_new_model=start_new_model, label_map=label_map)
+    if distribution.is_chief:
+        folder.prepare(config, start_new_model=start_new_model, label_map=label_map)
+    distribution.agree(0)  # Only then is there anything to be read in the folder.
     schema = read_schema(folder, config)
 
     validate = None
@@ -79,20 +91,38 @@ def train(
             )
 
     trainer = Trainer(
-        config, schema, classifier, files, folder, evaluate_arrays, validate, callbacks
+        config,
+        schema,
+        classifier,
+        files,
+        folder,
+        evaluate_arrays,
+        validate,
+        callbacks,
+        distribution=distribution,
     )
-    if trainer.restore():
+    if trainer.restore() and distribution.is_chief:
         print(f"{folder.path}: resuming at step {trainer.state.step}", flush=True)
     state = trainer.run()
     finished = state.finished(config.training)
-    if finished is None:
-        return state
+    if finished is not None and distribution.is_chief:
+        _report(folder, config, state, finished, export_dir)
+    distribution.agree(0)  # A worker that leaves ends the others.
+    return state
+
+
+def _report(
+    folder: RunFolder,
+    config: RunConfig,
+    state: TrainingState,
+    finished: str,
+    export_dir: str | os.PathLike | None,
+) -> None:
     best = "" if state.best_gap is None else f" best validation GAP {state.best_gap:.4f}"
     print(f"{folder.path}: {state.step} steps, {finished};{best}")
     if export_dir is not None:
         best_classifier = load_classifier(folder, config)
         print(f"SavedModel: {export(best_classifier, config, export_dir)}")
-    return state
 
 
 def _start_from(classifier: VideoClassifier, finetune_from: str) -> None:

@@ -1,6 +1,11 @@
 """Training: the overridden `train_step`, and the loop around it."""
 
 from yt8m_gat.training.adversarial_model import AdversarialModel, StepTerms
+from yt8m_gat.training.distribution import (
+    Distribution,
+    WorkerLostError,
+    build_distribution,
+)
 from yt8m_gat.training.follow import follow, read_state
 from yt8m_gat.training.loop import NonFiniteLossError, Trainer
 from yt8m_gat.training.objective import GradientPerturbation, Objective, build_objective
@@ -9,12 +14,15 @@ from yt8m_gat.training.state import TrainingState
 
 __all__ = [
     "AdversarialModel",
+    "Distribution",
     "GradientPerturbation",
     "NonFiniteLossError",
     "Objective",
     "StepTerms",
     "Trainer",
     "TrainingState",
+    "WorkerLostError",
+    "build_distribution",
     "build_objective",
     "build_optimizer",
     "follow",

@@ -1,5 +1,6 @@
 """The one `train_step` of this package: CE, L_Adv, L_AdvFr, L_AdvJS and TAF."""
 
+import functools
 from typing import Any, NamedTuple
 
 import keras
@@ -12,6 +13,8 @@ from yt8m_gat.models import ModelOutputs, VideoClassifier
 from yt8m_gat.training.objective import CleanPass, Objective
 
 NUM_FRAMES = "num_frames"
+# Between the seeds of two replicas: odd, so that no two of any number of them meet.
+_SEED_STEP = 0x9E3779B1
 
 
 class StepTerms(NamedTuple):
@@ -22,6 +25,39 @@ class StepTerms(NamedTuple):
     adversarial_loss: tf.Tensor
     penalty: tf.Tensor
     logits: tf.Tensor
+
+
+class StepUpdate(NamedTuple):
+    """What a step would change, before anything is changed.
+
+    Attributes:
+        terms: The objective and its parts.
+        gradients: Of each trainable variable (times the optimizer's loss scale); None without one.
+        state: New value of each non-trainable variable of the classifier (moving averages,
+            seeds); None where it stays.
+        finite: Boolean: whether loss and gradients are finite. (Of an optimizer with a loss scale
+            the loss alone: such a scale is lowered when gradients overflow.)
+    """
+
+    terms: StepTerms
+    gradients: list[tf.Tensor | None]
+    state: list[tf.Tensor | None]
+    finite: tf.Tensor
+
+
+class Replica(NamedTuple):
+    """Which part of a step is computed here, when replicas share its batch.
+
+    Attributes:
+        index: Of this replica, from 0.
+        count: Number of replicas.
+        share: This one's rows as a share of the batch. The sum of all replicas' terms, and of
+            their gradients, is then that of one machine with the whole batch.
+    """
+
+    index: int | tf.Tensor
+    count: int
+    share: tf.Tensor
 
 
 class AdversarialModel(keras.Model):
@@ -49,6 +85,9 @@ class AdversarialModel(keras.Model):
     A_adv differ by R alone and not by their dropout masks; what the clean pass changes is kept
     (moving averages, seeds), what the adversarial pass would change is dropped, so that moving
     averages describe clean clips and move once a step.
+
+    Replicas draw random numbers of their own: each seed is moved by the replica's number while a
+    step is computed.
 
     Inputs are what `yt8m_gat.data.as_pairs` yields: a mapping of features (uint8 [B, T, D] as
     stored, or float) and `num_frames` [B], then labels [B, C], then optionally label weights
@@ -104,9 +143,15 @@ class AdversarialModel(keras.Model):
         labels: tf.Tensor,
         label_weights: tf.Tensor | None,
         tape: tf.GradientTape,
-    ) -> StepTerms:
-        """Evaluates the objective under `tape`, the tape that differentiates it by the weights."""
+        replica: Replica | None = None,
+    ) -> tuple[StepTerms, list[tf.Tensor | None]]:
+        """Evaluates the objective under `tape`, the tape that differentiates it by the weights.
+
+        Returns:
+            The terms, and `StepUpdate.state`.
+        """
         objective = self.objective
+        seeds = self._seeds_of(replica)
 
         def loss(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
             return objective.loss(labels, logits, label_weights)
@@ -115,7 +160,7 @@ class AdversarialModel(keras.Model):
         with tf.GradientTape(watch_accessed_variables=False) as feature_tape:
             if objective.perturbation is not None:
                 feature_tape.watch(features)
-            with keras.StatelessScope() as state:
+            with keras.StatelessScope(seeds) as state:
                 clean = self.classifier.forward(features, frame_mask, training=True)
             clean_losses = loss(labels, clean.logits)
             clean_loss = tf.reduce_mean(clean_losses)
@@ -123,6 +168,7 @@ class AdversarialModel(keras.Model):
             # Float16 gradients by the features need the scale as those by the weights do.
             scaled_loss = self.optimizer.scale_loss(total)
         adversarial_loss = penalty = tf.zeros((), clean_loss.dtype)
+        step = self.optimizer.iterations
 
         if objective.perturbation is not None:
             clean_pass = CleanPass(
@@ -132,15 +178,17 @@ class AdversarialModel(keras.Model):
                 gradients=lambda: feature_tape.gradient(
                     scaled_loss, features, unconnected_gradients=tf.UnconnectedGradients.ZERO
                 ),
-                forward=self._forward_without_updates,
+                forward=functools.partial(self._forward_without_updates, seeds),
                 loss=loss,
-                seed=self.optimizer.iterations,
+                seed=step
+                if replica is None
+                else tf.cast(step, tf.int32) * replica.count + replica.index,
             )
             with tape.stop_recording():
                 perturbed = objective.perturbation(clean_pass)
                 perturbed = {name: tf.stop_gradient(value) for name, value in perturbed.items()}
             # A scope of its own, whose updates nobody applies.
-            with keras.StatelessScope():
+            with keras.StatelessScope(seeds):
                 adversarial = self.classifier.forward(
                     perturbed,
                     frame_mask,
@@ -153,19 +201,49 @@ class AdversarialModel(keras.Model):
                 penalty = self._penalty(clean, adversarial, frame_mask)
                 total += objective.penalty_weight * penalty
 
-        for variable in self.classifier.non_trainable_variables:
-            updated = state.get_current_value(variable)
-            if updated is not None:
-                variable.assign(updated)
         if self.classifier.losses:
             total += self.regularization_penalty * tf.add_n(self.classifier.losses)
-        return StepTerms(total, clean_loss, adversarial_loss, penalty, clean.logits)
+        terms = [total, clean_loss, adversarial_loss, penalty]
+        if replica is not None:
+            terms = [tf.cast(replica.share, term.dtype) * term for term in terms]
+        updates = [
+            state.get_current_value(variable)
+            for variable in self.classifier.non_trainable_variables
+        ]
+        return StepTerms(*terms, clean.logits), self._without_shift(updates, replica)
+
+    def _seeds_of(self, replica: Replica | None) -> list[tuple[keras.Variable, tf.Tensor]]:
+        """Seed variables and what stands for them on a replica."""
+        if replica is None:
+            return []
+        return [
+            (variable, variable.value + _shift(replica, variable.dtype))
+            for variable in self.classifier.non_trainable_variables
+            if _is_seed(variable)
+        ]
+
+    def _without_shift(
+        self, updates: list[tf.Tensor | None], replica: Replica | None
+    ) -> list[tf.Tensor | None]:
+        if replica is None:
+            return updates
+        return [
+            value - _shift(replica, variable.dtype)
+            if value is not None and _is_seed(variable)
+            else value
+            for variable, value in zip(
+                self.classifier.non_trainable_variables, updates, strict=True
+            )
+        ]
 
     def _forward_without_updates(
-        self, features: dict[str, tf.Tensor], frame_mask: tf.Tensor
+        self,
+        seeds: list[tuple[keras.Variable, tf.Tensor]],
+        features: dict[str, tf.Tensor],
+        frame_mask: tf.Tensor,
     ) -> tuple[tf.Tensor, tf.Tensor]:
         """Logits and frames of a training pass through the clean path, for the perturbation."""
-        with keras.StatelessScope():
+        with keras.StatelessScope(seeds):
             outputs = self.classifier.forward(features, frame_mask, training=True)
         return outputs.logits, outputs.frames
 
@@ -193,22 +271,43 @@ class AdversarialModel(keras.Model):
             )
         return tf.reduce_mean(tf.add_n(distances))
 
-    def optimize(self, data: Any) -> StepTerms:
-        """One optimizer step on `data`; its terms, before the update."""
+    def update_of(self, data: Any, replica: Replica | None = None) -> StepUpdate:
+        """What a step on `data` would change; changes nothing.
+
+        Args:
+            data: A batch, see the class; with replicas this one's rows of it, at least one.
+            replica: None: there is only one.
+        """
         inputs, labels, label_weights = keras.utils.unpack_x_y_sample_weight(data)
         features, frame_mask = self.prepare(inputs)
         with tf.GradientTape() as tape:
-            terms = self.terms(features, frame_mask, labels, label_weights, tape)
+            terms, state = self.terms(features, frame_mask, labels, label_weights, tape, replica)
             scaled = self.optimizer.scale_loss(terms.total)
-        variables = self.trainable_variables
-        self.optimizer.apply(tape.gradient(scaled, variables), variables)
-        for tracker, value in zip(self.trackers, terms, strict=False):
-            tracker.update_state(value)
-        return terms
+        gradients = tape.gradient(scaled, self.trainable_variables)
+        looked_at = [terms.total]
+        if not isinstance(self.optimizer, keras.optimizers.LossScaleOptimizer):
+            looked_at += [gradient for gradient in gradients if gradient is not None]
+        finite = tf.reduce_all([tf.reduce_all(tf.math.is_finite(value)) for value in looked_at])
+        return StepUpdate(terms, gradients, state, finite)
+
+    def assign_state(self, state: list[tf.Tensor | None]) -> None:
+        """Gives the classifier's non-trainable variables their new values."""
+        for variable, value in zip(self.classifier.non_trainable_variables, state, strict=True):
+            if value is not None:
+                variable.assign(value)
+
+    def optimize(self, data: Any) -> StepTerms:
+        """One optimizer step on `data`, on one device; its terms, before the update."""
+        update = self.update_of(data)
+        self.assign_state(update.state)
+        self.optimizer.apply(update.gradients, self.trainable_variables)
+        return update.terms
 
     def train_step(self, data: Any) -> dict[str, tf.Tensor]:
-        """What `fit` calls for each batch."""
-        self.optimize(data)
+        """What `fit` calls for each batch, on one device."""
+        terms = self.optimize(data)
+        for tracker, value in zip(self.trackers, terms, strict=False):
+            tracker.update_state(value)
         return {tracker.name: tracker.result() for tracker in self.trackers}
 
     def test_step(self, data: Any) -> dict[str, tf.Tensor]:
@@ -217,3 +316,12 @@ class AdversarialModel(keras.Model):
         loss = tf.reduce_mean(self.objective.loss(labels, self(inputs), label_weights))
         self.trackers[0].update_state(loss)
         return {"loss": self.trackers[0].result()}
+
+
+def _is_seed(variable: keras.Variable) -> bool:
+    return variable.name == "seed_generator_state"
+
+
+def _shift(replica: Replica, dtype: str) -> tf.Tensor:
+    """Added to a seed generator's state, (seed, count): another seed on each replica but 0."""
+    return tf.cast(tf.stack([replica.index, 0]), dtype) * tf.constant(_SEED_STEP, dtype)

@@ -6,21 +6,25 @@ from collections.abc import Callable, Iterator
 import tensorflow as tf
 
 from yt8m_gat.config import CONFIG_FILE, RunConfig
+from yt8m_gat.models import checkpoint_prefix, checkpoint_steps
 from yt8m_gat.run_folder import RunFolder
 from yt8m_gat.training.state import TrainingState
 
+_STATE = "state/.ATTRIBUTES/VARIABLE_VALUE"
+"""TensorFlow's name for the variable `state` of a checkpoint."""
+
 
 def read_state(folder: RunFolder) -> TrainingState | None:
-    """The state in the newest checkpoint of a run; None before there is one."""
-    newest = tf.train.latest_checkpoint(str(folder.checkpoints))
-    if newest is None:
-        return None
-    variable = tf.Variable("", dtype=tf.string, trainable=False)
-    try:
-        tf.train.Checkpoint(state=variable).restore(newest).expect_partial()
-    except tf.errors.NotFoundError:  # The run dropped it just now.
-        return None
-    return TrainingState.from_json(variable.numpy().decode())
+    """The state in the newest checkpoint of a run that can be read; None where there is none."""
+    for step in checkpoint_steps(folder.checkpoints):
+        prefix = checkpoint_prefix(folder.checkpoints, step)
+        try:
+            text = tf.train.load_checkpoint(prefix).get_tensor(_STATE)
+            return TrainingState.from_json(text.decode())
+        # The run dropped it just now, or it is damaged: training will say so.
+        except (tf.errors.OpError, RuntimeError, ValueError):
+            continue
+    return None
 
 
 def follow(

@@ -3,7 +3,7 @@
 import math
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import keras
@@ -11,7 +11,7 @@ import tensorflow as tf
 from absl import logging
 from tqdm import tqdm
 
-from yt8m_gat.config import RunConfig
+from yt8m_gat.config import ConfigError, RunConfig
 from yt8m_gat.data import (
     RecordSchema,
     as_pair,
@@ -21,33 +21,54 @@ from yt8m_gat.data import (
     new_skipped,
 )
 from yt8m_gat.data.parsing import Batch
-from yt8m_gat.disk import writing
-from yt8m_gat.models import VideoClassifier, checkpointable, save_weights
+from yt8m_gat.models import (
+    VideoClassifier,
+    checkpoint_prefix,
+    checkpointable,
+    newest_checkpoint,
+    save_weights,
+)
 from yt8m_gat.run_folder import RunFolder
-from yt8m_gat.training.adversarial_model import AdversarialModel, StepTerms
+from yt8m_gat.training.adversarial_model import AdversarialModel
+from yt8m_gat.training.checkpoints import Checkpoints
+from yt8m_gat.training.data_service import read_through
+from yt8m_gat.training.distribution import Distribution
 from yt8m_gat.training.objective import build_objective
 from yt8m_gat.training.optimizer import build_optimizer
 from yt8m_gat.training.state import TrainingState
+from yt8m_gat.training.step import StepResult, TrainingStep
 from yt8m_gat.training.stop_request import StopRequest
 
 Validate = Callable[[], dict[str, float]]
 Measure = Callable[..., dict[str, float]]
 
+_REMEDY = "Lower --base_learning_rate, or set --clip_gradient_norm"
+
+
+MAX_NONFINITE_IN_A_ROW = 10
+"""Steps that `--on_nonfinite=skip` leaves out one after another before it gives up."""
+
 
 class NonFiniteLossError(ArithmeticError):
-    """The loss of a step was not finite; names the step and the clips."""
+    """Loss, gradients or weights were not finite; names the step and, of a loss, the clips."""
 
 
 class Trainer:
     """Trains one classifier in one run folder.
 
     The loop is short and its own, because `fit` can neither resume inside an epoch nor run on
-    several workers with Keras 3.15: the model's step in one `tf.function`, Keras' callbacks
-    through `CallbackList`, all state in one `tf.train.Checkpoint`.
+    several workers with Keras 3.15: the model's step in one `tf.function` on every replica,
+    Keras' callbacks through `CallbackList`, all state in one `tf.train.Checkpoint`.
 
     Resuming: the order of the data is a function of seed and epoch, so a resumed run skips what
     it has seen. Model, optimizer, the layers' random state and `TrainingState` come from the
-    newest checkpoint.
+    newest checkpoint that is whole. (Through tf.data service there is no such order, and the
+    epoch begins anew.)
+
+    Several workers: all run this loop, on the same batches, and call the callbacks; the chief
+    alone validates, writes the folder and decides what to resume, and tells the others. A signal
+    that one of them gets, and a callback that asks for the end, end the run for all after the
+    step that comes next.
 
     Args:
         config: The run.
@@ -61,6 +82,8 @@ class Trainer:
             without validation, and the last weights are the best.
         callbacks: Keras callbacks, called with the usual methods.
         log_seconds: Least time between two logged steps.
+        distribution: The replicas that train; `classifier` was made in its strategy's scope. None:
+            one device.
     """
 
     def __init__(
@@ -74,8 +97,10 @@ class Trainer:
         validate: Validate | None = None,
         callbacks: Sequence[keras.callbacks.Callback] = (),
         log_seconds: float = 5.0,
+        distribution: Distribution | None = None,
     ) -> None:
         self.config = config
+        self.distribution = distribution or Distribution()
         self.schema = schema
         self.files = list(files)
         self.folder = folder
@@ -83,28 +108,30 @@ class Trainer:
         self.validate = validate
         self.log_seconds = log_seconds
         self.state = TrainingState()
-        self.model = AdversarialModel(
-            classifier,
-            build_objective(config.objective),
-            normalize=config.data.normalize,
-            regularization_penalty=config.objective.regularization_penalty,
-        )
-        self.model.compile(optimizer=build_optimizer(config.training))
-        self.model.optimizer.build(self.model.trainable_variables)
+        with self.distribution.strategy.scope():
+            self.model = AdversarialModel(
+                classifier,
+                build_objective(config.objective),
+                normalize=config.data.normalize,
+                regularization_penalty=config.objective.regularization_penalty,
+            )
+            optimizer = build_optimizer(config.training, self.distribution.num_replicas)
+            self.model.compile(optimizer=optimizer)
+            self.model.optimizer.build(self.model.trainable_variables)
         self.callbacks = keras.callbacks.CallbackList(list(callbacks), model=self.model)
 
         self._state_variable = tf.Variable(self.state.to_json(), dtype=tf.string, trainable=False)
-        self._step: Callable[..., StepTerms] | None = None
+        self._step: TrainingStep | None = None
         self._rate = math.nan
+        self._signalled = self._stop_training = False
         self._logged, self._logged_examples = time.monotonic(), 0
-        self._manager = tf.train.CheckpointManager(
-            tf.train.Checkpoint(
-                classifier=checkpointable(classifier),
-                optimizer=checkpointable(self.model.optimizer),
-                state=self._state_variable,
-            ),
-            str(folder.checkpoints),
-            max_to_keep=3,
+        self._checkpoints = Checkpoints(
+            folder.checkpoints,
+            {
+                "classifier": checkpointable(classifier),
+                "optimizer": checkpointable(self.model.optimizer),
+                "state": self._state_variable,
+            },
         )
 
     @property
@@ -113,20 +140,60 @@ class Trainer:
         return self.model.classifier
 
     def restore(self) -> bool:
-        """Takes up the newest checkpoint of the folder; False when there is none."""
-        path = self._manager.latest_checkpoint
-        if path is None:
+        """Takes up the newest whole checkpoint of the folder; False when there is none.
+
+        Raises:
+            DamagedCheckpointsError: There are some, and none is whole.
+            ConfigError: It is of another model, or this worker does not see the chief's.
+            WorkerLostError: Another worker ended.
+        """
+        prefix = newest_checkpoint(self.folder.checkpoints) if self.distribution.is_chief else None
+        step = -1 if prefix is None else int(prefix.rpartition("-")[2])
+        step = int(self.distribution.agree(step))
+        if step < 0:
             return False
-        self._manager.checkpoint.restore(path).assert_consumed()
+        prefix = checkpoint_prefix(self.folder.checkpoints, step)
+        if not tf.io.gfile.exists(prefix + ".index"):
+            raise ConfigError(
+                f"--train_dir={self.folder.path} must be a folder that all workers share. The "
+                f"chief goes on at {prefix}, which is not there on this one"
+            )
+        self._checkpoints.read(prefix)
         self.state = TrainingState.from_json(self._state_variable.numpy().decode())
-        self.folder.forget_metrics_after(self.state.step)
+        if self.state.batch and not (self.state.ordered and self._data_is_ordered):
+            logging.warning(
+                "The order of the data is not that of a tf.data service: epoch %d begins anew, of "
+                "which %d batches had been seen.",
+                self.state.epoch,
+                self.state.batch,
+            )
+            self.state.batch = 0
+        if self.distribution.is_chief:
+            self.folder.forget_metrics_after(self.state.step)
         return True
 
     def save(self) -> None:
-        """Writes a checkpoint (TensorFlow writes aside, then renames)."""
-        self._state_variable.assign(self.state.to_json())
-        with writing(self.folder.checkpoints, tf.errors.OpError):
-            self._manager.save(checkpoint_number=self.state.step)
+        """Writes a checkpoint; the chief does.
+
+        Raises:
+            NonFiniteLossError: A weight is not finite.
+        """
+        if self.distribution.is_chief:
+            self._check_weights()
+            self._state_variable.assign(self.state.to_json())
+            self._checkpoints.write(self.state.step)
+
+    def _check_weights(self) -> None:
+        bad = [
+            weight.path
+            for weight in self.classifier.weights
+            if not tf.reduce_all(tf.math.is_finite(tf.convert_to_tensor(weight)))
+        ]
+        if bad:
+            raise NonFiniteLossError(
+                f"after step {self.state.step} these weights are not finite: {', '.join(bad[:3])}"
+                f"; nothing of it was saved. {_REMEDY}"
+            )
 
     def run(self) -> TrainingState:
         """Trains until the configuration, early stopping or a signal ends it.
@@ -136,46 +203,73 @@ class Trainer:
             signal and when a callback asked to stop.
 
         Raises:
-            NonFiniteLossError: A step's loss was not finite. The newest checkpoint is older.
+            NonFiniteLossError: A step's loss or gradients were not finite, and are not to be left
+                out or were so too often. The newest checkpoint is older.
+            WorkerLostError: Another worker ended or cannot be reached.
             BadRecordError: A training record is not what the schema says.
             TooManyBadRecordsError: More of them were left out than the configuration allows.
         """
-        self.folder.path.mkdir(parents=True, exist_ok=True)
-        self._writer = tf.summary.create_file_writer(str(self.folder.events))
+        if self.distribution.is_chief:
+            self.folder.path.mkdir(parents=True, exist_ok=True)
+            self._writer = tf.summary.create_file_writer(str(self.folder.events))
         self.callbacks.on_train_begin()
         with StopRequest() as stop, self._progress() as self._bar:
             while not self._ended(stop):
                 self._run_epoch(stop)
-            if stop.signal_name is None and self.state.last_validation < self.state.step:
+            if not self._signalled and self.state.last_validation < self.state.step:
                 self._run_validation()
             if self.validate is None:
                 self._save_best()
             self.save()
         self.callbacks.on_train_end()
-        self._writer.close()
-        if stop.signal_name is not None:
+        if self.distribution.is_chief:
+            self._writer.close()
+        if self.state.nonfinite:
+            logging.warning(
+                "%d of %d steps were left out: loss or gradients not finite; %s names their clips.",
+                self.state.nonfinite,
+                self.state.step,
+                self.folder.metrics,
+            )
+        if self._signalled:
             logging.warning(
                 "Stopped by %s after step %d; the state is saved. Run the same command again to "
                 "go on.",
-                stop.signal_name,
+                stop.signal_name or "a signal to another worker",
                 self.state.step,
             )
         return self.state
 
     def _ended(self, stop: StopRequest) -> bool:
+        if self.distribution.num_workers == 1:
+            self._signalled = stop.signal_name is not None
+            self._stop_training = self.model.stop_training
+        # Else what the workers told each other in the last step: they have to end alike.
         return (
-            stop.signal_name is not None
-            or self.model.stop_training
+            self._signalled
+            or self._stop_training
             or self.state.finished(self.config.training) is not None
         )
+
+    @property
+    def _data_is_ordered(self) -> bool:
+        return self.config.training.data_service is None
+
+    @property
+    def _own_batches(self) -> bool:
+        """Whether each worker reads batches that no other one reads."""
+        return self.distribution.num_workers > 1 and not self._data_is_ordered
 
     def _run_epoch(self, stop: StopRequest) -> None:
         state, training = self.state, self.config.training
         skipped = new_skipped(training.on_bad_record, training.max_bad_fraction)
+        batch_size = training.batch_size
+        if self._own_batches:
+            batch_size //= self.distribution.num_workers
         dataset = make_dataset(
             self.files,
             self.schema,
-            training.batch_size,
+            batch_size,
             shuffle=True,
             seed=training.seed,
             epoch=state.epoch,
@@ -186,20 +280,25 @@ class Trainer:
             fixed_num_frames=training.jit_compile,
             segments="rated" if self.config.data.segment_labels else None,
             skipped=skipped,
+            check_files=self._data_is_ordered,
         )
+        state.ordered = self._data_is_ordered
+        if not self._data_is_ordered:
+            dataset = read_through(training.data_service, dataset, self.distribution)
         if self._step is None:
-            # One trace for clips of any length.
-            self._step = tf.function(
-                self.model.optimize,
-                input_signature=[as_pair(dataset.element_spec)],
+            self._step = TrainingStep(
+                self.model,
+                self.distribution,
+                as_pair(dataset.element_spec),
+                skip_nonfinite=training.on_nonfinite == "skip",
                 jit_compile=training.jit_compile,
-                autograph=False,
+                own_batches=self._own_batches,
             )
         self.callbacks.on_epoch_begin(state.epoch)
-        self.model.reset_metrics()
         logs: dict[str, float] = {}
-        for batch in iterate(dataset, self.files, skipped):
-            logs = self._run_step(batch)
+        batches = iterate(dataset, self.files, skipped)
+        for batch, has_rows in self._together(batches, dataset.element_spec):
+            logs = self._run_step(batch, has_rows, stop)
             if state.step % training.eval_steps == 0:
                 self._run_validation()
             elif state.step % training.checkpoint_steps == 0:
@@ -212,7 +311,7 @@ class Trainer:
                 + (" with rated segments: " if self.config.data.segment_labels else ": ")
                 + ", ".join(self.files[:3])
             )
-        if skipped is not None:
+        if skipped is not None and self.distribution.is_chief:
             self._record("bad_records", skipped.as_dict())
             tqdm.write(f"epoch {state.epoch}: {skipped.summary()}")
         state.epoch += 1
@@ -222,39 +321,93 @@ class Trainer:
             self._run_validation()
         self.callbacks.on_epoch_end(state.epoch - 1, logs)
 
-    def _run_step(self, batch: dict[str, Any]) -> dict[str, float]:
+    def _together(
+        self, batches: Iterator[Batch], spec: dict[str, Any]
+    ) -> Iterator[tuple[Batch, bool]]:
+        """The batches, each with True; as long as another worker has some, stand-ins with False."""
+        if not self._own_batches:
+            yield from ((batch, True) for batch in batches)
+            return
+        while True:
+            batch = next(batches, None)
+            if not self.distribution.any(batch is not None):
+                return
+            if batch is not None:
+                yield batch, True
+            else:
+                yield tf.nest.map_structure(_stand_in, spec), False
+
+    def _run_step(self, batch: Batch, has_rows: bool, stop: StopRequest) -> dict[str, float]:
         state, training = self.state, self.config.training
         self.callbacks.on_train_batch_begin(state.batch)
         rate = state.learning_rate(training)
         if rate != self._rate:
             self.model.optimizer.learning_rate = self._rate = rate
-        terms = self._step(as_pair(batch))
-        logs = {name: float(value) for name, value in terms._asdict().items() if value.ndim == 0}
-        if not math.isfinite(logs["total"]):
-            ids = [video_id.decode(errors="replace") for video_id in batch["video_id"].numpy()]
-            raise NonFiniteLossError(
-                f"the loss of step {state.step + 1} is {logs['total']}; nothing of it was saved. "
-                f"Lower --base_learning_rate, or set --clip_gradient_norm. Clips: {', '.join(ids)}"
-            )
+        result = self._step(
+            as_pair(batch),
+            stop=stop.signal_name is not None,
+            stop_training=bool(self.model.stop_training),
+            has_rows=has_rows,
+        )
+        if self.distribution.num_workers > 1:
+            self._signalled, self._stop_training = result.stop, result.stop_training
+        self._check_finite(result, batch)
         state.step += 1
         state.batch += 1
-        state.examples += int(batch["labels"].shape[0])
-        self.callbacks.on_train_batch_end(state.batch - 1, logs)
+        state.examples += result.num_examples
+        self.callbacks.on_train_batch_end(state.batch - 1, result.terms)
         self._bar.update()
-        if time.monotonic() - self._logged >= self.log_seconds:
-            self._log_step(logs, batch, terms.logits)
-        return logs
+        if self.distribution.is_chief and time.monotonic() - self._logged >= self.log_seconds:
+            self._log_step(result, batch)
+        return result.terms
 
-    def _log_step(self, logs: dict[str, float], batch: Batch, logits: tf.Tensor) -> None:
-        """Shows and keeps the figures of one step, its batch's own GAP among them."""
+    def _check_finite(self, result: StepResult, batch: Batch) -> None:
+        """Stops at, or counts, a step whose loss or gradients are not finite."""
+        state = self.state
+        if result.finite:
+            state.nonfinite_in_a_row = 0
+            return
+        ids = [video_id.decode(errors="replace") for video_id in batch["video_id"].numpy()]
+        loss = result.terms["total"]
+        what = "gradients are not finite" if math.isfinite(loss) else f"loss is {loss}"
+        what = f"at step {state.step + 1} the {what}; nothing of it was saved"
+        where = f"Clips: {', '.join(ids)}"
+        if self.config.training.on_nonfinite == "stop":
+            raise NonFiniteLossError(
+                f"{what}. {_REMEDY}, or leave such steps out with --on_nonfinite=skip. {where}"
+            )
+        state.nonfinite += 1
+        state.nonfinite_in_a_row += 1
+        if state.nonfinite_in_a_row >= MAX_NONFINITE_IN_A_ROW:
+            raise NonFiniteLossError(
+                f"{what}, and nothing was learnt from the {MAX_NONFINITE_IN_A_ROW - 1} before it "
+                f"either. {_REMEDY}. {where}"
+            )
+        if self.distribution.is_chief:
+            self.folder.append_metrics(
+                {
+                    "kind": "nonfinite",
+                    "step": state.step + 1,
+                    "epoch": state.epoch,
+                    "loss": loss if math.isfinite(loss) else None,
+                    "video_ids": ids,
+                }
+            )
+
+    def _log_step(self, result: StepResult, batch: Batch) -> None:
+        """Shows and keeps the figures of one step, its batch's own GAP among them.
+
+        With several workers that GAP is of the chief's rows, which are the first.
+        """
         state, now = self.state, time.monotonic()
         rate = (state.examples - self._logged_examples) / (now - self._logged)
         self._logged, self._logged_examples = now, state.examples
+        logs, num_rows = result.terms, len(result.logits)
         weights = batch.get("label_weights")
         batch_gap = self.measure(
-            batch["labels"].numpy(),
-            tf.sigmoid(logits).numpy(),
-            label_weights=None if weights is None else weights.numpy(),
+            batch["labels"].numpy()[:num_rows],
+            tf.sigmoid(result.logits).numpy(),
+            label_weights=None if weights is None else weights.numpy()[:num_rows],
         )["gap"]
         record = {
             **{("loss" if name == "total" else name): value for name, value in logs.items()},
@@ -270,23 +423,32 @@ class Trainer:
         self._bar.set_postfix(shown, refresh=False)
 
     def _run_validation(self) -> None:
+        state = self.state
         if self.validate is None:
-            self.state.last_validation = self.state.step
+            state.last_validation = state.step
             return
-        metrics = self.validate()
-        best = self.state.record_validation(metrics["gap"], self.config.training)
+        metrics = {}
+        if self.distribution.is_chief:
+            self._check_weights()
+            metrics = self.validate()
+        # Early stopping and the rate follow from it: it has to be one figure.
+        gap = self.distribution.agree(metrics.get("gap", 0.0))
+        best = state.record_validation(gap, self.config.training)
         if best:
             self._save_best()
-        self._record("validation", metrics)
-        tqdm.write(
-            f"step {self.state.step}: validation GAP {metrics['gap']:.4f}"
-            f" (best {self.state.best_gap:.4f} at step {self.state.best_step})"
-        )
+        if self.distribution.is_chief:
+            self._record("validation", metrics)
+            tqdm.write(
+                f"step {state.step}: validation GAP {gap:.4f}"
+                f" (best {state.best_gap:.4f} at step {state.best_step})"
+            )
         self.save()
-        self._logged, self._logged_examples = time.monotonic(), self.state.examples
+        self._logged, self._logged_examples = time.monotonic(), state.examples
 
     def _save_best(self) -> None:
-        save_weights(self.classifier, self.folder.best_weights)
+        if self.distribution.is_chief:
+            self._check_weights()
+            save_weights(self.classifier, self.folder.best_weights)
 
     def _record(self, kind: str, values: dict[str, Any]) -> None:
         state = self.state
@@ -316,4 +478,12 @@ class Trainer:
             desc="train",
             dynamic_ncols=True,
             mininterval=0.5 if sys.stderr.isatty() else 10,
+            disable=not self.distribution.is_chief,
         )
+
+
+def _stand_in(spec: tf.TensorSpec) -> tf.Tensor:
+    """One row that stands for a batch and counts for nothing."""
+    shape = [1 if size is None else size for size in spec.shape]
+    value = "" if spec.dtype == tf.string else 1
+    return tf.fill(shape, tf.constant(value, spec.dtype))

@@ -13,7 +13,7 @@ class TrainingState:
     """The loop's own state; lives as JSON in a string variable inside the checkpoint.
 
     Attributes:
-        step: Optimizer steps done.
+        step: Steps done.
         epoch: Epochs finished.
         batch: Batches of the current epoch done.
         examples: Clips seen.
@@ -24,6 +24,11 @@ class TrainingState:
             learning rate.
         rate_factor: Product of the reductions so far.
         last_validation: Step of the last validation.
+        nonfinite: Steps so far whose loss or gradients were not finite and that were left out;
+            they count as steps, and their clips as seen.
+        nonfinite_in_a_row: Those among the last steps.
+        ordered: Whether the batches of the current epoch came in the order that is a function of
+            seed and epoch.
     """
 
     step: int = 0
@@ -36,6 +41,9 @@ class TrainingState:
     since_reduction: int = 0
     rate_factor: float = 1.0
     last_validation: int = 0
+    nonfinite: int = 0
+    nonfinite_in_a_row: int = 0
+    ordered: bool = True
 
     def to_json(self) -> str:
         """This state as JSON."""

@@ -1,0 +1,162 @@
+"""One device, several devices of one machine, or several machines (`--distribute`)."""
+
+import contextlib
+import dataclasses
+import json
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import tensorflow as tf
+
+from yt8m_gat.config import ConfigError
+
+_EXAMPLE = (
+    """TF_CONFIG='{"cluster": {"worker": ["host0:2222", "host1:2222"]}, """
+    """"task": {"type": "worker", "index": 0}}'"""
+)
+
+
+class WorkerLostError(RuntimeError):
+    """Another worker ended or cannot be reached, so that this one cannot go on."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Distribution:
+    """The replicas that train together.
+
+    Attributes:
+        strategy: TensorFlow's; the default one for a single device.
+        num_workers: Processes.
+        worker: Number of this one; 0 is the chief, which alone writes the run folder.
+    """
+
+    strategy: tf.distribute.Strategy = dataclasses.field(default_factory=tf.distribute.get_strategy)
+    num_workers: int = 1
+    worker: int = 0
+
+    @property
+    def num_replicas(self) -> int:
+        """Devices of all workers together."""
+        return self.strategy.num_replicas_in_sync
+
+    @property
+    def is_chief(self) -> bool:
+        """Whether this process writes, validates and decides."""
+        return self.worker == 0
+
+    def agree(self, value: float) -> float:
+        """The chief's `value`, on every worker; all have to call it. Also a meeting point.
+
+        Raises:
+            WorkerLostError: A worker did not come.
+        """
+        return self._sum(value if self.is_chief else 0.0)
+
+    def any(self, value: bool) -> bool:
+        """Whether `value` is true on some worker; all have to call it.
+
+        Raises:
+            WorkerLostError: A worker did not come.
+        """
+        return self._sum(float(value)) > 0
+
+    def _sum(self, value: float) -> float:
+        if self.num_workers == 1:
+            return value
+        with self.lost_workers():
+            return float(self._reduce(tf.constant(value, tf.float64)))
+
+    @tf.function(autograph=False)
+    def _reduce(self, value: tf.Tensor) -> tf.Tensor:
+        local = self.num_replicas // self.num_workers
+
+        def on_replica() -> tf.Tensor:
+            context = tf.distribute.get_replica_context()
+            first = tf.equal(context.replica_id_in_sync_group % local, 0)
+            mine = tf.where(first, value, tf.zeros_like(value))
+            return context.all_reduce(tf.distribute.ReduceOp.SUM, mine)
+
+        return self.strategy.experimental_local_results(self.strategy.run(on_replica))[0]
+
+    @contextlib.contextmanager
+    def lost_workers(self) -> Iterator[None]:
+        """Says of TensorFlow's errors inside, where there are other workers, what they mean.
+
+        Raises:
+            WorkerLostError: In place of them.
+        """
+        try:
+            yield
+        except tf.errors.OpError as error:
+            if self.num_workers == 1:
+                raise
+            raise WorkerLostError(
+                "another worker has ended or cannot be reached: see its own output for why. Start "
+                "all workers again with the same commands; they go on at the newest checkpoint. "
+                f"(TensorFlow: {str(error.message).partition(chr(10))[0]})"
+            ) from error
+
+
+def build_distribution(name: str, jit_compile: bool = False) -> Distribution:
+    """What `--distribute=name` stands for; the first thing to do with TensorFlow in a process.
+
+    Args:
+        name: `none`, `mirrored` (all GPUs that TensorFlow sees, else its logical CPUs), or
+            `multi_worker` (the machines in the environment variable TF_CONFIG, all their GPUs).
+        jit_compile: Whether the step is to be compiled with XLA.
+
+    Raises:
+        ConfigError: TF_CONFIG is missing or wrong, or XLA cannot be had.
+    """
+    if name == "none":
+        return Distribution()
+    if name == "mirrored":
+        devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
+        strategy = tf.distribute.MirroredStrategy([device.name for device in devices])
+        distribution = Distribution(strategy)
+    else:
+        cluster, job, index = _read_tf_config(os.environ.get("TF_CONFIG"))
+        workers = [("chief", 0)] * len(cluster.get("chief", ()))
+        workers += [("worker", number) for number in range(len(cluster.get("worker", ())))]
+        if (job, index) not in workers:
+            raise ConfigError(
+                f"TF_CONFIG's task must be one of its cluster's workers. Received: {job} {index} "
+                f"of {cluster}"
+            )
+        strategy = tf.distribute.MultiWorkerMirroredStrategy()
+        distribution = Distribution(strategy, len(workers), workers.index((job, index)))
+    if jit_compile and distribution.num_replicas > 1:
+        raise ConfigError(
+            "--jit_compile works on one device alone: XLA does not compile the exchange between "
+            f"devices. Received: --distribute={name} with {distribution.num_replicas} devices; "
+            "remove one of the two"
+        )
+    return distribution
+
+
+def _read_tf_config(text: str | None) -> tuple[dict[str, Any], str, int]:
+    """Cluster, job and index."""
+    if not text:
+        raise ConfigError(
+            "--distribute=multi_worker needs the environment variable TF_CONFIG, on each machine "
+            f"with an index of its own, for example {_EXAMPLE}"
+        )
+    try:
+        value = json.loads(text)
+        cluster, task = value["cluster"], value["task"]
+        job, index = task["type"], int(task["index"])
+        if not all(isinstance(addresses, list) for addresses in cluster.values()):
+            raise TypeError("its cluster's values are no lists")
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ConfigError(
+            f"TF_CONFIG does not read as a cluster ({type(error).__name__}: {error}). It must be "
+            f"like {_EXAMPLE}. Received: {text!r}"
+        ) from error
+    others = sorted(set(cluster) - {"chief", "worker"})
+    if others or len(cluster.get("chief", ())) > 1:
+        raise ConfigError(
+            "TF_CONFIG's cluster must have workers, and at most one chief, alone. "
+            f"Received: {cluster}"
+        )
+    return cluster, job, index
