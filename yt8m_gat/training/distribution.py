@@ -94,8 +94,14 @@ class Distribution:
             raise WorkerLostError(
                 "another worker has ended or cannot be reached: see its own output for why. Start "
                 "all workers again with the same commands; they go on at the newest checkpoint. "
-                f"(TensorFlow: {str(error.message).partition(chr(10))[0]})"
+                f"(TensorFlow: {_reason(error)})"
             ) from error
+
+
+def _reason(error: tf.errors.OpError) -> str:
+    """What it is about: the first lines of an error inside a graph are its place."""
+    lines = [line.strip() for line in error.message.splitlines()]
+    return next((line for line in lines if "aborted by" in line), type(error).__name__)
 
 
 def build_distribution(name: str, jit_compile: bool = False) -> Distribution:
