@@ -1,0 +1,136 @@
+"""Input through a tf.data service, a dispatcher and two workers on loopback."""
+
+import collections
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from two_workers import start, wait_for
+
+from yt8m_gat import pipeline
+from yt8m_gat.config import ConfigError, DataConfig, ModelConfig, RunConfig, TrainingConfig
+from yt8m_gat.data import BadRecordError, RecordSchema, iterate, make_dataset
+from yt8m_gat.models import build_from_config
+from yt8m_gat.run_folder import RunFolder
+from yt8m_gat.training import Distribution, read_state
+from yt8m_gat.training.data_service import read_through
+from yt8m_gat.training.loop import Trainer
+
+DATA = DataConfig(num_classes=8, max_frames=12)
+
+
+@pytest.fixture(scope="module")
+def address():
+    process = subprocess.Popen(
+        [sys.executable, Path(__file__).with_name("data_service.py")],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    target, _, workers = process.stdout.readline().strip().partition(" ")
+    assert (target.startswith("grpc://"), workers) == (True, "2")
+    yield target
+    process.kill()
+    process.wait()
+    process.stdout.close()
+
+
+@pytest.fixture(scope="module")
+def files(sample_dir):
+    return sorted(str(path) for path in sample_dir.glob("train*.tfrecord"))
+
+
+def read(address, files, schema, **options):
+    dataset = make_dataset(files, schema, 15, shuffle=True, check_files=False, **options)
+    return iterate(read_through(address, dataset, Distribution()), files, None)
+
+
+@pytest.mark.parametrize("epoch", [0, 1])
+def test_every_record_comes_once_an_epoch(address, files, epoch):
+    counts, sizes = collections.Counter(), []
+    for batch in read(address, files, RecordSchema.from_config(DATA), epoch=epoch):
+        counts.update(batch["video_id"].numpy().tolist())
+        sizes.append(len(batch["video_id"]))
+    assert len(counts) == 96 and set(counts.values()) == {1}
+    assert sum(sizes) == 96 and max(sizes) == 15
+
+
+def test_a_bad_record_is_named_through_the_service(address, files):
+    schema = RecordSchema.from_config(DataConfig(num_classes=2, max_frames=12))
+    with pytest.raises(BadRecordError, match=r"train\d+\.tfrecord, record \d+ .*--num_classes"):
+        list(read(address, files, schema))
+
+
+def config_for(address, **training):
+    return RunConfig(
+        data=DATA,
+        model=ModelConfig(name="FrameLevelLogisticModel"),
+        training=TrainingConfig(batch_size=16, data_service=address, **training),
+    )
+
+
+def train(folder, config, sample_dir, *callbacks):
+    return pipeline.train(
+        folder,
+        config,
+        train_data_pattern=f"{sample_dir}/train*.tfrecord",
+        callbacks=callbacks,
+    )
+
+
+def test_training_sees_each_clip_once_an_epoch_and_begins_a_broken_epoch_anew(
+    address, tmp_path, sample_dir, caplog
+):
+    folder = RunFolder(tmp_path)
+    state = train(folder, config_for(address, num_epochs=1), sample_dir)
+    assert (state.epoch, state.batch, state.examples) == (1, 0, 96)
+    assert not state.ordered
+
+    state = train(folder, config_for(address, num_epochs=3, max_steps=8), sample_dir)
+    assert (state.epoch, state.batch) == (1, 2)
+    assert "begins anew" not in caplog.text
+    seen = state.examples
+    state = train(folder, config_for(address, num_epochs=2), sample_dir)
+    assert "epoch 1 begins anew, of which 2 batches had been seen" in caplog.text
+    assert (state.epoch, state.batch, state.examples) == (2, 0, seen + 96)
+
+
+@pytest.mark.parametrize("first_through_service", [True, False])
+def test_an_order_is_not_taken_for_another(address, tmp_path, sample_dir, first_through_service):
+    """Begun through the service and resumed without it, or the other way round."""
+    through, without = config_for(address, max_steps=2), config_for(None, max_steps=2)
+    first, second = (through, without) if first_through_service else (without, through)
+    folder = RunFolder(tmp_path)
+    assert train(folder, first, sample_dir).batch == 2
+    classifier = build_from_config(second)
+    schema = RecordSchema.from_config(DATA)
+    trainer = Trainer(second, schema, classifier, ["x"], folder, measure=lambda *_: {})
+    assert trainer.restore() and trainer.state.batch == 0
+
+
+@pytest.mark.slow
+def test_two_training_workers_share_the_records(address, tmp_path, sample_dir):
+    """Each gets batches that the other does not; whoever is done first waits with empty hands."""
+    processes = start(
+        sample_dir,
+        tmp_path,
+        f"--data_service={address}",
+        "--batch_size=14",
+        "--num_epochs=2",
+    )
+    outputs = wait_for(processes)
+    for process, (_, errors) in zip(processes, outputs, strict=True):
+        assert process.returncode == 0, errors[-3000:]
+    state = read_state(RunFolder(tmp_path))
+    assert (state.epoch, state.examples) == (2, 2 * 96)
+
+
+@pytest.mark.parametrize("value", ["host:1", "grpc://host", "grpc://:5", "http://host:5"])
+def test_what_is_no_address_is_refused(value):
+    with pytest.raises(ConfigError, match=rf"--data_service must be .*grpc://host:port.*{value}"):
+        config_for(value)
+
+
+def test_bad_records_cannot_be_left_out_by_others():
+    with pytest.raises(ConfigError, match=r"--on_bad_record=skip .* needs no --data_service"):
+        config_for("grpc://host:1", on_bad_record="skip")
