@@ -22,12 +22,12 @@ from yt8m_gat.run_folder import RunFolder
 
 
 def config_for(max_steps):
-    """Dropout and schedule at work; several epochs, validations and checkpoints."""
+    """Random frames, moving averages and schedules at work; several epochs and validations."""
     return RunConfig(
         data=DataConfig(num_classes=8, max_frames=12),
         model=ModelConfig(
-            name="Transformer",
-            options={"num_heads": 2, "hidden_size": 8, "feed_forward_size": 8, "dropout": 0.2},
+            name="DbofModel",
+            options={"dbof_cluster_size": 8, "dbof_hidden_size": 4, "iterations": 3},
         ),
         training=TrainingConfig(
             batch_size=16,

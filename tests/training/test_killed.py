@@ -13,7 +13,7 @@ from killed_runs import config_for, train
 from yt8m_gat.models import load_classifier, newest_checkpoint
 from yt8m_gat.run_folder import RunFolder
 
-MAX_STEPS, KILLS = 26, 4
+MAX_STEPS, KILLS = 22, 3
 
 
 def validations(folder):
