@@ -18,7 +18,7 @@ _EXAMPLE = (
 
 
 class WorkerLostError(RuntimeError):
-    """Another worker ended or cannot be reached, so that this one cannot go on."""
+    """Another worker ended or cannot be reached, so that this one cannot start or go on."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,6 +114,7 @@ def build_distribution(name: str, jit_compile: bool = False) -> Distribution:
 
     Raises:
         ConfigError: TF_CONFIG is missing or wrong, or XLA cannot be had.
+        WorkerLostError: Not all workers came.
     """
     if name == "none":
         return Distribution()
@@ -130,7 +131,14 @@ def build_distribution(name: str, jit_compile: bool = False) -> Distribution:
                 f"TF_CONFIG's task must be one of its cluster's workers. Received: {job} {index} "
                 f"of {cluster}"
             )
-        strategy = tf.distribute.MultiWorkerMirroredStrategy()
+        try:
+            strategy = tf.distribute.MultiWorkerMirroredStrategy()
+        except tf.errors.OpError as error:
+            raise WorkerLostError(
+                f"the workers of TF_CONFIG did not come together: {cluster}. All have to be "
+                "started within minutes of each other, each at its own address, on a free port. "
+                f"(TensorFlow: {str(error.message).partition(chr(10))[0]})"
+            ) from error
         distribution = Distribution(strategy, len(workers), workers.index((job, index)))
     if jit_compile and distribution.num_replicas > 1:
         raise ConfigError(
