@@ -70,7 +70,8 @@ def test_a_writer_killed_at_any_moment_is_taken_up(tmp_path, whole):
         kills += killed
         if not killed:
             break
-        assert path.read_text() == "old"
+        # Killed between the renaming and its end, a process leaves the whole file already.
+        assert path.read_bytes() in (b"old", whole)
     assert path.read_bytes() == whole
     assert kills >= 3 and len(taken_up) >= 3
     assert [entry for entry in os.listdir(tmp_path) if entry != "whole"] == ["s.csv"]
