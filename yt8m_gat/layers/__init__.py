@@ -11,6 +11,7 @@ from yt8m_gat.layers.gated_map_attention import GatedMapAttention
 from yt8m_gat.layers.gated_multi_level_attention import GatedMultiLevelAttention
 from yt8m_gat.layers.masked_local_attention import MaskedLocalAttention
 from yt8m_gat.layers.masked_mean import MaskedMeanPooling
+from yt8m_gat.layers.normalization import LayerNormalization
 from yt8m_gat.layers.positional_encoding import SinusoidalPositionalEncoding
 from yt8m_gat.layers.shared_heads_attention import SharedHeadsAttention
 from yt8m_gat.layers.transformer_block import TransformerBlock
@@ -19,6 +20,7 @@ __all__ = [
     "AttentionLevel",
     "GatedMapAttention",
     "GatedMultiLevelAttention",
+    "LayerNormalization",
     "MaskedLocalAttention",
     "MaskedMeanPooling",
     "SharedHeadsAttention",

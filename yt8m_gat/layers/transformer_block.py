@@ -5,12 +5,10 @@ from typing import Any
 import keras
 from keras import ops
 
+from yt8m_gat.layers.normalization import LayerNormalization
 from yt8m_gat.layers.seeding import derive_seed
 
 Tensor = Any
-
-# That of the PyTorch layer: the papers' models are PyTorch models, and print none.
-_NORM_EPSILON = 1e-5
 
 
 @keras.saving.register_keras_serializable(package="yt8m_gat")
@@ -84,11 +82,9 @@ class TransformerBlock(keras.Layer):
             self.dropout, seed=derive_seed(self.seed, name), dtype=self.dtype_policy, name=name
         )
 
-    def _make_normalizations(self, name: str) -> list[keras.layers.LayerNormalization]:
+    def _make_normalizations(self, name: str) -> list[LayerNormalization]:
         return [
-            keras.layers.LayerNormalization(
-                epsilon=_NORM_EPSILON, dtype=self.dtype_policy, name=f"{part}_{name}"
-            )
+            LayerNormalization(dtype=self.dtype_policy, name=f"{part}_{name}")
             for part in ("attention", "feed_forward")
         ]
 

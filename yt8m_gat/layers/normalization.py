@@ -1,0 +1,78 @@
+"""Layer normalization of frames with a gradient by hand."""
+
+from typing import Any
+
+import keras
+from keras import ops
+
+Tensor = Any
+
+
+@keras.saving.register_keras_serializable(package="yt8m_gat")
+class LayerNormalization(keras.layers.LayerNormalization):
+    """Keras' layer normalization, over the last axis, at about half its cost on TensorFlow.
+
+    Automatic differentiation of what Keras computes keeps two more tensors of the size of `x` for
+    the backward pass and goes over five there. The values differ by rounding alone, gradients of
+    gradients included. On other backends this is Keras' layer.
+
+    Args:
+        epsilon: added to the variance; the default is that of the PyTorch layer, since the
+            papers' models are PyTorch models, and print none.
+
+    Call arguments:
+        inputs: float [..., D].
+
+    Returns:
+        [..., D], in the compute dtype; the computation is in float32 at least.
+
+    Reference:
+        "Layer Normalization" (Ba, Kiros and Hinton, 2016), eq. 4.
+    """
+
+    def __init__(self, epsilon: float = 1e-5, **kwargs: Any) -> None:
+        super().__init__(epsilon=epsilon, **kwargs)
+
+    def call(self, inputs: Tensor) -> Tensor:
+        """Normalizes; see the class."""
+        if keras.backend.backend() != "tensorflow":
+            return super().call(inputs)
+        dtype = keras.backend.result_type(inputs.dtype, "float32")
+        normalized = _normalize(ops.cast(inputs, dtype), self.epsilon)
+        scaled = _scale(normalized, ops.cast(self.gamma, dtype))
+        return ops.cast(ops.add(scaled, ops.cast(self.beta, dtype)), self.compute_dtype)
+
+
+def _normalize(x: Tensor, epsilon: float) -> Tensor:
+    """(x - mean) / sqrt(variance + epsilon) along the last axis."""
+
+    @ops.custom_gradient
+    def normalize(x: Tensor) -> tuple[tuple[Tensor, Tensor], Any]:
+        centered = x - ops.mean(x, axis=-1, keepdims=True)
+        variance = ops.mean(ops.square(centered), axis=-1, keepdims=True)
+        inverse_deviation = ops.rsqrt(variance + epsilon)
+
+        def gradient(by_normalized: Tensor, by_inverse: Tensor) -> Tensor:
+            # What `normalize` returned, and not its local tensors: a tape that differentiates
+            # this gradient once more knows where those came from.
+            normalized, inverse = results
+            along = ops.mean(by_normalized * normalized, axis=-1, keepdims=True)
+            along += by_inverse * inverse / x.shape[-1]
+            mean = ops.mean(by_normalized, axis=-1, keepdims=True)
+            return inverse * (by_normalized - mean - normalized * along)
+
+        return (centered * inverse_deviation, inverse_deviation), gradient
+
+    results = normalize(x)
+    return results[0]
+
+
+@ops.custom_gradient
+def _scale(x: Tensor, gamma: Tensor) -> tuple[Tensor, Any]:
+    def gradient(upstream: Tensor) -> tuple[Tensor, Tensor]:
+        # A product with ones: many times faster than TensorFlow's sum over the leading axes.
+        rows = ops.reshape(upstream * x, (-1, gamma.shape[0]))
+        by_gamma = ops.matmul(ops.ones((1, ops.shape(rows)[0]), rows.dtype), rows)
+        return upstream * gamma, by_gamma[0]
+
+    return x * gamma, gradient
