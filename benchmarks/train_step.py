@@ -23,9 +23,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from yt8m_gat.config import ObjectiveConfig
+from yt8m_gat.config import ObjectiveConfig, TrainingConfig
 from yt8m_gat.models import build_model
-from yt8m_gat.training import AdversarialModel, build_objective
+from yt8m_gat.training import AdversarialModel, build_objective, build_optimizer
 
 # A forward pass F costs 1; CE = 3 F - P, P = .45 F the Q, K, V product's share, whose gradient by
 # the features nobody needs. The floors are counted in multiply-adds over that.
@@ -72,7 +72,7 @@ def make_step(
     dual = {"dual_normalization": True} if adversarial == "temporal" else {}
     classifier = build_model(model_name, SIZES, options.num_classes, options.max_frames, **dual)
     model = AdversarialModel(classifier, build_objective(ObjectiveConfig(adversarial=adversarial)))
-    model.compile(optimizer=keras.optimizers.Adam(1e-5))
+    model.compile(optimizer=build_optimizer(TrainingConfig(base_learning_rate=1e-5)))
     rng = np.random.default_rng(0)
     shape = (options.batch_size, options.max_frames)
     inputs = {

@@ -1,11 +1,50 @@
 """Optimizers by name."""
 
+from typing import Any
+
 import keras
+import tensorflow as tf
 
 from yt8m_gat.config import TrainingConfig
 
+
+@keras.saving.register_keras_serializable(package="yt8m_gat")
+class Adam(keras.optimizers.Adam):
+    """Keras' Adam with its update in one kernel of TensorFlow.
+
+    The same formula (epsilon beside the square root of the second moment that is not corrected for
+    its start), in a third of the time: Keras goes over each tensor ten times, the kernel once.
+    """
+
+    def update_step(
+        self, gradient: tf.Tensor, variable: tf.Variable, learning_rate: tf.Tensor
+    ) -> None:
+        """Updates `variable` and its two moments; see `keras.optimizers.Adam`."""
+        if self.amsgrad:
+            super().update_step(gradient, variable, learning_rate)
+            return
+
+        def number(value: Any) -> tf.Tensor:
+            return tf.cast(value, variable.dtype)
+
+        index = self._get_variable_index(variable)
+        step = number(self.iterations + 1)
+        tf.raw_ops.ResourceApplyAdam(
+            var=variable.handle,
+            m=self._momentums[index].value.handle,
+            v=self._velocities[index].value.handle,
+            beta1_power=tf.pow(number(self.beta_1), step),
+            beta2_power=tf.pow(number(self.beta_2), step),
+            lr=number(learning_rate),
+            beta1=number(self.beta_1),
+            beta2=number(self.beta_2),
+            epsilon=number(self.epsilon),
+            grad=number(gradient),
+        )
+
+
 _OPTIMIZERS: dict[str, type[keras.optimizers.Optimizer]] = {
-    "Adam": keras.optimizers.Adam,
+    "Adam": Adam,
     "AdamW": keras.optimizers.AdamW,
     "SGD": keras.optimizers.SGD,
     "RMSprop": keras.optimizers.RMSprop,
