@@ -7,7 +7,7 @@ from keras import ops
 
 from yt8m_gat.layers.attention import dense_attention_map
 from yt8m_gat.layers.attention_level import AttentionLevel
-from yt8m_gat.layers.head_projection import HeadProjection
+from yt8m_gat.layers.head_projection import HeadProjection, linear
 from yt8m_gat.layers.seeding import derive_seed
 
 Tensor = Any
@@ -131,7 +131,7 @@ class GatedMapAttention(HeadProjection):
             gated_map = ops.divide_no_nan(gated_map, ops.sum(gated_map, axis=-1, keepdims=True))
         weights = self._map_dropout(ops.cast(gated_map, value.dtype), training=training)
         context = self._merge_heads(ops.matmul(weights, value))
-        y = ops.add(ops.matmul(context, self.output_kernel), self.output_bias)
+        y = linear(context, self.output_kernel, self.output_bias)
         y = self._zero_padding(y, frame_mask)
         return (y, (global_map, local_map, gated_map)) if return_attention_maps else y
 

@@ -8,7 +8,7 @@ from keras import ops
 
 from yt8m_gat.layers.attention import attend
 from yt8m_gat.layers.attention_level import AttentionLevel
-from yt8m_gat.layers.head_projection import HeadProjection
+from yt8m_gat.layers.head_projection import HeadProjection, linear
 
 Tensor = Any
 
@@ -111,18 +111,17 @@ class GatedMultiLevelAttention(HeadProjection):
                 dropout=lambda weights: self._map_dropout(weights, training=training),
             )
             contexts[level] = self._merge_heads(context)
-        outputs = [
-            ops.matmul(contexts[level], kernel)
-            for level, (kernel, _) in zip(self._parsed_levels, self.experts, strict=True)
-        ]
-        y = self._zero_padding(self._mix(outputs), frame_mask)
+        y = self._zero_padding(
+            self._mix([contexts[level] for level in self._parsed_levels]), frame_mask
+        )
         return (y, tuple(maps.values())) if return_attention_maps else y
 
-    def _mix(self, outputs: list[Tensor]) -> Tensor:
-        """Takes O^l [W^l | W_g^l] of each level, [B, T, 2 D], to the gated sum [B, T, D]."""
-        biases = [bias for _, bias in self.experts]
-        if len(outputs) == 1:
-            return ops.add(outputs[0], biases[0])
+    def _mix(self, contexts: list[Tensor]) -> Tensor:
+        """Takes O^l [B, T, D] of each level to the sum of its Y^l by their gates, [B, T, D]."""
+        if len(contexts) == 1:
+            return linear(contexts[0], *self.experts[0])
+        kernels, biases = zip(*self.experts, strict=True)
+        outputs = [ops.matmul(*pair) for pair in zip(contexts, kernels, strict=True)]
         values, gates = zip(*(ops.split(output, 2, axis=-1) for output in outputs), strict=True)
         values = [ops.add(value, bias) for value, bias in zip(values, biases, strict=True)]
         if len(outputs) == 2:

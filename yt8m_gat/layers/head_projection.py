@@ -34,6 +34,18 @@ def side_by_side_glorot(num_parts: int, seed: int | None, role: str) -> Callable
     return initialize
 
 
+def linear(x: Tensor, kernel: Tensor, bias: Tensor) -> Tensor:
+    """`x W + b` along the last axis, [..., D] -> [..., D'].
+
+    On a matrix of all rows TensorFlow computes the bias inside the product, and such a product on
+    all cores, where it leaves a bare one of this size to a single core.
+    """
+    rows = ops.reshape(x, (-1, x.shape[-1]))
+    # `ops.add` of a bias is TensorFlow's BiasAdd, whose gradient is far faster than that of +.
+    y = ops.add(ops.matmul(rows, kernel), bias)
+    return ops.reshape(y, (*ops.shape(x)[:-1], y.shape[-1]))
+
+
 class HeadProjection(keras.Layer):
     """Base of the attention layers: owns the Q, K, V kernel and the cutting into heads.
 
@@ -101,8 +113,7 @@ class HeadProjection(keras.Layer):
 
     def _project(self, x: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor]:
         """[B, T, D] -> Q, K, V [B, N, T, H]; if uniform, `None`, `None`, V [B, 1, T, D]."""
-        # `ops.add` of a bias is TensorFlow's BiasAdd, whose gradient is far faster than that of +.
-        projected = ops.add(ops.matmul(x, self.projection_kernel), self.projection_bias)
+        projected = linear(x, self.projection_kernel, self.projection_bias)
         if self.uniform:
             # Heads that share one map are one head.
             return None, None, ops.expand_dims(projected, 1)

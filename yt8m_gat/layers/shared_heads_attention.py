@@ -8,7 +8,7 @@ from keras import ops
 
 from yt8m_gat.layers.attention import attend
 from yt8m_gat.layers.attention_level import AttentionLevel
-from yt8m_gat.layers.head_projection import HeadProjection
+from yt8m_gat.layers.head_projection import HeadProjection, linear
 
 Tensor = Any
 
@@ -117,8 +117,7 @@ class SharedHeadsAttention(HeadProjection):
             contexts.append(self._merge_heads(context))
             maps.append(attention_map)
             first = last
-        outputs = ops.matmul(ops.concatenate(contexts, axis=-1), self.output_kernel)
-        y = ops.add(outputs, self.output_bias)
+        y = linear(ops.concatenate(contexts, axis=-1), self.output_kernel, self.output_bias)
         y = self._zero_padding(y, frame_mask)
         return (y, tuple(maps)) if return_attention_maps else y
 

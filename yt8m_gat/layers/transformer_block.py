@@ -137,7 +137,9 @@ class TransformerBlock(keras.Layer):
         if return_attention_maps:
             attended, maps = attended
         x = first(x + self._attention_dropout(attended, training=training))
-        fed_forward = self.output_dense(self.hidden_dense(x))
+        # As a matrix of all rows, see `linear`.
+        rows = ops.reshape(x, (-1, x.shape[-1]))
+        fed_forward = ops.reshape(self.output_dense(self.hidden_dense(rows)), ops.shape(x))
         x = second(x + self._feed_forward_dropout(fed_forward, training=training))
         if frame_mask is not None:
             x = x * ops.cast(ops.expand_dims(frame_mask, -1), x.dtype)
