@@ -82,7 +82,8 @@ def jensen_shannon_divergence(
         d_i = mean over the real rows t of JSD(A_it, A_it^adv), in [0, ln 2]
 
     0 log 0 = 0. Gradient: flows through both maps; a weight of 0 beside one above 0, where the
-    true derivative is infinite, has a large finite one of the right sign.
+    true derivative is infinite, has a large finite one of the right sign. It is exact, but not
+    itself to be differentiated: that would leave out the derivatives that cancel in it.
 
     Masking: rows of padded frames contribute 0 and are not counted. Without a mask, rows that are
     0 throughout in the clean map, as a query with nothing to attend to gives, are not counted.
@@ -107,8 +108,12 @@ def jensen_shannon_divergence(
     if rows is None:
         rows = ops.cast(ops.sum(clean, axis=-1) > 0, clean.dtype)
     middle = ops.maximum((clean + adversarial) / 2, _WEIGHT_FLOOR)
-    terms = clean * ops.log(ops.maximum(clean, _WEIGHT_FLOOR) / middle)
-    terms += adversarial * ops.log(ops.maximum(adversarial, _WEIGHT_FLOOR) / middle)
+    # Held constant, since what their own derivatives add up to is 0: four passes less.
+    by_clean, by_adversarial = (
+        ops.stop_gradient(ops.log(ops.maximum(weights, _WEIGHT_FLOOR) / middle))
+        for weights in (clean, adversarial)
+    )
+    terms = clean * by_clean + adversarial * by_adversarial
     # Rounding can leave a row of nearly equal maps a little below 0.
     divergence = ops.maximum(ops.sum(terms, axis=-1) / 2, 0.0)
     return _mean_over_rows(divergence, rows)
