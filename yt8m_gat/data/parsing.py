@@ -12,11 +12,13 @@ Record numbers start at 0; the kinds are those of `yt8m_gat.data.errors.Fault`.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 
+from yt8m_gat.data.allocation import keep_freed_memory
 from yt8m_gat.data.errors import Fault
+from yt8m_gat.data.frame_layout import frame_layout
 from yt8m_gat.data.schema import (
     ID_KEYS,
     LABELS_KEY,
@@ -345,6 +347,92 @@ def parse_rated_batch(
     )
 
 
+class _Clips(NamedTuple):
+    """Frame-level records as read, not yet checked; names are those of the features.
+
+    Attributes:
+        context: What stands beside the frames.
+        lengths: Name -> int64 [B], frames in the record.
+        wrong_frames: Name -> int32 [B], the first frame of a wrong size; -1 where there is none.
+        wrong_sizes: Name -> int32 [B], the bytes of that frame.
+        features: Name -> uint8 [B, T, D].
+    """
+
+    context: dict[str, Any]
+    lengths: dict[str, tf.Tensor]
+    wrong_frames: dict[str, tf.Tensor]
+    wrong_sizes: dict[str, tf.Tensor]
+    features: dict[str, tf.Tensor]
+
+
+def _read_clips(
+    serialized: tf.Tensor,
+    schema: RecordSchema,
+    names: tf.Tensor,
+    context_spec: dict[str, Any],
+    fixed_num_frames: bool,
+) -> _Clips:
+    """Reads records at once where all of them allow that, else frame by frame."""
+    keep_freed_memory()  # Strings of whole clips are set free by the batch.
+    layout = frame_layout(schema.feature_sizes, schema.max_frames)
+    found = layout.read(serialized, fixed_num_frames)
+
+    def at_once() -> _Clips:
+        context, _, _ = tf.io.parse_sequence_example(
+            serialized, context_features=context_spec, example_names=names
+        )
+        lengths = tf.cast(found.num_frames, tf.int64)
+        none = tf.fill(tf.shape(lengths), -1)
+        return _Clips(
+            context,
+            dict.fromkeys(schema.feature_names, lengths),
+            dict.fromkeys(schema.feature_names, none),
+            dict.fromkeys(schema.feature_names, none),
+            dict(zip(schema.feature_names, found.features, strict=True)),
+        )
+
+    def frame_by_frame() -> _Clips:
+        return _read_frame_by_frame(serialized, schema, names, context_spec, fixed_num_frames)
+
+    return tf.cond(found.ok, at_once, frame_by_frame)
+
+
+def _read_frame_by_frame(
+    serialized: tf.Tensor,
+    schema: RecordSchema,
+    names: tf.Tensor,
+    context_spec: dict[str, Any],
+    fixed_num_frames: bool,
+) -> _Clips:
+    context, frames, lengths = tf.io.parse_sequence_example(
+        serialized,
+        context_features=context_spec,
+        sequence_features={
+            name: tf.io.FixedLenSequenceFeature([], tf.string, allow_missing=True)
+            for name in schema.feature_names
+        },
+        example_names=names,
+    )
+    wrong_frames, wrong_sizes, features = {}, {}, {}
+    for name, size in schema.feature_sizes:
+        values = frames[name][:, : schema.max_frames]  # strings [B, T]
+        num_bytes = tf.strings.length(values)
+        real = tf.sequence_mask(lengths[name], tf.shape(values)[1])
+        wrong = tf.logical_and(real, tf.not_equal(num_bytes, size))
+        # Of a batch without any frames (T = 0) another check speaks.
+        wrong = tf.pad(wrong, [[0, 0], [0, 1]])
+        num_bytes = tf.pad(num_bytes, [[0, 0], [0, 1]])
+        first = tf.argmax(wrong, axis=1, output_type=tf.int32)
+        wrong_sizes[name] = tf.gather(num_bytes, first, batch_dims=1)
+        wrong_frames[name] = tf.where(tf.reduce_any(wrong, axis=1), first, -1)
+        decoded = tf.io.decode_raw(values, tf.uint8, fixed_length=size)  # [B, T, D]
+        if fixed_num_frames:
+            missing = schema.max_frames - tf.shape(decoded)[1]
+            decoded = tf.pad(decoded, [[0, 0], [0, missing], [0, 0]])
+        features[name] = decoded
+    return _Clips(context, lengths, wrong_frames, wrong_sizes, features)
+
+
 def _parse_frames(
     serialized: tf.Tensor,
     schema: RecordSchema,
@@ -357,15 +445,10 @@ def _parse_frames(
     if not schema.frame_level:
         raise ValueError("parse_frame_batch needs a frame-level schema; see parse_video_batch")
     names = _default_names(serialized, names)
-    context, frames, lengths = tf.io.parse_sequence_example(
-        serialized,
-        context_features=_context_spec(with_labels, with_ratings),
-        sequence_features={
-            name: tf.io.FixedLenSequenceFeature([], tf.string, allow_missing=True)
-            for name in schema.feature_names
-        },
-        example_names=names,
+    read = _read_clips(
+        serialized, schema, names, _context_spec(with_labels, with_ratings), fixed_num_frames
     )
+    context, lengths = read.context, read.lengths
     checks = _Checks(names)
     _check_context(context, checks, schema, with_labels)
     needed = ", ".join(schema.feature_names)
@@ -406,35 +489,21 @@ def _parse_frames(
         )
     num_frames = tf.cast(tf.minimum(first_length, schema.max_frames), tf.int32)
     for name, size in schema.feature_sizes:
-        frames[name] = frames[name][:, : schema.max_frames]  # strings [B, T]
-        num_bytes = tf.strings.length(frames[name])
-        padding = tf.logical_not(tf.sequence_mask(num_frames, tf.shape(num_bytes)[1]))
-        right = tf.logical_or(tf.equal(num_bytes, size), padding)  # [B, T]
-
-        def describe(
-            record: tf.Tensor,
-            name: str = name,
-            size: int = size,
-            num_bytes: tf.Tensor = num_bytes,
-            right: tf.Tensor = right,
-        ) -> tf.Tensor:
-            # Of a batch without any frames (T = 0) another check speaks.
-            wrong = tf.reshape(tf.where(tf.logical_not(right[record])), [-1])[:1]
-            found = tf.gather(num_bytes[record], wrong)
-            return tf.strings.join(
-                [
-                    f"feature {name}, frame ",
-                    tf.strings.reduce_join(_text(wrong)),
-                    " has ",
-                    tf.strings.reduce_join(_text(found)),
-                    f" bytes instead of {size}",
-                ]
-            )
-
+        wrong_frame, wrong_size = read.wrong_frames[name], read.wrong_sizes[name]
         checks.require(
             Fault.FEATURE_SIZE,
-            tf.reduce_all(right, axis=1),
-            describe,
+            wrong_frame < 0,
+            lambda record, name=name, size=size, frame=wrong_frame, found=wrong_size: (
+                tf.strings.join(
+                    [
+                        f"feature {name}, frame ",
+                        _text(frame[record]),
+                        " has ",
+                        _text(found[record]),
+                        f" bytes instead of {size}",
+                    ]
+                )
+            ),
             f"give the right size by --feature_sizes (`{INSPECT_COMMAND}` lists the sizes found), "
             "or repair the record",
         )
@@ -453,14 +522,11 @@ def _parse_frames(
         if with_labels:
             batch["labels"] = _class_labels(context[LABELS_KEY], schema)
         batch["num_frames"] = tf.identity(num_frames)
-        batch["features"] = {}
-        for name, size in schema.feature_sizes:
-            decoded = tf.io.decode_raw(frames[name], tf.uint8, fixed_length=size)  # [B, T, D]
-            if fixed_num_frames:
-                missing = schema.max_frames - tf.shape(decoded)[1]
-                decoded = tf.pad(decoded, [[0, 0], [0, missing], [0, 0]])
-            num_steps = schema.max_frames if fixed_num_frames else None
-            batch["features"][name] = tf.ensure_shape(decoded, [None, num_steps, size])
+        num_steps = schema.max_frames if fixed_num_frames else None
+        batch["features"] = {
+            name: tf.ensure_shape(tf.identity(read.features[name]), [None, num_steps, size])
+            for name, size in schema.feature_sizes
+        }
     return batch, ratings
 
 

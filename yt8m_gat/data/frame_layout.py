@@ -1,0 +1,213 @@
+"""Frames cut out of records in one piece.
+
+A frame-level record is, in bytes (`len` stands for a length, seven bits a byte),
+
+    0A len <context>  12 len <lists>
+    <lists>:  for each feature, in any order:  0A len  0A len <name>  12 len <frames>
+    <frames>: for each frame:                  0A len  0A len  0A len <bytes of the frame>
+
+so that a feature whose frames all have one size repeats the same few bytes before each of them:
+its frames lie at a fixed stride. TensorFlow's parser of records makes a string of each frame, 600
+of them in a record.
+
+Every byte beside the frames and the context is compared with what the protocol buffer library
+would write there. A record of any other form, even one that means the same, is left to TensorFlow's
+parser.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from yt8m_gat.data.schema import MAX_FRAMES
+
+_TAG = b"\x0a"  # Field 1 of its message, with a length: all but the two below.
+_LISTS_TAG = b"\x12"  # SequenceExample.feature_lists
+_FRAMES_TAG = b"\x12"  # The value of an entry of FeatureLists.feature_list
+
+_MAX_BYTES = 1 << 30
+"""Most bytes of a record's frames; protocol buffers have less than 2 GiB."""
+
+_LENGTH_BYTES = 4
+"""Most bytes of the context's length, which is thus below 256 MiB."""
+
+
+def _length(number: int) -> bytes:
+    """A length as protocol buffers have it: base 128, the lowest digit first."""
+    digits = bytearray()
+    while number >= 128:
+        digits.append(number % 128 + 128)
+        number //= 128
+    return bytes([*digits, number])
+
+
+def _field(content: bytes) -> bytes:
+    return _TAG + _length(len(content)) + content
+
+
+class Frames(NamedTuple):
+    """The frames of a batch of records.
+
+    Attributes:
+        ok: bool []: all records have the form that is looked for; else the rest says nothing.
+        num_frames: int32 [B], of the whole clip.
+        features: uint8 [B, T, D] each, in the order of the schema, 0 on padding.
+    """
+
+    ok: tf.Tensor
+    num_frames: tf.Tensor
+    features: tuple[tf.Tensor, ...]
+
+
+class FrameLayout:
+    """The form of records that hold some features and no others.
+
+    Args:
+        feature_sizes: (name, bytes of a frame) of each feature.
+        max_frames: Clips are cut after this many frames. Records of more, and of more than an
+            official one has, are none of this form: the memory taken is that of a batch of the
+            longest.
+    """
+
+    def __init__(self, feature_sizes: tuple[tuple[str, int], ...], max_frames: int) -> None:
+        self._max_frames = max_frames
+        self._frame_sizes = [size for _, size in feature_sizes]
+        # What stands before each frame.
+        self._frame_headers = []
+        for size in self._frame_sizes:
+            frame = bytes(size)
+            for _ in ("BytesList.value", "Feature.bytes_list", "FeatureList.feature"):
+                frame = _field(frame)
+            self._frame_headers.append(frame[: len(frame) - size])
+        self._strides = [
+            len(header) + size
+            for header, size in zip(self._frame_headers, self._frame_sizes, strict=True)
+        ]
+        # Tables by the number of frames; with none, all is empty.
+        names = [_field(name.encode()) for name, _ in feature_sizes]
+        lists_headers, lists_sizes = [b""], [0]
+        headers, sizes = [[b""] * len(names)], [[0] * len(names)]
+        for num_frames in range(1, max(max_frames, MAX_FRAMES) + 1):
+            headers.append([])
+            sizes.append([])
+            for name, stride in zip(names, self._strides, strict=True):
+                num_bytes = num_frames * stride
+                content = name + _FRAMES_TAG + _length(num_bytes)
+                header = _TAG + _length(len(content) + num_bytes) + content
+                headers[-1].append(header)
+                sizes[-1].append(len(header) + num_bytes)
+            if sum(sizes[-1]) > _MAX_BYTES:
+                break
+            lists_headers.append(_LISTS_TAG + _length(sum(sizes[-1])))
+            lists_sizes.append(len(lists_headers[-1]) + sum(sizes[-1]))
+        self._lists_headers = np.array(lists_headers, object)  # [frames]
+        self._lists_sizes = np.array(lists_sizes, np.int32)  # [frames], ascending
+        self._headers = np.array(headers, object)  # [frames, F]
+        self._header_sizes = np.vectorize(len)(self._headers).astype(np.int32)
+        self._sizes = np.array(sizes, np.int32)  # [frames, F]
+
+    def read(self, serialized: tf.Tensor, fixed_num_frames: bool) -> Frames:
+        """Reads the frames of a batch, if all records are of this form.
+
+        Args:
+            serialized: string [B], records.
+            fixed_num_frames: Pad to `max_frames` rather than to the longest clip.
+        """
+        found, num_frames, starts = self._find(serialized)
+        ok = tf.reduce_all(found)
+        ok = tf.logical_and(ok, tf.size(serialized) > 0)
+        num_frames = tf.where(ok, num_frames, 0)
+        starts = tf.where(ok, starts, 0)
+        longest = tf.maximum(tf.reduce_max(num_frames), self._max_frames if fixed_num_frames else 1)
+        real = tf.reshape(tf.sequence_mask(num_frames, longest), [-1])  # [B T]
+        features = []
+        for i, (header, size, stride) in enumerate(
+            zip(self._frame_headers, self._frame_sizes, self._strides, strict=True)
+        ):
+            cut = tf.strings.substr(serialized, starts[:, i], num_frames * stride)
+            # Slices of matrices are copied by rows, those of more dimensions by elements.
+            rows = tf.reshape(_decoded(cut, longest * stride), [-1, stride])  # [B T, stride]
+            wrong = tf.logical_and(real, tf.logical_not(_begins_with(rows, header)))
+            ok = tf.logical_and(ok, tf.logical_not(tf.reduce_any(wrong)))
+            frames = tf.reshape(rows[:, len(header) :], [-1, longest, size])
+            if self._max_frames < MAX_FRAMES:
+                frames = frames[:, : self._max_frames]
+            features.append(frames)
+        return Frames(ok, num_frames, tuple(features))
+
+    def _find(self, serialized: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        """Whether a record has this form, all but the headers of its frames, bool [B]; how many
+        frames, int32 [B]; the byte at which those of each feature begin, int32 [B, F]."""
+        num_bytes = tf.strings.length(serialized)
+        position, ok = _end_of_context(serialized)
+        ok = tf.logical_and(ok, position <= num_bytes)
+        # The number of frames follows from that of the bytes.
+        rest = tf.where(ok, num_bytes - position, 0)
+        num_frames = tf.searchsorted(self._lists_sizes[:-1], rest)
+        has_size = tf.equal(tf.gather(self._lists_sizes, num_frames), rest)
+        ok = tf.logical_and(num_frames > 0, has_size)
+        # From here on no position is past the end: that of no frames stays where it is.
+        num_frames = tf.where(ok, num_frames, 0)
+        position = tf.where(ok, position, 0)
+
+        lists_header = tf.gather(self._lists_headers, num_frames)
+        length = tf.strings.length(lists_header)
+        found = tf.strings.substr(serialized, position, length)
+        ok = tf.logical_and(ok, tf.equal(found, lists_header))
+        position += length
+        headers = tf.gather(self._headers, num_frames)  # [B, F]
+        header_sizes = tf.gather(self._header_sizes, num_frames)
+        sizes = tf.gather(self._sizes, num_frames)
+        starts = tf.zeros_like(sizes)
+        most = tf.fill(tf.shape(position), int(self._header_sizes.max()))
+        for _ in self._strides:  # One of the features each time, whichever.
+            found = tf.strings.substr(serialized, position, most)[:, tf.newaxis]
+            found = tf.strings.substr(found, tf.zeros_like(sizes), header_sizes)  # [B, F]
+            new = tf.logical_and(tf.equal(found, headers), tf.equal(starts, 0))
+            starts = tf.where(new, position[:, tf.newaxis] + header_sizes, starts)
+            position += tf.reduce_sum(tf.where(new, sizes, 0), axis=1)
+        return tf.logical_and(ok, tf.reduce_all(starts > 0, axis=1)), num_frames, starts
+
+
+@functools.lru_cache(maxsize=16)
+def frame_layout(feature_sizes: tuple[tuple[str, int], ...], max_frames: int) -> FrameLayout:
+    """`FrameLayout`, whose tables take a millisecond, made once."""
+    return FrameLayout(feature_sizes, max_frames)
+
+
+def _decoded(values: tf.Tensor, num_bytes: tf.Tensor) -> tf.Tensor:
+    """Strings [B] as uint8 [B, num_bytes], 0 after their ends."""
+    # Padding clears all of the result first.
+    return tf.cond(
+        tf.reduce_all(tf.equal(tf.strings.length(values), num_bytes)),
+        lambda: tf.ensure_shape(tf.io.decode_raw(values, tf.uint8), [None, None]),
+        lambda: tf.io.decode_raw(values, tf.uint8, fixed_length=num_bytes),
+    )
+
+
+def _begins_with(rows: tf.Tensor, header: bytes) -> tf.Tensor:
+    """Whether rows, uint8 [N, any], begin with a header of 6 to 16 bytes; bool [N]."""
+    dtype = tf.int64 if len(header) >= 8 else tf.int32
+    same = []
+    for start in (0, len(header) - dtype.size):  # Two words, which may overlap.
+        word = header[start : start + dtype.size]
+        found = tf.bitcast(rows[:, start : start + dtype.size], dtype)
+        same.append(tf.equal(found, np.frombuffer(word, dtype.as_numpy_dtype)[0]))
+    return tf.logical_and(*same)
+
+
+def _end_of_context(serialized: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Where the context ends, int32 [B], if a record begins with one, bool [B]."""
+    head = tf.io.decode_raw(serialized, tf.uint8, fixed_length=1 + _LENGTH_BYTES)
+    head = tf.cast(head, tf.int32)
+    digits = head[:, 1:]
+    goes_on = tf.math.cumprod(digits // 128, axis=1)
+    counts = tf.concat([tf.ones_like(goes_on[:, :1]), goes_on[:, :-1]], axis=1)
+    weights = [128**i for i in range(_LENGTH_BYTES)]
+    length = tf.reduce_sum(counts * (digits % 128) * weights, axis=1)
+    ok = tf.logical_and(tf.equal(head[:, 0], _TAG[0]), tf.equal(goes_on[:, -1], 0))
+    return 1 + tf.reduce_sum(counts, axis=1) + length, ok
