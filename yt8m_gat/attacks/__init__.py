@@ -10,6 +10,7 @@ from yt8m_gat.attacks.gradient_free import RandomSearch, SquareSearch
 from yt8m_gat.attacks.noise import RandomNoise
 from yt8m_gat.attacks.objectives import margin_loss
 from yt8m_gat.attacks.pgd import PGD
+from yt8m_gat.attacks.recorded_pass import RecordedPass
 from yt8m_gat.attacks.registry import (
     ATTACKS,
     ATTACKS_WITHOUT_EPSILON,
@@ -38,6 +39,7 @@ __all__ = [
     "PassCount",
     "RandomNoise",
     "RandomSearch",
+    "RecordedPass",
     "SquareSearch",
     "TemporalAugmentation",
     "Transfer",

@@ -1,23 +1,14 @@
 """Temporal adversarial augmentation (TAF): clips whose class activation moves in time."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import tensorflow as tf
 
-from yt8m_gat.attacks.attack import (
-    Attack,
-    LossFn,
-    PassCount,
-    keep_where,
-    loss_and_gradients,
-    top1_is_label,
-)
+from yt8m_gat.attacks.attack import Attack, LossFn, PassCount, keep_where, top1_is_label
 from yt8m_gat.attacks.ball import Ball, Tensors, mask_frames, normal_like, seed_pair
-
-# (features, frame_mask) -> (logits [B, C], frames [B, T, D] before pooling).
-ForwardFn = Callable[[Mapping[str, tf.Tensor], Any], tuple[tf.Tensor, tf.Tensor]]
+from yt8m_gat.attacks.recorded_pass import ForwardFn, RecordedPass
 
 TEMPORAL_LOSSES = ("cam", "ce", "random_noise")
 CAM_GRADIENTS = ("logit", "loss")
@@ -55,7 +46,7 @@ class TemporalAugmentation(Attack):
     Norm and axes: linf, entry by entry. Space: the features as the model takes them, by intent
     dequantized ones. Bounds: `clip_to_range`. Success: the top-1 class is none of the labels.
     Cost: K passes forward, K backward through the head and K through that and the model, and one
-    that evaluates the result (`augment` leaves that out).
+    that evaluates the result. `augment` leaves that out, and the first too where it is given.
 
     Args:
         epsilon: Radius, in quantization levels.
@@ -126,9 +117,8 @@ class TemporalAugmentation(Attack):
         """With `cam`, K + 1 forward and 2 K backward."""
         if self.temporal_loss == "random_noise":
             return PassCount(1 if self.examples == "both" else 2, 0)
-        extra = 0 if self.temporal_loss == "cam" or self.examples == "both" else 1
         backward = (2 if self.temporal_loss == "cam" else 1) * self.num_steps
-        return PassCount(self.num_steps + 1 + extra, backward)
+        return PassCount(self.num_steps + 1, backward)
 
     def augment(
         self,
@@ -138,6 +128,7 @@ class TemporalAugmentation(Attack):
         frame_mask: Any,
         labels: Any,
         seed: Any = 0,
+        clean: RecordedPass | None = None,
     ) -> Tensors:
         """Augmented features, constant for whatever is differentiated around them.
 
@@ -148,9 +139,9 @@ class TemporalAugmentation(Attack):
             frame_mask: Bool [B, T], True = real frame.
             labels: Float [B, C], multi-hot.
             seed: Integer, for the random classes and the random noise.
+            clean: The pass through `forward_fn` on these features, if the caller has made it.
         """
-        # No tf.stop_gradient before the pass: as it stands, a graph shares it with the caller's.
-        perturbed = self.perturb(forward_fn, loss_fn, features, frame_mask, labels, seed)
+        perturbed = self.perturb(forward_fn, loss_fn, features, frame_mask, labels, seed, clean)
         return {name: tf.stop_gradient(value) for name, value in perturbed.items()}
 
     def perturb(
@@ -161,30 +152,33 @@ class TemporalAugmentation(Attack):
         frame_mask: Any,
         labels: Any,
         seed: Any = 0,
+        clean: RecordedPass | None = None,
     ) -> Tensors:
         """K signed steps within the ball; `logits_fn` is a `forward_fn` here."""
         features = dict(features)
-        forward_fn = logits_fn
         epsilon = self.epsilon * self.level_size
         step_size = self.step_size
         if step_size is None:
             step_size = self.epsilon / self.num_steps
-        target = moving = None
+        needs_pass = self.temporal_loss != "random_noise"
+        moving = tf.constant([True])
+        if needs_pass or self.examples != "both":
+            clean = clean or RecordedPass(logits_fn, features, frame_mask)
+            moving = self._selects(labels, clean.logits)
+            target = target_labels(labels, clean.logits, seed)
         point = features
         for index in range(self.num_steps):
-            if self.temporal_loss == "cam":
-                target, moving, gradients = self._activation_gradients(
-                    forward_fn, loss_fn, point, frame_mask, labels, seed, target, moving
-                )
+            if needs_pass:
+                here = RecordedPass(logits_fn, point, frame_mask) if index else clean
+                with here.recording():
+                    if self.temporal_loss == "ce":
+                        loss = tf.reduce_sum(loss_fn(labels, here.logits))
+                    else:
+                        activation = self._class_activation(here, loss_fn, target)
+                        loss = tf.reduce_sum(self.activation_loss(activation, frame_mask))
+                gradients = here.gradient(loss)
             else:
-                if moving is None:
-                    moving = self._clips_that_move(forward_fn, features, frame_mask, labels)
-                if self.temporal_loss == "ce":
-                    _, gradients = loss_and_gradients(
-                        lambda *inputs: forward_fn(*inputs)[0], loss_fn, point, frame_mask, labels
-                    )
-                else:
-                    gradients = normal_like(features, seed_pair(seed, index + 1))
+                gradients = normal_like(features, seed_pair(seed, index + 1))
             ascent = self.ball.steepest_ascent(gradients, frame_mask, step_size * self.level_size)
             moved = {
                 name: point[name] + tf.cast(ascent[name], value.dtype) - value
@@ -194,40 +188,24 @@ class TemporalAugmentation(Attack):
             point = self._add(features, projected, frame_mask)
         return keep_where(moving, point, mask_frames(features, frame_mask))
 
-    def _activation_gradients(
-        self,
-        forward_fn: ForwardFn,
-        loss_fn: LossFn,
-        point: Tensors,
-        frame_mask: Any,
-        labels: Any,
-        seed: Any,
-        target: tf.Tensor | None,
-        moving: tf.Tensor | None,
-    ) -> tuple[tf.Tensor, tf.Tensor, Tensors]:
-        """y^ [B, C], the clips that move [B], and dL_C/dx; the first two made where None."""
-        with tf.GradientTape(watch_accessed_variables=False) as outer:
-            outer.watch(point)
-            with tf.GradientTape(watch_accessed_variables=False) as inner:
-                inner.watch(point)
-                logits, frames = forward_fn(point, frame_mask)
-                if target is None:
-                    target = target_labels(labels, logits, seed)
-                    moving = self._selects(labels, logits)
-                if self.cam_gradient == "logit":
-                    score = tf.reduce_sum(logits * tf.cast(target, logits.dtype))
-                else:
-                    score = tf.reduce_sum(loss_fn(target, logits))
-            slope = inner.gradient(score, frames)
-            if slope is None:
-                raise ValueError(
-                    "class activations need logits that depend on the frames. Received: a "
-                    "`forward_fn` whose logits have no gradient by the frames that it returns; "
-                    "return the very tensor that the head pools"
-                )
-            activation = tf.cast(tf.reduce_sum(slope * frames, axis=-1), tf.float32)
-            loss = tf.reduce_sum(self.activation_loss(activation, frame_mask))
-        return target, moving, outer.gradient(loss, point)
+    def _class_activation(
+        self, here: RecordedPass, loss_fn: LossFn, target: tf.Tensor
+    ) -> tf.Tensor:
+        """C, float32 [B, T]."""
+
+        def score(logits: tf.Tensor) -> tf.Tensor:
+            if self.cam_gradient == "logit":
+                return tf.reduce_sum(logits * tf.cast(target, logits.dtype))
+            return tf.reduce_sum(loss_fn(target, logits))
+
+        slope = here.slope(score)
+        if slope is None:
+            raise ValueError(
+                "class activations need logits that depend on the frames. Received: a "
+                "`forward_fn` whose logits have no gradient by the frames that it returns; "
+                "return the very tensor that the head pools"
+            )
+        return tf.cast(tf.reduce_sum(slope * here.frames, axis=-1), tf.float32)
 
     def activation_loss(self, activation: tf.Tensor, frame_mask: Any) -> tf.Tensor:
         """L_C, float [B]: mean normalized activation [B, T] of the non-key frames.
@@ -254,13 +232,6 @@ class TemporalAugmentation(Attack):
         return tf.math.divide_no_nan(
             tf.reduce_sum(normalized * chosen, axis=1), tf.reduce_sum(chosen, axis=1)
         )
-
-    def _clips_that_move(
-        self, forward_fn: ForwardFn, features: Tensors, frame_mask: Any, labels: Any
-    ) -> tf.Tensor:
-        if self.examples == "both":
-            return tf.constant([True])
-        return self._selects(labels, forward_fn(features, frame_mask)[0])
 
     def _selects(self, labels: Any, logits: tf.Tensor) -> tf.Tensor:
         correct = top1_is_label(labels, logits)

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import keras
 import tensorflow as tf
 
+from yt8m_gat.attacks import RecordedPass
 from yt8m_gat.config import ConfigError
 from yt8m_gat.data.preprocessing import preprocess
 from yt8m_gat.losses import average_over_heads
@@ -156,14 +157,11 @@ class AdversarialModel(keras.Model):
         def loss(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
             return objective.loss(labels, logits, label_weights)
 
-        # The perturbation needs the gradient by the features of a pass that `tape` sees anyway.
-        with tf.GradientTape(watch_accessed_variables=False) as feature_tape:
-            if objective.perturbation is not None:
-                feature_tape.watch(features)
-            with keras.StatelessScope(seeds) as state:
-                clean = self.classifier.forward(features, frame_mask, training=True)
-            clean_losses = loss(labels, clean.logits)
-            clean_loss = tf.reduce_mean(clean_losses)
+        with keras.StatelessScope(seeds) as state:
+            recorded = RecordedPass(self._forward_clean, features, frame_mask)
+        clean = recorded.outputs
+        with recorded.recording():
+            clean_loss = tf.reduce_mean(loss(labels, clean.logits))
             total = objective.clean_weight * clean_loss
             # Float16 gradients by the features need the scale as those by the weights do.
             scaled_loss = self.optimizer.scale_loss(total)
@@ -175,9 +173,8 @@ class AdversarialModel(keras.Model):
                 features,
                 frame_mask,
                 labels,
-                gradients=lambda: feature_tape.gradient(
-                    scaled_loss, features, unconnected_gradients=tf.UnconnectedGradients.ZERO
-                ),
+                recorded,
+                loss_term=scaled_loss,
                 forward=functools.partial(self._forward_without_updates, seeds),
                 loss=loss,
                 seed=step
@@ -241,11 +238,15 @@ class AdversarialModel(keras.Model):
         seeds: list[tuple[keras.Variable, tf.Tensor]],
         features: dict[str, tf.Tensor],
         frame_mask: tf.Tensor,
-    ) -> tuple[tf.Tensor, tf.Tensor]:
-        """Logits and frames of a training pass through the clean path, for the perturbation."""
+    ) -> ModelOutputs:
+        """A training pass through the clean path, for the perturbation."""
         with keras.StatelessScope(seeds):
-            outputs = self.classifier.forward(features, frame_mask, training=True)
-        return outputs.logits, outputs.frames
+            return self._forward_clean(features, frame_mask)
+
+    def _forward_clean(
+        self, features: dict[str, tf.Tensor], frame_mask: tf.Tensor | None
+    ) -> ModelOutputs:
+        return self.classifier.forward(features, frame_mask, training=True)
 
     def _penalty(
         self, clean: ModelOutputs, adversarial: ModelOutputs, frame_mask: tf.Tensor

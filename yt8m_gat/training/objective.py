@@ -6,7 +6,7 @@ from typing import Any, NamedTuple, Protocol
 
 import tensorflow as tf
 
-from yt8m_gat.attacks import Ball, TemporalAugmentation
+from yt8m_gat.attacks import Ball, RecordedPass, TemporalAugmentation
 from yt8m_gat.config import ObjectiveConfig
 from yt8m_gat.losses import (
     frobenius_distance,
@@ -28,10 +28,10 @@ class CleanPass(NamedTuple):
         features: Clean features, {name: [B, T, D]}.
         frame_mask: Bool [B, T].
         labels: [B, C].
-        gradients: Gives the gradient of the summed loss by the features, from the pass that the
-            step has made anyway.
-        forward: `(features, frame_mask) -> (logits, frames)`, a pass of its own through the clean
-            path.
+        recorded: The pass that the step has made with them.
+        loss_term: The loss as a term of the objective, a scalar, part of that pass.
+        forward: `(features, frame_mask) -> (logits, frames, ...)`, for another pass through the
+            clean path.
         loss: `(labels, logits) -> [B]`.
         seed: Another integer at each step, the same when a step is done again.
     """
@@ -39,8 +39,9 @@ class CleanPass(NamedTuple):
     features: dict[str, tf.Tensor]
     frame_mask: tf.Tensor
     labels: tf.Tensor
-    gradients: Callable[[], Mapping[str, tf.Tensor]]
-    forward: Callable[..., tuple[tf.Tensor, tf.Tensor]]
+    recorded: RecordedPass
+    loss_term: tf.Tensor
+    forward: Callable[..., tuple[Any, ...]]
     loss: Callable[..., tf.Tensor]
     seed: tf.Tensor
 
@@ -66,7 +67,9 @@ class GradientPerturbation:
 
     def __call__(self, clean: CleanPass) -> dict[str, tf.Tensor]:
         """X + R; costs the backward pass to the features."""
-        step = self.ball.steepest_ascent(clean.gradients(), clean.frame_mask, self.epsilon)
+        step = self.ball.steepest_ascent(
+            clean.recorded.gradient(clean.loss_term), clean.frame_mask, self.epsilon
+        )
         return {name: value + step[name] for name, value in clean.features.items()}
 
 
@@ -79,7 +82,13 @@ class TemporalPerturbation:
     def __call__(self, clean: CleanPass) -> dict[str, tf.Tensor]:
         """Augmented features."""
         return self.augmentation.augment(
-            clean.forward, clean.loss, clean.features, clean.frame_mask, clean.labels, clean.seed
+            clean.forward,
+            clean.loss,
+            clean.features,
+            clean.frame_mask,
+            clean.labels,
+            clean.seed,
+            clean.recorded,
         )
 
 
