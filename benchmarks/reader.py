@@ -1,11 +1,19 @@
 """Speed of the reader: records a second, beside a bare read of the same TFRecord files.
 
     python benchmarks/reader.py --output_file=reader.json
+    taskset -c 0 python benchmarks/reader.py      # on one core
+    python benchmarks/reader.py --training        # training from files over training from memory
 
 Writes official-size records (300 frames of 1024 + 128 bytes) of random bytes into a temporary
-folder, then reads them in each way by turns, so that other load on the machine meets all of them
-alike; the figure to look at is the ratio to the bare read. `float32` reads as `uint8` does, and
-then dequantizes inside the dataset: what a reader that hands out floats would have to do.
+folder (`--data_pattern` takes files that are there), then reads them in each way by turns, so that
+other load on the machine meets all of them alike. The figures are the ratios to the bare read, in
+wall-clock and in processor time of all threads. What one pass costs whatever its length (tracing
+and building the graph) stands alone: each way reads the files once and several times over, and
+the difference is its rate. `float32` reads as `uint8` does, and then dequantizes inside the
+dataset: what a reader that hands out floats would have to do.
+
+All ways run in one process, so that what the reader tells the C library
+(`yt8m_gat.data.allocation`) holds for the bare read as well.
 """
 
 import argparse
@@ -25,6 +33,7 @@ import tensorflow as tf
 
 from yt8m_gat.data import RecordSchema, make_dataset, preprocess
 from yt8m_gat.data.schema import FRAME_FEATURE_SIZES, MAX_FRAMES, NUM_CLASSES
+from yt8m_gat.data.tfrecord import count_records
 
 
 def write_records(folder, num_files, num_records, num_frames, rng):
@@ -61,10 +70,10 @@ def one_record(video_id, num_frames, rng):
     ).SerializeToString()
 
 
-def readers(files, batch_size):
-    schema = RecordSchema(FRAME_FEATURE_SIZES, NUM_CLASSES)
+def readers(schema, batch_size):
+    """Name -> a function from files to a dataset."""
 
-    def bare():
+    def bare(files):
         return tf.data.Dataset.from_tensor_slices(files).interleave(
             tf.data.TFRecordDataset,
             cycle_length=8,
@@ -79,12 +88,14 @@ def readers(files, batch_size):
     shuffled = {"shuffle": True, "shuffle_buffer": 256, "bucket_window": 4 * batch_size}
     return {
         "bare TFRecord read": bare,
-        "uint8, in order": lambda: make_dataset(files, schema, batch_size),
-        "uint8, shuffled": lambda: make_dataset(
+        "uint8, in order": lambda files: make_dataset(files, schema, batch_size),
+        "uint8, shuffled": lambda files: make_dataset(
             files, schema, batch_size, **{**shuffled, "bucket": False}
         ),
-        "uint8, shuffled, by length": lambda: make_dataset(files, schema, batch_size, **shuffled),
-        "float32, in order": lambda: make_dataset(files, schema, batch_size).map(
+        "uint8, shuffled, by length": lambda files: make_dataset(
+            files, schema, batch_size, **shuffled
+        ),
+        "float32, in order": lambda files: make_dataset(files, schema, batch_size).map(
             as_floats, num_parallel_calls=tf.data.AUTOTUNE
         ),
     }
@@ -96,28 +107,74 @@ def seconds(dataset):
     return time.perf_counter() - start, time.process_time() - cpu
 
 
-def measure(files, num_records, batch_size, repeats):
-    datasets = {name: make() for name, make in readers(files, batch_size).items()}
-    times = {name: [] for name in datasets}
+def measure(files, num_records, schema, batch_size, repeats, passes):
+    datasets = {
+        name: (make(files), make(files * passes))
+        for name, make in readers(schema, batch_size).items()
+    }
+    rates, starts = ({name: [] for name in datasets} for _ in range(2))
     for turn in range(repeats + 1):  # the first turn warms up
-        for name, dataset in datasets.items():
-            figures = seconds(dataset)
+        for name, (once, often) in datasets.items():
+            one, many = np.array(seconds(once)), np.array(seconds(often))
             if turn:
-                times[name].append(figures)
+                rates[name].append((many - one) / (passes - 1) / num_records)
+                starts[name].append(one[1] - rates[name][-1][1] * num_records)
     rows = []
-    for name, figures in times.items():
-        wall = statistics.median(w for w, _ in figures)
-        cpu = statistics.median(c for _, c in figures)
+    for name, found in rates.items():
+        wall, cpu = np.median(found, axis=0)
         rows.append(
             {
                 "reader": name,
-                "records_per_second": num_records / wall,
-                "cpu_microseconds_per_record": cpu / num_records * 1e6,
+                "records_per_second": 1 / wall,
+                "cpu_microseconds_per_record": cpu * 1e6,
+                "cpu_seconds_of_start": statistics.median(starts[name]),
             }
         )
     for row in rows:
         row["ratio_to_bare"] = row["records_per_second"] / rows[0]["records_per_second"]
+        row["cpu_ratio_to_bare"] = (
+            rows[0]["cpu_microseconds_per_record"] / row["cpu_microseconds_per_record"]
+        )
     return rows
+
+
+def training(files, schema, batch_size, repeats):
+    """Steps of CE on SA fed from shuffled files over the same steps fed from memory."""
+    import keras
+
+    from yt8m_gat.config import ObjectiveConfig
+    from yt8m_gat.data import as_pair, iterate
+    from yt8m_gat.models import build_model
+    from yt8m_gat.training import AdversarialModel, build_objective
+
+    keras.utils.set_random_seed(0)
+    classifier = build_model("Transformer", schema.sizes, schema.num_classes, schema.max_frames)
+    model = AdversarialModel(classifier, build_objective(ObjectiveConfig(adversarial="none")))
+    model.compile(optimizer=keras.optimizers.Adam(1e-5))
+    step = tf.function(model.optimize, reduce_retracing=True, autograph=False)
+    dataset = make_dataset(
+        files, schema, batch_size, shuffle=True, shuffle_buffer=64, drop_remainder=True
+    )
+    batches = list(dataset)
+    step(as_pair(batches[0]))
+    sources = {"from memory": lambda: batches, "from files": lambda: iterate(dataset, files)}
+    times = {name: [] for name in sources}
+    for turn in range(repeats + 1):
+        for name, source in sources.items():
+            started = time.perf_counter(), time.process_time()
+            for batch in source():
+                float(step(as_pair(batch)).total)
+            if turn:
+                ended = time.perf_counter(), time.process_time()
+                times[name].append(np.subtract(ended, started) / len(batches))
+    memory, read = (np.median(times[name], axis=0) for name in sources)
+    return {
+        "steps": len(batches),
+        "seconds_per_step": dict(zip(("memory", "files"), (memory[0], read[0]), strict=True)),
+        "cpu_seconds_per_step": dict(zip(("memory", "files"), (memory[1], read[1]), strict=True)),
+        "ratio": memory[0] / read[0],
+        "cpu_ratio": memory[1] / read[1],
+    }
 
 
 def main(argv=None):
@@ -127,32 +184,65 @@ def main(argv=None):
     parser.add_argument("--num_frames", type=int, default=MAX_FRAMES)
     parser.add_argument("--batch_size", type=int, default=64)
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--passes", type=int, default=5, help="of the files, at least 2")
+    parser.add_argument("--data_pattern", help="read these files instead of written ones")
+    parser.add_argument("--feature_names", default=",".join(FRAME_FEATURE_SIZES))
+    parser.add_argument("--feature_sizes", default=",".join(map(str, FRAME_FEATURE_SIZES.values())))
+    parser.add_argument("--num_classes", type=int, default=NUM_CLASSES)
+    parser.add_argument("--training", action="store_true", help="measure training instead")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output_file", help="also write the figures here, as JSON")
     arguments = parser.parse_args(argv)
-    num_records = arguments.num_files * arguments.records_per_file
+    sizes = map(int, arguments.feature_sizes.split(","))
+    schema = RecordSchema(
+        dict(zip(arguments.feature_names.split(","), sizes, strict=True)),
+        arguments.num_classes,
+        arguments.num_frames,
+    )
+    cores = len(os.sched_getaffinity(0))
     with tempfile.TemporaryDirectory() as folder:
-        files = write_records(
-            folder,
-            arguments.num_files,
-            arguments.records_per_file,
-            arguments.num_frames,
-            np.random.default_rng(arguments.seed),
-        )
-        rows = measure(files, num_records, arguments.batch_size, arguments.repeats)
-    print(f"{'reader':<30} {'records/s':>10} {'of bare':>8} {'CPU us/record':>14}")
-    for row in rows:
+        if arguments.data_pattern:
+            files = sorted(tf.io.gfile.glob(arguments.data_pattern))
+        else:
+            files = write_records(
+                folder,
+                arguments.num_files,
+                arguments.records_per_file,
+                arguments.num_frames,
+                np.random.default_rng(arguments.seed),
+            )
+        if arguments.training:
+            rows = [training(files, schema, arguments.batch_size, arguments.repeats)]
+        else:
+            rows = measure(
+                files,
+                count_records(files),
+                schema,
+                arguments.batch_size,
+                arguments.repeats,
+                arguments.passes,
+            )
+    print(f"cores: {cores}")
+    if arguments.training:
+        print(json.dumps(rows[0], indent=2))
+    else:
         print(
-            f"{row['reader']:<30} {row['records_per_second']:>10.0f} {row['ratio_to_bare']:>8.2f} "
-            f"{row['cpu_microseconds_per_record']:>14.0f}"
+            f"{'reader':<28} {'records/s':>9} {'of bare':>8} {'us/record, CPU':>15} "
+            f"{'of bare':>8} {'start, s':>9}"
         )
+        for row in rows:
+            print(
+                f"{row['reader']:<28} {row['records_per_second']:>9.0f} "
+                f"{row['ratio_to_bare']:>8.2f} {row['cpu_microseconds_per_record']:>15.0f} "
+                f"{row['cpu_ratio_to_bare']:>8.2f} {row['cpu_seconds_of_start']:>9.2f}"
+            )
     if arguments.output_file:
         settings = {k: v for k, v in vars(arguments).items() if k != "output_file"}
         report = {
             "benchmark": "reader",
             "settings": settings,
             "machine": {
-                "cpus": os.cpu_count(),
+                "cpus": cores,
                 "python": platform.python_version(),
                 "tensorflow": tf.__version__,
             },
