@@ -23,7 +23,7 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from yt8m_gat.data.schema import MAX_FRAMES
+from yt8m_gat.data.schema import LABELS_KEY, MAX_FRAMES
 
 _TAG = b"\x0a"  # Field 1 of its message, with a length: all but the two below.
 _LISTS_TAG = b"\x12"  # SequenceExample.feature_lists
@@ -202,7 +202,15 @@ def _begins_with(rows: tf.Tensor, header: bytes) -> tf.Tensor:
 
 def _end_of_context(serialized: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """Where the context ends, int32 [B], if a record begins with one, bool [B]."""
-    head = tf.io.decode_raw(serialized, tf.uint8, fixed_length=1 + _LENGTH_BYTES)
+    # A server lets a matrix through to a graph for vectors; TensorFlow's parser is to say so, here
+    # of as many empty records. Optimizers drop what is not used: the most labels of one, none.
+    parsed, _, _ = tf.io.parse_sequence_example(
+        tf.strings.substr(serialized, 0, 0),
+        context_features={LABELS_KEY: tf.io.VarLenFeature(tf.int64)},
+    )
+    num_labels = tf.cast(parsed[LABELS_KEY].dense_shape[1], tf.int32)
+    num_bytes = 1 + _LENGTH_BYTES + num_labels
+    head = tf.io.decode_raw(serialized, tf.uint8, fixed_length=num_bytes)
     head = tf.cast(head, tf.int32)
     digits = head[:, 1:]
     goes_on = tf.math.cumprod(digits // 128, axis=1)
