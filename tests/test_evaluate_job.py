@@ -13,7 +13,7 @@ from yt8m_gat import pipeline
 from yt8m_gat.config import ConfigError, DataConfig, ModelConfig, ObjectiveConfig, RunConfig
 from yt8m_gat.evaluation.evaluator import Evaluator
 from yt8m_gat.models.load import build_from_config
-from yt8m_gat.pipeline import evaluation
+from yt8m_gat.pipeline import attack_plan, evaluation
 from yt8m_gat.report import format_evaluation
 from yt8m_gat.run_folder import RunFolder
 
@@ -302,7 +302,7 @@ def test_a_clip_by_its_id_and_a_run_beside_itself(runs, pattern):
 
 def test_a_failed_check_marks_the_model(runs, pattern, monkeypatch):
     needed = (("fgm", 0.5), ("pgd", 0.5), ("fgm", 1.0))
-    monkeypatch.setattr(evaluation, "sanity_specs", lambda *_: needed)
+    monkeypatch.setattr(attack_plan, "sanity_specs", lambda *_: needed)
     result = pipeline.evaluate(
         runs[0],
         eval_data_pattern=pattern,

@@ -12,7 +12,7 @@ from yt8m_gat.evaluation.evaluator import Corruption, Evaluator
 from yt8m_gat.evaluation.first_videos import first_videos
 from yt8m_gat.losses import get_loss
 from yt8m_gat.metrics import EvaluationMetrics, restrict_to_classes
-from yt8m_gat.pipeline.evaluation import attention_distances, attention_figures
+from yt8m_gat.pipeline.run_evaluator import attention_distances, attention_figures
 
 NUM_CLASSES = 6
 SIZES = {"rgb": 5, "audio": 3}

@@ -1,19 +1,15 @@
 """Evaluating a run, clean and perturbed."""
 
-import dataclasses
-import functools
-import hashlib
 import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from yt8m_gat.attacks import CORRUPTIONS, SEVERITIES, Attack, AttackOptions
-from yt8m_gat.config import CONFIG_FILE, MAX_BAD_FRACTION, NORM_SCOPES, ConfigError, RunConfig
+from yt8m_gat.attacks import Attack
+from yt8m_gat.config import CONFIG_FILE, ConfigError, RunConfig
 from yt8m_gat.data import (
     RecordSchema,
     SkippedRecords,
@@ -24,240 +20,33 @@ from yt8m_gat.data import (
     new_skipped,
     preprocess,
 )
-from yt8m_gat.evaluation.attack_spec import (
-    QUANTIZATION_LEVELS,
-    QUANTIZED_RANGE,
-    AttackSpec,
-)
-from yt8m_gat.evaluation.attention_statistics import AttentionProfiles, clip_attention
+from yt8m_gat.evaluation.attack_spec import AttackSpec
+from yt8m_gat.evaluation.attention_statistics import AttentionProfiles
 from yt8m_gat.evaluation.class_groups import read_class_groups
 from yt8m_gat.evaluation.comparison import compare_classes
-from yt8m_gat.evaluation.evaluator import Corruption, Evaluator, Measurement, Observer
+from yt8m_gat.evaluation.evaluator import Corruption, Measurement, Observer
 from yt8m_gat.evaluation.first_videos import first_videos
 from yt8m_gat.evaluation.local_sensitivity import LocalSensitivity
-from yt8m_gat.evaluation.protocol import PROTOCOLS, sceptic_attacks
 from yt8m_gat.evaluation.record import EvaluationRecord
-from yt8m_gat.evaluation.sanity import SWEEP, sanity_checks, sanity_specs, unbounded_epsilon
+from yt8m_gat.evaluation.sanity import sanity_checks
 from yt8m_gat.layers import AttentionLevel, expand_attention_map
-from yt8m_gat.losses import (
-    average_over_heads,
-    distance_to_uniform,
-    frobenius_distance,
-    get_loss,
-    normalized_entropy,
-)
-from yt8m_gat.models import load_classifier, newest_checkpoint
+from yt8m_gat.models import load_classifier
+from yt8m_gat.pipeline.attack_plan import PlannedAttack, plan_attacks, unbounded_radius
+from yt8m_gat.pipeline.digests import digest_of, files_digest, weights_digest
+from yt8m_gat.pipeline.evaluation_options import EvaluationOptions
+from yt8m_gat.pipeline.profile_observer import ProfileObserver
+from yt8m_gat.pipeline.run_evaluator import build_evaluator, total_map_distance
 from yt8m_gat.pipeline.run_settings import class_names, on_segments, read_schema
+from yt8m_gat.pipeline.shown_clips import show_clips
 from yt8m_gat.run_folder import RunFolder
 from yt8m_gat.training import follow
 
 # Scores kept for the all-scores MAP: 4 bytes times videos times classes.
 MAX_SCORE_BYTES = 4 * 2**30
-# Predictions shown of a clip.
-TOP_LABELS = 5
 # Local sensitivity: seconds to each side that are local (of clips as long as the papers'), and
 # output frames looked at per clip.
 NEIGHBOURHOOD = 10
 SENSITIVITY_FRAMES = 20
-
-Maps = dict[str, dict[str, Any]]
-
-
-def attention_figures(attention_maps: Maps, frame_mask: Any) -> dict[str, Any]:
-    """What the global maps (averaged over heads) look like, per feature, {name: [B]}.
-
-    An attention penalty is cheapest to satisfy with maps that are uniform and so cannot move: the
-    entropy over log n (1 for uniform) and the distance to uniform say whether that happened.
-    """
-    figures = {}
-    for feature, maps in attention_maps.items():
-        if "global" in maps:
-            mean = average_over_heads(maps["global"])
-            figures[f"attention_entropy_{feature}"] = normalized_entropy(mean, frame_mask)
-            figures[f"distance_to_uniform_{feature}"] = distance_to_uniform(mean, frame_mask)
-    return figures
-
-
-def attention_distances(clean: Maps, perturbed: Maps, frame_mask: Any) -> dict[str, Any]:
-    """How far the global maps (averaged over heads) moved, per feature, {name: [B]}.
-
-    The Frobenius norm of the difference (GAT, 4.3.2), and the mean squared error over the n x n
-    entries of real frames (A-ART, 3.2.2), which is that norm's square over n squared.
-    """
-    num_frames = tf.reduce_sum(tf.cast(frame_mask, tf.float32), axis=1)
-    distances = {}
-    for feature, distance in _map_distances(clean, perturbed, frame_mask).items():
-        squared_error = tf.math.divide_no_nan(tf.square(distance), tf.square(num_frames))
-        distances[f"attention_mse_{feature}"] = squared_error
-        distances[f"attention_frobenius_{feature}"] = distance
-    return distances
-
-
-def total_map_distance(clean: Maps, perturbed: Maps, frame_mask: Any) -> Any:
-    """The Frobenius distances of the global maps, summed over the features: [B]."""
-    return tf.add_n(list(_map_distances(clean, perturbed, frame_mask).values()))
-
-
-def _map_distances(clean: Maps, perturbed: Maps, frame_mask: Any) -> dict[str, Any]:
-    return {
-        feature: frobenius_distance(
-            average_over_heads(maps["global"]),
-            average_over_heads(perturbed[feature]["global"]),
-            frame_mask,
-        )
-        for feature, maps in clean.items()
-        if "global" in maps
-    }
-
-
-def build_evaluator(classifier: Any, config: RunConfig, **options: Any) -> Evaluator:
-    """An evaluator of `classifier` with the loss and the features of its run."""
-    frames = config.data.frame_features
-    return Evaluator(
-        classifier,
-        get_loss(config.objective.label_loss, config.objective.class_reduction),
-        config.data.num_classes,
-        config.data.normalize,
-        attention_figures=attention_figures if frames else None,
-        attention_distances=attention_distances if frames else None,
-        **options,
-    )
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class EvaluationOptions:
-    """What is evaluated, and how; the flags of `eval.py` by their names.
-
-    Attributes:
-        eval_data_pattern: Files to evaluate on.
-        attacks: Specifications, see `AttackSpec.parse`.
-        epsilons: Their radii; by default that of training.
-        attack_steps: Steps of PGD where a specification does not say.
-        attack_restarts: Its restarts.
-        attack_queries: Budget of the gradient-free searches.
-        norm_scope: What an l2 norm is taken over; None: as in training.
-        clip_to_range: Perturbed features stay within what dequantization can give.
-        round_to_levels: They are rounded to its levels in the end.
-        transfer_from: Run folder on whose model the attack `transfer` is made.
-        corruptions: Names of natural corruptions, or `all`.
-        severities: Their severities.
-        protocol: `sceptic`: the attacks of `sceptic_attacks`, and the sanity checks.
-        sanity_checks: Verdicts on gradient masking, and the attacks that they need.
-        partitions: Above 0: mean and deviation over so many disjoint parts.
-        max_videos: The first so many of the files alone; 0: all.
-        batch_size: Clips, or segments, at once; None: as in training.
-        top_k: Predictions per clip, or segment, that GAP and MAP count.
-        checkpoint: `best` or `last`.
-        segment_labels: Whether the rated segments are evaluated, each by itself, instead of whole
-            clips; None: as in training.
-        label_names: File that names the classes; None: the run's label map, if any.
-        vocabulary: File that groups them, see `read_class_groups`: metrics per group too.
-        compare_to: Run folder of a baseline, evaluated clean on the same videos.
-        attention: Attention profiles and local sensitivity.
-        sensitivity_videos: Videos that the sensitivity is measured on.
-        clips: Ids of clips that are shown with their labels and maps.
-        num_clips: So many of the first, besides.
-        output_file: Where the result is written too, as JSON, row by row.
-        start_over: Evaluate anew what `output_file` already holds.
-        on_bad_record: `error`, or `skip`: leave bad records out, and say so at the end.
-        max_bad_fraction: See `yt8m_gat.data.SkippedRecords`.
-    """
-
-    eval_data_pattern: str
-    attacks: Sequence[str] = ()
-    epsilons: Sequence[float] = ()
-    attack_steps: int = 20
-    attack_restarts: int = 1
-    attack_queries: int = 100
-    norm_scope: str | None = None
-    clip_to_range: bool = False
-    round_to_levels: bool = False
-    transfer_from: str | os.PathLike | None = None
-    corruptions: Sequence[str] = ()
-    severities: Sequence[int] = SEVERITIES
-    protocol: str | None = None
-    sanity_checks: bool = False
-    partitions: int = 0
-    max_videos: int = 0
-    batch_size: int | None = None
-    top_k: int = 20
-    checkpoint: str = "best"
-    segment_labels: bool | None = None
-    label_names: str | os.PathLike | None = None
-    vocabulary: str | os.PathLike | None = None
-    compare_to: str | os.PathLike | None = None
-    attention: bool = False
-    sensitivity_videos: int = 500
-    clips: Sequence[str] = ()
-    num_clips: int = 0
-    output_file: str | os.PathLike | None = None
-    start_over: bool = False
-    on_bad_record: str = "error"
-    max_bad_fraction: float = MAX_BAD_FRACTION
-
-    def __post_init__(self) -> None:
-        if self.protocol is not None and self.protocol not in PROTOCOLS:
-            raise ConfigError(
-                f"--protocol must be one of {', '.join(PROTOCOLS)}. Received: {self.protocol!r}"
-            )
-        if self.norm_scope is not None and self.norm_scope not in NORM_SCOPES:
-            raise ConfigError(
-                f"--norm_scope must be one of {', '.join(NORM_SCOPES)}. "
-                f"Received: {self.norm_scope!r}"
-            )
-        for epsilon in self.epsilons:
-            if not epsilon >= 0:
-                raise ConfigError(f"--epsilons must be at least 0. Received: {epsilon:g}")
-        for severity in self.severities:
-            if severity not in SEVERITIES:
-                raise ConfigError(
-                    f"--severities must be of {', '.join(map(str, SEVERITIES))}. "
-                    f"Received: {severity}"
-                )
-        for name in self.corruptions:
-            if name != "all" and name not in CORRUPTIONS:
-                raise ConfigError(
-                    f"--corruptions must be all, or of {', '.join(CORRUPTIONS)}. Received: {name!r}"
-                )
-        for flag in ("attack_steps", "attack_restarts", "attack_queries", "sensitivity_videos"):
-            if getattr(self, flag) < 1:
-                raise ConfigError(f"--{flag} must be at least 1. Received: {getattr(self, flag)}")
-        for flag in ("max_videos", "num_clips"):
-            if getattr(self, flag) < 0:
-                raise ConfigError(f"--{flag} must be at least 0. Received: {getattr(self, flag)}")
-        if self.partitions < 0 or self.partitions == 1:
-            raise ConfigError(
-                "--partitions must be at least 2, or 0 for none: one part has no deviation. "
-                f"Received: {self.partitions}"
-            )
-        if self.output_file is not None and not Path(self.output_file).absolute().parent.is_dir():
-            raise ConfigError(f"--output_file={self.output_file}: its folder does not exist")
-
-    @property
-    def all_corruptions(self) -> list[Corruption]:
-        """Each corruption at each severity."""
-        names = CORRUPTIONS if "all" in self.corruptions else self.corruptions
-        return [Corruption(name, severity) for name in names for severity in self.severities]
-
-    @property
-    def needing_frames(self) -> list[str]:
-        """The flags given that only a frame-level run can answer."""
-        flags = ("attacks", "protocol", "sanity_checks", "corruptions", "attention", "clips")
-        others = ("num_clips", "transfer_from", "clip_to_range", "round_to_levels")
-        return [f"--{flag}" for flag in (*flags, *others) if getattr(self, flag)]
-
-
-@dataclasses.dataclass(frozen=True)
-class _PlannedAttack:
-    """One row: what is run, and what tells it from other rows."""
-
-    attack: Attack
-    identity: dict[str, Any]
-
-    @property
-    def description(self) -> str:
-        epsilon = self.identity["epsilon"]
-        return self.identity["attack"] + ("" if epsilon is None else f" {epsilon:g}")
 
 
 def evaluate(folder: RunFolder, **options: Any) -> dict[str, Any]:
@@ -314,7 +103,8 @@ class _Evaluation:
         self.evaluator = build_evaluator(
             self.classifier, config, top_k=options.top_k, all_scores=self.all_scores
         )
-        self.planned = self._plan()
+        map_distance = total_map_distance if self._has_global_maps() else None
+        self.planned = plan_attacks(options, self.specs, config, self.source, map_distance)
         self.record = EvaluationRecord(
             self._settings(), options.output_file, self.groups, options.start_over
         )
@@ -337,7 +127,7 @@ class _Evaluation:
         if options.attention:
             self._sensitivity()
         if options.clips or options.num_clips:
-            self.record.set(clips=self._clips())
+            self.record.set(clips=self._show_clips())
         if self.baseline is not None:
             self._compare()
         if options.sanity_checks or options.protocol:
@@ -346,7 +136,7 @@ class _Evaluation:
                 result["clean"],
                 result["attacks"],
                 options.attack_steps,
-                self._unbounded_epsilon(),
+                unbounded_radius(options, self.config),
                 can_reach_zero=self.config.data.num_classes > options.top_k,
             )
             self.record.set(sanity=verdicts)
@@ -401,65 +191,6 @@ class _Evaluation:
             )
         return RunFolder(path), other
 
-    def _plan(self) -> list[_PlannedAttack]:
-        """All attacks, each setting once."""
-        options, config = self.options, self.config
-        epsilons = tuple(options.epsilons) or (config.objective.epsilon,)
-        shared = AttackOptions(
-            norm_scope=options.norm_scope or config.objective.norm_scope,
-            steps=options.attack_steps,
-            restarts=options.attack_restarts,
-            queries=options.attack_queries,
-            clip_to_range=QUANTIZED_RANGE if options.clip_to_range else None,
-            round_to_levels=QUANTIZATION_LEVELS if options.round_to_levels else None,
-        )
-        specs = [*self.specs]
-        map_distance = total_map_distance if self._has_global_maps() else None
-        if options.protocol == "sceptic":
-            rounded = config.data.normalize == "none"
-            for there, what in (
-                (map_distance, "adaptive: this model has no global attention maps"),
-                (rounded, "pgd:round=true: l2-normalized features have no levels"),
-                (self.source, "transfer: it needs --transfer_from"),
-            ):
-                if not there:
-                    print(f"--protocol={options.protocol} leaves out {what}", file=sys.stderr)
-            specs += sceptic_attacks(
-                epsilons,
-                transfer=self.source is not None,
-                adaptive=map_distance is not None,
-                rounded=rounded,
-            )
-        if options.sanity_checks or options.protocol:
-            radii = (*SWEEP, self._unbounded_epsilon())
-            needed = sanity_specs(epsilons[0], self.source is not None, radii)
-            specs += [AttackSpec.parse(f"{text}:epsilon={epsilon:g}") for text, epsilon in needed]
-        source, of_source = None, {}
-        if self.source is not None:
-            other, other_config = self.source
-            evaluator = build_evaluator(load_classifier(other, other_config), other_config)
-            source = evaluator.logits
-            of_source = {"transfer_weights": _weights_digest(other, "best")}
-        planned: list[_PlannedAttack] = []
-        seen = []
-        for spec in specs:
-            settings = spec.settings(shared)
-            for epsilon in spec.radii(epsilons):
-                if (what := (spec.name, epsilon, settings)) in seen:
-                    continue
-                seen.append(what)
-                identity = {"attack": spec.text, "epsilon": epsilon, "options": settings}
-                if spec.name == "transfer":
-                    identity |= of_source
-                attack = spec.build(epsilon, shared, source, map_distance)
-                planned.append(_PlannedAttack(attack, identity))
-        return planned
-
-    def _unbounded_epsilon(self) -> float:
-        data = self.config.data
-        scope = self.options.norm_scope or self.config.objective.norm_scope
-        return unbounded_epsilon(scope, data.max_frames, len(data.sizes))
-
     def _has_global_maps(self) -> bool:
         """Whether the model has a global attention map for each feature."""
         data = self.config.data
@@ -473,9 +204,9 @@ class _Evaluation:
         options, config = self.options, self.config
         return {
             "checkpoint": options.checkpoint,
-            "weights": _weights_digest(self.folder, options.checkpoint),
-            "config": _digest([(self.folder.path / CONFIG_FILE).read_bytes()]),
-            "files": _files_digest(self.files),
+            "weights": weights_digest(self.folder, options.checkpoint),
+            "config": digest_of([(self.folder.path / CONFIG_FILE).read_bytes()]),
+            "files": files_digest(self.files),
             "num_files": len(self.files),
             "max_videos": options.max_videos,
             "batch_size": self.batch_size,
@@ -486,7 +217,7 @@ class _Evaluation:
             "norm_scope": options.norm_scope or config.objective.norm_scope,
             "clip_to_range": options.clip_to_range,
             "round_to_levels": options.round_to_levels,
-            "verticals": _digest([repr(self.groups).encode()]) if self.groups else None,
+            "verticals": digest_of([repr(self.groups).encode()]) if self.groups else None,
         }
 
     def _batches(self, schema: RecordSchema | None = None) -> Iterable[dict[str, Any]]:
@@ -562,7 +293,7 @@ class _Evaluation:
             found["names"] = {str(index): name for index, name in known.items()}
         return found
 
-    def _attack_row(self, planned: _PlannedAttack, first: bool) -> None:
+    def _attack_row(self, planned: PlannedAttack, first: bool) -> None:
         """The attention of the first attack is looked at too."""
         identity = planned.identity
         looked_at = first and self.options.attention
@@ -588,10 +319,10 @@ class _Evaluation:
             }
         self._add("attacks", identity, measured, **sections)
 
-    def _profiles(self) -> "_ProfileObserver | None":
+    def _profiles(self) -> ProfileObserver | None:
         if not self.options.attention:
             return None
-        return _ProfileObserver(self.evaluator, AttentionProfiles(self._lay_out))
+        return ProfileObserver(self.evaluator, AttentionProfiles(self._lay_out))
 
     def _lay_out(self, level: str, maps: np.ndarray) -> np.ndarray:
         # GateAtt's maps all have the [T, T] form.
@@ -624,83 +355,15 @@ class _Evaluation:
             }
         )
 
-    def _clips(self) -> list[dict[str, Any]]:
-        """The clips asked for, each clean and under the first attack, as its row has it."""
-        options = self.options
-        wanted = {text.encode(): None for text in options.clips}
-        clips: dict[bytes, dict[str, Any]] = {}
-        examples = 0
+    def _show_clips(self) -> list[dict[str, Any]]:
         attack = self.planned[0] if self.planned else None
-        traced = None
-        forward = tf.function(self.evaluator.forward_maps, reduce_retracing=True, autograph=False)
-        first: dict[bytes, None] = {}
-        for batch in self._batches():
-            ids = batch["video_id"].numpy()
-            for key in ids:
-                if len(first) < options.num_clips:
-                    first[key] = None
-            places = {
-                key: place
-                for place, key in reversed(list(enumerate(ids)))
-                if (key in wanted or key in first) and key not in clips
-            }
-            if places:
-                features, mask = preprocess(
-                    batch["features"], batch["num_frames"], self.config.data.normalize
-                )
-                looks = {"clean": (forward(features, mask), mask)}
-                if attack is not None:
-                    given = {"features": features, "frame_mask": mask, "labels": batch["labels"]}
-                    if "label_weights" in batch:
-                        given["label_weights"] = batch["label_weights"]
-                    if traced is None:
-                        traced = self.evaluator.traced_attack(attack.attack, given)
-                    perturbed, _ = traced(given, tf.constant(examples))
-                    looks["attacked"] = (forward(perturbed, mask), mask)
-                for key, place in sorted(places.items(), key=lambda item: item[1]):
-                    clips[key] = self._clip(batch, place, looks, attack)
-            examples += len(ids)
-            if set(wanted) <= set(clips) and len(first) >= options.num_clips:
-                break
-        if missing := [key.decode() for key in wanted if key not in clips]:
-            raise ConfigError(
-                f"--clips: no such clip in {options.eval_data_pattern}: {', '.join(missing)}"
-            )
-        return list(clips.values())
-
-    def _clip(
-        self,
-        batch: Mapping[str, Any],
-        place: int,
-        looks: Mapping[str, Any],
-        attack: _PlannedAttack | None,
-    ) -> dict[str, Any]:
-        labels = np.flatnonzero(batch["labels"][place].numpy() > 0)
-        clip: dict[str, Any] = {
-            "video_id": batch["video_id"][place].numpy().decode(),
-            "labels": [[int(index), self.names.get(int(index))] for index in labels],
-        }
-        for name, ((logits, maps), mask) in looks.items():
-            probabilities = tf.sigmoid(logits[place]).numpy()
-            top = np.argsort(-probabilities, kind="stable")[:TOP_LABELS]
-            seen: dict[str, Any] = {
-                "top": [
-                    [int(index), self.names.get(int(index)), float(probabilities[index])]
-                    for index in top
-                ],
-                "profiles": {},
-                "maps": {},
-            }
-            if bool(tf.reduce_any(mask[place])):
-                seen |= clip_attention(maps, mask, place, self._lay_out)
-            if name == "attacked" and attack is not None:
-                seen |= {key: attack.identity[key] for key in ("attack", "epsilon")}
-            clip[name] = seen
-        return clip
+        return show_clips(
+            self.evaluator, self.options, self._batches(), attack, self.names, self._lay_out
+        )
 
     def _compare(self) -> None:
         folder, config = self.baseline
-        digest = _weights_digest(folder, "best")
+        digest = weights_digest(folder, "best")
         earlier = self.record.earlier.get("comparison", {})
         ours = np.array(self.record.result["classes"]["ap"], np.float64)
         if earlier.get("weights") == digest:
@@ -724,55 +387,6 @@ class _Evaluation:
                 "baseline_ap": theirs.tolist(),
             }
         )
-
-
-class _ProfileObserver:
-    """Adds the attention maps of each batch to the profiles of the set."""
-
-    def __init__(self, evaluator: Evaluator, statistics: AttentionProfiles) -> None:
-        self.statistics = statistics
-        self._maps = tf.function(
-            functools.partial(_head_means, evaluator), reduce_retracing=True, autograph=False
-        )
-
-    def observe(self, batch: Mapping[str, Any], features: Any, frame_mask: Any) -> None:
-        """See `Observer`."""
-        del batch
-        self.statistics.update(self._maps(features, frame_mask), frame_mask)
-
-
-def _head_means(evaluator: Evaluator, features: Any, frame_mask: Any) -> Maps:
-    """Maps [B, 1, T, K]: the mean over the heads is taken where they are, and moved alone."""
-    _, maps = evaluator.forward_maps(features, frame_mask)
-    return {
-        feature: {level: average_over_heads(a)[:, None] for level, a in levels.items()}
-        for feature, levels in maps.items()
-    }
-
-
-def _digest(parts: Iterable[bytes]) -> str:
-    digest = hashlib.sha256()
-    for part in parts:
-        digest.update(part)
-    return digest.hexdigest()
-
-
-def _weights_digest(folder: RunFolder, checkpoint: str) -> str:
-    """Of the bytes that `load_classifier` reads."""
-    if checkpoint == "best":
-        return _digest([folder.best_weights.read_bytes()])
-    newest = newest_checkpoint(folder.checkpoints)
-    paths = sorted(Path(newest).parent.glob(Path(newest).name + ".*"))
-    return _digest(path.read_bytes() for path in paths)
-
-
-def _files_digest(files: Sequence[str]) -> str:
-    """Of names, sizes and times: reading terabytes to know them again would be no help."""
-    found = []
-    for path in files:
-        stat = tf.io.gfile.stat(path)
-        found.append((path, stat.length, stat.mtime_nsec))
-    return _digest([repr(found).encode()])
 
 
 def evaluate_each(

@@ -15,8 +15,8 @@ from yt8m_gat.data import (
 )
 from yt8m_gat.metrics import evaluate as evaluate_arrays
 from yt8m_gat.models import VideoClassifier, build_from_config, copy_weights, load_classifier
-from yt8m_gat.pipeline.evaluation import build_evaluator
 from yt8m_gat.pipeline.exporting import export
+from yt8m_gat.pipeline.run_evaluator import build_evaluator
 from yt8m_gat.pipeline.run_settings import read_schema
 from yt8m_gat.run_folder import RunFolder
 from yt8m_gat.training import Trainer, TrainingState, build_distribution

@@ -1,0 +1,109 @@
+"""The attacks of an evaluation, put together from its flags."""
+
+import dataclasses
+import sys
+from collections.abc import Iterable
+from typing import Any
+
+from yt8m_gat.attacks import Attack, AttackOptions
+from yt8m_gat.attacks.adaptive import MapDistance
+from yt8m_gat.config import RunConfig
+from yt8m_gat.evaluation.attack_spec import (
+    QUANTIZATION_LEVELS,
+    QUANTIZED_RANGE,
+    AttackSpec,
+)
+from yt8m_gat.evaluation.protocol import sceptic_attacks
+from yt8m_gat.evaluation.sanity import SWEEP, sanity_specs, unbounded_epsilon
+from yt8m_gat.models import load_classifier
+from yt8m_gat.pipeline.digests import weights_digest
+from yt8m_gat.pipeline.evaluation_options import EvaluationOptions
+from yt8m_gat.pipeline.run_evaluator import build_evaluator
+from yt8m_gat.run_folder import RunFolder
+
+
+@dataclasses.dataclass(frozen=True)
+class PlannedAttack:
+    """One row: what is run, and what tells it from other rows."""
+
+    attack: Attack
+    identity: dict[str, Any]
+
+    @property
+    def description(self) -> str:
+        """What the progress shows."""
+        epsilon = self.identity["epsilon"]
+        return self.identity["attack"] + ("" if epsilon is None else f" {epsilon:g}")
+
+
+def plan_attacks(
+    options: EvaluationOptions,
+    specs: Iterable[AttackSpec],
+    config: RunConfig,
+    source_run: tuple[RunFolder, RunConfig] | None,
+    map_distance: MapDistance | None,
+) -> list[PlannedAttack]:
+    """All attacks, each setting once.
+
+    Args:
+        options: What is asked for.
+        specs: The attacks that it names.
+        config: Of the run under test.
+        source_run: The run that the attack `transfer` is made on.
+        map_distance: What `adaptive` raises; None: the model has no global attention maps.
+    """
+    epsilons = tuple(options.epsilons) or (config.objective.epsilon,)
+    shared = AttackOptions(
+        norm_scope=options.norm_scope or config.objective.norm_scope,
+        steps=options.attack_steps,
+        restarts=options.attack_restarts,
+        queries=options.attack_queries,
+        clip_to_range=QUANTIZED_RANGE if options.clip_to_range else None,
+        round_to_levels=QUANTIZATION_LEVELS if options.round_to_levels else None,
+    )
+    specs = [*specs]
+    if options.protocol == "sceptic":
+        rounded = config.data.normalize == "none"
+        for there, what in (
+            (map_distance, "adaptive: this model has no global attention maps"),
+            (rounded, "pgd:round=true: l2-normalized features have no levels"),
+            (source_run, "transfer: it needs --transfer_from"),
+        ):
+            if not there:
+                print(f"--protocol={options.protocol} leaves out {what}", file=sys.stderr)
+        specs += sceptic_attacks(
+            epsilons,
+            transfer=source_run is not None,
+            adaptive=map_distance is not None,
+            rounded=rounded,
+        )
+    if options.sanity_checks or options.protocol:
+        radii = (*SWEEP, unbounded_radius(options, config))
+        needed = sanity_specs(epsilons[0], source_run is not None, radii)
+        specs += [AttackSpec.parse(f"{text}:epsilon={epsilon:g}") for text, epsilon in needed]
+    source, of_source = None, {}
+    if source_run is not None:
+        other, other_config = source_run
+        evaluator = build_evaluator(load_classifier(other, other_config), other_config)
+        source = evaluator.logits
+        of_source = {"transfer_weights": weights_digest(other, "best")}
+    planned: list[PlannedAttack] = []
+    seen = []
+    for spec in specs:
+        settings = spec.settings(shared)
+        for epsilon in spec.radii(epsilons):
+            if (what := (spec.name, epsilon, settings)) in seen:
+                continue
+            seen.append(what)
+            identity = {"attack": spec.text, "epsilon": epsilon, "options": settings}
+            if spec.name == "transfer":
+                identity |= of_source
+            attack = spec.build(epsilon, shared, source, map_distance)
+            planned.append(PlannedAttack(attack, identity))
+    return planned
+
+
+def unbounded_radius(options: EvaluationOptions, config: RunConfig) -> float:
+    """See `yt8m_gat.evaluation.sanity.unbounded_epsilon`."""
+    scope = options.norm_scope or config.objective.norm_scope
+    return unbounded_epsilon(scope, config.data.max_frames, len(config.data.sizes))

@@ -1,0 +1,78 @@
+"""The evaluator of a run, and what it tells of attention maps."""
+
+from typing import Any
+
+import tensorflow as tf
+
+from yt8m_gat.config import RunConfig
+from yt8m_gat.evaluation.evaluator import Evaluator
+from yt8m_gat.losses import (
+    average_over_heads,
+    distance_to_uniform,
+    frobenius_distance,
+    get_loss,
+    normalized_entropy,
+)
+
+Maps = dict[str, dict[str, Any]]
+
+
+def attention_figures(attention_maps: Maps, frame_mask: Any) -> dict[str, Any]:
+    """What the global maps (averaged over heads) look like, per feature, {name: [B]}.
+
+    An attention penalty is cheapest to satisfy with maps that are uniform and so cannot move: the
+    entropy over log n (1 for uniform) and the distance to uniform say whether that happened.
+    """
+    figures = {}
+    for feature, maps in attention_maps.items():
+        if "global" in maps:
+            mean = average_over_heads(maps["global"])
+            figures[f"attention_entropy_{feature}"] = normalized_entropy(mean, frame_mask)
+            figures[f"distance_to_uniform_{feature}"] = distance_to_uniform(mean, frame_mask)
+    return figures
+
+
+def attention_distances(clean: Maps, perturbed: Maps, frame_mask: Any) -> dict[str, Any]:
+    """How far the global maps (averaged over heads) moved, per feature, {name: [B]}.
+
+    The Frobenius norm of the difference (GAT, 4.3.2), and the mean squared error over the n x n
+    entries of real frames (A-ART, 3.2.2), which is that norm's square over n squared.
+    """
+    num_frames = tf.reduce_sum(tf.cast(frame_mask, tf.float32), axis=1)
+    distances = {}
+    for feature, distance in _map_distances(clean, perturbed, frame_mask).items():
+        squared_error = tf.math.divide_no_nan(tf.square(distance), tf.square(num_frames))
+        distances[f"attention_mse_{feature}"] = squared_error
+        distances[f"attention_frobenius_{feature}"] = distance
+    return distances
+
+
+def total_map_distance(clean: Maps, perturbed: Maps, frame_mask: Any) -> Any:
+    """The Frobenius distances of the global maps, summed over the features: [B]."""
+    return tf.add_n(list(_map_distances(clean, perturbed, frame_mask).values()))
+
+
+def _map_distances(clean: Maps, perturbed: Maps, frame_mask: Any) -> dict[str, Any]:
+    return {
+        feature: frobenius_distance(
+            average_over_heads(maps["global"]),
+            average_over_heads(perturbed[feature]["global"]),
+            frame_mask,
+        )
+        for feature, maps in clean.items()
+        if "global" in maps
+    }
+
+
+def build_evaluator(classifier: Any, config: RunConfig, **options: Any) -> Evaluator:
+    """An evaluator of `classifier` with the loss and the features of its run."""
+    frames = config.data.frame_features
+    return Evaluator(
+        classifier,
+        get_loss(config.objective.label_loss, config.objective.class_reduction),
+        config.data.num_classes,
+        config.data.normalize,
+        attention_figures=attention_figures if frames else None,
+        attention_distances=attention_distances if frames else None,
+        **options,
+    )
