@@ -1,6 +1,5 @@
 """Records read in one piece beside TensorFlow's parser of records, whatever their form."""
 
-import ctypes
 import re
 
 import handmade_records as hand
@@ -11,7 +10,7 @@ from handmade_records import bytes_feature, floats_feature, ints_feature
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from yt8m_gat.data import RecordSchema, allocation, parse_frame_batch, parsing
+from yt8m_gat.data import RecordSchema, parse_frame_batch, parsing
 from yt8m_gat.data.frame_layout import FrameLayout, Frames
 
 SCHEMA = RecordSchema({"r": 4, "u": 2}, 5, 3)
@@ -271,26 +270,3 @@ odd_orders = st.builds(
 @given(payloads=st.lists(st.one_of(records, odd_orders), min_size=1, max_size=3))
 def test_any_form_reads_as_through_the_parser_alone(parsers, payloads):
     assert_same(parsers, payloads)
-
-
-def test_memory_is_kept_where_the_library_can(monkeypatch):
-    keep = allocation.keep_freed_memory.__wrapped__
-    calls = []
-
-    class Library:
-        @staticmethod
-        def mallopt(option, value):
-            calls.append(option)
-            return 1
-
-    for name in ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(ctypes, "CDLL", lambda _: Library)
-    assert keep()
-    assert calls == [-3, -1]
-    monkeypatch.setenv("GLIBC_TUNABLES", "glibc.malloc.trim_threshold=1")
-    assert not keep()
-    monkeypatch.delenv("GLIBC_TUNABLES")
-    monkeypatch.setattr(ctypes, "CDLL", lambda _: object())  # macOS
-    assert not keep()
-    assert len(calls) == 2

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import functools
 import os
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # glibc's malloc.h
@@ -15,13 +14,13 @@ _MMAP_BYTES = 32 << 20
 """Larger blocks each come from the system, and go back to it; no more than this is allowed."""
 
 
-@functools.cache
 def keep_freed_memory() -> bool:
     """Tells the C library to keep what a batch has set free for the next one.
 
     The records of a batch are megabytes that are set free together. By default glibc hands such
     memory back to the system at once and asks for it anew a moment later, page by page, which
-    takes longer than parsing. It holds for the process, whose memory then stays nearer its peak.
+    takes longer than parsing. This holds for the whole process, whose memory then stays nearer its
+    peak; a process that sets one of the variables below decides for itself.
 
     Returns:
         Whether it was told: not where the C library is another one, nor where the environment

@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from yt8m_gat.config import ConfigError
+from yt8m_gat.data.allocation import keep_freed_memory
 from yt8m_gat.data.diagnosis import read_good_records
 from yt8m_gat.data.errors import BadRecordError
 from yt8m_gat.data.parsing import Batch, parse_frame_batch, parse_video_batch, record_names
@@ -179,6 +180,8 @@ def make_dataset(
 
     Without `shuffle` the order is that of the files as given and of the records in them.
 
+    Side effect: the process keeps memory that it frees, see `keep_freed_memory`.
+
     With `segments` the examples that are shuffled, batched and skipped are segments of 5 frames
     instead of records, so that batches are full and the segments of one clip lie apart. They are
     cut from the clips before that, so that skipping parses too, and the shuffle buffer holds
@@ -249,6 +252,7 @@ def make_dataset(
     if bucket and not shuffle:
         raise ValueError("bucket=True changes the order of the records: it needs shuffle=True")
 
+    keep_freed_memory()
     seeds = _derived_seeds(seed, epoch)
     if shuffle:
         files = [files[i] for i in np.random.default_rng(int(seeds[0])).permutation(len(files))]

@@ -16,7 +16,6 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from yt8m_gat.data.allocation import keep_freed_memory
 from yt8m_gat.data.errors import Fault
 from yt8m_gat.data.frame_layout import frame_layout
 from yt8m_gat.data.schema import (
@@ -373,7 +372,6 @@ def _read_clips(
     fixed_num_frames: bool,
 ) -> _Clips:
     """Reads records at once where all of them allow that, else frame by frame."""
-    keep_freed_memory()  # Strings of whole clips are set free by the batch.
     layout = frame_layout(schema.feature_sizes, schema.max_frames)
     found = layout.read(serialized, fixed_num_frames)
 
