@@ -314,11 +314,31 @@ def test_deepfool_on_an_affine_model(candidates, linear, batch):
     assert not result.success[4] and result.relative_norm[4] == 0
 
 
+@pytest.mark.parametrize("peak", [9.0, 0.01])
+def test_pgd_has_the_outputs_where_it_set_out_and_where_its_highest_point_is(
+    peak, attentive, batch
+):
+    """Where a step passes the peak, the highest point of some clips is not their last one."""
+    attack = PGD(FRAME, 0.3, steps=3, step_size=0.2)
+    model = CountedCalls(lambda *inputs: (attentive(*inputs), inputs[0]))
+    start = clean_loss(attentive, batch)
+    found = attack.attack(
+        model, lambda labels, logits: -abs(cross_entropy(labels, logits) - start - peak), *batch
+    )
+    assert model.calls == attack.cost.forward - (1 if peak == 9.0 else 0)
+    clean = attentive(batch.features, batch.frame_mask)
+    np.testing.assert_allclose(found.clean_outputs[0], clean, rtol=1e-5, atol=1e-6)
+    at_result = attentive(found.features, batch.frame_mask)
+    np.testing.assert_allclose(found.outputs[0], at_result, rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(found.outputs[1]["rgb"], found.features["rgb"])
+    assert found.logits is found.outputs[0]
+
+
 def test_deepfool_stops_when_all_have_flipped(linear, batch):
     model = CountedCalls(linear)
     DeepFool(candidates=3, steps=50).attack(model, cross_entropy, *batch)
-    # Candidates, one step, the look that finds it done, the result, the criterion's clean clip.
-    assert model.calls == 5
+    # Candidates (also the clean arg-max), one step, the look that finds it done, the result.
+    assert model.calls == 4
 
 
 def test_deepfool_flips_a_curved_model_with_less_than_pgd_needs(attentive, batch):

@@ -193,8 +193,8 @@ def test_an_attack_is_traced_once_for_batches_of_all_sizes():
     evaluator.measure(batches, RandomNoise(Ball(), 1.0))
     model.traces = 0
     evaluator.measure(batches, PGD(Ball(), 1.0, steps=100, restarts=2))
-    # A step, its value at the end of a restart, the result.
-    assert model.traces == 3
+    # Where a restart sets out, a step, its value at the end, the result, the clean clip.
+    assert model.traces == 5
 
 
 def test_the_evaluation_of_nothing_is_refused():

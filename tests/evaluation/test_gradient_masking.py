@@ -97,7 +97,7 @@ def evaluation(model):
         metrics.update(labels.numpy(), tf.sigmoid(logits).numpy())
         return {"gap": metrics.result()["gap"], "loss": float(tf.reduce_mean(loss))}
 
-    _, gradients = loss_and_gradients(model, losses, features, MASK, labels)
+    _, gradients, _ = loss_and_gradients(model, losses, features, MASK, labels)
     clean = row(logits, losses(labels, logits))
     clean["zero_gradient_share"] = float(np.mean(np.all(gradients["rgb"] == 0, axis=(1, 2))))
     attacks = []

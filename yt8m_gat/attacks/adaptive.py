@@ -6,14 +6,20 @@ from typing import Any, ClassVar
 
 import tensorflow as tf
 
-from yt8m_gat.attacks.attack import LossFn, PassCount
+from yt8m_gat.attacks.attack import (
+    LossFn,
+    PassCount,
+    Perturbed,
+    logits_of,
+    loss_and_gradients,
+)
 from yt8m_gat.attacks.ball import Tensors, mask_frames
 from yt8m_gat.attacks.objectives import margin_loss
 from yt8m_gat.attacks.pgd import PGD
 
-# (features: {name: [B, T, D]}, frame_mask [B, T]) -> logits [B, C] and attention maps, in
-# whatever form the distance takes them.
-MapsFn = Callable[[Mapping[str, tf.Tensor], Any], tuple[tf.Tensor, Any]]
+# (features: {name: [B, T, D]}, frame_mask [B, T]) -> logits [B, C], what else there is, and
+# attention maps, in whatever form the distance takes them.
+MapsFn = Callable[[Mapping[str, tf.Tensor], Any], tuple[Any, ...]]
 # (maps of the clean clips, maps of the perturbed ones, frame_mask [B, T]) -> distance [B].
 MapDistance = Callable[[Any, Any, Any], tf.Tensor]
 
@@ -32,8 +38,9 @@ class AdaptivePGD(PGD):
     means, and a map that moves without the output is no success.
 
     Norm and axes, space, bounds, success: as `PGD`. The call's first argument is a `forward_fn`
-    that gives (logits, attention maps). Cost: 1 forward pass more than `PGD`, for the clean maps.
-    At the clean clip the distance has no gradient: the first step is PGD's.
+    that gives (logits, ..., attention maps). Cost: that of `PGD`, and 1 forward pass more, for the
+    clean maps, where it restarts or has a random start. At the clean clip the distance has no
+    gradient: the first step is PGD's.
 
     Args:
         map_distance: `(clean maps, perturbed maps, frame_mask) -> [B]`, differentiable also where
@@ -66,9 +73,9 @@ class AdaptivePGD(PGD):
 
     @property
     def cost(self) -> PassCount:
-        """PGD's, and 1 forward."""
+        """PGD's, and 1 forward where it does not set out from the clean clip alone."""
         forward, backward = super().cost
-        return PassCount(forward + 1, backward)
+        return PassCount(forward + (self.restarts > 1 or self.random_start), backward)
 
     def perturb(
         self,
@@ -78,28 +85,23 @@ class AdaptivePGD(PGD):
         frame_mask: Any,
         labels: Any,
         seed: Any = 0,
-    ) -> Tensors:
+    ) -> Perturbed:
         """The point of the highest loss seen, clip by clip."""
         forward_fn, features = logits_fn, mask_frames(features, frame_mask)
         objective = margin_loss if self.objective == "margin" else loss_fn
-        clean_maps = tf.nest.map_structure(tf.stop_gradient, forward_fn(features, frame_mask)[1])
 
-        def value_and_gradients(point: Tensors) -> tuple[tf.Tensor, Tensors]:
+        def look(point: Tensors, clean: Any) -> tuple[tf.Tensor, Tensors, Any]:
+            if clean is None:  # The clean clip: its map is where it is.
+                return loss_and_gradients(forward_fn, objective, point, frame_mask, labels)
             with tf.GradientTape(watch_accessed_variables=False) as tape:
                 tape.watch(point)
-                logits, maps = forward_fn(point, frame_mask)
-                losses = objective(labels, logits)
-                distances = self.map_distance(clean_maps, maps, frame_mask)
+                outputs = forward_fn(point, frame_mask)
+                losses = objective(labels, logits_of(outputs))
+                distances = self.map_distance(clean[-1], outputs[-1], frame_mask)
                 summed = tf.reduce_sum(losses) + self.weight * tf.reduce_sum(distances)
-            return losses, tape.gradient(summed, dict(point))
+            return losses, tape.gradient(summed, dict(point)), outputs
 
-        return self._climb(
-            value_and_gradients,
-            lambda point: objective(labels, forward_fn(point, frame_mask)[0]),
-            features,
-            frame_mask,
-            seed,
-        )
-
-    def _logits(self, logits_fn: MapsFn, features: Tensors, frame_mask: Any) -> tf.Tensor:
-        return logits_fn(features, frame_mask)[0]
+        clean = None
+        if self.restarts > 1 or self.random_start:
+            clean = forward_fn(features, frame_mask)
+        return self._climb(forward_fn, objective, look, features, frame_mask, labels, seed, clean)

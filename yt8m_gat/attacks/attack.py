@@ -10,8 +10,9 @@ import tensorflow as tf
 from yt8m_gat.attacks.ball import Ball, Tensors, mask_frames
 from yt8m_gat.attacks.feature_space import clip_features, round_features
 
-# (features: {name: [B, T, D]}, frame_mask [B, T]) -> logits [B, C].
-LogitsFn = Callable[[Mapping[str, tf.Tensor], Any], tf.Tensor]
+# (features: {name: [B, T, D]}, frame_mask [B, T]) -> logits [B, C], or a tuple that they are the
+# first of.
+LogitsFn = Callable[[Mapping[str, tf.Tensor], Any], Any]
 # (labels [B, C], logits [B, C]) -> loss [B], one a clip.
 LossFn = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 
@@ -27,6 +28,8 @@ class AttackResult(NamedTuple):
         success: Bool [B], whether the attack's criterion is met.
         loss: Float [B], the caller's loss on the perturbed clip.
         logits: Float [B, C] on the perturbed clip.
+        outputs: All that the model gave on the perturbed clip.
+        clean_outputs: All that it gave on the clean clip; None where the attack has no pass there.
     """
 
     features: Tensors
@@ -35,6 +38,22 @@ class AttackResult(NamedTuple):
     success: tf.Tensor
     loss: tf.Tensor
     logits: tf.Tensor
+    outputs: Any
+    clean_outputs: Any
+
+
+class Perturbed(NamedTuple):
+    """What an attack found, and what it saw of the model on the way, so that nobody asks again.
+
+    Attributes:
+        features: {name: float [B, T, D]}.
+        outputs: All that the model gave on them; None where the attack does not have it.
+        clean_outputs: All that it gave on the clean clips; None likewise.
+    """
+
+    features: Tensors
+    outputs: Any = None
+    clean_outputs: Any = None
 
 
 class PassCount(NamedTuple):
@@ -42,6 +61,11 @@ class PassCount(NamedTuple):
 
     forward: int
     backward: int
+
+
+def logits_of(outputs: Any) -> tf.Tensor:
+    """The logits [B, C] of what a model gives."""
+    return outputs[0] if isinstance(outputs, tuple) else outputs
 
 
 def top1_is_label(labels: Any, logits: Any) -> tf.Tensor:
@@ -66,17 +90,18 @@ def loss_and_gradients(
     features: Mapping[str, tf.Tensor],
     frame_mask: Any,
     labels: Any,
-) -> tuple[tf.Tensor, Tensors]:
-    """The loss [B] and its gradients by the features, of the sum over the batch.
+) -> tuple[tf.Tensor, Tensors, Any]:
+    """The loss [B], its gradients by the features, of the sum over the batch, and the outputs.
 
     The sum, not the mean: a clip's gradient does not depend on how large its batch is. Costs one
     forward and one backward pass. A feature that the loss does not depend on has gradient None.
     """
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch(features)
-        losses = loss_fn(labels, logits_fn(features, frame_mask))
+        outputs = logits_fn(features, frame_mask)
+        losses = loss_fn(labels, logits_of(outputs))
         summed = tf.reduce_sum(losses)
-    return losses, tape.gradient(summed, dict(features))
+    return losses, tape.gradient(summed, dict(features)), outputs
 
 
 def keep_where(
@@ -115,9 +140,9 @@ class Attack(abc.ABC):
     clip_to_range: tuple[float, float] | None = None
     round_to_levels: tuple[float, float] | None = None
 
-    # True: the first argument of the call is a `forward_fn` that gives (logits, frames).
+    # True: the first argument of the call is a `forward_fn` that gives (logits, frames, ...).
     needs_frames: ClassVar[bool] = False
-    # True: it gives (logits, attention maps). An attack needs one of the two at most.
+    # True: it gives (logits, ..., attention maps). An attack needs one of the two at most.
     needs_maps: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
@@ -154,8 +179,8 @@ class Attack(abc.ABC):
         frame_mask: Any,
         labels: Any,
         seed: Any = 0,
-    ) -> Tensors:
-        """Perturbed features, as `attack` has them before rounding."""
+    ) -> Perturbed:
+        """What `attack` has before rounding."""
 
     def attack(
         self,
@@ -169,7 +194,8 @@ class Attack(abc.ABC):
         """Perturbs a batch and evaluates the model on it.
 
         Args:
-            logits_fn: `(features, frame_mask) -> logits [B, C]`, the model in inference mode.
+            logits_fn: `(features, frame_mask) -> logits [B, C]`, the model in inference mode; or
+                -> a tuple that begins with them.
             loss_fn: `(labels, logits) -> loss [B]`, what the attack raises.
             features: {name: float [B, T, D]}.
             frame_mask: Bool [B, T], True = real frame; None where features are [B, D].
@@ -177,12 +203,16 @@ class Attack(abc.ABC):
             seed: Integer, for attacks that draw anything.
         """
         features = {name: tf.convert_to_tensor(value) for name, value in features.items()}
-        perturbed = self.perturb(logits_fn, loss_fn, features, frame_mask, labels, seed)
+        found = self.perturb(logits_fn, loss_fn, features, frame_mask, labels, seed)
+        perturbed, outputs = found.features, found.outputs
         if self.round_to_levels is not None:
+            outputs = None
             perturbed = round_features(perturbed, self.round_to_levels, self.clip_to_range)
             perturbed = mask_frames(perturbed, frame_mask)
         perturbed = {name: tf.stop_gradient(value) for name, value in perturbed.items()}
-        logits = self._logits(logits_fn, perturbed, frame_mask)
+        if outputs is None:
+            outputs = logits_fn(perturbed, frame_mask)
+        logits = logits_of(outputs)
         change = {name: perturbed[name] - features[name] for name in features}
         whole = Ball("l2", "joint")
         clean_norm = whole.norm_of(features, frame_mask)
@@ -190,25 +220,17 @@ class Attack(abc.ABC):
             features=perturbed,
             norm=self.ball.norm_of(change, frame_mask),
             relative_norm=tf.math.divide_no_nan(whole.norm_of(change, frame_mask), clean_norm),
-            success=self._criterion(logits_fn, features, frame_mask, labels, logits),
+            success=self._criterion(labels, logits, found.clean_outputs),
             loss=loss_fn(labels, logits),
             logits=logits,
+            outputs=outputs,
+            clean_outputs=found.clean_outputs,
         )
 
     def _named(self, family: str) -> str:
         return family if self.ball.norm == "l2" else f"{family}_{self.ball.norm}"
 
-    def _logits(self, logits_fn: LogitsFn, features: Tensors, frame_mask: Any) -> tf.Tensor:
-        return logits_fn(features, frame_mask)
-
-    def _criterion(
-        self,
-        logits_fn: LogitsFn,
-        features: Tensors,
-        frame_mask: Any,
-        labels: Any,
-        logits: tf.Tensor,
-    ) -> tf.Tensor:
+    def _criterion(self, labels: Any, logits: tf.Tensor, clean_outputs: Any) -> tf.Tensor:
         return top1_missed(labels, logits)
 
     def _add(self, features: Tensors, perturbation: Tensors, frame_mask: Any) -> Tensors:

@@ -6,7 +6,15 @@ from typing import Any
 
 import tensorflow as tf
 
-from yt8m_gat.attacks.attack import Attack, LogitsFn, LossFn, PassCount, keep_where
+from yt8m_gat.attacks.attack import (
+    Attack,
+    LogitsFn,
+    LossFn,
+    PassCount,
+    Perturbed,
+    keep_where,
+    logits_of,
+)
 from yt8m_gat.attacks.ball import Ball, Tensors, mask_frames, require_gradients
 
 # Below this share of the top logit a difference of float32 logits is rounding.
@@ -33,7 +41,7 @@ class DeepFool(Attack):
     rho = ||r||_2 / ||x||_2. Space: the features as the model takes them. Bounds: none but
     `clip_to_range`. Success: the arg-max of the logits is no longer the clean one; a clip that
     did not flip comes back where the last step left it. There is no epsilon. Cost: at most
-    steps + 3 forward passes and steps * (candidates - 1) backward.
+    steps + 2 forward passes and steps * (candidates - 1) backward.
 
     On an affine model one step is exact: ||r|| = (1 + overshoot) * min over k of
     |z_k0 - z_k| / ||w_k||.
@@ -77,8 +85,8 @@ class DeepFool(Attack):
 
     @property
     def cost(self) -> PassCount:
-        """steps + 3 forward, steps * (candidates - 1) backward, at most."""
-        return PassCount(self.steps + 3, self.steps * (self.candidates - 1))
+        """steps + 2 forward, steps * (candidates - 1) backward, at most."""
+        return PassCount(self.steps + 2, self.steps * (self.candidates - 1))
 
     def perturb(
         self,
@@ -88,11 +96,12 @@ class DeepFool(Attack):
         frame_mask: Any,
         labels: Any,
         seed: Any = 0,
-    ) -> Tensors:
+    ) -> Perturbed:
         """The clips just past the boundary; neither loss nor labels nor seed are used."""
         del loss_fn, labels, seed
         features = dict(features)
-        clean_logits = logits_fn(features, frame_mask)
+        clean = logits_fn(features, frame_mask)
+        clean_logits = logits_of(clean)
         num_classes = clean_logits.shape[-1]
         if num_classes is None or num_classes < 2:
             raise ValueError(
@@ -130,7 +139,7 @@ class DeepFool(Attack):
             maximum_iterations=self.steps,
             parallel_iterations=1,
         )
-        return point
+        return Perturbed(point, clean_outputs=clean)
 
     def _nearest_boundary(
         self, logits_fn: LogitsFn, point: Tensors, frame_mask: Any, classes: tf.Tensor
@@ -141,7 +150,7 @@ class DeepFool(Attack):
         """
         with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
             tape.watch(point)
-            logits = logits_fn(point, frame_mask)
+            logits = logits_of(logits_fn(point, frame_mask))
             scores = tf.gather(logits, classes, axis=1, batch_dims=1)
             differences = tf.unstack(scores[:, 1:] - scores[:, :1], axis=1)
         resolution = LOGIT_RESOLUTION * tf.abs(scores[:, 0])
@@ -160,16 +169,9 @@ class DeepFool(Attack):
             slope = keep_where(closer, gradients, slope)
         return logits, nearest, slope
 
-    def _criterion(
-        self,
-        logits_fn: LogitsFn,
-        features: Tensors,
-        frame_mask: Any,
-        labels: Any,
-        logits: tf.Tensor,
-    ) -> tf.Tensor:
+    def _criterion(self, labels: Any, logits: tf.Tensor, clean_outputs: Any) -> tf.Tensor:
         del labels
-        clean = tf.argmax(logits_fn(features, frame_mask), axis=-1, output_type=tf.int32)
+        clean = tf.argmax(logits_of(clean_outputs), axis=-1, output_type=tf.int32)
         return _argmax_differs(logits, clean)
 
 

@@ -6,7 +6,14 @@ from typing import Any
 
 import tensorflow as tf
 
-from yt8m_gat.attacks.attack import Attack, LogitsFn, LossFn, PassCount, loss_and_gradients
+from yt8m_gat.attacks.attack import (
+    Attack,
+    LogitsFn,
+    LossFn,
+    PassCount,
+    Perturbed,
+    loss_and_gradients,
+)
 from yt8m_gat.attacks.ball import Ball, Tensors
 
 
@@ -57,8 +64,9 @@ class FastGradient(Attack):
         frame_mask: Any,
         labels: Any,
         seed: Any = 0,
-    ) -> Tensors:
+    ) -> Perturbed:
         """The step from the clean clip; nothing is drawn."""
         del seed
-        _, gradients = loss_and_gradients(logits_fn, loss_fn, features, frame_mask, labels)
-        return self.perturb_from_gradient(features, gradients, frame_mask)
+        _, gradients, clean = loss_and_gradients(logits_fn, loss_fn, features, frame_mask, labels)
+        perturbed = self.perturb_from_gradient(features, gradients, frame_mask)
+        return Perturbed(perturbed, clean_outputs=clean)

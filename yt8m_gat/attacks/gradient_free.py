@@ -7,7 +7,15 @@ from typing import Any
 
 import tensorflow as tf
 
-from yt8m_gat.attacks.attack import Attack, LogitsFn, LossFn, PassCount, keep_where
+from yt8m_gat.attacks.attack import (
+    Attack,
+    LogitsFn,
+    LossFn,
+    PassCount,
+    Perturbed,
+    keep_where,
+    logits_of,
+)
 from yt8m_gat.attacks.ball import Ball, Tensors, normal_like, seed_pair
 
 
@@ -43,7 +51,7 @@ class _SurfaceSearch(Attack):
         frame_mask: Any,
         labels: Any,
         seed: Any = 0,
-    ) -> Tensors:
+    ) -> Perturbed:
         """The point of the highest loss that was asked for, the clean clip included."""
         features = dict(features)
 
@@ -53,7 +61,7 @@ class _SurfaceSearch(Attack):
 
         def loss_at(perturbation: Tensors) -> tf.Tensor:
             perturbed = self._add(features, perturbation, frame_mask)
-            return tf.cast(loss_fn(labels, logits_fn(perturbed, frame_mask)), tf.float32)
+            return tf.cast(loss_fn(labels, logits_of(logits_fn(perturbed, frame_mask))), tf.float32)
 
         def ask(
             index: tf.Tensor, current: Tensors, value: tf.Tensor
@@ -76,7 +84,8 @@ class _SurfaceSearch(Attack):
         )
         found = self._add(features, current, frame_mask)
         nothing = {name: tf.zeros_like(value) for name, value in features.items()}
-        return keep_where(value > clean, found, self._add(features, nothing, frame_mask))
+        kept = keep_where(value > clean, found, self._add(features, nothing, frame_mask))
+        return Perturbed(kept)
 
 
 @dataclasses.dataclass(frozen=True)

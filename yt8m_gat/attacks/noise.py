@@ -6,8 +6,8 @@ from typing import Any
 
 import tensorflow as tf
 
-from yt8m_gat.attacks.attack import Attack, LogitsFn, LossFn, PassCount
-from yt8m_gat.attacks.ball import Ball, Tensors, normal_like, seed_pair
+from yt8m_gat.attacks.attack import Attack, LogitsFn, LossFn, PassCount, Perturbed
+from yt8m_gat.attacks.ball import Ball, normal_like, seed_pair
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,11 +44,11 @@ class RandomNoise(Attack):
         frame_mask: Any,
         labels: Any,
         seed: Any = 0,
-    ) -> Tensors:
+    ) -> Perturbed:
         """The noisy clips; the model is not asked."""
         del logits_fn, loss_fn, labels
         noise = self.ball.steepest_ascent(
             normal_like(features, seed_pair(seed)), frame_mask, self.epsilon
         )
         noise = {name: tf.cast(value, features[name].dtype) for name, value in noise.items()}
-        return self._add(features, noise, frame_mask)
+        return Perturbed(self._add(features, noise, frame_mask))

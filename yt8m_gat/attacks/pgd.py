@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 
@@ -11,7 +11,9 @@ from yt8m_gat.attacks.attack import (
     LogitsFn,
     LossFn,
     PassCount,
+    Perturbed,
     keep_where,
+    logits_of,
     loss_and_gradients,
 )
 from yt8m_gat.attacks.ball import Ball, Tensors, mask_frames
@@ -30,7 +32,9 @@ class PGD(Attack):
 
     Norm and axes: the ball's. Space: the features as the model takes them. Bounds:
     `clip_to_range`, kept at every step. Success: the top-1 class is none of the labels. Cost:
-    restarts * (steps + 1) + 1 forward passes, restarts * steps backward.
+    restarts * (steps + 1) + 1 forward passes, restarts * steps backward; one that sets out from the
+    clean clip and does not restart has the model's outputs there from its first pass, and spends
+    the last pass on those clips alone whose highest point is not where they ended.
 
     Of all points visited, over all restarts, each clip keeps the one with the highest objective:
     it never ends below the clean clip (unless `random_start`), and more restarts never end lower.
@@ -95,34 +99,43 @@ class PGD(Attack):
         frame_mask: Any,
         labels: Any,
         seed: Any = 0,
-    ) -> Tensors:
+    ) -> Perturbed:
         """The point of the highest objective seen, clip by clip."""
         objective = margin_loss if self.objective == "margin" else loss_fn
-        return self._climb(
-            lambda point: loss_and_gradients(logits_fn, objective, point, frame_mask, labels),
-            lambda point: objective(labels, logits_fn(point, frame_mask)),
-            features,
-            frame_mask,
-            seed,
-        )
+
+        def look(point: Tensors, clean: Any) -> tuple[tf.Tensor, Tensors, Any]:
+            del clean
+            return loss_and_gradients(logits_fn, objective, point, frame_mask, labels)
+
+        return self._climb(logits_fn, objective, look, features, frame_mask, labels, seed)
 
     def _climb(
         self,
-        value_and_gradients: Callable[[Tensors], tuple[tf.Tensor, Tensors]],
-        value_at: Callable[[Tensors], tf.Tensor],
+        logits_fn: LogitsFn,
+        objective: LossFn,
+        look: Callable[[Tensors, Any], tuple[tf.Tensor, Tensors, Any]],
         features: Mapping[str, tf.Tensor],
         frame_mask: Any,
+        labels: Any,
         seed: Any,
-    ) -> Tensors:
-        """The point of the highest value seen, clip by clip, on the way along the gradients.
+        clean: Any = None,
+    ) -> Perturbed:
+        """The point of the highest objective seen, clip by clip, on the way along the gradients.
+
+        Each point but the last is looked at once: what tells how high it is tells the next step.
 
         Args:
-            value_and_gradients: Point -> the value [B] by which points are kept, and the gradients
-                that are followed.
-            value_at: Point -> the value alone.
+            logits_fn: The model.
+            objective: `(labels, logits) -> [B]`, by which points are kept.
+            look: (point, the model's outputs on the clean clips) -> the objective [B], the
+                gradients that are followed, and the outputs; the clean clips themselves come with
+                None where their outputs are not given.
             features: Float [B, T, D] per feature.
             frame_mask: Bool [B, T], or None.
+            labels: Float [B, C].
             seed: Integer.
+            clean: The outputs on the clean clips; None: the first look gives them, which needs a
+                single restart that sets out there.
         """
         features = mask_frames(features, frame_mask)
         step_size = self.step_size
@@ -136,38 +149,58 @@ class PGD(Attack):
             higher = value > worst_value
             return keep_where(higher, point, worst), tf.where(higher, value, worst_value)
 
-        def step(
-            index: tf.Tensor, point: Tensors, worst: Tensors, worst_value: tf.Tensor
-        ) -> tuple[tf.Tensor, Tensors, Tensors, tf.Tensor]:
-            value, gradients = value_and_gradients(point)
-            worst, worst_value = keep_worst(point, value, worst, worst_value)
+        def move(point: Tensors, gradients: Tensors) -> Tensors:
             ascent = self.ball.steepest_ascent(gradients, frame_mask, step_size)
             moved = {name: point[name] + ascent[name] - features[name] for name in features}
-            projected = self.ball.project(moved, frame_mask, self.epsilon)
-            return index + 1, self._add(features, projected, frame_mask), worst, worst_value
+            # The padding of all three is 0, so nobody has to look for it again.
+            projected = self.ball.project(moved, None, self.epsilon)
+            return self._add(features, projected, None)
+
+        def climb(start: Tensors, worst: Tensors, worst_value: tf.Tensor) -> _Climb:
+            value, gradients, first = look(start, clean)
+            worst, worst_value = keep_worst(start, value, worst, worst_value)
+
+            def step(
+                index: tf.Tensor,
+                point: Tensors,
+                gradients: Tensors,
+                worst: Tensors,
+                worst_value: tf.Tensor,
+            ) -> tuple[tf.Tensor, Tensors, Tensors, Tensors, tf.Tensor]:
+                point = move(point, gradients)
+                value, gradients, _ = look(point, first if clean is None else clean)
+                return index + 1, point, gradients, *keep_worst(point, value, worst, worst_value)
+
+            _, point, gradients, worst, worst_value = tf.while_loop(
+                lambda index, *_: index < self.steps,
+                step,
+                (tf.constant(1), start, gradients, worst, worst_value),
+                maximum_iterations=self.steps - 1,
+                parallel_iterations=1,
+            )
+            point = move(point, gradients)
+            last = logits_fn(point, frame_mask)
+            value = objective(labels, logits_of(last))
+            worst, worst_value = keep_worst(point, value, worst, worst_value)
+            return _Climb(worst, worst_value, first, last, _same_clips(point, worst))
 
         def restart(
             index: tf.Tensor, worst: Tensors, worst_value: tf.Tensor
         ) -> tuple[tf.Tensor, Tensors, tf.Tensor]:
-            start = features
-            if self.random_start or self.restarts > 1:
-                drawn = self.ball.random_start(features, frame_mask, self.epsilon, seed, index)
-                start = self._add(features, drawn, frame_mask)
-                if not self.random_start:
-                    start = keep_where(index[tf.newaxis] == 0, features, start)
-            _, point, worst, worst_value = tf.while_loop(
-                lambda index, *_: index < self.steps,
-                step,
-                (tf.constant(0), start, worst, worst_value),
-                maximum_iterations=self.steps,
-                parallel_iterations=1,
-            )
-            value = value_at(point)
-            return index + 1, *keep_worst(point, value, worst, worst_value)
+            drawn = self.ball.random_start(features, frame_mask, self.epsilon, seed, index)
+            start = self._add(features, drawn, frame_mask)
+            if not self.random_start:
+                start = keep_where(index[tf.newaxis] == 0, features, start)
+            climbed = climb(start, worst, worst_value)
+            return index + 1, climbed.worst, climbed.worst_value
 
-        first = next(iter(features.values()))
-        nothing = tf.fill(tf.shape(first)[:1], tf.constant(float("-inf"), tf.float32))
-        nothing = tf.ensure_shape(nothing, first.shape[:1])
+        length = tf.shape(next(iter(features.values())))[:1]
+        nothing = tf.fill(length, tf.constant(float("-inf"), tf.float32))
+        nothing = tf.ensure_shape(nothing, next(iter(features.values())).shape[:1])
+        if self.restarts == 1 and not self.random_start:
+            found = climb(features, features, nothing)
+            outputs = _outputs_on(found, logits_fn, frame_mask)
+            return Perturbed(found.worst, outputs, found.first)
         _, worst, _ = tf.while_loop(
             lambda index, *_: index < self.restarts,
             restart,
@@ -175,4 +208,40 @@ class PGD(Attack):
             maximum_iterations=self.restarts,
             parallel_iterations=1,
         )
-        return worst
+        return Perturbed(worst, clean_outputs=clean)
+
+
+def _same_clips(points: Tensors, others: Tensors) -> tf.Tensor:
+    """Bool [B]."""
+    same = [
+        tf.reduce_all(value == others[name], axis=list(range(1, value.shape.rank)))
+        for name, value in points.items()
+    ]
+    return tf.reduce_all(tf.stack(same), axis=0)
+
+
+class _Climb(NamedTuple):
+    """One restart: the highest point, the outputs where it set out and where it ended, and whether
+    the highest point is the end, bool [B]."""
+
+    worst: Tensors
+    worst_value: tf.Tensor
+    first: Any
+    last: Any
+    ends_there: tf.Tensor
+
+
+def _outputs_on(climbed: _Climb, logits_fn: LogitsFn, frame_mask: Any) -> Any:
+    """The outputs on the highest points: a pass of those clips alone that are not at the end."""
+    others = tf.where(tf.logical_not(climbed.ends_there))
+
+    def look_again() -> Any:
+        points = {name: tf.gather_nd(value, others) for name, value in climbed.worst.items()}
+        mask = None if frame_mask is None else tf.gather_nd(frame_mask, others)
+        return tf.nest.map_structure(
+            lambda last, again: tf.tensor_scatter_nd_update(last, others, again),
+            climbed.last,
+            logits_fn(points, mask),
+        )
+
+    return tf.cond(tf.reduce_all(climbed.ends_there), lambda: climbed.last, look_again)

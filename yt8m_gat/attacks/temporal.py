@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 import tensorflow as tf
 
-from yt8m_gat.attacks.attack import Attack, LossFn, PassCount, keep_where, top1_is_label
+from yt8m_gat.attacks.attack import Attack, LossFn, PassCount, Perturbed, keep_where, top1_is_label
 from yt8m_gat.attacks.ball import Ball, Tensors, mask_frames, normal_like, seed_pair
 from yt8m_gat.attacks.recorded_pass import ForwardFn, RecordedPass
 
@@ -141,8 +141,8 @@ class TemporalAugmentation(Attack):
             seed: Integer, for the random classes and the random noise.
             clean: The pass through `forward_fn` on these features, if the caller has made it.
         """
-        perturbed = self.perturb(forward_fn, loss_fn, features, frame_mask, labels, seed, clean)
-        return {name: tf.stop_gradient(value) for name, value in perturbed.items()}
+        found = self.perturb(forward_fn, loss_fn, features, frame_mask, labels, seed, clean)
+        return {name: tf.stop_gradient(value) for name, value in found.features.items()}
 
     def perturb(
         self,
@@ -153,7 +153,7 @@ class TemporalAugmentation(Attack):
         labels: Any,
         seed: Any = 0,
         clean: RecordedPass | None = None,
-    ) -> Tensors:
+    ) -> Perturbed:
         """K signed steps within the ball; `logits_fn` is a `forward_fn` here."""
         features = dict(features)
         epsilon = self.epsilon * self.level_size
@@ -186,7 +186,8 @@ class TemporalAugmentation(Attack):
             }
             projected = self.ball.project(moved, frame_mask, epsilon)
             point = self._add(features, projected, frame_mask)
-        return keep_where(moving, point, mask_frames(features, frame_mask))
+        kept = keep_where(moving, point, mask_frames(features, frame_mask))
+        return Perturbed(kept, clean_outputs=None if clean is None else clean.outputs)
 
     def _class_activation(
         self, here: RecordedPass, loss_fn: LossFn, target: tf.Tensor
@@ -238,9 +239,6 @@ class TemporalAugmentation(Attack):
         if self.examples == "both":
             return tf.ones_like(correct)
         return correct if self.examples == "correct" else tf.logical_not(correct)
-
-    def _logits(self, logits_fn: ForwardFn, features: Tensors, frame_mask: Any) -> tf.Tensor:
-        return logits_fn(features, frame_mask)[0]
 
 
 def target_labels(labels: Any, logits: tf.Tensor, seed: Any) -> tf.Tensor:

@@ -6,8 +6,8 @@ from typing import Any
 
 import tensorflow as tf
 
-from yt8m_gat.attacks.attack import Attack, LogitsFn, LossFn, PassCount
-from yt8m_gat.attacks.ball import Ball, Tensors
+from yt8m_gat.attacks.attack import Attack, LogitsFn, LossFn, PassCount, Perturbed
+from yt8m_gat.attacks.ball import Ball
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,7 +63,8 @@ class Transfer(Attack):
         frame_mask: Any,
         labels: Any,
         seed: Any = 0,
-    ) -> Tensors:
+    ) -> Perturbed:
         """What the inner attack makes of the clips on the other model."""
         del logits_fn
-        return self.inner.attack(self.source, loss_fn, features, frame_mask, labels, seed).features
+        found = self.inner.attack(self.source, loss_fn, features, frame_mask, labels, seed)
+        return Perturbed(found.features)

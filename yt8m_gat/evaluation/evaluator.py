@@ -5,14 +5,16 @@ import dataclasses
 import math
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
 from yt8m_gat.attacks import Attack, DeepFool, corrupt
+from yt8m_gat.attacks.attack import logits_of, loss_and_gradients
 from yt8m_gat.data.preprocessing import normalize_features, preprocess
+from yt8m_gat.evaluation.traced import traced
 from yt8m_gat.metrics import EvaluationMetrics, SegmentMeanAveragePrecision, restrict_to_classes
 
 Classifier = Callable[..., Any]
@@ -140,12 +142,7 @@ class Evaluator:
         self.all_scores = all_scores
         self.attention_figures = attention_figures
         self.attention_distances = attention_distances
-        self._classify = tf.function(
-            self._losses_and_probabilities, reduce_retracing=True, autograph=False
-        )
-        self._zero_gradients = tf.function(
-            self._has_zero_gradient, reduce_retracing=True, autograph=False
-        )
+        self._clean: dict[tuple[Any, ...], Callable[..., Judged]] = {}
 
     def logits(self, features: dict[str, tf.Tensor], frame_mask: tf.Tensor | None) -> tf.Tensor:
         """Logits [B, C] in inference mode; what attacks differentiate."""
@@ -166,11 +163,11 @@ class Evaluator:
         outputs = self.classifier.forward(features, frame_mask, training=False)
         return outputs.logits, outputs.attention_maps
 
-    def attacked(self, attack: Attack) -> Callable[..., Any]:
-        """The first argument that `attack` calls for, of this classifier."""
-        if attack.needs_maps:
-            return self.forward_maps
-        return self.forward if attack.needs_frames else self.logits
+    def _forward_all(
+        self, features: dict[str, tf.Tensor], frame_mask: tf.Tensor | None
+    ) -> tuple[tf.Tensor, tf.Tensor, dict[str, dict[str, Any]]]:
+        outputs = self.classifier.forward(features, frame_mask, training=False)
+        return outputs.logits, outputs.frames, outputs.attention_maps
 
     def evaluate(
         self,
@@ -238,54 +235,39 @@ class Evaluator:
         positives = np.zeros(self.num_classes, np.int64)
         sums: collections.Counter[str] = collections.Counter()
         counts: collections.Counter[str] = collections.Counter()
-        perturb: Callable[..., Any] | None = None
+        judge: Callable[..., Judged] | None = None
         distances = _Distances() if isinstance(perturbation, DeepFool) else None
         examples = 0
         last_id = b""
         rated = False
         with progress_bar(description, total) as bar:
             for batch in batches:
-                labels, label_weights = batch["labels"], batch.get("label_weights")
-                rated = label_weights is not None
+                given = given_of(batch)
+                rated = "label_weights" in given
                 if metrics is None:
                     metrics = EvaluationMetrics(
                         self.num_classes, self.top_k, all_scores=self.all_scores and not rated
                     )
                     if rated and self.all_scores:
                         segment_map = SegmentMeanAveragePrecision(self.num_classes)
-                features, frame_mask = preprocess(
-                    batch["features"], batch.get("num_frames"), self.normalize
-                )
                 seed = tf.constant(examples)
-                others: dict[str, tf.Tensor] = {}
-                seen, seen_mask = features, frame_mask
-                if isinstance(perturbation, Attack):
-                    given = {"features": features, "frame_mask": frame_mask, "labels": labels}
-                    if rated:
-                        given["label_weights"] = label_weights
-                    if perturb is None:
-                        perturb = self.traced_attack(perturbation, given)
-                    seen, others = perturb(given, seed)
-                elif perturbation is not None:
-                    given = {key: batch[key] for key in ("features", "num_frames")}
-                    if perturb is None:
-                        perturb = self._traced_corruption(perturbation, given)
-                    seen, seen_mask = perturb(given, seed)
+                if perturbation is None:
+                    judged = self._traced_clean(given, zero_gradients)(given)
+                else:
+                    if judge is None:
+                        judge = self._traced(perturbation, given)
+                    judged = judge(given, seed)
+                figures = dict(judged.figures)
+                if judged.comparable.numpy():
+                    figures |= judged.distances
+                if zero_gradients and perturbation is not None:
+                    clean = self._traced_clean(given, zero_gradients)(given)
+                    figures["zero_gradient_share"] = clean.figures["zero_gradient_share"]
                 if distances is not None:
-                    distances.update(others["relative_norm"], others["success"])
-                compare = perturbation is not None and (
-                    seen_mask is frame_mask or bool(tf.reduce_all(seen_mask == frame_mask))
-                )
-                losses, probabilities, attention = self._classify(
-                    seen, seen_mask, labels, label_weights, features if compare else None
-                )
-                if zero_gradients:
-                    others["zero_gradient_share"] = self._zero_gradients(
-                        features, frame_mask, labels, label_weights
-                    )
-                labels = labels.numpy()
-                probabilities = probabilities.numpy()
-                weights = label_weights.numpy() if rated else None
+                    distances.update(judged.figures["relative_norm"], judged.figures["success"])
+                labels = given["labels"].numpy()
+                probabilities = judged.probabilities.numpy()
+                weights = given["label_weights"].numpy() if rated else None
                 metrics.update(labels, probabilities, weights)
                 known = labels > 0 if weights is None else (labels > 0) & (weights > 0)
                 positives += known.sum(axis=0)
@@ -293,11 +275,11 @@ class Evaluator:
                     segment_map.update(labels, weights, probabilities)
                 for name, classes in (groups or {}).items():
                     _update_group(group_metrics[name], classes, labels, probabilities, weights)
-                for name, values in {"loss": losses, **others, **attention}.items():
-                    sums[name] += float(tf.reduce_sum(values))
+                for name, values in {"loss": judged.losses, **figures}.items():
+                    sums[name] += float(values.numpy().sum(dtype=np.float64))
                     counts[name] += len(labels)
                 for observe in observers:
-                    observe(batch, seen, seen_mask)
+                    observe(batch, judged.features, judged.frame_mask)
                 examples += len(labels)
                 last_id = advance(bar, batch, last_id)
         if metrics is None:
@@ -305,113 +287,174 @@ class Evaluator:
                 "there is nothing to evaluate: the files hold no records, or no rated segments"
             )
         # A figure that some batches do not have (frames were dropped there) is none of the set.
-        figures: dict[str, float | None] = {
+        means: dict[str, float | None] = {
             name: value / examples if math.isfinite(value) else None
             for name, value in sums.items()
             if counts[name] == examples
         }
         if distances is not None:
-            figures |= distances.result()
-        return Measurement(metrics, segment_map, figures, examples, rated, positives, group_metrics)
+            means |= distances.result()
+        return Measurement(metrics, segment_map, means, examples, rated, positives, group_metrics)
 
-    def traced_attack(self, attack: Attack, given: dict[str, Any]) -> Callable[..., Any]:
-        """`(given, seed) -> (perturbed features, {name: [B]})`: one graph for batches of any B, T.
+    def _traced(
+        self, perturbation: Attack | Corruption, given: dict[str, Any]
+    ) -> Callable[..., "Judged"]:
+        if isinstance(perturbation, Attack):
+            return self.traced_attack(perturbation, given)
+        return self._traced_corruption(perturbation, given)
+
+    def traced_attack(self, attack: Attack, given: dict[str, Any]) -> Callable[..., "Judged"]:
+        """`(given, seed) -> Judged`: one graph for batches of any B, T.
+
+        The model's pass on the clean clips is the attack's own, where it has one, and that on the
+        perturbed clips is the attack's last.
 
         Args:
             attack: What perturbs.
-            given: A batch, `features`, `frame_mask`, `labels` and, of segments, `label_weights`;
-                its kinds and its numbers of features and classes are those of all batches.
+            given: See `given_of`.
         """
 
-        def perturb(
-            given: dict[str, Any], seed: tf.Tensor
-        ) -> tuple[dict[str, tf.Tensor], dict[str, tf.Tensor]]:
-            result = attack.attack(
-                self.attacked(attack),
-                lambda labels, logits: self.loss(labels, logits, given.get("label_weights")),
-                given["features"],
-                given["frame_mask"],
-                given["labels"],
-                seed,
-            )
-            return result.features, {
-                "norm": result.norm,
-                "relative_norm": result.relative_norm,
-                "success": tf.cast(result.success, tf.float32),
+        def judge(given: dict[str, Any], seed: tf.Tensor) -> Judged:
+            features, frame_mask, labels, loss = self._prepared(given)
+            model = self._model(attack)
+            found = attack.attack(model, loss, features, frame_mask, labels, seed)
+            clean = found.clean_outputs
+            if clean is None and self.attention_distances is not None:
+                clean = model(features, frame_mask)
+            judged = self._judged(found.features, frame_mask, found.outputs, found.loss, clean)
+            figures = {
+                "norm": found.norm,
+                "relative_norm": found.relative_norm,
+                "success": tf.cast(found.success, tf.float32),
+                **judged.figures,
             }
+            return judged._replace(figures=figures)
 
-        return _traced(perturb, given)
+        return traced(judge, given, tf.constant(0))
+
+    def _traced_clean(self, given: dict[str, Any], zero_gradients: bool) -> Callable[..., "Judged"]:
+        """`given -> Judged`, with `zero_gradient_share` if asked to."""
+        key = (zero_gradients, *sorted(given))
+        if key not in self._clean:
+
+            def judge(given: dict[str, Any]) -> Judged:
+                features, frame_mask, labels, loss = self._prepared(given)
+                model = self._model()
+                if not zero_gradients:
+                    outputs = model(features, frame_mask)
+                    losses = loss(labels, logits_of(outputs))
+                    return self._judged(features, frame_mask, outputs, losses)
+                losses, gradients, outputs = loss_and_gradients(
+                    model, loss, features, frame_mask, labels
+                )
+                judged = self._judged(features, frame_mask, outputs, losses)
+                share = {"zero_gradient_share": _is_zero(gradients, losses)}
+                return judged._replace(figures={**share, **judged.figures})
+
+            self._clean[key] = traced(judge, given)
+        return self._clean[key]
 
     def _traced_corruption(
         self, corruption: Corruption, given: dict[str, Any]
-    ) -> Callable[..., Any]:
-        """`(given, seed) -> (features as the model takes them, frame_mask)`, of raw batches."""
+    ) -> Callable[..., "Judged"]:
+        """`(given, seed) -> Judged`."""
 
-        def perturb(
-            given: dict[str, Any], seed: tf.Tensor
-        ) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
-            dequantized, frame_mask = preprocess(given["features"], given["num_frames"])
+        def judge(given: dict[str, Any], seed: tf.Tensor) -> Judged:
+            features, clean_mask, labels, loss = self._prepared(given)
+            dequantized, _ = preprocess(given["features"], given["num_frames"])
             corrupted, frame_mask = corrupt(
-                corruption.name, corruption.severity, dequantized, frame_mask, seed
+                corruption.name, corruption.severity, dequantized, clean_mask, seed
             )
-            return normalize_features(corrupted, self.normalize), frame_mask
+            seen = normalize_features(corrupted, self.normalize)
+            model = self._model()
+            outputs = model(seen, frame_mask)
+            clean = None if self.attention_distances is None else model(features, clean_mask)
+            losses = loss(labels, logits_of(outputs))
+            comparable = tf.reduce_all(frame_mask == clean_mask)
+            return self._judged(seen, frame_mask, outputs, losses, clean, comparable)
 
-        return _traced(perturb, given)
+        return traced(judge, given, tf.constant(0))
 
-    def _losses_and_probabilities(
+    def _prepared(
+        self, given: dict[str, Any]
+    ) -> tuple[dict[str, tf.Tensor], tf.Tensor | None, tf.Tensor, Callable[..., tf.Tensor]]:
+        """Features and mask as the model takes them, the labels, and the loss on these clips."""
+        features, frame_mask = preprocess(
+            given["features"], given.get("num_frames"), self.normalize
+        )
+        weights = given.get("label_weights")
+        return (
+            features,
+            frame_mask,
+            given["labels"],
+            lambda labels, logits: self.loss(labels, logits, weights),
+        )
+
+    def _model(self, attack: Attack | None = None) -> Callable[..., Any]:
+        """The model, with all that the attack and the figures need of one pass."""
+        if attack is not None and attack.needs_frames:
+            return self._forward_all
+        looks = self.attention_figures is not None or self.attention_distances is not None
+        needs_maps = looks or (attack is not None and attack.needs_maps)
+        return self.forward_maps if needs_maps else self.logits
+
+    def _judged(
         self,
         features: dict[str, tf.Tensor],
         frame_mask: tf.Tensor | None,
-        labels: tf.Tensor,
-        label_weights: tf.Tensor | None,
-        clean_features: dict[str, tf.Tensor] | None,
-    ) -> tuple[tf.Tensor, tf.Tensor, dict[str, tf.Tensor]]:
-        if self.attention_figures is None and self.attention_distances is None:
-            logits, maps = self.logits(features, frame_mask), {}
-        else:
-            logits, maps = self.forward_maps(features, frame_mask)
+        outputs: Any,
+        losses: tf.Tensor,
+        clean_outputs: Any = None,
+        comparable: tf.Tensor | None = None,
+    ) -> "Judged":
         figures: dict[str, tf.Tensor] = {}
+        distances: dict[str, tf.Tensor] = {}
         if self.attention_figures is not None:
-            figures |= self.attention_figures(maps, frame_mask)
-        if maps and self.attention_distances is not None and clean_features is not None:
-            _, clean_maps = self.forward_maps(clean_features, frame_mask)
-            figures |= self.attention_distances(clean_maps, maps, frame_mask)
-        return self.loss(labels, logits, label_weights), tf.sigmoid(logits), figures
-
-    def _has_zero_gradient(
-        self,
-        features: dict[str, tf.Tensor],
-        frame_mask: tf.Tensor | None,
-        labels: tf.Tensor,
-        label_weights: tf.Tensor | None,
-    ) -> tf.Tensor:
-        """Float [B], 1 where every entry of the gradient by the features is exactly 0."""
-        with tf.GradientTape(watch_accessed_variables=False) as tape:
-            tape.watch(features)
-            losses = self.loss(labels, self.logits(features, frame_mask), label_weights)
-        gradients = tape.gradient(losses, features)
-        zero = tf.ones_like(losses, tf.bool)
-        for gradient in gradients.values():
-            if gradient is not None:
-                axes = list(range(1, gradient.shape.rank))
-                zero = tf.logical_and(zero, tf.reduce_all(gradient == 0, axis=axes))
-        return tf.cast(zero, tf.float32)
+            figures = self.attention_figures(outputs[-1], frame_mask)
+        if self.attention_distances is not None and clean_outputs is not None and outputs[-1]:
+            distances = self.attention_distances(clean_outputs[-1], outputs[-1], frame_mask)
+        probabilities = tf.sigmoid(logits_of(outputs))
+        if comparable is None:
+            comparable = tf.constant(True)
+        return Judged(features, frame_mask, losses, probabilities, figures, distances, comparable)
 
 
-def _traced(function: Callable[..., Any], given: dict[str, Any]) -> Callable[..., Any]:
-    """`function(given, seed)` as one graph, whatever the B and T of its tensors.
+class Judged(NamedTuple):
+    """A batch as the model saw it, and what it made of it.
 
-    The graph itself, not a `tf.function`: TensorFlow warns of those that are traced often, and
-    here each row has one of its own.
+    Attributes:
+        features: {name: float [B, T, D] or [B, D]}.
+        frame_mask: Bool [B, T]; None at video level.
+        losses: [B].
+        probabilities: [B, C].
+        figures: {name: [B]}.
+        distances: {name: [B]}, from the maps of the clean clips.
+        comparable: Bool, whether the same frames are real in both.
     """
 
-    def spec_of(value: tf.Tensor) -> tf.TensorSpec:
-        # [B], [B, C], [B, T] or [B, T, D].
-        free = 2 if value.shape.rank == 3 or value.dtype == tf.bool else 1
-        return tf.TensorSpec([None] * free + value.shape.as_list()[free:], value.dtype)
+    features: dict[str, tf.Tensor]
+    frame_mask: tf.Tensor | None
+    losses: tf.Tensor
+    probabilities: tf.Tensor
+    figures: dict[str, tf.Tensor]
+    distances: dict[str, tf.Tensor]
+    comparable: tf.Tensor
 
-    signature = [tf.nest.map_structure(spec_of, given), tf.TensorSpec([], tf.int32)]
-    return tf.function(function, input_signature=signature, autograph=False).get_concrete_function()
+
+def given_of(batch: Mapping[str, Any]) -> dict[str, Any]:
+    """Of a batch dict of `yt8m_gat.data` what is computed with."""
+    names = ("features", "num_frames", "labels", "label_weights")
+    return {name: batch[name] for name in names if name in batch}
+
+
+def _is_zero(gradients: Mapping[str, tf.Tensor | None], losses: tf.Tensor) -> tf.Tensor:
+    """Float [B], 1 where every entry of the gradients is exactly 0."""
+    zero = tf.ones_like(losses, tf.bool)
+    for gradient in gradients.values():
+        if gradient is not None:
+            axes = list(range(1, gradient.shape.rank))
+            zero = tf.logical_and(zero, tf.reduce_all(gradient == 0, axis=axes))
+    return tf.cast(zero, tf.float32)
 
 
 class _Distances:
