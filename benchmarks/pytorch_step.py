@@ -5,7 +5,8 @@ else here needs:
 
 python benchmarks/pytorch_step.py --batch_size=16 --max_frames=300
 
-Prints one line of JSON: wall-clock and processor seconds of the median step, and peak memory.
+Prints one line of JSON: wall-clock and processor seconds of the median step, the rate of a bare
+matrix product in the same process, and peak memory.
 """
 
 import argparse
@@ -49,6 +50,18 @@ class SelfAttentionClassifier(nn.Module):
         return self.logits(torch.relu(self.hidden(mean)))
 
 
+def matrix_product_rate(rows: int) -> tuple[float, float]:
+    """Operations a second of a bare [rows, 1024] x [1024, 1024], wall-clock and processor."""
+    left, right = torch.randn(rows, 1024), torch.randn(1024, 1024)
+    times = []
+    for _ in range(10):
+        started = time.perf_counter(), time.process_time()
+        left @ right
+        times.append((time.perf_counter() - started[0], time.process_time() - started[1]))
+    seconds, cpu_seconds = np.median(times, axis=0)
+    return 2 * rows * 1024**2 / seconds, 2 * rows * 1024**2 / cpu_seconds
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--batch_size", type=int, default=16)
@@ -82,12 +95,15 @@ def main() -> None:
         step()
         times.append((time.perf_counter() - started[0], time.process_time() - started[1]))
     seconds, cpu_seconds = np.median(times, axis=0).tolist()
+    rate, cpu_rate = matrix_product_rate(options.batch_size * options.max_frames)
     print(
         json.dumps(
             {
                 "torch": torch.__version__,
                 "seconds": seconds,
                 "cpu_seconds": cpu_seconds,
+                "product_gflop_per_second": rate / 1e9,
+                "product_gflop_per_cpu_second": cpu_rate / 1e9,
                 "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
                 "parameters": sum(p.numel() for p in model.parameters()),
             }

@@ -138,6 +138,7 @@ def main() -> None:
                 "cpu_share": least * floor / cpu_seconds / cpu_rate,
                 "counted": floor,
                 "product_gflop_per_second": rate / 1e9,
+                "product_gflop_per_cpu_second": cpu_rate / 1e9,
             }
         )
         print(
