@@ -213,13 +213,15 @@ class Attack(abc.ABC):
         if outputs is None:
             outputs = logits_fn(perturbed, frame_mask)
         logits = logits_of(outputs)
-        change = {name: perturbed[name] - features[name] for name in features}
+        real = mask_frames(features, frame_mask)
+        change = {name: perturbed[name] - value for name, value in real.items()}
         whole = Ball("l2", "joint")
-        clean_norm = whole.norm_of(features, frame_mask)
         return AttackResult(
             features=perturbed,
-            norm=self.ball.norm_of(change, frame_mask),
-            relative_norm=tf.math.divide_no_nan(whole.norm_of(change, frame_mask), clean_norm),
+            norm=self.ball.norm_of(change, None),
+            relative_norm=tf.math.divide_no_nan(
+                whole.norm_of(change, None), whole.norm_of(real, None)
+            ),
             success=self._criterion(labels, logits, found.clean_outputs),
             loss=loss_fn(labels, logits),
             logits=logits,

@@ -120,11 +120,13 @@ class Ball:
         masked = _widen(mask_frames(gradients, frame_mask))
         if self.norm == "linf":
             steps = {name: tf.sign(gradient) for name, gradient in masked.items()}
+            lengths = {name: tf.ones([], step.dtype) for name, step in steps.items()}
         else:
-            scaled, lengths, _ = self._scaled(masked)
-            steps = {name: scaled[name] / lengths[name] for name in masked}
+            steps, lengths, _ = self._scaled(masked)
         return {
-            name: tf.cast(tf.cast(epsilon, step.dtype) * step, gradients[name].dtype)
+            name: tf.cast(
+                tf.cast(epsilon, step.dtype) / lengths[name] * step, gradients[name].dtype
+            )
             for name, step in steps.items()
         }
 
@@ -152,8 +154,12 @@ class Ball:
         if self.norm == "linf":
             norms = {name: tf.abs(value) for name, value in masked.items()}
         else:
-            _, lengths, largest = self._scaled(masked)
+            # Row by row first, whatever the scope: norms of several scopes share that.
+            _, lengths, largest = Ball("l2", "frame")._scaled(masked)
             norms = {name: lengths[name] * largest[name] for name in masked}
+            if self.scope != "frame":
+                _, lengths, largest = self._scaled(norms)
+                norms = {name: lengths[name] * largest[name] for name in masked}
         worst = [
             tf.reduce_max(tf.reshape(norm, [tf.shape(norm)[0], -1]), axis=1)
             for norm in norms.values()
@@ -234,9 +240,9 @@ class Ball:
         for name, value in values.items():
             # Not `<`: NaN is to be seen in the result, not to vanish.
             zero = largest[name] < _smallest_normal(value.dtype)
-            divisor = tf.where(zero, tf.ones_like(largest[name]), largest[name])
-            scaled[name] = tf.where(zero, tf.zeros_like(value), value / divisor)
             largest[name] = tf.where(zero, tf.zeros_like(largest[name]), largest[name])
+            # One pass over the values, where a quotient and a choice of 0 are three.
+            scaled[name] = value * tf.math.reciprocal_no_nan(largest[name])
         squares = self._total({name: tf.square(value) for name, value in scaled.items()})
         lengths = {
             name: tf.where(square == 0, tf.ones_like(square), tf.sqrt(square))
