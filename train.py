@@ -115,6 +115,10 @@ _TRAINING = {
     "seed": (_INTEGER, "Fixes weights, order and every random choice."),
     "mixed_precision": (_STRING, "float32, mixed_bfloat16 or mixed_float16."),
     "jit_compile": (_BOOLEAN, "Compile the training step with XLA."),
+    "micro_batch_size": (
+        _INTEGER,
+        "Most clips that pass through the model at once, for less memory; 0: the batch.",
+    ),
     "on_nonfinite": (
         _STRING,
         "stop or skip: What a step does whose loss or gradients are not finite.",

@@ -35,18 +35,29 @@ SIZES = {"rgb": 1024, "audio": 128}
 HIDDEN_SIZE = 1280
 
 
-def least_operations(num_frames: int, num_classes: int) -> float:
-    """Operations of a CE step of SA for one clip; multiply and add are 2.
+def operations(num_frames: int, num_classes: int) -> dict[str, int]:
+    """Operations of SA for one clip; multiply and add are 2.
 
-    Forward: Q, K, V; scores and their values; the output; two of the feed-forward network; the
-    classifier. Backward twice that, but for the gradient of Q, K, V by the features.
+    Returns:
+        `projections`: of Q, K and V; `dense`: all products with weights, those included (output,
+        two of the feed-forward network, classifier); `maps`: scores and their values.
     """
-    forward = 2 * (sum(SIZES.values()) * HIDDEN_SIZE + HIDDEN_SIZE * num_classes)
-    projections = 0
+    found = {"projections": 0, "maps": 0}
+    found["dense"] = 2 * (sum(SIZES.values()) * HIDDEN_SIZE + HIDDEN_SIZE * num_classes)
     for size in SIZES.values():
-        projections += 2 * num_frames * 3 * size**2
-        forward += 2 * num_frames * (3 + 1 + 2) * size**2 + 4 * num_frames**2 * size
-    return 3 * forward - projections
+        found["projections"] += 2 * num_frames * 3 * size**2
+        found["dense"] += 2 * num_frames * (3 + 1 + 2) * size**2
+        found["maps"] += 4 * num_frames**2 * size
+    return found
+
+
+def least_operations(num_frames: int, num_classes: int) -> float:
+    """Operations of a CE step of SA for one clip.
+
+    Backward is twice forward, but for the gradient of Q, K, V by the features.
+    """
+    found = operations(num_frames, num_classes)
+    return 3 * (found["dense"] + found["maps"]) - found["projections"]
 
 
 def matrix_product_rate(rows: int) -> tuple[float, float]:
@@ -71,7 +82,11 @@ def make_step(
     keras.utils.set_random_seed(0)
     dual = {"dual_normalization": True} if adversarial == "temporal" else {}
     classifier = build_model(model_name, SIZES, options.num_classes, options.max_frames, **dual)
-    model = AdversarialModel(classifier, build_objective(ObjectiveConfig(adversarial=adversarial)))
+    model = AdversarialModel(
+        classifier,
+        build_objective(ObjectiveConfig(adversarial=adversarial)),
+        micro_batch_size=options.micro_batch_size or None,
+    )
     model.compile(optimizer=build_optimizer(TrainingConfig(base_learning_rate=1e-5)))
     rng = np.random.default_rng(0)
     shape = (options.batch_size, options.max_frames)
@@ -101,6 +116,9 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=5, help="timed steps, of which the median")
     parser.add_argument("--steps_of", default="", help="model:objective,...; default: all")
     parser.add_argument("--jit_compile", action="store_true", help="compile the step with XLA")
+    parser.add_argument(
+        "--micro_batch_size", type=int, default=0, help="clips at once; 0: the batch"
+    )
     parser.add_argument("--output_file", help="also write the table there, as JSON")
     options = parser.parse_args()
 

@@ -114,6 +114,7 @@ OTHER = {
         "seed": ("--seed=5", 5),
         "mixed_precision": ("--mixed_precision=mixed_bfloat16", "mixed_bfloat16"),
         "jit_compile": ("--jit_compile", True),
+        "micro_batch_size": ("--micro_batch_size=4", 4),
         "on_nonfinite": ("--on_nonfinite=skip", "skip"),
         "distribute": ("--distribute=mirrored", "mirrored"),
         "data_service": ("--data_service=grpc://host:1", "grpc://host:1"),

@@ -363,6 +363,8 @@ class TrainingConfig:
         seed: Fixes the initial weights, the order of the data and every random choice.
         mixed_precision: Keras dtype policy of the model (`float32`, `mixed_bfloat16`, ...).
         jit_compile: Compile the step with XLA.
+        micro_batch_size: Most clips that pass through the model at once; a larger batch does so in
+            parts, whose gradients are added: the same step in less memory. 0: all at once.
         on_nonfinite: `stop`: a step whose loss or gradients are not finite ends the run; `skip`:
             it changes nothing of the model and is counted, up to 10 in a row.
         distribute: The devices that share each batch: `none`: one; `mirrored`: all of this
@@ -394,6 +396,7 @@ class TrainingConfig:
     seed: int = 0
     mixed_precision: str = "float32"
     jit_compile: bool = False
+    micro_batch_size: int = 0
     on_nonfinite: str = "stop"
     distribute: str = "none"
     data_service: str | None = None
@@ -402,7 +405,13 @@ class TrainingConfig:
         _require_choice("optimizer", self.optimizer, OPTIMIZERS)
         for flag in ("batch_size", "num_epochs", "eval_steps", "checkpoint_steps", "num_readers"):
             _require_at_least(flag, getattr(self, flag), 1)
-        for flag in ("early_stopping_patience", "plateau_patience", "shuffle_buffer", "seed"):
+        for flag in (
+            "early_stopping_patience",
+            "plateau_patience",
+            "shuffle_buffer",
+            "seed",
+            "micro_batch_size",
+        ):
             _require_at_least(flag, getattr(self, flag), 0)
         _require_at_least("learning_rate_decay_examples", self.learning_rate_decay_examples, 1)
         _require_at_least("clip_gradient_norm", self.clip_gradient_norm, 0)
@@ -423,6 +432,12 @@ class TrainingConfig:
         _require_choice(
             "mixed_precision", self.mixed_precision, ("float32", "mixed_bfloat16", "mixed_float16")
         )
+        if self.jit_compile and self.micro_batch_size:
+            raise ConfigError(
+                "--micro_batch_size and --jit_compile exclude each other: XLA does not compile "
+                "parts whose number of clips is known at run time alone. Received: "
+                f"{self.micro_batch_size}; remove one of the two"
+            )
         _require_choice("on_nonfinite", self.on_nonfinite, ON_NONFINITE)
         _require_choice("distribute", self.distribute, DISTRIBUTIONS)
         if self.data_service is not None:

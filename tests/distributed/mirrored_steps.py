@@ -46,6 +46,12 @@ CASES = {
     "label weights": (LOGISTIC, {"adversarial": "none", "class_reduction": "sum"}, {}, True),
     "skip": (LOGISTIC, {"adversarial": "none"}, {"on_nonfinite": "skip"}, False),
     "frobenius": (GMSA, {"adversarial": "frobenius", "beta": 0.5}, {}, False),
+    "micro batches": (
+        GMSA,
+        {"adversarial": "frobenius", "beta": 0.5},
+        {"micro_batch_size": 2},
+        False,
+    ),
     "temporal": (
         LOGISTIC,
         {"adversarial": "temporal", "temporal_loss": "ce"},
@@ -95,7 +101,11 @@ def make(distribution, model, objective, training, weighted=False):
     config = TrainingConfig(**{"optimizer": "SGD", "base_learning_rate": 0.3, **training})
     with distribution.strategy.scope():
         classifier = build_model(model[0], {"a": 4, "b": 6}, CLASSES, 5, **model[1])
-        trained = AdversarialModel(classifier, build_objective(ObjectiveConfig(**objective)))
+        trained = AdversarialModel(
+            classifier,
+            build_objective(ObjectiveConfig(**objective)),
+            micro_batch_size=config.micro_batch_size or None,
+        )
         trained.compile(optimizer=build_optimizer(config, distribution.num_replicas))
         trained.optimizer.build(trained.trainable_variables)
     skip = config.on_nonfinite == "skip"

@@ -14,6 +14,7 @@ ALIKE = (
     "label weights",
     "skip",
     "frobenius",
+    "micro batches",
     "temporal",
     "loss scale",
 )

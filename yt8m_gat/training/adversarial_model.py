@@ -1,6 +1,7 @@
 """The one `train_step` of this package: CE, L_Adv, L_AdvFr, L_AdvJS and TAF."""
 
 import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import keras
@@ -49,6 +50,8 @@ class StepUpdate(NamedTuple):
 class Replica(NamedTuple):
     """Which part of a step is computed here, when replicas share its batch.
 
+    The micro batches of a step are replicas too, one after the other.
+
     Attributes:
         index: Of this replica, from 0.
         count: Number of replicas.
@@ -57,7 +60,7 @@ class Replica(NamedTuple):
     """
 
     index: int | tf.Tensor
-    count: int
+    count: int | tf.Tensor
     share: tf.Tensor
 
 
@@ -90,6 +93,11 @@ class AdversarialModel(keras.Model):
     Replicas draw random numbers of their own: each seed is moved by the replica's number while a
     step is computed.
 
+    Micro batches: with `micro_batch_size` the batch's rows pass through the model in parts, one
+    after the other, and their terms and gradients are added by their shares. The update is that of
+    the whole batch, up to rounding, in the memory of a part; only what looks at several clips at
+    once (batch normalization) sees the part alone, and each part draws random numbers of its own.
+
     Inputs are what `yt8m_gat.data.as_pairs` yields: a mapping of features (uint8 [B, T, D] as
     stored, or float) and `num_frames` [B], then labels [B, C], then optionally label weights
     [B, C]. Works under `compile` and `fit`.
@@ -99,6 +107,10 @@ class AdversarialModel(keras.Model):
         objective: What to minimize.
         normalize: l2 normalization of the features after dequantizing.
         regularization_penalty: Weight of the layers' own penalties (`classifier.losses`).
+        micro_batch_size: Most rows that pass through the model at once; None: all of the batch.
+
+    Raises:
+        ValueError: If `micro_batch_size` is not positive.
 
     Reference: GAT (Algorithm 1, eq. 2 and 3), A-ART (section 2), TAF (section 3.3).
     """
@@ -109,9 +121,15 @@ class AdversarialModel(keras.Model):
         objective: Objective,
         normalize: str = "none",
         regularization_penalty: float = 1.0,
+        micro_batch_size: int | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        if micro_batch_size is not None and micro_batch_size < 1:
+            raise ValueError(
+                f"`micro_batch_size` must be at least 1, or None. Received: {micro_batch_size}"
+            )
+        self.micro_batch_size = micro_batch_size
         self.classifier = classifier
         self.objective = objective
         self.normalize = normalize
@@ -279,6 +297,34 @@ class AdversarialModel(keras.Model):
             data: A batch, see the class; with replicas this one's rows of it, at least one.
             replica: None: there is only one.
         """
+        if self.micro_batch_size is None:
+            return self._update_at_once(data, replica)
+        whole = replica or Replica(0, 1, tf.constant(1.0))
+        num_rows = tf.shape(data[1])[0]
+        num_parts = -(-num_rows // self.micro_batch_size)
+
+        def update_of_part(index: tf.Tensor) -> StepUpdate:
+            start, stop = index * num_rows // num_parts, (index + 1) * num_rows // num_parts
+            share = tf.cast(stop - start, tf.float32) / tf.cast(num_rows, tf.float32)
+            part = Replica(
+                whole.index + whole.count * index, whole.count * num_parts, whole.share * share
+            )
+            rows = tf.nest.map_structure(lambda value: value[start:stop], data)
+            update = self._update_at_once(rows, part)
+            return update._replace(
+                gradients=[
+                    None if gradient is None else tf.convert_to_tensor(gradient)
+                    for gradient in update.gradients
+                ],
+                state=[
+                    share * value if value is not None and value.dtype.is_floating else value
+                    for value in update.state
+                ],
+            )
+
+        return _sum_of_parts(update_of_part, num_parts)
+
+    def _update_at_once(self, data: Any, replica: Replica | None) -> StepUpdate:
         inputs, labels, label_weights = keras.utils.unpack_x_y_sample_weight(data)
         features, frame_mask = self.prepare(inputs)
         with tf.GradientTape() as tape:
@@ -317,6 +363,61 @@ class AdversarialModel(keras.Model):
         loss = tf.reduce_mean(self.objective.loss(labels, self(inputs), label_weights))
         self.trackers[0].update_state(loss)
         return {"loss": self.trackers[0].result()}
+
+
+def _sum_of_parts(
+    update_of_part: Callable[[tf.Tensor], StepUpdate], num_parts: tf.Tensor
+) -> StepUpdate:
+    """The parts' updates, computed one after the other; seeds are those of the first."""
+
+    def add(ours: StepUpdate, theirs: StepUpdate) -> StepUpdate:
+        logits = tf.concat([ours.terms.logits, theirs.terms.logits], axis=0)
+        return StepUpdate(
+            StepTerms(
+                *(a + b for a, b in zip(ours.terms[:-1], theirs.terms[:-1], strict=True)), logits
+            ),
+            [
+                None if a is None else a + b
+                for a, b in zip(ours.gradients, theirs.gradients, strict=True)
+            ],
+            [
+                a + b if a is not None and a.dtype.is_floating else a
+                for a, b in zip(ours.state, theirs.state, strict=True)
+            ],
+            tf.logical_and(ours.finite, theirs.finite),
+        )
+
+    first = update_of_part(tf.constant(0))
+
+    def values_of(update: StepUpdate) -> list[tf.Tensor]:
+        return [value for value in tf.nest.flatten(update) if value is not None]
+
+    def update_from(values: list[tf.Tensor]) -> StepUpdate:
+        left = iter(values)
+        return tf.nest.map_structure(lambda value: None if value is None else next(left), first)
+
+    # The second part waits for the first; nothing else would keep both from being in memory.
+    with tf.control_dependencies(values_of(first)):
+        second = tf.constant(1)
+    _, *values = tf.while_loop(
+        lambda index, *_: index < num_parts,
+        lambda index, *values: (
+            index + 1,
+            *values_of(add(update_from(values), update_of_part(index))),
+        ),
+        (second, *values_of(first)),
+        shape_invariants=(
+            tf.TensorShape([]),
+            *(
+                tf.TensorShape([None, *value.shape[1:]])
+                if value is first.terms.logits
+                else value.shape
+                for value in values_of(first)
+            ),
+        ),
+        parallel_iterations=1,
+    )
+    return update_from(values)
 
 
 def _is_seed(variable: keras.Variable) -> bool:

@@ -114,6 +114,7 @@ class Trainer:
                 build_objective(config.objective),
                 normalize=config.data.normalize,
                 regularization_penalty=config.objective.regularization_penalty,
+                micro_batch_size=config.training.micro_batch_size or None,
             )
             optimizer = build_optimizer(config.training, self.distribution.num_replicas)
             self.model.compile(optimizer=optimizer)
