@@ -1,15 +1,22 @@
 """The jobs of the command line beside the bare work in them: ratios within one run.
 
 python benchmarks/jobs.py --output_file=jobs.json
+python benchmarks/jobs.py --memory_videos 1000 20000    # minutes: peak memory of both scripts
 
-Prediction and evaluation of files (CSV and metrics included) stand beside the forward passes alone,
-their batches in memory; so do the fast gradient and PGD-20, for which the passes are counted
-(forward and backward are one each). Requests to the exported model stand beside the Keras model in
-process on the same serialized records; the start of train.py beside importing TensorFlow.
+Prediction and evaluation of files (reading, CSV and metrics included) stand beside the forward
+passes alone, their batches in memory; so do the fast gradient and PGD-20. What a job does once
+(loading, tracing) is no part of its rate: it is in a run of few clips as in one of many, so that
+their difference is without it, and it has a row of its own. Requests to the exported model stand
+beside the Keras model in process on the same serialized records; the start of train.py beside
+importing TensorFlow.
+
+The attacks' count in passes takes a backward one for a forward one. That in operations knows that a
+backward pass to the features costs more: each product with weights is one product back, but each
+of the two products of an attention map is two.
 
 Wall-clock seconds tell something on idle cores alone; processor seconds of all threads tell the
 work that was done wherever it ran. The model is SA, untrained, at full size; the clips are those of
-`yt8m_gat.data.sample`.
+`yt8m_gat.data.sample`, and more of them are links to the same files.
 """
 
 import argparse
@@ -34,15 +41,44 @@ NUM_CLASSES = 3862
 def timed(function, repeats=3):
     """Medians of (wall-clock, processor) seconds; a first, warming call is left out."""
     function()
-    times = []
-    for _ in range(repeats):
-        started = time.perf_counter(), time.process_time()
-        function()
-        times.append((time.perf_counter() - started[0], time.process_time() - started[1]))
+    return medians([seconds_of(function) for _ in range(repeats)])
+
+
+def seconds_of(function, *arguments):
+    """(wall-clock, processor) seconds of one call."""
+    started = time.perf_counter(), time.process_time()
+    function(*arguments)
+    return time.perf_counter() - started[0], time.process_time() - started[1]
+
+
+def medians(times):
     return tuple(statistics.median(values) for values in zip(*times, strict=True))
 
 
-def row(what, beside, seconds, other, counted=None, unit="s"):
+def rate_beside(base, job, large, repeats):
+    """Medians of (wall-clock, processor) seconds, measured side by side.
+
+    Args:
+        base: The bare work of one unit.
+        job: Called with a number of units.
+        large: Units from whose seconds those of one unit are taken away.
+
+    Returns:
+        Of a unit of the job, of what the job does once, and of the base.
+    """
+    base()
+    job(1)
+    units, onces, bases = [], [], []
+    for _ in range(repeats):
+        bases.append(seconds_of(base))
+        one, several = seconds_of(job, 1), seconds_of(job, large)
+        unit = [(b - a) / (large - 1) for a, b in zip(one, several, strict=True)]
+        units.append(unit)
+        onces.append([a - b for a, b in zip(one, unit, strict=True)])
+    return medians(units), medians(onces), medians(bases)
+
+
+def row(what, beside, seconds, other, passes=None, counted=None, reach=None):
     return {
         "what": what,
         "beside": beside,
@@ -52,8 +88,9 @@ def row(what, beside, seconds, other, counted=None, unit="s"):
         "beside_cpu_seconds": other[1],
         "ratio": seconds[0] / other[0],
         "cpu_ratio": seconds[1] / other[1] if other[1] else None,
+        "passes": passes,
         "counted": counted,
-        "unit": unit,
+        "reach": reach,
     }
 
 
@@ -85,6 +122,15 @@ def make_run(folder, num_videos, max_frames):
     return run_folder, str(folder / "sample" / "test*")
 
 
+def linked(folder, files, times):
+    """Pattern of a new folder in which each of the files is so many times, under other names."""
+    folder.mkdir()
+    for copy in range(times):
+        for file in map(Path, files):
+            (folder / f"{copy:06d}_{file.name}").symlink_to(file)
+    return str(folder / "*")
+
+
 def files_and_attacks(run_folder, pattern, batch_size, repeats):
     import tensorflow as tf
 
@@ -99,37 +145,81 @@ def files_and_attacks(run_folder, pattern, batch_size, repeats):
     schema = pipeline.read_schema(run_folder, config)
     files = find_files(pattern, "pattern")
     batches = list(make_dataset(files, schema, batch_size))
+    num_videos = sum(len(batch["num_frames"]) for batch in batches)
 
     @tf.function(reduce_retracing=True, autograph=False)
     def forward(features, num_frames):
         features, frame_mask = preprocess(features, num_frames, config.data.normalize)
         return tf.sigmoid(classifier({**features, "frame_mask": frame_mask}, training=False))
 
-    def alone():
+    def alone(batches):
         for batch in batches:
             forward(batch["features"], batch["num_frames"]).numpy()
 
-    base = timed(alone, repeats)
-    csv = run_folder.path / "predictions.csv"
+    more_files = 6
+    patterns = {1: pattern}
+    patterns[more_files] = linked(run_folder.path / "linked", files, more_files)
 
-    def infer():
+    def infer(times):
+        csv = run_folder.path / "predictions.csv"
+        pattern = patterns[times]
         pipeline.infer(
             run_folder, input_data_pattern=pattern, output_file=csv, batch_size=batch_size
         )
 
+    def evaluate(times):
+        pipeline.evaluate(run_folder, eval_data_pattern=patterns[times], batch_size=batch_size)
+
+    rows = []
+    for what, job in (("prediction of files", infer), ("evaluation of files", evaluate)):
+        rate, once, base = rate_beside(lambda: alone(batches), job, more_files, repeats)
+        video, base_video = ([s / num_videos for s in seconds] for seconds in (rate, base))
+        batch = [s * batch_size for s in base_video]
+        rows += [
+            row(f"{what}, a video", "forward alone", video, base_video, reach=1 / 0.9),
+            row(f"{what}, once", "forward of a batch", once, batch),
+        ]
+
     evaluator = pipeline.build_evaluator(classifier, config)
-
-    def evaluate(attack=None):
-        evaluator.evaluate(iter(batches), attack)
-
-    rows = [
-        row("prediction of files", "forward alone", timed(infer, repeats), base),
-        row("evaluation, clean", "forward alone", timed(evaluate, repeats), base),
+    batch = batches[0]
+    num_frames = batch["features"]["rgb"].shape[1]
+    attacks = [
+        # Name, batches from whose seconds those of one are taken away, how often, and passes
+        # (forward, backward): PGD's last point is looked at again only if it is not the highest.
+        (None, 10, repeats, (1, 0)),
+        ("fgm", 5, repeats, (2, 1)),
+        ("pgd", 2, 1, (21, 20)),
     ]
-    for name, passes in (("fgm", 3), ("pgd", 2 * 20 + 1)):
-        seconds = timed(lambda name=name: evaluate(build_attack(name, 0.5)), 1)
-        rows.append(row(f"evaluation, {name}", "forward alone", seconds, base, counted=passes))
+    for name, more_batches, times_measured, (forwards, backwards) in attacks:
+        attack = name and build_attack(name, 0.5)
+        rate, _, base = rate_beside(
+            lambda: alone([batch]),
+            lambda times, attack=attack: evaluator.evaluate([batch] * times, attack),
+            more_batches,
+            times_measured,
+        )
+        counted = forwards + backwards * backward_over_forward(num_frames)
+        rows.append(
+            row(
+                f"evaluation of a batch, {name or 'clean'}",
+                "forward alone",
+                rate,
+                base,
+                passes=forwards + backwards,
+                counted=counted,
+                reach=1.1 * counted,
+            )
+        )
     return rows
+
+
+def backward_over_forward(num_frames):
+    """Operations of a backward pass to the features over those of a forward one."""
+    from train_step import operations
+
+    counted = operations(num_frames, NUM_CLASSES)
+    forward = counted["dense"] + counted["maps"]
+    return (forward + counted["maps"]) / forward
 
 
 def served(run_folder, pattern, repeats):
@@ -217,32 +307,93 @@ def starts(run_folder, pattern):
 HELP = "import subprocess, sys; subprocess.run([sys.executable, 'train.py', '--help'])"
 
 
+def peak_memory(run_folder, pattern, batch_size, counts):
+    """Peak resident memory of inference.py and eval.py, each a process of its own, in MiB."""
+    import tensorflow as tf
+
+    from yt8m_gat.data import find_files
+
+    clips_per_file = 8
+    file = run_folder.path / "clips.tfrecord"
+    with tf.io.TFRecordWriter(str(file)) as writer:
+        records = tf.data.TFRecordDataset(find_files(pattern, "pattern"))
+        for record in records.take(clips_per_file):
+            writer.write(record.numpy())
+    found = []
+    for count in counts:
+        linked_pattern = linked(run_folder.path / f"linked{count}", [file], count // clips_per_file)
+        csv = run_folder.path / "predictions.csv"
+        for job in (
+            ["inference.py", f"--input_data_pattern={linked_pattern}", f"--output_file={csv}"],
+            ["eval.py", f"--eval_data_pattern={linked_pattern}"],
+        ):
+            job += [f"--train_dir={run_folder.path}", f"--batch_size={batch_size}"]
+            peak = subprocess.run(
+                [sys.executable, "-c", PEAK, sys.executable, *job],
+                cwd=ROOT,
+                check=True,
+                stdout=subprocess.PIPE,
+            ).stdout
+            found.append({"job": job[0], "videos": count, "peak_mib": int(peak) / 1024})
+    return found
+
+
+# From a process in between: a child's peak begins with the memory of the one that starts it.
+PEAK = """
+import resource, subprocess, sys
+subprocess.run(sys.argv[1:], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+"""
+
+
 def main():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--num_videos", type=int, default=64)
+    parser.add_argument(
+        "--num_videos", type=int, default=64, help="a multiple of the batch size: all are full"
+    )
     parser.add_argument("--max_frames", type=int, default=300)
     parser.add_argument("--batch_size", type=int, default=32)
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument(
+        "--memory_videos",
+        type=int,
+        nargs="*",
+        default=[],
+        help="instead of times: peak memory of inference.py and eval.py on so many videos each "
+        "(multiples of 8)",
+    )
     parser.add_argument("--output_file", help="also write the figures here, as JSON")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name, contextlib.redirect_stdout(sys.stderr):
         run_folder, pattern = make_run(Path(name), options.num_videos, options.max_frames)
-        rows = [
-            *files_and_attacks(run_folder, pattern, options.batch_size, options.repeats),
-            *served(run_folder, pattern, options.repeats),
-            *starts(run_folder, pattern),
-        ]
-    print(f"{'job':38} {'s':>8} {'CPU s':>8}  {'beside':30} {'ratio':>6} {'CPU':>6} counted")
+        rows, memory = [], []
+        if options.memory_videos:
+            memory = peak_memory(run_folder, pattern, options.batch_size, options.memory_videos)
+        else:
+            rows = [
+                *files_and_attacks(run_folder, pattern, options.batch_size, options.repeats),
+                *served(run_folder, pattern, options.repeats),
+                *starts(run_folder, pattern),
+            ]
+    if rows:
+        heads = f"{'ratio':>6} {'CPU':>6} {'passes':>6} {'counted':>7} {'reach':>6}"
+        print(f"{'job':42} {'s':>8} {'CPU s':>8}  {'beside':30} {heads}")
     for r in rows:
+        counts = [
+            f"{'' if r[name] is None else format(r[name], '.2f'):>{width}}"
+            for name, width in (("passes", 6), ("counted", 7), ("reach", 6))
+        ]
         print(
-            f"{r['what']:38} {r['seconds']:8.3f} {r['cpu_seconds']:8.3f}  {r['beside']:30} "
-            f"{r['ratio']:6.2f} {r['cpu_ratio']:6.2f} {r['counted'] or '':>7}"
+            f"{r['what']:42} {r['seconds']:8.4f} {r['cpu_seconds']:8.4f}  {r['beside']:30} "
+            f"{r['ratio']:6.2f} {r['cpu_ratio']:6.2f} {' '.join(counts)}"
         )
+    for m in memory:
+        print(f"peak memory of {m['job']} on {m['videos']} videos: {m['peak_mib']:.0f} MiB")
     if options.output_file:
         machine = {"processor": platform.processor(), "cores": os.cpu_count()}
-        report = {"options": vars(options), "machine": machine, "rows": rows}
+        report = {"options": vars(options), "machine": machine, "rows": rows, "memory": memory}
         Path(options.output_file).write_text(json.dumps(report, indent=2) + "\n")
 
 

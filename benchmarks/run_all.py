@@ -114,8 +114,9 @@ def main():
     for row in found["rows"]:
         what = f"{row['what']} over {row['beside']}"
         if row["counted"]:
-            what += f" (counted {row['counted']})"
-        rows.append([what, row["ratio"], row["cpu_ratio"], ""])
+            what += f" (counted {row['counted']:.2f})"
+        reach = "" if row["reach"] is None else f"{row['reach']:.2f}"
+        rows.append([what, row["ratio"], row["cpu_ratio"], reach])
 
     details["metrics"] = run("metrics.py", *(("--num_videos=20000",) if options.quick else ()))
     small = ("--num_frames=75", "--seconds=1", "--no-memory") if options.quick else ()
