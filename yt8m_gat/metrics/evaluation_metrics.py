@@ -9,6 +9,7 @@ from yt8m_gat.metrics.average_precision import (
     mean_average_precision,
     per_class_average_precision,
 )
+from yt8m_gat.metrics.score_columns import ScoreColumns
 from yt8m_gat.metrics.top_k import top_k_indices
 
 # Columns of the score matrix gone through at once by the all-scores MAP: bounds its extra memory
@@ -100,7 +101,8 @@ class EvaluationMetrics:
     That is why the pairs are kept. Memory for a video, with float32 scores, fewer than 65,537
     classes and k = min(top_k, C): 7 k + 12 bytes and 2 bytes a label (158 bytes at 20 pairs and 3
     labels; 0.18 GB for the 1,112,356 of validate). `all_scores` adds 4 C bytes (15 kB at 3,862
-    classes; 17 GB for validate). Scores narrower than float32 are widened to it, float64 is kept.
+    classes; 17 GB for validate), above 16 MiB on disk; see `ScoreColumns`. Scores narrower than
+    float32 are widened to it, float64 is kept.
 
     Args:
         num_classes: C.
@@ -121,7 +123,7 @@ class EvaluationMetrics:
         self.all_scores = all_scores
         self._class_dtype = np.min_scalar_type(num_classes - 1)
         self._batches: list[_Videos] = []
-        self._score_batches: list[np.ndarray] = []
+        self._scores = ScoreColumns()
 
     @property
     def num_videos(self) -> int:
@@ -154,8 +156,7 @@ class EvaluationMetrics:
                 f"`labels` and `probabilities` must both have the shape [B, {self.num_classes}]. "
                 f"Received: labels {labels.shape}, probabilities {scores.shape}"
             )
-        # A copy where all scores are kept: a caller may reuse its buffer for the next batch.
-        scores = scores.astype(np.result_type(scores.dtype, np.float32), copy=self.all_scores)
+        scores = scores.astype(np.result_type(scores.dtype, np.float32), copy=False)
         _check_no_nan("probabilities", scores)
         _check_no_nan("labels", labels)
         if label_weights is not None:
@@ -181,7 +182,7 @@ class EvaluationMetrics:
             )
         )
         if self.all_scores:
-            self._score_batches.append(scores)
+            self._scores.append(scores)
 
     def merge(self, other: "EvaluationMetrics") -> None:
         """Adds all that `other` has seen, as if it had been given to this one after its own.
@@ -197,7 +198,7 @@ class EvaluationMetrics:
                 f"Received: {theirs}, expected {mine}"
             )
         self._batches += list(other._batches)
-        self._score_batches += list(other._score_batches)
+        self._scores.extend(other._scores)
 
     def result(self) -> dict[str, float]:
         """Metrics over all videos seen.
@@ -318,9 +319,7 @@ class EvaluationMetrics:
         ends = np.cumsum(positives_per_class)
         result = np.full(self.num_classes, np.nan)
         for first in range(0, self.num_classes, _COLUMN_BLOCK):
-            block = np.concatenate(
-                [batch[:, first : first + _COLUMN_BLOCK] for batch in self._score_batches]
-            )[start::step]
+            block = self._scores.columns(first, first + _COLUMN_BLOCK)[start::step]
             for offset in range(block.shape[1]):
                 index = first + offset
                 count = positives_per_class[index]

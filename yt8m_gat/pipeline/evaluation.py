@@ -41,7 +41,8 @@ from yt8m_gat.pipeline.shown_clips import show_clips
 from yt8m_gat.run_folder import RunFolder
 from yt8m_gat.training import follow
 
-# Scores kept for the all-scores MAP: 4 bytes times videos times classes.
+# Scores kept for the all-scores MAP, mostly on disk (for the segment MAP, in memory): 4 bytes times
+# videos times classes.
 MAX_SCORE_BYTES = 4 * 2**30
 # Local sensitivity: seconds to each side that are local (of clips as long as the papers'), and
 # output frames looked at per clip.
@@ -114,7 +115,8 @@ class _Evaluation:
         options = self.options
         if not self.all_scores:
             print(
-                "map_all_scores is left out: it would keep every score in memory", file=sys.stderr
+                "map_all_scores is left out: it would keep more than 4 GiB of scores",
+                file=sys.stderr,
             )
         self._clean_row()
         for index, planned in enumerate(self.planned):
