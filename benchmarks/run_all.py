@@ -51,6 +51,30 @@ def step_rows(quick, torch_python):
             found = report_of("train_step.py", *size, "--steps=3", f"--steps_of={name}")
             alone[objective] = details[f"{name}, batch {batch}"] = found
             rows.append([f"peak MiB, {name}, batch {batch}", found["peak_bytes"] / 2**20, "", ""])
+            parts = str(int(batch) // 4)
+            found = report_of(
+                "train_step.py",
+                *size,
+                "--steps=3",
+                f"--steps_of={name}",
+                f"--micro_batch_size={parts}",
+            )
+            details[f"{name}, batch {batch} in parts of {parts}"] = found
+            whole, cut = alone[objective]["rows"][0], found["rows"][0]
+            rows += [
+                [
+                    f"peak MiB, {name}, batch {batch} in parts of {parts}",
+                    found["peak_bytes"] / 2**20,
+                    "",
+                    "",
+                ],
+                [
+                    f"step of {name}, batch {batch} in parts of {parts}, over all at once",
+                    cut["seconds"] / whole["seconds"],
+                    cut["cpu_seconds"] / whole["cpu_seconds"],
+                    "",
+                ],
+            ]
         ce = alone["none"]["rows"][0]
         rows.append(
             [f"CE step, batch {batch}, share of the product rate", ce["share"], ce["cpu_share"], ""]
@@ -108,6 +132,12 @@ def main():
                 reach,
             ]
         )
+
+    small = ("--num_files=1", "--num_frames=20") if options.quick else ()
+    fed = ("--training", "--batch_size=16", "--records_per_file=48", "--repeats=3", "--passes=3")
+    found = details["training from files"] = report_of("reader.py", *fed, *small)
+    (row,) = found["rows"]
+    rows.append(["training from memory over from files", row["ratio"], row["cpu_ratio"], "0.97"])
 
     small = ("--num_videos=8", "--max_frames=40", "--batch_size=4") if options.quick else ()
     found = details["jobs"] = report_of("jobs.py", *small)
