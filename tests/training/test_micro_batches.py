@@ -141,7 +141,11 @@ def test_no_more_than_one_part_is_at_work():
     objective = build_objective(ObjectiveConfig(adversarial="none"))
     model = Watched(classifier, objective, micro_batch_size=2)
     model.compile(optimizer=keras.optimizers.SGD(1.0))
-    model.update_of(data)
+    tf.config.run_functions_eagerly(True)
+    try:
+        model.update_of(data)
+    finally:
+        tf.config.run_functions_eagerly(False)
     assert [len(labels) for labels in seen] == [1, 2, 2, 2]
 
     traced = tf.function(model.update_of, autograph=False).get_concrete_function(data)

@@ -5,6 +5,8 @@ from typing import Any
 import keras
 from keras import ops
 
+from yt8m_gat.reduction import sum_over
+
 Tensor = Any
 
 
@@ -31,10 +33,11 @@ class MaskedMeanPooling(keras.Layer):
         """Averages over frames; see the class."""
         frames = ops.cast(x, "float32")
         if frame_mask is None:
-            return ops.cast(ops.mean(frames, axis=1), x.dtype)
+            count = ops.cast(ops.shape(x)[1], "float32")
+            return ops.cast(sum_over(frames, axis=1) / count, x.dtype)
         real = ops.cast(ops.expand_dims(frame_mask, -1), "float32")
         count = ops.maximum(ops.sum(real, axis=1), 1.0)
-        return ops.cast(ops.sum(frames * real, axis=1) / count, x.dtype)
+        return ops.cast(sum_over(frames * real, axis=1) / count, x.dtype)
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         """Gives the shape of the output, [B, D]."""

@@ -7,6 +7,8 @@ from abc import ABC, abstractmethod
 
 from keras import KerasTensor, backend, ops
 
+from yt8m_gat.reduction import sum_over
+
 _CLASS_REDUCTIONS = ("mean", "sum")
 
 
@@ -60,13 +62,14 @@ class ClassificationLoss(ABC):
         labels = ops.cast(labels, dtype)
         _check_same_shape("labels", labels, logits)
         if label_weights is None:
-            terms = self.class_terms(labels, logits)
-            reduce = ops.mean if self.class_reduction == "mean" else ops.sum
-            return reduce(terms, axis=-1)
+            total = sum_over(self.class_terms(labels, logits), axis=-1)
+            if self.class_reduction == "sum":
+                return total
+            return total / ops.cast(ops.shape(logits)[-1], dtype)
         label_weights = ops.cast(label_weights, dtype)
         _check_same_shape("label_weights", label_weights, logits)
         labels = ops.where(label_weights > 0, labels, ops.zeros_like(labels))
-        total = ops.sum(self.class_terms(labels, logits) * label_weights, axis=-1)
+        total = sum_over(self.class_terms(labels, logits) * label_weights, axis=-1)
         if self.class_reduction == "sum":
             return total
         return ops.divide_no_nan(total, ops.sum(label_weights, axis=-1))
