@@ -98,7 +98,16 @@ def make_step(
     labels = tf.cast(
         tf.constant(rng.random((options.batch_size, options.num_classes)) < 0.01), tf.float32
     )
-    step = tf.function(model.optimize, jit_compile=options.jit_compile, autograph=False)
+    # As in training the sizes of a batch are unknown, but to XLA.
+    batch, frames = (None, None) if not options.jit_compile else shape
+    specs = {name: tf.TensorSpec([batch, frames, size], tf.uint8) for name, size in SIZES.items()}
+    specs["num_frames"] = tf.TensorSpec([batch], tf.int32)
+    step = tf.function(
+        model.optimize,
+        input_signature=[(specs, tf.TensorSpec([batch, options.num_classes]))],
+        jit_compile=options.jit_compile,
+        autograph=False,
+    )
 
     def timed() -> tuple[float, float]:
         started = time.perf_counter(), time.process_time()
