@@ -69,6 +69,12 @@ def test_the_clean_backward_pass_is_shared(model_name, adversarial, more_in_maps
     assert found == (2 * dense + 1, 2 * in_maps + more_in_maps)
 
 
+@pytest.mark.parametrize("model_name", ["GateOp", "GateAtt", "ShareAtt"])
+def test_other_models_share_it_too(model_name):
+    dense, in_maps = products(model_name, "none")
+    assert products(model_name, "output") == (2 * dense + 1, 2 * in_maps)
+
+
 def test_the_first_pass_of_taf_is_the_clean_one():
     dense, in_maps = products("Transformer", "none")
     # Two steps of cross-entropy; the slope of the logits through the head, and again through its
