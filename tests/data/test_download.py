@@ -100,8 +100,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
             body = b""
         elif fault == "stall":
             body = body[:STALL_AT]
+        elif fault == "silence":
+            body = b""
         self.wfile.write(body)
-        if fault == "stall":
+        if fault in ("stall", "silence"):
             server.ended.wait(20)
 
 
@@ -449,7 +451,8 @@ def test_the_official_addresses():
 def test_ctrl_c_leaves_what_the_next_call_goes_on_from(server, tmp_path):
     contents = serve_plan(server, num_files=2)
     name, content = "train01.tfrecord", contents["train01.tfrecord"]
-    server.faults[f"/d/{name}"] = ["stall"]
+    # The second leaves time for the signal after the first has brought a part.
+    server.faults[f"/d/{name}"] = ["stall", "silence", "silence"]
     code = (
         "import sys; from yt8m_gat.data.download import main; "
         "sys.exit(main(sys.argv[1:], timeout=1.0))"
