@@ -100,10 +100,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
             body = b""
         elif fault == "stall":
             body = body[:STALL_AT]
-        elif fault == "silence":
-            body = b""
         self.wfile.write(body)
-        if fault in ("stall", "silence"):
+        if fault == "stall":
             server.ended.wait(20)
 
 
@@ -451,8 +449,7 @@ def test_the_official_addresses():
 def test_ctrl_c_leaves_what_the_next_call_goes_on_from(server, tmp_path):
     contents = serve_plan(server, num_files=2)
     name, content = "train01.tfrecord", contents["train01.tfrecord"]
-    # The second leaves time for the signal after the first has brought a part.
-    server.faults[f"/d/{name}"] = ["stall", "silence", "silence"]
+    server.faults[f"/d/{name}"] = ["stall"]
     code = (
         "import sys; from yt8m_gat.data.download import main; "
         "sys.exit(main(sys.argv[1:], timeout=1.0))"
