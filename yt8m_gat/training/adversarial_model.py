@@ -79,7 +79,8 @@ class AdversarialModel(keras.Model):
 
     G is the gradient of the very term that the update differentiates too (the weighted mean, or a
     replica's share of it): R depends on its direction alone, and two backward passes that start
-    alike are one to the graph compiler. The step costs 2.18 times the CE step, 2.21 with a penalty, counted.
+    alike are one to the graph compiler. Counted, the step costs 2.18 times the CE step, 2.21 with
+    a penalty.
 
     With another perturbation (TAF) R comes from passes of its own through the clean path. A
     classifier with a second set of normalization layers uses it in the adversarial pass alone
