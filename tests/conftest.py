@@ -1,5 +1,6 @@
 """What several test files share."""
 
+import gc
 import os
 import signal
 from pathlib import Path
@@ -14,6 +15,14 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _kept_graphs_are_not_searched_again():
+    """TensorFlow keeps every graph with a custom gradient: millions of objects, always alive."""
+    yield
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

@@ -166,7 +166,9 @@ def test_an_export_never_touches_an_older_version(finished, tmp_path):
 @pytest.mark.parametrize(
     "model",
     [
-        ModelConfig(name="GMSA", options={**OPTIONS, "dropout": 0.2}),
+        ModelConfig(
+            name="Transformer", options={"num_heads": 2, "hidden_size": 16, "dropout": 0.2}
+        ),
         ModelConfig(
             name="DbofModel",
             options={"dbof_cluster_size": 16, "dbof_hidden_size": 8, "iterations": 5},
@@ -177,8 +179,9 @@ def test_an_export_never_touches_an_older_version(finished, tmp_path):
 def test_a_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(tmp_path, sample_dir, model):
     """Stopped inside the second epoch; dropout, random frames and moving averages at work."""
     whole, parts = RunFolder(tmp_path / "whole"), RunFolder(tmp_path / "parts")
+    data = DataConfig(feature_names=("audio",), feature_sizes=(128,), num_classes=8, max_frames=12)
     config = dataclasses.replace(
-        make_config(adversarial="output", num_epochs=3, max_steps=15), model=model
+        make_config(adversarial="output", num_epochs=3, max_steps=15), data=data, model=model
     )
     train(whole, config, sample_dir)
     for max_steps in (8, 15):
@@ -201,10 +204,10 @@ def test_other_settings_than_the_stored_ones_are_refused_by_name(finished):
 
 def test_start_new_model_drops_the_run_and_nothing_else(tmp_path, sample_dir):
     folder = RunFolder(tmp_path)
-    train(folder, make_config(max_steps=1), sample_dir)
+    train(folder, make_config(adversarial="none", max_steps=1), sample_dir)
     note = tmp_path / "note.txt"
     note.write_text("mine")
-    folder.prepare(make_config(adversarial="none"), start_new_model=True)
+    folder.prepare(make_config(adversarial="output"), start_new_model=True)
     assert note.read_text() == "mine"
     assert not folder.best_weights.exists() and not folder.checkpoints.exists()
 
@@ -236,12 +239,13 @@ def test_no_csv_appears_where_prediction_fails(finished, tmp_path, sample_dir):
     assert [path.name for path in tmp_path.iterdir()] == ["test0.tfrecord"]
 
 
-@pytest.mark.parametrize("signal_number", [signal.SIGKILL, signal.SIGINT])
-def test_killed_or_interrupted_it_goes_on_where_it_was(tmp_path, sample_dir, signal_number):
+def test_interrupted_it_goes_on_where_it_was(tmp_path, sample_dir):
     command = [
         sys.executable,
         "train.py",
-        "--model=GMSA",
+        "--model=Transformer",
+        "--feature_names=audio",
+        "--feature_sizes=128",
         f"--train_data_pattern={sample_dir}/train*.tfrecord",
         f"--train_dir={tmp_path}",
         "--num_classes=8",
@@ -260,7 +264,7 @@ def test_killed_or_interrupted_it_goes_on_where_it_was(tmp_path, sample_dir, sig
     while tf.train.latest_checkpoint(str(tmp_path / "checkpoints")) is None:
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.05)
-    process.send_signal(signal_number)
+    process.send_signal(signal.SIGINT)
     process.wait(timeout=60)
     reached = int(tf.train.latest_checkpoint(str(tmp_path / "checkpoints")).rpartition("-")[2])
 

@@ -47,7 +47,7 @@ CASES = {
     "skip": (LOGISTIC, {"adversarial": "none"}, {"on_nonfinite": "skip"}, False),
     "frobenius": (GMSA, {"adversarial": "frobenius", "beta": 0.5}, {}, False),
     "micro batches": (
-        GMSA,
+        ("Transformer", {"num_heads": 2, "hidden_size": 8, "feed_forward_size": 8}),
         {"adversarial": "frobenius", "beta": 0.5},
         {"micro_batch_size": 2},
         False,
