@@ -15,59 +15,62 @@ Tensor = Any
 # that is masked altogether stays finite (infinity would give NaN there).
 _MASKED_SCORE = -1e9
 
-# Chunks are multiples of this. Smaller ones cost more in calls than in work, and products of
-# aligned blocks are faster: tp30 in chunks of 32 takes 0.7 of its time in chunks of 30, td60x4
-# 0.6 of its time in chunks of 16 (forward and backward, T = 1200, two cores).
-_CHUNK_UNIT = 32
+# Chunks are no shorter: smaller products cost more in calls than in work.
+_MIN_CHUNK = 48
 
 
 @dataclasses.dataclass(frozen=True)
 class _Blocking:
-    """How the frames are cut into blocks that attend to few other blocks.
+    """How the frames are cut into blocks of queries and the few keys that each attends to.
 
-    Frames are dealt into `stride` interleaved copies and each copy is cut into chunks of `chunk`
-    frames; all of them together are the blocks P. A block attends to the blocks at `offsets`
-    from it in its copy, and there no further than `band` frames of the copy (`None`: no limit).
+    Frames are dealt into `stride` interleaved copies and each copy is cut into `num_chunks` chunks
+    of `chunk` frames; all of them together are the blocks P. The keys of a block are its own frames
+    and `halo` frames to each side. Of these a frame attends to those no further than `band` frames
+    of the copy (`None`: no limit).
     Sizes are integers, or scalar tensors where the number of frames is known at run time alone.
     """
 
     num_frames: int | Tensor
     stride: int
+    num_chunks: int | Tensor
     chunk: int | Tensor
-    offsets: tuple[int, ...] = (0,)
+    halo: int | Tensor = 0
     band: int | None = None
 
     @classmethod
     def of(cls, level: AttentionLevel, num_frames: int | Tensor) -> "_Blocking":
         if level.kind == "global":
-            return cls(num_frames, stride=1, chunk=num_frames)
+            return cls(num_frames, stride=1, num_chunks=1, chunk=num_frames)
         if level.kind == "bd":
-            return cls(num_frames, stride=1, chunk=_minimum(level.window, num_frames))
+            chunk = _minimum(level.window, num_frames)
+            return cls(num_frames, stride=1, num_chunks=-(-num_frames // chunk), chunk=chunk)
         chunked = cls.chunked(level, num_frames)
-        copy_length = -(-num_frames // level.dilation)
-        if isinstance(copy_length, int) and copy_length < chunked.num_keys:
-            return dataclasses.replace(chunked, chunk=copy_length, offsets=(0,))
+        if isinstance(num_frames, int) and chunked.num_chunks == 1:
+            return dataclasses.replace(chunked, halo=0)
         return chunked
 
     @classmethod
     def chunked(cls, level: AttentionLevel, num_frames: int | Tensor) -> "_Blocking":
-        """The blocks of a `tp` or `td` level, no matter how few the frames."""
+        """The blocks of a `tp` or `td` level, with a halo though there be one chunk alone."""
         band = level.window // level.dilation
-        whole_units = -(-band // _CHUNK_UNIT) * _CHUNK_UNIT
-        chunk = _minimum(whole_units, -(-num_frames // level.dilation))
-        return cls(num_frames, level.dilation, chunk, offsets=(-1, 0, 1), band=band)
+        copy_length = -(-num_frames // level.dilation)
+        # Two bands or more, so that a frame is in the halo of one other chunk at most.
+        shortest = max(2 * band, _MIN_CHUNK)
+        num_chunks = _maximum(1, copy_length // shortest)
+        chunk = -(-copy_length // num_chunks)
+        return cls(num_frames, level.dilation, num_chunks, chunk, _minimum(band, chunk), band)
 
     @property
-    def num_chunks(self) -> int | Tensor:
-        return -(-self.num_frames // (self.stride * self.chunk))
+    def num_blocks(self) -> int | Tensor:
+        return self.stride * self.num_chunks
 
     @property
     def num_keys(self) -> int | Tensor:
-        return len(self.offsets) * self.chunk
+        return self.chunk + 2 * self.halo
 
     @property
     def _num_missing(self) -> int | Tensor:
-        return self.stride * self.num_chunks * self.chunk - self.num_frames
+        return self.num_blocks * self.chunk - self.num_frames
 
     def cut(self, x: Tensor) -> Tensor:
         """[B, N, T, H] -> [B, N, P, chunk, H], zero where there is no frame."""
@@ -77,7 +80,7 @@ class _Blocking:
         if self.stride > 1:
             x = ops.reshape(x, (batch, heads, self.num_chunks * self.chunk, self.stride, size))
             x = ops.swapaxes(x, 2, 3)
-        return ops.reshape(x, (batch, heads, self.stride * self.num_chunks, self.chunk, size))
+        return ops.reshape(x, (batch, heads, self.num_blocks, self.chunk, size))
 
     def restore(self, x: Tensor) -> Tensor:
         """[B, N, P, chunk, X] -> [B, N, T, X]: the inverse of `cut`."""
@@ -91,12 +94,53 @@ class _Blocking:
         # Not x[:, :, :T]: the gradient of that is many times slower than the one of slice.
         return ops.slice(x, (0, 0, 0, 0), (batch, heads, self.num_frames, size))
 
-    def neighbours(self, blocks: Tensor) -> list[Tensor]:
-        """[B, N, P, chunk, H] -> for each offset the blocks at that offset.
+    def key_frames(self) -> Tensor:
+        """int32 [P, num_keys]: the frame of each key, out of 0 .. T - 1 where there is none."""
+        block = ops.arange(self.num_blocks)[:, None]
+        copy, place = block // self.num_chunks, block % self.num_chunks
+        in_copy = place * self.chunk - self.halo + ops.arange(self.num_keys)[None, :]
+        return copy + self.stride * in_copy
 
-        Those past the end of a copy are blocks of somewhere else: `allowed` rules them out.
+    def cut_keys(self, x: Tensor) -> Tensor:
+        """[B, N, T, H] -> the frames of each block's keys, [B, N, P, num_keys, H].
+
+        Any frame stands where there is none; nothing may attend to it (`allowed`).
         """
-        return [ops.roll(blocks, -offset, axis=2) if offset else blocks for offset in self.offsets]
+        if _is_zero(self.halo):
+            return self.cut(x)
+        frames = ops.clip(self.key_frames(), 0, self.num_frames - 1)
+        homes = self._places_of_frames()
+
+        @ops.custom_gradient
+        def gather(x: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+            def gradient(upstream: Tensor) -> Tensor:
+                # By gathering again: TensorFlow's own gradient would add row by row.
+                batch, heads, _, _, size = ops.shape(upstream)
+                rows = ops.reshape(upstream, (batch, heads, -1, size))
+                return sum(ops.take(rows, places, axis=2) for places in homes)
+
+            return ops.take(x, frames, axis=2), gradient
+
+        return gather(x)
+
+    def _places_of_frames(self) -> tuple[Tensor, Tensor]:
+        """int32 [T] twice: where each frame is among all keys in order, in its chunk and in a halo.
+
+        For a frame in no halo that is the first place, which has no frame, and so no gradient.
+        """
+        frame = ops.arange(self.num_frames)
+        copy, in_copy = frame % self.stride, frame // self.stride
+        place, in_chunk = in_copy // self.chunk, in_copy % self.chunk
+
+        def position(place: Tensor, in_keys: Tensor) -> Tensor:
+            return (copy * self.num_chunks + place) * self.num_keys + in_keys
+
+        own = position(place, in_chunk + self.halo)
+        before = position(place - 1, in_chunk + self.halo + self.chunk)
+        after = position(place + 1, in_chunk + self.halo - self.chunk)
+        in_before = ops.logical_and(place > 0, in_chunk < self.halo)
+        in_after = ops.logical_and(place < self.num_chunks - 1, in_chunk >= self.chunk - self.halo)
+        return own, ops.where(in_before, before, ops.where(in_after, after, 0))
 
     def allowed(self, frame_mask: Tensor | None) -> Tensor | None:
         """Bool, to broadcast with the scores [B, N, P, chunk, num_keys]; `None`: everywhere."""
@@ -104,24 +148,24 @@ class _Blocking:
             if self.band is None and _is_zero(self._num_missing):
                 return None
             frame_mask = ops.ones((1, self.num_frames))
-        # [B, T] -> [B, 1, P, chunk, 1] -> [B, 1, P, 1, chunk]
-        real = self.cut(ops.cast(frame_mask, "float32")[:, None, :, None])
+        # [B, T] -> [B, 1, P, num_keys, 1] -> [B, 1, P, 1, num_keys]
+        real = self.cut_keys(ops.cast(frame_mask, "float32")[:, None, :, None])
         real = ops.swapaxes(real, -1, -2) > 0
         if self.band is None:
             return real
-        place = ops.arange(self.stride * self.num_chunks)[:, None, None] % self.num_chunks
-        frame = ops.arange(self.chunk)
-        parts = []
-        for offset, real_keys in zip(self.offsets, self.neighbours(real), strict=True):
-            in_copy = ops.logical_and(place + offset >= 0, place + offset < self.num_chunks)
-            distance = frame[:, None] - (frame[None, :] + offset * self.chunk)
-            in_reach = ops.logical_and(in_copy, ops.abs(distance) <= self.band)
-            parts.append(ops.logical_and(real_keys, in_reach))
-        return ops.concatenate(parts, axis=-1)
+        frames = self.key_frames()[:, None, :]
+        in_clip = ops.logical_and(frames >= 0, frames < self.num_frames)
+        distance = ops.arange(self.chunk)[:, None] + self.halo - ops.arange(self.num_keys)[None, :]
+        in_reach = ops.logical_and(in_clip, ops.abs(distance) <= self.band)
+        return ops.logical_and(real, in_reach)
 
 
 def _minimum(a: int, b: int | Tensor) -> int | Tensor:
     return min(a, b) if isinstance(b, int) else ops.minimum(a, b)
+
+
+def _maximum(a: int, b: int | Tensor) -> int | Tensor:
+    return max(a, b) if isinstance(b, int) else ops.maximum(a, b)
 
 
 def _is_zero(count: int | Tensor) -> bool:
@@ -141,9 +185,9 @@ def attend(
     """Computes `softmax(Q K^T / sqrt(H), over the level's frames) V`.
 
     Costs `O(T x window)` at a local level: `bd` by cutting the frames into segments, `tp` by
-    chunks of queries against three chunks of keys, `td` as one `tp` on each of `L` interleaved
-    copies of the frames. Equal to `attend_dense` up to rounding. The softmax is taken in float32
-    whatever the type of the arguments.
+    chunks of queries against these and their surroundings, `td` as one `tp` on each of `L`
+    interleaved copies of the frames. Equal to `attend_dense` up to rounding. The softmax is taken
+    in float32 whatever the type of the arguments.
 
     Masking: a padded frame is never attended to, and a padded query, having nothing to attend
     to, outputs exactly 0. (A real query always has itself.)
@@ -165,18 +209,17 @@ def attend(
         gives the [T, T] form.
     """
     batch, _, num_frames, _ = ops.shape(value)
+    if frame_mask is not None:
+        # Of the one mask of all features, so that TensorFlow computes what is allowed once.
+        num_frames = ops.shape(frame_mask)[1]
     blocking = _Blocking.of(level, num_frames)
     if query is None:
-        num_blocks = blocking.stride * blocking.num_chunks
-        scores = ops.zeros((batch, 1, num_blocks, blocking.chunk, blocking.num_keys))
+        scores = ops.zeros((batch, 1, blocking.num_blocks, blocking.chunk, blocking.num_keys))
     else:
         query = blocking.cut(query * query.shape[-1] ** -0.5)
-        # Each [B, N, P, chunk, chunk]
-        scores = [
-            ops.matmul(query, ops.swapaxes(keys, -1, -2))
-            for keys in blocking.neighbours(blocking.cut(key))
-        ]
-        scores = ops.cast(_join(scores), "float32")
+        # [B, N, P, chunk, num_keys]
+        scores = ops.matmul(query, ops.swapaxes(blocking.cut_keys(key), -1, -2))
+        scores = ops.cast(scores, "float32")
     allowed = blocking.allowed(frame_mask)
     if allowed is not None:
         scores = scores + ops.where(allowed, 0.0, _MASKED_SCORE)
@@ -185,20 +228,13 @@ def attend(
     weights = ops.cast(attention_map, value.dtype)
     if dropout is not None:
         weights = dropout(weights)
-    values = blocking.neighbours(blocking.cut(value))
-    parts = ops.split(weights, len(values), axis=-1) if len(values) > 1 else [weights]
-    output = sum(ops.matmul(part, near) for part, near in zip(parts, values, strict=True))
-    output = blocking.restore(output)
+    output = blocking.restore(ops.matmul(weights, blocking.cut_keys(value)))
     rows = blocking.restore(attention_map) if return_map else None
     if frame_mask is not None:
         real_query = ops.cast(frame_mask, "float32")[:, None, :, None]
         output = output * ops.cast(real_query, output.dtype)
         rows = rows * real_query if return_map else None
     return output, rows
-
-
-def _join(parts: list[Tensor]) -> Tensor:
-    return ops.concatenate(parts, axis=-1) if len(parts) > 1 else parts[0]
 
 
 def _softmax(scores: Tensor) -> Tensor:
@@ -285,10 +321,9 @@ def expand_attention_map(attention_map: Tensor, level: AttentionLevel) -> np.nda
             "came from"
         )
     # The frame that each column of each row stands for, counted from 1; 0: none.
-    # [1, 1, P, chunk, 1] -> [1, 1, P, 1, num_keys] -> [1, 1, P, chunk, num_keys] -> [1, 1, T, K]
-    frames = blocking.cut(ops.arange(1, num_frames + 1)[None, None, :, None])
-    frames = _join([ops.swapaxes(near, -1, -2) for near in blocking.neighbours(frames)])
-    frames = ops.repeat(frames, blocking.chunk, axis=-2)
+    # [1, 1, P, num_keys, 1] -> [1, 1, P, 1, num_keys] -> [1, 1, P, chunk, num_keys] -> [1, 1, T, K]
+    frames = blocking.cut_keys(ops.arange(1, num_frames + 1)[None, None, :, None])
+    frames = ops.repeat(ops.swapaxes(frames, -1, -2), blocking.chunk, axis=-2)
     allowed = blocking.allowed(None)
     if allowed is not None:
         frames = ops.where(allowed, frames, 0)
