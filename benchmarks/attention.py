@@ -16,7 +16,6 @@ import argparse
 import dataclasses
 import json
 import os
-import platform
 import subprocess
 import sys
 import time
@@ -28,6 +27,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import keras
 import numpy as np
 import tensorflow as tf
+from machine import describe_machine
 
 from yt8m_gat.layers import (
     AttentionLevel,
@@ -236,21 +236,6 @@ def time_in_turns(runs: dict[str, Callable[[], None]], seconds: float) -> dict[s
             least[name].wall = min(least[name].wall, time.perf_counter() - wall)
         rounds += 1
     return least
-
-
-def describe_machine() -> dict[str, object]:
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    models = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return {
-        "processor": models[0] if models else platform.processor(),
-        "cores": len(os.sched_getaffinity(0)),
-        "load_average": os.getloadavg(),
-        "devices": [device.name for device in tf.config.list_physical_devices()],
-        "python": platform.python_version(),
-        "tensorflow": tf.__version__,
-        "keras": keras.__version__,
-        "numpy": np.__version__,
-    }
 
 
 def measure_length(num_frames: int, args: argparse.Namespace) -> list[dict[str, object]]:

@@ -23,7 +23,6 @@ import argparse
 import contextlib
 import json
 import os
-import platform
 import resource
 import statistics
 import subprocess
@@ -33,6 +32,8 @@ import time
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+from machine import describe_machine
 
 ROOT = Path(__file__).resolve().parents[1]
 NUM_CLASSES = 3862
@@ -392,8 +393,8 @@ def main():
     for m in memory:
         print(f"peak memory of {m['job']} on {m['videos']} videos: {m['peak_mib']:.0f} MiB")
     if options.output_file:
-        machine = {"processor": platform.processor(), "cores": os.cpu_count()}
-        report = {"options": vars(options), "machine": machine, "rows": rows, "memory": memory}
+        report = {"options": vars(options), "machine": describe_machine(), "rows": rows}
+        report["memory"] = memory
         Path(options.output_file).write_text(json.dumps(report, indent=2) + "\n")
 
 

@@ -12,12 +12,11 @@ the first `--heap_videos` videos, scaled linearly to all (which favours it: its 
 import argparse
 import heapq
 import json
-import os
-import platform
 import time
 from collections.abc import Callable
 
 import numpy as np
+from machine import describe_machine
 
 from yt8m_gat.metrics import (
     average_precision,
@@ -115,9 +114,7 @@ def measure(options: argparse.Namespace) -> dict:
         # Of equal float32 scores the heap takes the miss first; to ours they are one threshold.
         "heap_gap_difference": abs(heap_gap - ours_gap),
         "heap_map_difference": abs(heap_map - ours_map),
-        "numpy": np.__version__,
-        "machine": platform.machine(),
-        "cores": os.cpu_count(),
+        "machine": describe_machine(),
     }
 
 

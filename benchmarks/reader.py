@@ -19,7 +19,6 @@ All ways run in one process, so that what the reader tells the C library
 import argparse
 import json
 import os
-import platform
 import statistics
 import sys
 import tempfile
@@ -30,6 +29,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
 import tensorflow as tf
+from machine import describe_machine
 
 from yt8m_gat.data import RecordSchema, make_dataset, preprocess
 from yt8m_gat.data.schema import FRAME_FEATURE_SIZES, MAX_FRAMES, NUM_CLASSES
@@ -247,11 +247,7 @@ def main(argv=None):
         report = {
             "benchmark": "reader",
             "settings": settings,
-            "machine": {
-                "cpus": cores,
-                "python": platform.python_version(),
-                "tensorflow": tf.__version__,
-            },
+            "machine": describe_machine(),
             "rows": rows,
         }
         Path(arguments.output_file).write_text(json.dumps(report, indent=2) + "\n")

@@ -8,12 +8,12 @@ PyTorch in it, the CE step stands beside PyTorch's.
 
 import argparse
 import json
-import os
-import platform
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
+
+from machine import describe_machine
 
 HERE = Path(__file__).resolve().parent
 
@@ -77,7 +77,12 @@ def step_rows(quick, torch_python):
             ]
         ce = alone["none"]["rows"][0]
         rows.append(
-            [f"CE step, batch {batch}, share of the product rate", ce["share"], ce["cpu_share"], ""]
+            [
+                f"CE step, batch {batch}, share of the product rate",
+                ce["share"],
+                ce["cpu_share"],
+                {"16": "0.90", "64": "0.85"}.get(batch, ""),
+            ]
         )
         if torch_python:
             found = json.loads(run("pytorch_step.py", *size, python=torch_python))
@@ -150,22 +155,29 @@ def main():
 
     # The heap at its real size: in proportion from a small one it looks twice as fast.
     small = "--num_videos=20000" if options.quick else "--heap_videos=1112356"
-    details["metrics"] = run("metrics.py", small)
-    small = ("--num_frames=75", "--seconds=1", "--no-memory") if options.quick else ()
-    details["attention"] = run("attention.py", *small)
+    found = details["metrics"] = report_of("metrics.py", small)
+    rows += [
+        ["GAP and MAP over an argsort of the pairs", found["ratio_to_argsort"], "", "3"],
+        ["a Python heap over GAP and MAP", found["heap_over_ours"], "", "100"],
+    ]
+    small = ("--num_frames", "75", "300", "--seconds=1", "--no-memory") if options.quick else ()
+    found = details["attention"] = report_of("attention.py", *small)
+    shorter, longer = sorted(found["settings"]["num_frames"])[-2:]
+    for kind, ratio in found["growth"]["ms_per_clip"].items():
+        reach = "4.4" if kind.startswith("local") else ""
+        cpu = found["growth"]["processor_ms_per_clip"][kind]
+        rows.append([f"{kind}, {longer:,} frames over {shorter:,}", ratio, cpu, reach])
+    for row in found["rows"]:
+        if row["num_frames"] == longer and "over_sa" in row and row["kind"] != "SA":
+            what = f"{row['kind']}, {longer:,} frames, over SA"
+            rows.append([what, row["over_sa"], row["processor_over_sa"], ""])
 
     print(f"{'what':66} {'wall':>8} {'CPU':>8}  reach")
     for what, wall, cpu, reach in rows:
         shown = [f"{value:8.2f}" if value != "" else " " * 8 for value in (wall, cpu)]
         print(f"{what:66} {' '.join(shown)}  {reach}")
-    print(details["metrics"], details["attention"], sep="\n")
     report = {
-        "machine": {
-            "platform": platform.platform(),
-            "processor": platform.processor(),
-            "cores": os.cpu_count(),
-            "python": platform.python_version(),
-        },
+        "machine": describe_machine(),
         "rows": [dict(zip(("what", "wall", "cpu", "reach"), row, strict=True)) for row in rows],
         "details": details,
     }

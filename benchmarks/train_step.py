@@ -12,7 +12,6 @@ tell the work done where something else uses the cores too.
 import argparse
 import json
 import os
-import platform
 import resource
 import time
 from collections.abc import Callable
@@ -22,6 +21,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import keras
 import numpy as np
 import tensorflow as tf
+from machine import describe_machine
 
 from yt8m_gat.config import ObjectiveConfig, TrainingConfig
 from yt8m_gat.models import build_model
@@ -179,9 +179,8 @@ def main() -> None:
     peak_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     print(f"peak memory of this process: {peak_bytes / 2**20:.0f} MiB")
     if options.output_file:
-        machine = {"processor": platform.processor(), "cores": os.cpu_count()}
         with open(options.output_file, "w", encoding="utf-8") as file:
-            report = {"options": vars(options), "machine": machine, "rows": rows}
+            report = {"options": vars(options), "machine": describe_machine(), "rows": rows}
             json.dump({**report, "peak_bytes": peak_bytes}, file, indent=2)
 
 
