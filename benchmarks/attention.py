@@ -338,7 +338,8 @@ def main() -> None:
     if args.memory_of:
         print(measure_memory(args.memory_of, args.num_frames[0], args))
         return
-    machine = describe_machine()
+    devices = [device.name for device in tf.config.list_physical_devices()]
+    machine = {**describe_machine(), "devices": devices}
     rows = [row for num_frames in args.num_frames for row in measure_length(num_frames, args)]
     print(json.dumps(machine))
     print_table(rows)

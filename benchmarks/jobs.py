@@ -393,8 +393,12 @@ def main():
     for m in memory:
         print(f"peak memory of {m['job']} on {m['videos']} videos: {m['peak_mib']:.0f} MiB")
     if options.output_file:
-        report = {"options": vars(options), "machine": describe_machine(), "rows": rows}
-        report["memory"] = memory
+        report = {
+            "options": vars(options),
+            "machine": describe_machine(),
+            "rows": rows,
+            "memory": memory,
+        }
         Path(options.output_file).write_text(json.dumps(report, indent=2) + "\n")
 
 

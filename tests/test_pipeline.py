@@ -239,7 +239,8 @@ def test_no_csv_appears_where_prediction_fails(finished, tmp_path, sample_dir):
     assert [path.name for path in tmp_path.iterdir()] == ["test0.tfrecord"]
 
 
-def test_interrupted_it_goes_on_where_it_was(tmp_path, sample_dir):
+@pytest.mark.parametrize("signal_number", [signal.SIGKILL, signal.SIGINT])
+def test_killed_or_interrupted_it_goes_on_where_it_was(tmp_path, sample_dir, signal_number):
     command = [
         sys.executable,
         "train.py",
@@ -264,7 +265,7 @@ def test_interrupted_it_goes_on_where_it_was(tmp_path, sample_dir):
     while tf.train.latest_checkpoint(str(tmp_path / "checkpoints")) is None:
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(signal_number)
     process.wait(timeout=60)
     reached = int(tf.train.latest_checkpoint(str(tmp_path / "checkpoints")).rpartition("-")[2])
 

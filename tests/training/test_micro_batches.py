@@ -68,7 +68,13 @@ def test_the_parts_add_up_to_the_batch(size, graph):
 
 @pytest.mark.parametrize(
     ("adversarial", "weighted"),
-    [("none", True), ("output", False), ("jensen_shannon", True), ("temporal", False)],
+    [
+        ("none", True),
+        ("output", False),
+        ("jensen_shannon", True),
+        ("temporal", False),
+        ("temporal", True),
+    ],
 )
 def test_every_objective(adversarial, weighted):
     found, _ = update_of(3, batch(weighted), adversarial)

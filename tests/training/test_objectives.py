@@ -1,7 +1,6 @@
 """Each objective on a real Transformer: the gradient against a reference, and its options."""
 
 import dataclasses
-import itertools
 
 import keras
 import numpy as np
@@ -110,14 +109,8 @@ def reference_gradients(adversarial, classifier, data, beta):
     return tape.gradient(total, classifier.trainable_variables)
 
 
-@pytest.mark.parametrize(
-    ("adversarial", "mode"),
-    [
-        *itertools.product(OBJECTIVES, ("eager", "graph")),
-        # What "none" and "output" compile is in these.
-        *itertools.product(("frobenius", "jensen_shannon", "temporal"), ("xla",)),
-    ],
-)
+@pytest.mark.parametrize("adversarial", OBJECTIVES)
+@pytest.mark.parametrize("mode", ["eager", "graph", "xla"])
 def test_the_shared_pass_gives_the_gradient_of_separate_passes(adversarial, mode, data):
     if mode == "xla" and adversarial == "temporal":
         # XLA draws other random classes than TensorFlow; with one class to draw they agree.

@@ -15,7 +15,7 @@ Tensor = Any
 # that is masked altogether stays finite (infinity would give NaN there).
 _MASKED_SCORE = -1e9
 
-# Chunks are no shorter: smaller products cost more in calls than in work.
+# Copies are not cut into shorter chunks: smaller products cost more in calls than in work.
 _MIN_CHUNK = 48
 
 
