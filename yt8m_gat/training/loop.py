@@ -219,7 +219,8 @@ class Trainer:
                 self._run_epoch(stop)
             if not self._signalled and self.state.last_validation < self.state.step:
                 self._run_validation()
-            if self.validate is None:
+            # The last weights are the best when none were ever measured; else those measured are.
+            if self.validate is None and self.state.best_gap is None:
                 self._save_best()
             self.save()
         self.callbacks.on_train_end()
