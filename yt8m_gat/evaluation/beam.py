@@ -29,6 +29,8 @@ EXIT_ERROR = 2
 _SIGNATURE = "serving_default"
 _NAMESPACE = "yt8m_gat"
 _BAD = "bad"
+# A record that says what it should not, and bytes that are no record.
+_REFUSED = (tf.errors.InvalidArgumentError, tf.errors.DataLossError)
 
 
 class NamedRecord(NamedTuple):
@@ -95,7 +97,7 @@ class SavedModelHandler(ModelHandler[NamedRecord, str | BadRecord, Any]):
         """
         try:
             return self._rows(batch, model)
-        except tf.errors.InvalidArgumentError:
+        except _REFUSED:
             # One by one, to know which.
             return [self._row_or_bad(record, model) for record in batch]
 
@@ -114,7 +116,7 @@ class SavedModelHandler(ModelHandler[NamedRecord, str | BadRecord, Any]):
     def _row_or_bad(self, record: NamedRecord, model: Any) -> str | BadRecord:
         try:
             return self._rows([record], model)[0]
-        except tf.errors.InvalidArgumentError as error:
+        except _REFUSED as error:
             reason = _reason(error.message)
             if self._skip_bad:
                 return BadRecord(record.file, reason)
