@@ -71,7 +71,11 @@ _OBJECTIVE = {
     ),
     "epsilon": (_FLOAT, "Radius of the adversarial perturbation."),
     "norm_scope": (_STRING, f"What its l2 norm is taken over: {configs.NORM_SCOPES}."),
-    "alpha": (_FLOAT, "Weight of the adversarial loss."),
+    "alpha": (
+        _FLOAT,
+        "Weight of the adversarial loss (default 1); temporal: of the clean one, at most 1 "
+        "(default 0.7).",
+    ),
     "beta": (_FLOAT, "Weight of the attention penalty (default 0.001, Jensen-Shannon 0.01)."),
     "temporal_loss": (_STRING, f"What TAF ascends: {configs.TEMPORAL_LOSSES}."),
     "temporal_epsilon": (_FLOAT, "TAF's radius, in quantization levels (4/255)."),
@@ -85,6 +89,24 @@ _OBJECTIVE = {
         _BOOLEAN,
         "Segments: classes that were not rated count as not shown, as in the starter code.",
     ),
+}
+_PENALTIES = ("frobenius", "jensen_shannon")
+_ATTACKED = ("output", *_PENALTIES)
+_TEMPORAL = ("temporal",)
+# Which values of --adversarial read a flag; what is not here is read by all.
+_READ_BY = {
+    "epsilon": _ATTACKED,
+    "norm_scope": _ATTACKED,
+    "alpha": (*_ATTACKED, *_TEMPORAL),
+    "beta": _PENALTIES,
+    "penalized_levels": _PENALTIES,
+    "temporal_loss": _TEMPORAL,
+    "temporal_epsilon": _TEMPORAL,
+    "temporal_steps": _TEMPORAL,
+    "temporal_step_size": _TEMPORAL,
+    "non_key_frames": _TEMPORAL,
+    "cam_gradient": _TEMPORAL,
+    "temporal_examples": _TEMPORAL,
 }
 _TRAINING = {
     "batch_size": (_INTEGER, "Clips per step, on all devices together."),
@@ -209,7 +231,8 @@ def config_from_flags(values: flags.FlagValues) -> configs.RunConfig:
     }
     if values.penalized_levels is not None:
         objective["penalized_levels"] = comma_separated(values.penalized_levels)
-    if recipe.family == "transformer" and objective["adversarial"] == "temporal":
+    _refuse_unused(values, objective["adversarial"], {**recipe.options, **options})
+    if recipe.dual_normalization and objective["adversarial"] == "temporal":
         options.setdefault("dual_normalization", True)
     # TAF section 4.1: 15 epochs, a tenth of the rate after 10.
     finetuning = {"num_epochs": 15, "drop_epochs": (10,)} if values.finetune_from else {}
@@ -228,6 +251,20 @@ def config_from_flags(values: flags.FlagValues) -> configs.RunConfig:
         objective=configs.ObjectiveConfig(**objective),
         training=configs.TrainingConfig(**training),
     )
+
+
+def _refuse_unused(values: flags.FlagValues, adversarial: str, options: dict[str, Any]) -> None:
+    """Refuses flags that were given and that this run would not read."""
+    for name, readers in _READ_BY.items():
+        if values[name].value is not None and adversarial not in readers:
+            raise configs.ConfigError(
+                f"--{name} has no effect with --adversarial={adversarial}: it is for "
+                f"{', '.join(readers)}. Leave it out, or choose one of these"
+            )
+    if values.renormalize is not None and options.get("fusion") != "maps":
+        raise configs.ConfigError(
+            f"--renormalize has no effect with --model={values.model}: it is for GateAtt"
+        )
 
 
 def main(argv: list[str]) -> None:

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -25,7 +26,7 @@ from yt8m_gat.config import (
 )
 from yt8m_gat.data import BadRecordError, RecordSchema, iterate, make_dataset
 from yt8m_gat.evaluation.inference import predict
-from yt8m_gat.models import load_classifier
+from yt8m_gat.models import build_from_config, load_classifier
 from yt8m_gat.run_folder import RunFolder
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -46,6 +47,11 @@ def train(folder, config, sample_dir, **options):
     return pipeline.train(
         folder, config, train_data_pattern=f"{sample_dir}/train*.tfrecord", **options
     )
+
+
+def first_weights(config, path):
+    build_from_config(config).save_weights(path)
+    return path.read_bytes()
 
 
 def final_weights(folder, config):
@@ -79,6 +85,18 @@ def test_a_run_folder_holds_what_later_steps_need(finished):
     assert folder.best_weights.is_file()
     assert list(folder.events.iterdir())
     assert not list(folder.path.glob("*.tmp")) and not list(folder.path.glob("partial*"))
+
+
+def test_exporting_later_leaves_the_best_weights_alone(finished, sample_dir, tmp_path):
+    """As the README has it: the same command with --export_dir, here without validation files."""
+    folder, config, *_ = finished
+    copy = RunFolder(tmp_path / "run")
+    shutil.copytree(folder.path, copy.path)
+    # As of a run whose best was not its last.
+    copy.best_weights.write_bytes(best := first_weights(config, tmp_path / "first.weights.h5"))
+    train(copy, config, sample_dir, export_dir=tmp_path / "export")
+    assert copy.best_weights.read_bytes() == best
+    assert list((tmp_path / "export").iterdir())
 
 
 def test_eval_gives_every_metric_clean_and_attacked(finished, sample_dir, tmp_path):
@@ -210,6 +228,15 @@ def test_start_new_model_drops_the_run_and_nothing_else(tmp_path, sample_dir):
     folder.prepare(make_config(adversarial="output"), start_new_model=True)
     assert note.read_text() == "mine"
     assert not folder.best_weights.exists() and not folder.checkpoints.exists()
+
+
+def test_an_objective_that_cannot_work_costs_no_run(finished, sample_dir):
+    folder, config, *_ = finished
+    objective = ObjectiveConfig(adversarial="frobenius", penalized_levels=("global", "bd99"))
+    wrong = dataclasses.replace(config, objective=objective)
+    with pytest.raises(ConfigError, match="--penalized_levels"):
+        train(folder, wrong, sample_dir, start_new_model=True)
+    assert RunConfig.load(folder.path) == config and folder.best_weights.is_file()
 
 
 def test_a_bad_record_stops_training_with_its_place(tmp_path, sample_dir):

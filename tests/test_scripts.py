@@ -57,6 +57,10 @@ def test_taf_gets_its_second_normalization_and_its_plan():
     config = parse("--model=Transformer", "--adversarial=temporal", "--finetune_from=runs/sa")
     assert config.model.options["dual_normalization"] is True
     assert (config.training.num_epochs, config.training.drop_epochs) == (15, (10,))
+    for model in ("GAT", "DbofModel"):
+        config = parse(f"--model={model}", "--adversarial=temporal")
+        assert config.model.options["dual_normalization"] is True
+    assert parse("--model=LstmModel", "--adversarial=temporal").model.options == {}
     changed = parse("--finetune_from=runs/sa", "--num_epochs=3", "--drop_epochs=1,2")
     assert (changed.training.num_epochs, changed.training.drop_epochs) == (3, (1, 2))
 
@@ -135,6 +139,8 @@ def test_every_setting_has_a_flag_that_changes_it(section):
             config = parse("--feature_names=a,b", "--feature_sizes=3,4")
         elif name == "unrated_as_negative":
             config = parse("--segment_labels", argument)
+        elif name.startswith("temporal_") or name in ("non_key_frames", "cam_gradient"):
+            config = parse("--adversarial=temporal", argument)
         else:
             config = parse(argument)
         assert getattr(getattr(config, SECTIONS[section]), name) == value, name
@@ -149,7 +155,6 @@ def test_every_setting_has_a_flag_that_changes_it(section):
         ("--hidden_size=9", "hidden_size", 9),
         ("--feed_forward_size=9", "feed_forward_size", 9),
         ("--dropout=0.2", "dropout", 0.2),
-        ("--renormalize", "renormalize", True),
         ("--dual_normalization", "dual_normalization", True),
         ("--local_masks=bd10,td60x4", "local_masks", ("bd10", "td60x4")),
     ],
@@ -169,6 +174,23 @@ def test_model_flags_are_builder_options(argument, name, value):
 def test_wrong_values_name_the_flag(argument, message):
     with pytest.raises(ConfigError, match=message):
         parse(argument)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--model=ART", "--beta=0.5"), "--beta .* --adversarial=output: it is for frobenius"),
+        (("--model=ART", "--penalized_levels=global"), "--penalized_levels .* no effect"),
+        (("--model=Transformer", "--alpha=3"), "--alpha .* --adversarial=none"),
+        (("--model=Transformer", "--epsilon=0.5"), "--epsilon .* --adversarial=none"),
+        (("--adversarial=temporal", "--epsilon=1"), "--epsilon .* --adversarial=temporal"),
+        (("--temporal_epsilon=4",), "--temporal_epsilon .* it is for temporal"),
+        (("--model=GAT", "--renormalize"), "--renormalize .* it is for GateAtt"),
+    ],
+)
+def test_a_flag_that_the_run_would_not_read_is_refused(arguments, message):
+    with pytest.raises(ConfigError, match=message):
+        parse(*arguments)
 
 
 @pytest.mark.parametrize("script", ["train.py", "eval.py", "inference.py"])

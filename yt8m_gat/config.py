@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
 import types
 import typing
@@ -66,6 +67,11 @@ class Recipe:
     adversarial: str = "none"
     frame_level: bool = True
     defaults: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    @property
+    def dual_normalization(self) -> bool:
+        """Whether the builder has an option of this name: the architecture normalizes."""
+        return self.family in ("transformer", "dbof")
 
     def defaults_of(self, section: type) -> dict[str, Any]:
         """Those of `defaults` that are fields of the configuration class `section`."""
@@ -302,6 +308,10 @@ class ObjectiveConfig:
         _require_choice("temporal_examples", self.temporal_examples, TEMPORAL_EXAMPLES)
         _require_at_least("temporal_epsilon", self.temporal_epsilon, 0)
         _require_at_least("temporal_steps", self.temporal_steps, 1)
+        if self.temporal_step_size is not None and not self.temporal_step_size > 0:
+            raise ConfigError(
+                f"--temporal_step_size must be positive. Received: {self.temporal_step_size!r}"
+            )
         if self.non_key_frames is not None:
             _require_at_least("non_key_frames", self.non_key_frames, 1)
         self.level_weights  # noqa: B018 - refuses what does not read as NAME[:WEIGHT]
@@ -314,13 +324,17 @@ class ObjectiveConfig:
         """`penalized_levels` as level -> weight."""
         weights = {}
         for entry in self.penalized_levels:
-            name, _, weight = entry.partition(":")
+            name, _, text = entry.partition(":")
             try:
-                weights[name] = float(weight) if weight else 1.0
-            except ValueError as error:
+                weight = float(text) if text else 1.0
+            except ValueError:
+                weight = math.nan
+            if not 0 <= weight < math.inf:
                 raise ConfigError(
-                    f"--penalized_levels takes NAME or NAME:WEIGHT. Received: {entry!r}"
-                ) from error
+                    "--penalized_levels takes NAME or NAME:WEIGHT, a weight of at least 0. "
+                    f"Received: {entry!r}"
+                )
+            weights[name] = weight
         return weights
 
     @property

@@ -27,6 +27,10 @@ class LinearClassifier(VideoClassifier):
         self.scale = self.add_weight(shape=(), initializer="ones", name="scale")
         self.build_all()
 
+    @property
+    def attention_levels(self):
+        return ("global",)
+
     def forward(self, features, frame_mask=None, training=False, auxiliary_normalization=False):
         mask = ops.cast(frame_mask, "float32")[..., None]
         frames = ops.concatenate(list(features.values()), axis=-1) * mask
@@ -193,12 +197,44 @@ def test_padding_changes_no_update(batch, rng):
         np.testing.assert_allclose(a.numpy(), b.numpy(), atol=1e-6)
 
 
-def test_a_penalty_without_maps_says_what_to_choose(batch, rng):
-    inputs, labels = batch
+def test_a_penalty_without_maps_says_what_to_choose(rng):
     objective, _, _ = objective_for("frobenius")
-    object.__setattr__(objective, "level_weights", {"bd20": 1.0})
-    with pytest.raises(ValueError, match="needs a model that attends at bd20"):
-        make_model(objective, rng).train_step(tf.nest.map_structure(tf.constant, (inputs, labels)))
+    # One that is missing is enough: it would be left out of the sum without a word.
+    object.__setattr__(objective, "level_weights", {"global": 1.0, "bd20": 1.0})
+    with pytest.raises(ValueError, match="needs a model that attends at global, bd20; "):
+        make_model(objective, rng)
+
+
+def test_means_over_an_epoch_are_over_clips(batch, rng):
+    """A smaller last batch does not count as much as a full one."""
+    inputs, labels = batch
+    model = make_model(Objective(CrossEntropyLoss("mean")), rng)
+    clips = tf.data.Dataset.from_tensor_slices((inputs, labels)).repeat(2).take(3)
+    at_once = model.evaluate(clips.batch(3), verbose=0, return_dict=True)["loss"]
+    in_two = model.evaluate(clips.batch(2), verbose=0, return_dict=True)["loss"]
+    assert in_two == pytest.approx(at_once, rel=1e-6)
+    model.compile(optimizer=keras.optimizers.SGD(0.0))
+    history = model.fit(clips.batch(2), verbose=0, shuffle=False).history
+    assert history["loss"][0] == pytest.approx(at_once, rel=1e-6)
+
+
+@pytest.mark.parametrize("clean_weight", [0.0, -1.0])
+def test_without_a_clean_loss_the_clips_are_attacked_all_the_same(batch, rng, clean_weight):
+    """Adversarial training alone (clean_weight 0) is an objective too."""
+    inputs, labels = tf.nest.map_structure(tf.constant, batch)
+    perturbation = GradientPerturbation(Ball("l2", "frame"), EPSILON)
+    losses = []
+    for weight in (1.0, clean_weight):
+        objective = Objective(
+            CrossEntropyLoss("mean"), weight, perturbation, adversarial_weight=1.0
+        )
+        model = make_model(objective, np.random.default_rng(0))
+        losses.append(model.update_of((inputs, labels)).terms)
+    expected, found = losses
+    assert float(found.adversarial_loss) == pytest.approx(
+        float(expected.adversarial_loss), rel=1e-6
+    )
+    assert found.adversarial_loss > found.clean_loss
 
 
 def test_works_under_fit_and_evaluate(batch, rng):

@@ -10,7 +10,12 @@ import tensorflow as tf
 from yt8m_gat.attacks import Ball, TemporalAugmentation
 from yt8m_gat.config import ConfigError, ObjectiveConfig
 from yt8m_gat.data import preprocess
-from yt8m_gat.losses import average_over_heads, frobenius_distance, jensen_shannon_divergence
+from yt8m_gat.losses import (
+    CrossEntropyLoss,
+    average_over_heads,
+    frobenius_distance,
+    jensen_shannon_divergence,
+)
 from yt8m_gat.models import build_model, copy_weights, without_auxiliary
 from yt8m_gat.training import AdversarialModel, build_objective
 
@@ -190,11 +195,13 @@ def test_every_setting_of_the_temporal_objective_arrives():
             "num_steps": 3,
             "step_size": 1.0,
             "num_non_key": 4,
-            "cam_gradient": "loss",
             "temporal_loss": "ce",
             "examples": "wrong",
         }.items()
     )
+    assert isinstance(augmentation.cam_loss, CrossEntropyLoss)
+    of_logit = build_objective(ObjectiveConfig(adversarial="temporal"))
+    assert of_logit.perturbation.augmentation.cam_loss is None
 
 
 @pytest.mark.parametrize(
@@ -202,6 +209,9 @@ def test_every_setting_of_the_temporal_objective_arrives():
     [
         ({"adversarial": "temporal", "alpha": 1.5}, "--alpha is the share"),
         ({"penalized_levels": ("global:much",)}, "NAME or NAME:WEIGHT"),
+        ({"penalized_levels": ("global:nan",)}, "a weight of at least 0"),
+        ({"penalized_levels": ("global:-1",)}, "a weight of at least 0"),
+        ({"temporal_step_size": -1.0}, "--temporal_step_size must be positive"),
         ({"temporal_steps": 0}, "--temporal_steps must be at least 1"),
         ({"epsilon": -1.0}, "--epsilon must be at least 0"),
         ({"adversarial": "fgsm"}, "--adversarial must be one of none, output"),

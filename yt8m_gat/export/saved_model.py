@@ -19,7 +19,7 @@ from yt8m_gat.data import (
 )
 from yt8m_gat.disk import writing
 from yt8m_gat.export.warm_up import longest_clip, longest_record, write_warm_up
-from yt8m_gat.models import TransformerClassifier, VideoClassifier, without_auxiliary
+from yt8m_gat.models import VideoClassifier, without_auxiliary
 
 SERVING_DEFAULT = "serving_default"
 FRAMES = "frames"
@@ -76,7 +76,7 @@ class ServingModule(tf.Module):
                 tf.TensorSpec([None, None, size], tf.float32, name=self.frames_name),
                 tf.TensorSpec([None, 1], tf.int32, name="num_frames"),
             )
-        if _attends_globally(self._classifier.value):
+        if _GLOBAL in self._classifier.value.attention_levels:
             signatures[ATTENTION] = _function(self.attend, records)
         return signatures
 
@@ -245,12 +245,6 @@ def _rewritten(serialized: tf.Tensor, frame_level: bool) -> tf.Tensor:
 def _identifier(name: str) -> str:
     """The name of a feature as one of an input or output of a signature."""
     return re.sub(r"[^A-Za-z0-9_]", "_", name)
-
-
-def _attends_globally(classifier: VideoClassifier) -> bool:
-    return isinstance(classifier, TransformerClassifier) and all(
-        _GLOBAL in block.attention.map_names for block in classifier.blocks
-    )
 
 
 def _profile(attention_map: tf.Tensor, frame_mask: tf.Tensor) -> tf.Tensor:

@@ -57,6 +57,11 @@ class VideoClassifier(keras.Model):
         # Whether `forward` knows a second set of normalization layers.
         self.dual_normalization = False
 
+    @property
+    def attention_levels(self) -> tuple[str, ...]:
+        """The levels of each feature's attention maps; none of a model that does not attend."""
+        return ()
+
     def forward(
         self,
         features: dict[str, Any],

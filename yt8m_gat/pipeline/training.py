@@ -19,7 +19,13 @@ from yt8m_gat.pipeline.exporting import export
 from yt8m_gat.pipeline.run_evaluator import build_evaluator
 from yt8m_gat.pipeline.run_settings import read_schema
 from yt8m_gat.run_folder import RunFolder
-from yt8m_gat.training import Trainer, TrainingState, build_distribution
+from yt8m_gat.training import (
+    Trainer,
+    TrainingState,
+    build_distribution,
+    build_objective,
+    check_objective,
+)
 
 
 def train(
@@ -36,8 +42,8 @@ def train(
     """Trains a run, new or resumed, and exports its best weights.
 
     Args:
-        folder: The run folder; made, or cleared for a new model, only when files, model options
-            and the run to start from have been found good.
+        folder: The run folder; made, or cleared for a new model, only when files, model options,
+            objective and the run to start from have been found good.
         config: The run.
         train_data_pattern: Training files.
         eval_data_pattern: Validation files; empty: no validation.
@@ -66,6 +72,7 @@ def train(
         classifier = build_from_config(config)
     if config.training.finetune_from is not None:
         _start_from(classifier, config.training.finetune_from)
+    check_objective(build_objective(config.objective), classifier)
     if distribution.is_chief:
         folder.prepare(config, start_new_model=start_new_model, label_map=label_map)
     distribution.agree(0)  # Only then is there anything to be read in the folder.

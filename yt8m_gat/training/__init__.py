@@ -8,7 +8,12 @@ from yt8m_gat.training.distribution import (
 )
 from yt8m_gat.training.follow import follow, read_state
 from yt8m_gat.training.loop import NonFiniteLossError, Trainer
-from yt8m_gat.training.objective import GradientPerturbation, Objective, build_objective
+from yt8m_gat.training.objective import (
+    GradientPerturbation,
+    Objective,
+    build_objective,
+    check_objective,
+)
 from yt8m_gat.training.optimizer import build_optimizer
 from yt8m_gat.training.state import TrainingState
 
@@ -25,6 +30,7 @@ __all__ = [
     "build_distribution",
     "build_objective",
     "build_optimizer",
+    "check_objective",
     "follow",
     "read_state",
 ]

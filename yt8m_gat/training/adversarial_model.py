@@ -8,11 +8,10 @@ import keras
 import tensorflow as tf
 
 from yt8m_gat.attacks import RecordedPass
-from yt8m_gat.config import ConfigError
 from yt8m_gat.data.preprocessing import preprocess
 from yt8m_gat.losses import average_over_heads
 from yt8m_gat.models import ModelOutputs, VideoClassifier
-from yt8m_gat.training.objective import CleanPass, Objective
+from yt8m_gat.training.objective import CleanPass, Objective, check_objective
 
 NUM_FRAMES = "num_frames"
 # Between the seeds of two replicas: odd, so that no two of any number of them meet.
@@ -112,6 +111,7 @@ class AdversarialModel(keras.Model):
 
     Raises:
         ValueError: If `micro_batch_size` is not positive.
+        ConfigError: See `check_objective`.
 
     Reference: GAT (Algorithm 1, eq. 2 and 3), A-ART (section 2), TAF (section 3.3).
     """
@@ -130,6 +130,7 @@ class AdversarialModel(keras.Model):
             raise ValueError(
                 f"`micro_batch_size` must be at least 1, or None. Received: {micro_batch_size}"
             )
+        check_objective(objective, classifier)
         self.micro_batch_size = micro_batch_size
         # A function also where it runs: dissolved in the loop, parts of 16 clips at full size took
         # 2.1 GiB at their peak instead of 1.7.
@@ -194,8 +195,10 @@ class AdversarialModel(keras.Model):
         with recorded.recording():
             clean_loss = of_the_batch(tf.reduce_mean(loss(labels, clean.logits)))
             total = objective.clean_weight * clean_loss
+            # Without the clean loss, or with one that falls, there is still one to raise.
+            attacked = total if objective.clean_weight > 0 else clean_loss
             # Float16 gradients by the features need the scale as those by the weights do.
-            scaled_loss = self.optimizer.scale_loss(total)
+            scaled_loss = self.optimizer.scale_loss(attacked)
         adversarial_loss = penalty = tf.zeros((), clean_loss.dtype)
         step = self.optimizer.iterations
 
@@ -284,21 +287,9 @@ class AdversarialModel(keras.Model):
         distances = []
         for feature, maps in clean.attention_maps.items():
             for level, weight in self.objective.level_weights.items():
-                if level in maps:
-                    ours = average_over_heads(maps[level])
-                    theirs = average_over_heads(adversarial.attention_maps[feature][level])
-                    # A local level's compact rows are not the clip's frames in order; a row with
-                    # nothing to attend to is zero in any layout.
-                    rows = frame_mask if level == "global" else tf.reduce_sum(ours, -1) > 0
-                    distances.append(weight * self.objective.penalty(ours, theirs, rows))
-        if not distances:
-            levels = {name: list(maps) for name, maps in clean.attention_maps.items()}
-            raise ConfigError(
-                "an attention penalty needs a model that attends at "
-                f"{', '.join(self.objective.level_weights)}; choose --adversarial=output, other "
-                f"--penalized_levels, or such a model. Received: {type(self.classifier).__name__} "
-                f"with levels {levels}"
-            )
+                ours = average_over_heads(maps[level])
+                theirs = average_over_heads(adversarial.attention_maps[feature][level])
+                distances.append(weight * self.objective.penalty(ours, theirs, frame_mask))
         return tf.reduce_mean(tf.add_n(distances))
 
     def update_of(self, data: Any, replica: Replica | None = None) -> StepUpdate:
@@ -365,14 +356,14 @@ class AdversarialModel(keras.Model):
         """What `fit` calls for each batch, on one device."""
         terms = self.optimize(data)
         for tracker, value in zip(self.trackers, terms, strict=False):
-            tracker.update_state(value)
+            tracker.update_state(value, sample_weight=tf.shape(terms.logits)[0])
         return {tracker.name: tracker.result() for tracker in self.trackers}
 
     def test_step(self, data: Any) -> dict[str, tf.Tensor]:
         """What `evaluate` calls for each batch: the loss on clean clips."""
         inputs, labels, label_weights = keras.utils.unpack_x_y_sample_weight(data)
         loss = tf.reduce_mean(self.objective.loss(labels, self(inputs), label_weights))
-        self.trackers[0].update_state(loss)
+        self.trackers[0].update_state(loss, sample_weight=tf.shape(labels)[0])
         return {"loss": self.trackers[0].result()}
 
 

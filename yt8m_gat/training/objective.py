@@ -7,12 +7,13 @@ from typing import Any, NamedTuple, Protocol
 import tensorflow as tf
 
 from yt8m_gat.attacks import Ball, RecordedPass, TemporalAugmentation
-from yt8m_gat.config import ObjectiveConfig
+from yt8m_gat.config import ConfigError, ObjectiveConfig
 from yt8m_gat.losses import (
     frobenius_distance,
     get_loss,
     jensen_shannon_divergence,
 )
+from yt8m_gat.models import VideoClassifier
 
 PENALTIES: dict[str, Callable[..., Any]] = {
     "frobenius": frobenius_distance,
@@ -116,26 +117,47 @@ class Objective:
     level_weights: Mapping[str, float] = dataclasses.field(default_factory=lambda: {"global": 1.0})
 
 
-def _without_weights(loss: Callable[..., Any]) -> Callable[..., Any]:
-    """`loss` for all pairs alike; the label of an unrated one is 0 as read."""
-    return lambda labels, logits, label_weights: loss(labels, logits)
+def check_objective(objective: Objective, classifier: VideoClassifier) -> None:
+    """Refuses a penalty on attention maps that the classifier does not have.
+
+    Raises:
+        ConfigError: There is one.
+    """
+    levels = classifier.attention_levels
+    if objective.penalty is not None and not set(objective.level_weights) <= set(levels):
+        raise ConfigError(
+            f"this attention penalty needs a model that attends at "
+            f"{', '.join(objective.level_weights)}; choose --adversarial=output, other "
+            f"--penalized_levels, or such a model. Received: {type(classifier).__name__}, which "
+            f"attends at {', '.join(levels) or 'no level'}"
+        )
+
+
+def build_loss(config: ObjectiveConfig) -> Callable[..., Any]:
+    """`(labels [B, C], logits [B, C], label_weights) -> [B]`, in training and in evaluation."""
+    loss = get_loss(config.label_loss, config.class_reduction)
+    if config.unrated_as_negative:
+        # All pairs alike: the label of an unrated one is 0 as read.
+        return lambda labels, logits, label_weights: loss(labels, logits)
+    return loss
 
 
 def build_objective(config: ObjectiveConfig) -> Objective:
     """The objective that `config` describes."""
-    loss: Callable[..., Any] = get_loss(config.label_loss, config.class_reduction)
-    if config.unrated_as_negative:
-        loss = _without_weights(loss)
+    loss = build_loss(config)
     if config.adversarial == "none":
         return Objective(loss)
     if config.adversarial == "temporal":
         alpha = CLEAN_WEIGHT_OF_TAF if config.alpha is None else config.alpha
+        cam_loss = None
+        if config.cam_gradient == "loss":
+            cam_loss = get_loss(config.label_loss, config.class_reduction)
         augmentation = TemporalAugmentation(
             epsilon=config.temporal_epsilon,
             num_steps=config.temporal_steps,
             step_size=config.temporal_step_size,
             num_non_key=config.non_key_frames,
-            cam_gradient=config.cam_gradient,
+            cam_loss=cam_loss,
             temporal_loss=config.temporal_loss,
             examples=config.temporal_examples,
         )
