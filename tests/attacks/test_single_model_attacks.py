@@ -93,7 +93,7 @@ def test_the_seed_decides(name, attentive, batch):
 def test_xla_agrees_with_eager(attentive, batch):
     attacks = [
         FastGradient(FRAME, 0.3, clip_to_range=(-2.0, 2.0)),
-        PGD(FRAME, 0.3, steps=3, objective="margin"),
+        PGD(FRAME, 0.3, steps=3),
         DeepFool(candidates=2, steps=10),
         # Correct clips are given a random class, and XLA draws other numbers.
         TemporalAugmentation(examples="wrong"),
@@ -227,9 +227,22 @@ def test_top1_missed():
 
 def test_margin_loss():
     logits = tf.constant([[3.0, -1.0, 2.0]] * 4)
-    labels = tf.constant([[1, 1, 0], [1, 0, 0], [0, 0, 0], [1, 1, 1]], tf.float32)
-    # 2 - min(3, -1); 2 - 3; no label: the highest logit; all labels: minus the lowest.
-    np.testing.assert_allclose(margin_loss(labels, logits), [3.0, -1.0, 3.0, 1.0])
+    labels = tf.constant([[1, 1, 0], [0, 1, 0], [0, 0, 0], [1, 1, 1]], tf.float32)
+    # 2 - max(3, -1); 3 + 1; no label: the highest logit; all labels: minus the highest.
+    np.testing.assert_allclose(margin_loss(labels, logits), [-1.0, 4.0, 3.0, -3.0])
+    # Rated alone: 2 - -1; no label, 2; nothing.
+    weights = tf.constant([[0, 1, 1], [0, 0, 1], [0, 0, 0]], tf.float32)
+    np.testing.assert_allclose(margin_loss(labels[:3], logits[:3], weights), [3.0, 2.0, 0.0])
+
+
+def test_the_margin_is_positive_where_the_top_class_is_no_label(attentive, batch):
+    # Clips with frames and labels: without frames all logits are the same.
+    logits = attentive(batch.features, batch.frame_mask)[:3]
+    labels = batch.labels.numpy()[:3]
+    labels[2, np.argmax(logits[2])] = 1
+    missed = top1_missed(labels, logits)
+    np.testing.assert_array_equal(margin_loss(labels, logits) > 0, missed)
+    assert labels[2].sum() > 1 and missed.numpy().any() and not missed[2]
 
 
 # Closed forms on a linear model
@@ -277,7 +290,7 @@ def test_margin_attack_on_a_linear_model_reaches_its_optimum(linear, batch):
     top = logits.argmax(1)
     labels[np.arange(5), logits.argmin(1)] = 1
     result = PGD(FRAME, 0.05, steps=5, objective="margin").attack(
-        linear, cross_entropy, batch.features, batch.frame_mask, tf.constant(labels)
+        linear, margin_loss, batch.features, batch.frame_mask, tf.constant(labels)
     )
     rise = margin_loss(labels, result.logits) - margin_loss(labels, logits)
     expected = 0.05 * sum(
@@ -409,6 +422,7 @@ def test_transfer_is_made_on_the_source_and_judged_on_the_target(linear, attenti
     made = inner.attack(linear, cross_entropy, *batch)
     assert transfer.name == "transfer_fgm"
     assert (source.calls, target.calls) == (2, 1)
+    assert Transfer(PGD(FRAME, 0.5, objective="margin"), source).objective == "margin"
     np.testing.assert_array_equal(result.features["rgb"], made.features["rgb"])
     np.testing.assert_allclose(result.norm, made.norm)
     logits = attentive(made.features, batch.frame_mask)
@@ -432,4 +446,4 @@ def test_video_level_features_without_a_mask(name, linear, batch):
     assert np.all(result.norm > 0)
     if name.startswith(("fgm", "pgd")):
         # On an affine model the cross-entropy is convex: a step along the gradient raises it.
-        assert name == "pgd_margin" or np.all(result.loss > clean)
+        assert np.all(result.loss > clean)

@@ -127,17 +127,26 @@ def test_the_gradient_of_the_loss_has_the_other_sign(attentive, wrong):
     logit, loss = (
         difference(
             run(
-                TemporalAugmentation(cam_gradient=kind, normalize_in_gradient=False),
+                TemporalAugmentation(cam_loss=cam_loss, normalize_in_gradient=False),
                 attentive.forward,
                 wrong,
             ),
             wrong,
         )
-        for kind in ("logit", "loss")
+        for cam_loss in (None, cross_entropy)
     )
     real = wrong.frame_mask.numpy()
     a, b = ({k: v[:4][real[:4]] for k, v in x.items()} for x in (logit, loss))
     assert cosine(a, b) < 0
+
+
+def test_the_gradient_of_the_loss_sees_a_target_that_nobody_rated(attentive, wrong):
+    augmentation = TemporalAugmentation(cam_loss=cross_entropy)
+    expected = run(augmentation, attentive.forward, wrong)
+    # The call's loss counts no class at all.
+    found = augmentation.augment(attentive.forward, lambda y, z: 0 * cross_entropy(y, z), *wrong)
+    np.testing.assert_array_equal(found["rgb"], expected["rgb"])
+    assert np.abs(difference(found, wrong)["rgb"][0]).max() > 0
 
 
 @pytest.mark.parametrize("num_steps", [1, 3])
@@ -255,7 +264,6 @@ def test_logits_that_do_not_depend_on_the_frames_are_an_error(attentive, batch):
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [
-        ("cam_gradient", "both", "one of logit, loss. Received: cam_gradient='both'"),
         ("temporal_loss", "mse", "one of cam, ce, random_noise"),
         ("examples", "all", "one of both, correct, wrong"),
         ("num_steps", 0, "`num_steps` must be at least 1"),

@@ -14,7 +14,6 @@ from yt8m_gat.attacks.attack import (
     loss_and_gradients,
 )
 from yt8m_gat.attacks.ball import Tensors, mask_frames
-from yt8m_gat.attacks.objectives import margin_loss
 from yt8m_gat.attacks.pgd import PGD
 
 # (features: {name: [B, T, D]}, frame_mask [B, T]) -> logits [B, C], what else there is, and
@@ -88,15 +87,14 @@ class AdaptivePGD(PGD):
     ) -> Perturbed:
         """The point of the highest loss seen, clip by clip."""
         forward_fn, features = logits_fn, mask_frames(features, frame_mask)
-        objective = margin_loss if self.objective == "margin" else loss_fn
 
         def look(point: Tensors, clean: Any) -> tuple[tf.Tensor, Tensors, Any]:
             if clean is None:  # The clean clip: its map is where it is.
-                return loss_and_gradients(forward_fn, objective, point, frame_mask, labels)
+                return loss_and_gradients(forward_fn, loss_fn, point, frame_mask, labels)
             with tf.GradientTape(watch_accessed_variables=False) as tape:
                 tape.watch(point)
                 outputs = forward_fn(point, frame_mask)
-                losses = objective(labels, logits_of(outputs))
+                losses = loss_fn(labels, logits_of(outputs))
                 distances = self.map_distance(clean[-1], outputs[-1], frame_mask)
                 summed = tf.reduce_sum(losses) + self.weight * tf.reduce_sum(distances)
             return losses, tape.gradient(summed, dict(point)), outputs
@@ -104,4 +102,4 @@ class AdaptivePGD(PGD):
         clean = None
         if self.restarts > 1 or self.random_start:
             clean = forward_fn(features, frame_mask)
-        return self._climb(forward_fn, objective, look, features, frame_mask, labels, seed, clean)
+        return self._climb(forward_fn, loss_fn, look, features, frame_mask, labels, seed, clean)

@@ -26,7 +26,7 @@ class AttackResult(NamedTuple):
         relative_norm: Float [B], ||r||_2 / ||x||_2 over all modalities and real frames (DeepFool's
             rho); 0 for a clip that is all 0.
         success: Bool [B], whether the attack's criterion is met.
-        loss: Float [B], the caller's loss on the perturbed clip.
+        loss: Float [B], what was climbed, on the perturbed clip.
         logits: Float [B, C] on the perturbed clip.
         outputs: All that the model gave on the perturbed clip.
         clean_outputs: All that it gave on the clean clip; None where the attack has no pass there.
@@ -166,6 +166,11 @@ class Attack(abc.ABC):
         """The attack's name in flags and tables."""
 
     @property
+    def objective(self) -> str:
+        """What the call's `loss_fn` has to be: `loss`, the model's, or `margin`, `margin_loss`."""
+        return "loss"
+
+    @property
     @abc.abstractmethod
     def cost(self) -> PassCount:
         """Passes for one batch, at most, the one that evaluates the result included."""
@@ -196,7 +201,8 @@ class Attack(abc.ABC):
         Args:
             logits_fn: `(features, frame_mask) -> logits [B, C]`, the model in inference mode; or
                 -> a tuple that begins with them.
-            loss_fn: `(labels, logits) -> loss [B]`, what the attack raises.
+            loss_fn: `(labels, logits) -> [B]`, what the attack raises; see `objective`. It knows
+                which classes count (`label_weights`): the attack does not.
             features: {name: float [B, T, D]}.
             frame_mask: Bool [B, T], True = real frame; None where features are [B, D].
             labels: Float [B, C], multi-hot.

@@ -17,7 +17,6 @@ from yt8m_gat.attacks.attack import (
     loss_and_gradients,
 )
 from yt8m_gat.attacks.ball import Ball, Tensors, mask_frames
-from yt8m_gat.attacks.objectives import margin_loss
 
 OBJECTIVES = ("loss", "margin")
 
@@ -48,7 +47,8 @@ class PGD(Attack):
         step_size: Length of a step in the ball's norm; None: 2.5 * epsilon / steps.
         restarts: How many times it sets out.
         random_start: Whether the first restart too begins at a random point.
-        objective: `loss`: the caller's; `margin`: `margin_loss`.
+        objective: What the caller passes to be climbed, `loss` or `margin`; see `Attack`. The
+            attack climbs whatever it is given.
 
     Raises:
         ValueError: If a count is not positive, a step negative or an objective unknown.
@@ -101,18 +101,17 @@ class PGD(Attack):
         seed: Any = 0,
     ) -> Perturbed:
         """The point of the highest objective seen, clip by clip."""
-        objective = margin_loss if self.objective == "margin" else loss_fn
 
         def look(point: Tensors, clean: Any) -> tuple[tf.Tensor, Tensors, Any]:
             del clean
-            return loss_and_gradients(logits_fn, objective, point, frame_mask, labels)
+            return loss_and_gradients(logits_fn, loss_fn, point, frame_mask, labels)
 
-        return self._climb(logits_fn, objective, look, features, frame_mask, labels, seed)
+        return self._climb(logits_fn, loss_fn, look, features, frame_mask, labels, seed)
 
     def _climb(
         self,
         logits_fn: LogitsFn,
-        objective: LossFn,
+        loss_fn: LossFn,
         look: Callable[[Tensors, Any], tuple[tf.Tensor, Tensors, Any]],
         features: Mapping[str, tf.Tensor],
         frame_mask: Any,
@@ -126,7 +125,7 @@ class PGD(Attack):
 
         Args:
             logits_fn: The model.
-            objective: `(labels, logits) -> [B]`, by which points are kept.
+            loss_fn: `(labels, logits) -> [B]`, by which points are kept.
             look: (point, the model's outputs on the clean clips) -> the objective [B], the
                 gradients that are followed, and the outputs; the clean clips themselves come with
                 None where their outputs are not given.
@@ -180,7 +179,7 @@ class PGD(Attack):
             )
             point = move(point, gradients)
             last = logits_fn(point, frame_mask)
-            value = objective(labels, logits_of(last))
+            value = loss_fn(labels, logits_of(last))
             worst, worst_value = keep_worst(point, value, worst, worst_value)
             return _Climb(worst, worst_value, first, last, _same_clips(point, worst))
 

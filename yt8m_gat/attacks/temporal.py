@@ -11,7 +11,6 @@ from yt8m_gat.attacks.ball import Ball, Tensors, mask_frames, normal_like, seed_
 from yt8m_gat.attacks.recorded_pass import ForwardFn, RecordedPass
 
 TEMPORAL_LOSSES = ("cam", "ce", "random_noise")
-CAM_GRADIENTS = ("logit", "loss")
 EXAMPLES = ("both", "correct", "wrong")
 # One step of an 8-bit feature: 4 / 255.
 QUANTIZATION_LEVEL = 4.0 / 255.0
@@ -53,8 +52,10 @@ class TemporalAugmentation(Attack):
         num_steps: K.
         step_size: In quantization levels; None: epsilon / K.
         num_non_key: N; None, or more than the clip has: all real frames.
-        cam_gradient: `logit`: of the logit, as in Grad-CAM, so that a high C_i supports the class;
-            `loss`: of the loss towards y^, as the text's eq. 2 prints it, which has the other sign.
+        cam_loss: None: C is of the logit, as in Grad-CAM, so that a high C_i supports the class;
+            `(y^, logits) -> [B]`: of this loss towards y^, as the text's eq. 2 prints it, which has
+            the other sign. Not the call's loss, which may leave out classes that nobody rated: y^
+            may be one of these.
         temporal_loss: `cam`: L_C; `ce`: the loss on the true labels instead (the paper's table
             2a); `random_noise`: a normal draw in place of the gradient (table 4).
         examples: Which clips move: `both`, or those whose top-1 class is (`correct`) or is not
@@ -73,7 +74,7 @@ class TemporalAugmentation(Attack):
     num_steps: int = 1
     step_size: float | None = None
     num_non_key: int | None = None
-    cam_gradient: str = "logit"
+    cam_loss: LossFn | None = None
     temporal_loss: str = "cam"
     examples: str = "both"
     normalize_in_gradient: bool = True
@@ -84,7 +85,6 @@ class TemporalAugmentation(Attack):
     def __post_init__(self) -> None:
         super().__post_init__()
         for field, names in (
-            ("cam_gradient", CAM_GRADIENTS),
             ("temporal_loss", TEMPORAL_LOSSES),
             ("examples", EXAMPLES),
         ):
@@ -174,7 +174,7 @@ class TemporalAugmentation(Attack):
                     if self.temporal_loss == "ce":
                         loss = tf.reduce_sum(loss_fn(labels, here.logits))
                     else:
-                        activation = self._class_activation(here, loss_fn, target)
+                        activation = self._class_activation(here, target)
                         loss = tf.reduce_sum(self.activation_loss(activation, frame_mask))
                 gradients = here.gradient(loss)
             else:
@@ -189,15 +189,13 @@ class TemporalAugmentation(Attack):
         kept = keep_where(moving, point, mask_frames(features, frame_mask))
         return Perturbed(kept, clean_outputs=None if clean is None else clean.outputs)
 
-    def _class_activation(
-        self, here: RecordedPass, loss_fn: LossFn, target: tf.Tensor
-    ) -> tf.Tensor:
+    def _class_activation(self, here: RecordedPass, target: tf.Tensor) -> tf.Tensor:
         """C, float32 [B, T]."""
 
         def score(logits: tf.Tensor) -> tf.Tensor:
-            if self.cam_gradient == "logit":
+            if self.cam_loss is None:
                 return tf.reduce_sum(logits * tf.cast(target, logits.dtype))
-            return tf.reduce_sum(loss_fn(target, logits))
+            return tf.reduce_sum(self.cam_loss(target, logits))
 
         slope = here.slope(score)
         if slope is None:

@@ -51,6 +51,11 @@ class Transfer(Attack):
         return self.inner.ball
 
     @property
+    def objective(self) -> str:
+        """The inner attack's."""
+        return self.inner.objective
+
+    @property
     def cost(self) -> PassCount:
         """1 forward of the model under test."""
         return PassCount(1, 0)

@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
-from yt8m_gat.attacks import Attack, DeepFool, corrupt
+from yt8m_gat.attacks import Attack, DeepFool, corrupt, margin_loss
 from yt8m_gat.attacks.attack import logits_of, loss_and_gradients
 from yt8m_gat.data.preprocessing import normalize_features, preprocess
 from yt8m_gat.evaluation.traced import traced
@@ -317,11 +317,18 @@ class Evaluator:
         def judge(given: dict[str, Any], seed: tf.Tensor) -> Judged:
             features, frame_mask, labels, loss = self._prepared(given)
             model = self._model(attack)
-            found = attack.attack(model, loss, features, frame_mask, labels, seed)
+            weights = given.get("label_weights")
+            objectives = {
+                "loss": loss,
+                "margin": lambda labels, logits: margin_loss(labels, logits, weights),
+            }
+            climbed = objectives[attack.objective]
+            found = attack.attack(model, climbed, features, frame_mask, labels, seed)
             clean = found.clean_outputs
             if clean is None and self.attention_distances is not None:
                 clean = model(features, frame_mask)
-            judged = self._judged(found.features, frame_mask, found.outputs, found.loss, clean)
+            losses = loss(labels, found.logits)
+            judged = self._judged(found.features, frame_mask, found.outputs, losses, clean)
             figures = {
                 "norm": found.norm,
                 "relative_norm": found.relative_norm,
