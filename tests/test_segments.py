@@ -14,9 +14,10 @@ import eval as eval_script
 import inference as inference_script
 import train as train_script
 from yt8m_gat import pipeline
-from yt8m_gat.config import ConfigError, ObjectiveConfig, RunConfig
+from yt8m_gat.config import ConfigError, DataConfig, ObjectiveConfig, RunConfig
 from yt8m_gat.data import dequantize
 from yt8m_gat.evaluation.kaggle import check_submission
+from yt8m_gat.losses import get_loss
 from yt8m_gat.models import load_classifier
 from yt8m_gat.models.frame_level_logistic import FrameLevelLogisticClassifier
 from yt8m_gat.run_folder import RunFolder
@@ -326,6 +327,19 @@ def test_in_the_starters_way_they_are_negatives():
     for ours, theirs, other in zip(found, all_pairs, rated, strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-7)
         assert np.abs(ours - other).max() > 1e-3
+
+
+@pytest.mark.parametrize("unrated_as_negative", [False, True])
+def test_an_evaluation_has_the_loss_of_its_run(unrated_as_negative):
+    config = RunConfig(
+        data=DataConfig(segment_labels=True),
+        objective=ObjectiveConfig(unrated_as_negative=unrated_as_negative),
+    )
+    given = (LABELS, np.array([[2, 1, -1, 3]] * 3, np.float32), WEIGHTS)
+    trained = build_objective(config.objective).loss(*given)
+    np.testing.assert_array_equal(pipeline.build_evaluator(None, config).loss(*given), trained)
+    rated = get_loss("CrossEntropyLoss", "mean")(*given)
+    assert np.allclose(trained, rated) is not unrated_as_negative
 
 
 def parse(*arguments):

@@ -10,9 +10,9 @@ from yt8m_gat.losses import (
     average_over_heads,
     distance_to_uniform,
     frobenius_distance,
-    get_loss,
     normalized_entropy,
 )
+from yt8m_gat.training.objective import build_loss
 
 Maps = dict[str, dict[str, Any]]
 
@@ -69,7 +69,7 @@ def build_evaluator(classifier: Any, config: RunConfig, **options: Any) -> Evalu
     frames = config.data.frame_features
     return Evaluator(
         classifier,
-        get_loss(config.objective.label_loss, config.objective.class_reduction),
+        build_loss(config.objective),
         config.data.num_classes,
         config.data.normalize,
         attention_figures=attention_figures if frames else None,
