@@ -12,6 +12,7 @@ import eval as eval_script
 from yt8m_gat import pipeline
 from yt8m_gat.config import ConfigError, DataConfig, ModelConfig, ObjectiveConfig, RunConfig
 from yt8m_gat.evaluation.evaluator import Evaluator
+from yt8m_gat.evaluation.sanity import sanity_checks
 from yt8m_gat.models.load import build_from_config
 from yt8m_gat.pipeline import attack_plan, evaluation
 from yt8m_gat.report import format_evaluation
@@ -356,6 +357,22 @@ def test_the_sceptics_protocol_is_planned_for_what_the_run_has(runs, pattern, tm
     errors = capsys.readouterr().err
     for what in ("adaptive", "pgd:round=true", "transfer"):
         assert f"--protocol=sceptic leaves out {what}" in errors
+
+
+def test_radii_are_run_to_the_last_digit(runs, pattern):
+    def planned(**options):
+        options = evaluation.EvaluationOptions(eval_data_pattern=pattern, **options)
+        return [attack.identity for attack in evaluation._Evaluation(runs[0], options).planned]
+
+    third = planned(protocol="sceptic", attacks=("fgm",), epsilons=(1 / 3,))
+    assert [row["epsilon"] for row in third if row["attack"] == "fgm"][:2] == [1 / 3, 0.05]
+    # A model that no radius breaks, at 8 * sqrt(12 frames).
+    rows = [
+        {**row, "loss": 1.0, "gap": 0.5}
+        for row in planned(sanity_checks=True, norm_scope="example")
+    ]
+    verdicts = sanity_checks({"loss": 1.0}, rows, max_frames=12, num_features=1)
+    assert [v["verdict"] for v in verdicts if v["check"] == "unbounded"] == ["fail"]
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,18 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from yt8m_gat.attacks import PGD, Ball, FastGradient, RandomNoise, SquareSearch, Transfer
+from yt8m_gat.attacks import (
+    PGD,
+    AttackOptions,
+    Ball,
+    FastGradient,
+    RandomNoise,
+    SquareSearch,
+    Transfer,
+    margin_loss,
+)
 from yt8m_gat.attacks.attack import loss_and_gradients
+from yt8m_gat.evaluation.attack_spec import AttackSpec
 from yt8m_gat.evaluation.sanity import UNBOUNDED_EPSILON, failed, sanity_checks, sanity_specs
 from yt8m_gat.metrics import EvaluationMetrics
 
@@ -103,13 +113,16 @@ def evaluation(model):
     attacks = []
     for spec, epsilon in sanity_specs(EPSILON, True, sweep=(0.1, 2.0, UNBOUNDED_EPSILON)):
         attack = attack_of(spec, epsilon, Plain(seed=9))
-        result = attack.attack(model, losses, features, MASK, labels)
-        attacks.append({"attack": spec, "epsilon": epsilon, **row(result.logits, result.loss)})
+        climbed = {"loss": losses, "margin": margin_loss}[attack.objective]
+        result = attack.attack(model, climbed, features, MASK, labels)
+        found = row(result.logits, losses(labels, result.logits))
+        options = AttackSpec.parse(spec).settings(AttackOptions())
+        attacks.append({"attack": spec, "options": options, "epsilon": epsilon, **found})
     return clean, attacks
 
 
 def verdicts(model):
-    return sanity_checks(*evaluation(model))
+    return sanity_checks(*evaluation(model), max_frames=FRAMES, num_features=1)
 
 
 def test_a_plain_model_passes_every_check():

@@ -1,20 +1,26 @@
 """Each check passes, fails and is not run on rows written by hand."""
 
+import functools
+
 import pytest
 
+from yt8m_gat.attacks import AttackOptions
+from yt8m_gat.evaluation import sanity
+from yt8m_gat.evaluation.attack_spec import AttackSpec
 from yt8m_gat.evaluation.sanity import (
     SWEEP,
     failed,
-    sanity_checks,
     sanity_specs,
     unbounded_epsilon,
 )
 
+sanity_checks = functools.partial(sanity.sanity_checks, max_frames=4, num_features=2)
 CLEAN = {"loss": 0.1, "gap": 0.9, "zero_gradient_share": 0.0}
 
 
 def row(attack, epsilon, loss, gap=0.5):
-    return {"attack": attack, "epsilon": epsilon, "loss": loss, "gap": gap}
+    options = AttackSpec.parse(attack).settings(AttackOptions())
+    return {"attack": attack, "options": options, "epsilon": epsilon, "loss": loss, "gap": gap}
 
 
 HONEST = [
@@ -88,6 +94,15 @@ def test_norms_and_radii_are_not_mixed():
     assert verdicts(CLEAN, attacks)["white_box_over_noise"] == "fail"
 
 
+def test_axes_of_a_norm_are_not_mixed():
+    attacks = [row("pgd", 0.5, 0.4), row("noise:norm_scope=joint", 0.5, 0.9)]
+    attacks.append(row("pgd:steps=100:norm_scope=example", 0.5, 0.9))
+    found = verdicts(CLEAN, attacks)
+    assert found["white_box_over_noise"] == found["enough_steps"] == "not run"
+    attacks.append(row("pgd:norm_scope=joint", 0.5, 0.4))
+    assert verdicts(CLEAN, attacks)["white_box_over_noise"] == "fail"
+
+
 def test_noise_and_transfers_may_fall_with_epsilon():
     attacks = [row(name, e, 0.4 - e / 10) for name in ("noise", "transfer") for e in (1.0, 2.0)]
     assert verdicts(CLEAN, attacks)["loss_over_epsilon"] == "not run"
@@ -103,11 +118,16 @@ def test_what_was_not_run_is_said():
 def test_a_low_gap_at_a_small_radius_says_enough():
     attacks = [row("pgd", 1.0, 2.0, gap=0.005)]
     assert verdicts(CLEAN, attacks)["unbounded"] == "pass"
-    attacks = [row("pgd", 1.0, 2.0, gap=0.05)]
-    assert verdicts(CLEAN, attacks)["unbounded"] == "not run"
-    assert verdicts(CLEAN, attacks, unbounded_epsilon=1.0)["unbounded"] == "fail"
-    found = verdicts(CLEAN, attacks, unbounded_epsilon=1.0, can_reach_zero=False)
-    assert found["unbounded"] == "not run"
+    # 8 a frame; over the 4 frames 16; over 2 features of 4 frames 8 * sqrt(8) = 22.6.
+    for spec, small, large in (
+        ("pgd", 7.9, 8.0),
+        ("pgd:norm_scope=example", 15.9, 16.0),
+        ("pgd_margin:norm_scope=joint", 22.6, unbounded_epsilon("joint", 4, 2)),
+    ):
+        assert verdicts(CLEAN, [row(spec, small, 2.0, 0.05)])["unbounded"] == "not run"
+        attacks = [row(spec, large, 2.0, 0.05)]
+        assert verdicts(CLEAN, attacks)["unbounded"] == "fail"
+        assert verdicts(CLEAN, attacks, can_reach_zero=False)["unbounded"] == "not run"
 
 
 def test_unbounded_is_so_for_each_frame():
@@ -121,7 +141,6 @@ def test_steps_are_compared_with_everything_else_equal():
     assert verdicts(CLEAN, attacks)["enough_steps"] == "not run"
     attacks.append(row("pgd:restarts=5", 0.5, 0.89))
     assert verdicts(CLEAN, attacks)["enough_steps"] == "pass"
-    assert verdicts(CLEAN, attacks, default_steps=100)["enough_steps"] == "not run"
 
 
 def test_zero_gradients_warn():

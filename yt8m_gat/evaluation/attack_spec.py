@@ -71,6 +71,10 @@ class AttackSpec:
             options[allowed[option]] = read
         return cls(":".join(kept), name, options, epsilon)
 
+    def at(self, epsilon: float) -> "AttackSpec":
+        """The same attack with a radius of its own, to the last digit."""
+        return dataclasses.replace(self, epsilon=epsilon)
+
     @property
     def needs_quantized_features(self) -> bool:
         """Whether it bounds or rounds what it gives."""

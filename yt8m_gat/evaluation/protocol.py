@@ -38,8 +38,6 @@ def sceptic_attacks(
         *(["adaptive:steps=20"] if adaptive else []),
         *(["pgd:steps=20:round=true"] if rounded else []),
     ]
-    specs = [
-        AttackSpec.parse(f"{text}:epsilon={epsilon:g}") for text in texts for epsilon in epsilons
-    ]
-    specs.append(AttackSpec.parse("deepfool"))
-    return [*specs, *(AttackSpec.parse(f"pgd:steps=20:epsilon={epsilon:g}") for epsilon in SWEEP)]
+    specs = [AttackSpec.parse(text).at(epsilon) for text in texts for epsilon in epsilons]
+    sweep = [AttackSpec.parse("pgd:steps=20").at(epsilon) for epsilon in SWEEP]
+    return [*specs, AttackSpec.parse("deepfool"), *sweep]

@@ -14,8 +14,8 @@ The checks are read off the rows that `eval.py` wrote; they run no model.
 | `enough_steps` | more steps change what PGD reaches | PGD at two numbers of steps |
 | `zero_gradients` | (warning alone) clips have gradients that are exactly 0 | the clean row |
 
-Strength is the mean loss, which is what the attacks raise. Attacks are compared at equal radius
-and norm alone; of several attacks of a kind the strongest counts.
+Strength is the mean loss, which is what the attacks raise. Attacks are compared at equal radius,
+norm and axes of the norm alone; of several attacks of a kind the strongest counts.
 
 Reference: Athalye, Carlini and Wagner, "Obfuscated Gradients Give a False Sense of Security",
 2018; Carlini et al., "On Evaluating Adversarial Robustness", 2019.
@@ -58,7 +58,7 @@ class _Row:
     spec: str
     family: str
     norm: str
-    options: Mapping[str, str]
+    options: Mapping[str, Any]
     epsilon: float
     loss: float
     gap: float | None
@@ -69,11 +69,15 @@ class _Row:
         spec, epsilon, loss = str(row["attack"]), row.get("epsilon"), row.get("loss")
         if epsilon is None or loss is None:
             return None
-        name, *settings = spec.split(":")
+        name = spec.partition(":")[0]
         family = name.removesuffix("_linf")
         norm = "l2" if family == name else "linf"
-        options = dict(setting.partition("=")[::2] for setting in settings)
-        return cls(spec, family, norm, options, float(epsilon), float(loss), row.get("gap"))
+        return cls(spec, family, norm, row["options"], float(epsilon), float(loss), row.get("gap"))
+
+    @property
+    def ball(self) -> tuple[str, str | None, float]:
+        """Norm, what it is taken over (an l2 norm alone), radius: what is alike is compared."""
+        return self.norm, self.options.get("norm_scope"), self.epsilon
 
     def __str__(self) -> str:
         return f"{self.spec} {self.loss:.4g}"
@@ -114,18 +118,19 @@ def unbounded_epsilon(norm_scope: str, max_frames: int, num_features: int) -> fl
 def sanity_checks(
     clean: Mapping[str, Any],
     attacks: Iterable[Mapping[str, Any]],
-    default_steps: int = 20,
-    unbounded_epsilon: float = UNBOUNDED_EPSILON,
+    *,
+    max_frames: int,
+    num_features: int,
     can_reach_zero: bool = True,
 ) -> list[dict[str, str]]:
     """The verdicts on one evaluation, in the order of the table above.
 
     Args:
         clean: Its clean row: `loss`, and `zero_gradient_share` where it was measured.
-        attacks: Its attacked rows: `attack` (a spec such as `pgd:steps=100`), `epsilon`, `loss`,
-            `gap`; others are passed over.
-        default_steps: Steps of a PGD whose spec does not say.
-        unbounded_epsilon: l2 radius from which an attack counts as unbounded, see the function.
+        attacks: Its attacked rows: `attack` (a spec such as `pgd:steps=100`), `options` (see
+            `AttackSpec.settings`), `epsilon`, `loss`, `gap`; others are passed over.
+        max_frames: Frames of the longest clip, for `unbounded_epsilon`.
+        num_features: Features that the model sees, likewise.
         can_reach_zero: Whether GAP can be near 0 at all: not where each clip's `top_k` predictions
             are all the classes, its labels among them whatever the attack.
 
@@ -139,7 +144,7 @@ def sanity_checks(
         _compare(
             "pgd_over_single_step", rows, _of(_ITERATED), _of(_SINGLE_STEP), "PGD", "single step"
         ),
-        _unbounded(rows, unbounded_epsilon, can_reach_zero),
+        _unbounded(rows, max_frames, num_features, can_reach_zero),
         *(
             _compare(
                 f"white_box_over_{other}",
@@ -155,7 +160,7 @@ def sanity_checks(
                 ("noise", _NOISE),
             )
         ),
-        _enough_steps(clean, rows, default_steps),
+        _enough_steps(clean, rows),
         _zero_gradients(clean),
     ]
 
@@ -216,15 +221,14 @@ def _compare(
     other_name: str,
 ) -> dict[str, str]:
     """Whether the strongest of `ours` is as strong as that of `others`, at each shared radius."""
-    places = dict.fromkeys((row.norm, row.epsilon) for row in rows if others(row))
     compared, weaker = [], []
-    for norm, epsilon in sorted(places):
-        here = [row for row in rows if (row.norm, row.epsilon) == (norm, epsilon)]
+    for ball in sorted({row.ball for row in rows if others(row)}):
+        here = [row for row in rows if row.ball == ball]
         if not any(map(ours, here)):
             continue
         best = max(filter(ours, here), key=lambda row: row.loss)
         other = max(filter(others, here), key=lambda row: row.loss)
-        text = f"{best} against {other} at {epsilon:g}"
+        text = f"{best} against {other} at {best.epsilon:g}"
         compared.append(text)
         if _weaker(best.loss, other.loss):
             weaker.append(text)
@@ -242,7 +246,7 @@ def _compare(
 
 
 def _unbounded(
-    rows: Sequence[_Row], unbounded_epsilon: float, can_reach_zero: bool
+    rows: Sequence[_Row], max_frames: int, num_features: int, can_reach_zero: bool
 ) -> dict[str, str]:
     """A low GAP at a smaller radius passes too: a larger ball holds the smaller one's points."""
     check = "unbounded"
@@ -260,10 +264,13 @@ def _unbounded(
     large = [
         row
         for row in white
-        if row.norm == "l2" and row.epsilon >= unbounded_epsilon and row.family != "fgm"
+        if row.norm == "l2"
+        and row.family != "fgm"
+        and row.epsilon >= unbounded_epsilon(row.options["norm_scope"], max_frames, num_features)
     ]
     if not large:
-        return _verdict(check, NOT_RUN, f"needs pgd at a radius of {unbounded_epsilon:g} or more")
+        needed = f"needs pgd at a radius of {UNBOUNDED_EPSILON:g} per frame or more"
+        return _verdict(check, NOT_RUN, needed)
     best = min(large, key=lambda row: row.gap)
     return _verdict(
         check,
@@ -273,17 +280,14 @@ def _unbounded(
     )
 
 
-def _enough_steps(
-    clean: Mapping[str, Any], rows: Sequence[_Row], default_steps: int
-) -> dict[str, str]:
+def _enough_steps(clean: Mapping[str, Any], rows: Sequence[_Row]) -> dict[str, str]:
     """Of the same PGD with fewer and with more steps; the two largest numbers are compared."""
     check = "enough_steps"
     alike: dict[tuple, dict[int, _Row]] = {}
     for row in rows:
         if row.family in _ITERATED:
             rest = tuple(sorted((k, v) for k, v in row.options.items() if k != "steps"))
-            key = (row.norm, row.epsilon, rest)
-            alike.setdefault(key, {})[int(row.options.get("steps", default_steps))] = row
+            alike.setdefault((*row.ball, rest), {})[row.options["steps"]] = row
     pairs = [
         (of_steps[steps[-2]], of_steps[steps[-1]])
         for of_steps in alike.values()

@@ -78,9 +78,10 @@ def plan_attacks(
             rounded=rounded,
         )
     if options.sanity_checks or options.protocol:
-        radii = (*SWEEP, unbounded_radius(options, config))
+        frames, features = config.data.max_frames, len(config.data.sizes)
+        radii = (*SWEEP, unbounded_epsilon(shared.norm_scope, frames, features))
         needed = sanity_specs(epsilons[0], source_run is not None, radii)
-        specs += [AttackSpec.parse(f"{text}:epsilon={epsilon:g}") for text, epsilon in needed]
+        specs += [AttackSpec.parse(text).at(epsilon) for text, epsilon in needed]
     source, of_source = None, {}
     if source_run is not None:
         other, other_config = source_run
@@ -101,9 +102,3 @@ def plan_attacks(
             attack = spec.build(epsilon, shared, source, map_distance)
             planned.append(PlannedAttack(attack, identity))
     return planned
-
-
-def unbounded_radius(options: EvaluationOptions, config: RunConfig) -> float:
-    """See `yt8m_gat.evaluation.sanity.unbounded_epsilon`."""
-    scope = options.norm_scope or config.objective.norm_scope
-    return unbounded_epsilon(scope, config.data.max_frames, len(config.data.sizes))

@@ -31,7 +31,7 @@ from yt8m_gat.evaluation.record import EvaluationRecord
 from yt8m_gat.evaluation.sanity import sanity_checks
 from yt8m_gat.layers import AttentionLevel, expand_attention_map
 from yt8m_gat.models import load_classifier
-from yt8m_gat.pipeline.attack_plan import PlannedAttack, plan_attacks, unbounded_radius
+from yt8m_gat.pipeline.attack_plan import PlannedAttack, plan_attacks
 from yt8m_gat.pipeline.digests import digest_of, files_digest, weights_digest
 from yt8m_gat.pipeline.evaluation_options import EvaluationOptions
 from yt8m_gat.pipeline.profile_observer import ProfileObserver
@@ -137,8 +137,8 @@ class _Evaluation:
             verdicts = sanity_checks(
                 result["clean"],
                 result["attacks"],
-                options.attack_steps,
-                unbounded_radius(options, self.config),
+                max_frames=self.config.data.max_frames,
+                num_features=len(self.config.data.sizes),
                 can_reach_zero=self.config.data.num_classes > options.top_k,
             )
             self.record.set(sanity=verdicts)
