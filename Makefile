@@ -20,7 +20,7 @@ export TF_CPP_MIN_LOG_LEVEL ?= 3
 help:
 	@echo "make env    make .venv from requirements.lock"
 	@echo "make demo   train, attack, evaluate and export a GAT on a generated sample"
-	@echo "make test   lint, import directions, and all tests"
+	@echo "make test   lint, import directions, and all tests but those of the next two"
 	@echo "make test-beam    inference on Apache Beam, in an environment of its own"
 	@echo "make test-addons  exports in TensorFlow 2.15, and figures of tensorflow-addons (Python 3.11)"
 	@echo "make lock   resolve the lock files anew from pyproject.toml"
@@ -28,8 +28,9 @@ help:
 env: $(READY)
 
 $(READY): requirements.lock requirements-serving.lock requirements-uv.lock pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-	  { echo "Python 3.11 or newer is needed; name one with: make env PYTHON=python3.12" >&2; exit 1; }
+	@# The locked TensorFlow has wheels for these alone.
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || \
+	  { echo "Python 3.11, 3.12 or 3.13 is needed; name one with: make env PYTHON=python3.13" >&2; exit 1; }
 	rm -rf $(VENV)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-uv.lock

@@ -126,6 +126,7 @@ class Trainer:
         self._rate = math.nan
         self._signalled = self._stop_training = False
         self._logged, self._logged_examples = time.monotonic(), 0
+        self._shown: dict[str, str] = {}
         self._checkpoints = Checkpoints(
             folder.checkpoints,
             {
@@ -418,11 +419,16 @@ class Trainer:
             "examples_per_second": rate,
         }
         self._record("train", record)
-        shown = {"loss": f"{logs['total']:.4g}", "gap": f"{batch_gap:.3f}"}
-        if state.best_gap is not None:
-            shown["best"] = f"{state.best_gap:.4f}@{state.best_step}"
-        shown["clips/s"] = f"{rate:.0f}"
-        self._bar.set_postfix(shown, refresh=False)
+        self._show(
+            {"loss": f"{logs['total']:.4g}", "gap": f"{batch_gap:.3f}", "clips/s": f"{rate:.0f}"}
+        )
+
+    def _show(self, figures: dict[str, str]) -> None:
+        """Puts figures beside the bar, in place of those of their names; the best GAP too."""
+        self._shown |= figures
+        if self.state.best_gap is not None:
+            self._shown["best"] = f"{self.state.best_gap:.4f}@{self.state.best_step}"
+        self._bar.set_postfix(self._shown, refresh=False)
 
     def _run_validation(self) -> None:
         state = self.state
@@ -444,6 +450,7 @@ class Trainer:
                 f"step {state.step}: validation GAP {gap:.4f}"
                 f" (best {state.best_gap:.4f} at step {state.best_step})"
             )
+            self._show({})
         self.save()
         self._logged, self._logged_examples = time.monotonic(), state.examples
 
