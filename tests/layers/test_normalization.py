@@ -18,11 +18,11 @@ def pair(dtype, shape, **kwargs):
     """Ours and that of Keras with the same weights, and an input."""
     rng = np.random.default_rng(0)
     ours = LayerNormalization(dtype=dtype, **kwargs)
-    theirs = keras.layers.LayerNormalization(dtype=dtype, epsilon=ours.epsilon)
-    weights = [rng.normal(1, 0.5, shape[-1]), rng.normal(0, 1, shape[-1])]
+    theirs = keras.layers.LayerNormalization(dtype=dtype, epsilon=ours.epsilon, **kwargs)
     for layer in (ours, theirs):
         layer.build(shape)
-        layer.set_weights(weights)
+    theirs.set_weights([rng.normal(1, 0.5, weight.shape) for weight in theirs.weights])
+    ours.set_weights(theirs.get_weights())
     return ours, theirs, tf.constant(rng.normal(3, 2, shape), ours.compute_dtype)
 
 
@@ -72,6 +72,28 @@ def test_half_precision_is_computed_in_float32(dtype):
     np.testing.assert_allclose(
         tf.cast(y, "float32"), tf.cast(theirs(x * 1000), "float32"), rtol=1e-2, atol=1e-2
     )
+
+
+@pytest.mark.filterwarnings("ignore:You passed `rms_scaling=True`")
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"axis": 1},
+        {"axis": (1, 2)},
+        {"axis": 2},
+        {"center": False},
+        {"scale": False},
+        {"rms_scaling": True},
+    ],
+    ids=str,
+)
+def test_it_takes_the_options_of_keras(options):
+    # As many frames as features: a wrong axis does not show in the shapes.
+    ours, theirs, x = pair("float64", (2, 4, 4), **options)
+    weights = tf.constant(np.random.default_rng(1).normal(size=x.shape))
+    found, expected = (gradients_of_gradients(layer, x, weights) for layer in (ours, theirs))
+    for a, b in zip(found, expected, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-8, atol=1e-8)
 
 
 def test_a_constant_row_has_finite_gradients():

@@ -10,15 +10,17 @@ Tensor = Any
 
 @keras.saving.register_keras_serializable(package="yt8m_gat")
 class LayerNormalization(keras.layers.LayerNormalization):
-    """Keras' layer normalization, over the last axis, at about half its cost on TensorFlow.
+    """Keras' layer normalization at about half its cost on TensorFlow.
 
     Automatic differentiation of what Keras computes keeps two more tensors of the size of `x` for
     the backward pass and goes over five there. The values differ by rounding alone, gradients of
-    gradients included. On other backends this is Keras' layer.
+    gradients included. On other backends, over other axes than the last and with `center`, `scale`
+    or `rms_scaling` other than by default this is Keras' layer.
 
     Args:
         epsilon: added to the variance; the default is that of the PyTorch layer, since the
             papers' models are PyTorch models, and print none.
+        **kwargs: those of Keras' layer.
 
     Call arguments:
         inputs: float [..., D].
@@ -35,7 +37,9 @@ class LayerNormalization(keras.layers.LayerNormalization):
 
     def call(self, inputs: Tensor) -> Tensor:
         """Normalizes; see the class."""
-        if keras.backend.backend() != "tensorflow":
+        plain = self.scale and self.center and not self.rms_scaling
+        over_last_axis = list(self.axis) in ([-1], [len(inputs.shape) - 1])
+        if keras.backend.backend() != "tensorflow" or not (plain and over_last_axis):
             return super().call(inputs)
         dtype = keras.backend.result_type(inputs.dtype, "float32")
         normalized = _normalize(ops.cast(inputs, dtype), self.epsilon)
