@@ -125,8 +125,11 @@ class DbofClassifier(VideoClassifier):
             ("hidden", (None, self.dbof_hidden_size)),
         ):
             name = f"{part}_{suffix}"
-            layers.append(keras.layers.BatchNormalization(momentum=_NORM_MOMENTUM, name=name))
-            layers[-1].build(shape)
+            layer = keras.layers.BatchNormalization(momentum=_NORM_MOMENTUM, name=name)
+            # In the scope of a call, which builds the first set alone: it is part of their paths.
+            with keras.name_scope(self.name):
+                layer.build(shape)
+            layers.append(layer)
         return layers
 
     def _dense(self, units: int, name: str) -> keras.layers.Dense:

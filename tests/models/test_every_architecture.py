@@ -1,0 +1,121 @@
+"""What holds for every registered model: its weights can be copied."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from yt8m_gat.config import RECIPES
+from yt8m_gat.models import (
+    ModelOutputs,
+    VideoClassifier,
+    build_model,
+    copy_weights,
+    without_auxiliary,
+)
+from yt8m_gat.models.registry import BUILDERS
+
+SIZE = 8
+OPTIONS = {
+    "transformer": {"num_heads": 2, "max_frames": 5, "hidden_size": 6},
+    "dbof": {"iterations": 3, "dbof_cluster_size": 6, "dbof_hidden_size": 4},
+    "lstm": {"lstm_cells": 4},
+    "ShareAtt": {"local_masks": ("bd3",)},
+}
+# Recipes that differ in their objective alone are one architecture.
+ARCHITECTURES = {(r.family, str(r.options)): name for name, r in RECIPES.items()}.values()
+DUAL = [name for name in ARCHITECTURES if RECIPES[name].family in ("transformer", "dbof")]
+
+
+def small(name, seed=0, dual=False, **options):
+    """The recipe's architecture, with weights of the seed: fresh norms would all be alike."""
+    recipe = RECIPES[name]
+    options = {**OPTIONS.get(recipe.family, {}), **OPTIONS.get(name, {}), **options}
+    if dual:
+        options["dual_normalization"] = True
+    model = BUILDERS[recipe.family]({"rgb": SIZE}, 3, **{**recipe.options, **options})
+    randomize(model, seed)
+    return model
+
+
+def randomize(model, seed):
+    rng = np.random.default_rng(seed)
+    for weight in model.weights:
+        # Positive, as variances are.
+        weight.assign(rng.uniform(0.2, 1, weight.shape))
+
+
+def logits_of(model, auxiliary=False):
+    shape = (2, 5, SIZE) if model.frame_level else (2, SIZE)
+    frames = tf.random.stateless_normal(shape, (0, 0))
+    mask = tf.sequence_mask([5, 3], 5) if model.frame_level else None
+    return model.forward({"rgb": frames}, mask, auxiliary_normalization=auxiliary).logits.numpy()
+
+
+@pytest.mark.parametrize(
+    ("name", "dual"), [(name, dual) for name in ARCHITECTURES for dual in {False, name in DUAL}]
+)
+def test_copied_weights_make_the_same_function(name, dual):
+    source, target = small(name, 0, dual), small(name, 1, dual)
+    for auxiliary in {False, dual}:
+        assert np.abs(logits_of(target, auxiliary) - logits_of(source, auxiliary)).max() > 1e-3
+    copy_weights(source, target)
+    for auxiliary in {False, dual}:
+        np.testing.assert_array_equal(logits_of(target, auxiliary), logits_of(source, auxiliary))
+    for copied, weight in zip(target.weights, source.weights, strict=True):
+        np.testing.assert_array_equal(copied, weight)
+
+
+@pytest.mark.parametrize("name", DUAL)
+def test_a_second_set_of_normalization_layers_comes_and_goes(name):
+    source, target = small(name, 0), small(name, 1, dual=True)
+    copy_weights(source, target)
+    for auxiliary in (False, True):
+        np.testing.assert_array_equal(logits_of(target, auxiliary), logits_of(source))
+    randomize(target, 2)
+    clean = logits_of(target)
+    assert np.abs(logits_of(target, auxiliary=True) - clean).max() > 1e-3
+    np.testing.assert_array_equal(logits_of(without_auxiliary(target)), clean)
+
+
+@pytest.mark.parametrize(
+    ("name", "source", "target", "message"),
+    [
+        ("LstmModel", {}, {"lstm_layers": 1}, r"lstm_1/\S+ needs none, found shape \(4, 16\)"),
+        ("LstmModel", {"lstm_layers": 1}, {}, r"lstm_1/\S+ needs shape \(4, 16\), found none"),
+        ("LstmModel", {"lstm_cells": 5}, {}, r"needs shape \(8, 16\), found shape \(8, 20\)"),
+        ("DbofModel", {"dbof_add_batch_norm": False}, {}, "input_normalization/gamma needs shape"),
+        ("DbofModel", {}, {"dbof_add_batch_norm": False}, "clusters/bias needs shape"),
+    ],
+)
+def test_models_that_differ_are_refused_before_anything_is_copied(name, source, target, message):
+    source, target = small(name, **source), small(name, **target)
+    before = target.get_weights()
+    with pytest.raises(ValueError, match=f"the two models differ: .*{message}"):
+        copy_weights(source, target)
+    for weight, expected in zip(target.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(weight, expected)
+
+
+def test_features_in_another_order_are_refused():
+    """Their kernels have the same shapes, and other rows for the same feature."""
+    source, target = (
+        build_model("LogisticModel", sizes, 3) for sizes in ({"a": 3, "b": 2}, {"b": 2, "a": 3})
+    )
+    with pytest.raises(ValueError, match="features b, a needed, a, b found"):
+        copy_weights(source, target)
+
+
+def test_weights_with_one_name_are_refused():
+
+    class Twins(VideoClassifier):
+        def __init__(self):
+            super().__init__({"rgb": SIZE}, 3, frame_level=False)
+            self.twins = [keras.layers.Dense(3, name="logits") for _ in range(2)]
+            self.build_all()
+
+        def forward(self, features, *_, **__):
+            return ModelOutputs(sum(twin(features["rgb"]) for twin in self.twins), None, {})
+
+    with pytest.raises(ValueError, match=r"two weights of twins\S* have the path logits/kernel"):
+        copy_weights(Twins(), Twins())
