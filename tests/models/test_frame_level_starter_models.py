@@ -106,16 +106,6 @@ def test_one_graph_takes_clips_of_any_length(name, rng):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_saved_and_loaded_it_predicts_the_same(name, rng, tmp_path):
-    model = small(name)
-    model.save(tmp_path / "model.keras")
-    loaded = keras.saving.load_model(tmp_path / "model.keras")
-    assert loaded.get_config() == model.get_config()
-    inputs = clips(rng, [6, 2], 6)
-    np.testing.assert_array_equal(model(inputs), loaded(inputs))
-
-
-@pytest.mark.parametrize("name", NAMES)
 def test_frames_are_zero_on_padding_and_carry_the_logits(name, rng):
     """Class activation over frames needs the logits' gradient by the very frames returned."""
     model = small(name)
@@ -207,10 +197,9 @@ def deterministic(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_penalty_on_attention_says_that_there_is_none(name, rng):
-    model = trained_with(small(name), epsilon=0.5, penalty=frobenius_distance)
-    with pytest.raises(ValueError, match="an attention penalty needs a model that attends"):
-        model.optimize(batch(rng, count=4))
+def test_a_penalty_on_attention_says_that_there_is_none(name):
+    with pytest.raises(ValueError, match=r"needs a model that attends at global.*at no level"):
+        trained_with(small(name), epsilon=0.5, penalty=frobenius_distance)
 
 
 @pytest.mark.parametrize("name", NAMES)

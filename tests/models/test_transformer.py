@@ -5,7 +5,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from yt8m_gat.attacks import TemporalAugmentation
+from yt8m_gat.config import ObjectiveConfig
+from yt8m_gat.losses import CrossEntropyLoss
 from yt8m_gat.models import FRAME_MASK, build_model
+from yt8m_gat.training import AdversarialModel, build_objective
 
 SIZES = {"rgb": 16, "audio": 8}
 
@@ -83,16 +87,6 @@ def test_forward_gives_maps_of_every_level_and_modality(rng):
     assert outputs.frames.shape == (2, 10, 24)
 
 
-@pytest.mark.parametrize("name", ["Transformer", "GAT"])
-def test_saved_and_loaded_it_predicts_the_same(name, rng, tmp_path):
-    model = small(name)
-    model.save(tmp_path / "model.keras")
-    loaded = keras.saving.load_model(tmp_path / "model.keras")
-    assert loaded.get_config() == model.get_config()
-    inputs = clips(rng, [6, 2], 6)
-    np.testing.assert_array_equal(model(inputs), loaded(inputs))
-
-
 def test_uniform_attention_has_uniform_maps(rng):
     inputs = clips(rng, [6, 2], 6)
     mask = inputs.pop(FRAME_MASK)
@@ -158,6 +152,54 @@ def test_map_gates_take_clips_of_any_length(rng):
     outputs = model.forward(inputs, mask)
     assert outputs.frames.shape == (2, 7, 24)
     assert outputs.attention_maps["rgb"]["global"].shape == (2, 4, 7, 7)
+
+
+def test_map_gates_cut_longer_clips(rng):
+    model = small("GateAtt", local_masks=("bd3",))
+    inputs = clips(rng, [15, 4], 15)
+    cut = {key: value[:, :12] for key, value in inputs.items()}
+    np.testing.assert_array_equal(model(inputs), model(cut))
+
+
+def test_temporal_augmentation_moves_clips_through_map_gates(rng):
+    """TAF differentiates the logits by the very frames returned, whatever they were padded to."""
+    model = small("GateAtt", local_masks=("bd3",))
+
+    def forward(features, frame_mask):
+        return model.forward(features, frame_mask)[:2]
+
+    for num_frames in (7, model.max_frames):
+        inputs = clips(rng, [num_frames, 3], num_frames)
+        mask = inputs.pop(FRAME_MASK)
+        result = TemporalAugmentation(epsilon=6.0).attack(
+            forward, CrossEntropyLoss("mean"), inputs, mask, tf.one_hot([0, 1], 5)
+        )
+        for name, x in inputs.items():
+            moved = np.any(result.features[name] != x, axis=2)
+            np.testing.assert_array_equal(moved, mask)
+
+
+def test_a_training_step_with_temporal_augmentation_goes_through_map_gates(rng):
+    model = AdversarialModel(
+        small("GateAtt", local_masks=("bd3",)),
+        build_objective(ObjectiveConfig(adversarial="temporal")),
+    )
+    model.compile(optimizer=keras.optimizers.SGD(0.1))
+    inputs = {name: tf.TensorSpec([None, None, size], tf.uint8) for name, size in SIZES.items()}
+    inputs["num_frames"] = tf.TensorSpec([None], tf.int32)
+    step = tf.function(
+        model.optimize, input_signature=[(inputs, tf.TensorSpec([None, 5]))], autograph=False
+    )
+    for num_frames in (7, 12):
+        before = [variable.numpy() for variable in model.trainable_variables]
+        batch = {
+            name: tf.constant(rng.integers(0, 256, (2, num_frames, size)), tf.uint8)
+            for name, size in SIZES.items()
+        }
+        batch["num_frames"] = tf.constant([num_frames, 3])
+        assert np.isfinite(step((batch, tf.one_hot([0, 1], 5))).adversarial_loss)
+        for variable, old in zip(model.trainable_variables, before, strict=True):
+            assert np.any(variable != old), variable.path
 
 
 def test_local_levels_alone(rng):

@@ -128,14 +128,9 @@ class TransformerClassifier(VideoClassifier):
 
     def _attention_layer(self) -> keras.Layer:
         uniform = self.attention == "uniform"
+        shared = {"dropout": self.dropout, "name": "attention"}
         if self.fusion == "heads":
-            return SharedHeadsAttention(
-                self.num_heads,
-                self.local_masks,
-                uniform=uniform,
-                dropout=self.dropout,
-                name="attention",
-            )
+            return SharedHeadsAttention(self.num_heads, self.local_masks, uniform=uniform, **shared)
         if self.fusion == "maps":
             if len(self.local_masks) != 1:
                 raise ValueError(
@@ -147,13 +142,10 @@ class TransformerClassifier(VideoClassifier):
                 self.local_masks[0],
                 max_frames=self.max_frames,
                 renormalize=self.renormalize,
-                dropout=self.dropout,
-                name="attention",
+                **shared,
             )
         levels = (("global",) if self.global_attention else ()) + self.local_masks
-        return GatedMultiLevelAttention(
-            self.num_heads, levels, uniform=uniform, dropout=self.dropout, name="attention"
-        )
+        return GatedMultiLevelAttention(self.num_heads, levels, uniform=uniform, **shared)
 
     def forward(
         self,
@@ -163,26 +155,29 @@ class TransformerClassifier(VideoClassifier):
         auxiliary_normalization: bool = False,
     ) -> ModelOutputs:
         """See `VideoClassifier.forward`; F is [B, T, sum D_m]."""
+        encode = self._encode
         if self.fusion == "maps":
-            return self._forward_fixed(features, frame_mask, training, auxiliary_normalization)
-        return self._forward(features, frame_mask, training, auxiliary_normalization)
+            encode, frame_mask = self._encode_fixed, frame_mask[:, : self.max_frames]
+        frames, attention_maps = encode(features, frame_mask, training, auxiliary_normalization)
+        logits = self.classify(frames, frame_mask, training=training)
+        return ModelOutputs(logits, frames, attention_maps)
 
-    def _forward_fixed(
+    def _encode_fixed(
         self,
         features: dict[str, Any],
         frame_mask: Any,
         training: bool,
         auxiliary_normalization: bool,
-    ) -> ModelOutputs:
-        """`_forward` of clips padded to (or cut at) `max_frames`, its outputs cut back to T."""
-        num_frames = ops.shape(frame_mask)[1]
+    ) -> tuple[Any, dict[str, dict[str, Any]]]:
+        """`_encode` of clips padded to (or cut at) `max_frames`, its outputs cut back to T."""
+        batch_size, num_frames = ops.shape(frame_mask)
 
         def fixed(x: Any) -> Any:
             rest = ops.zeros((ops.shape(x)[0], self.max_frames, *x.shape[2:]), x.dtype)
             longer = ops.concatenate([x, rest], axis=1)[:, : self.max_frames]
             return ops.reshape(longer, (-1, self.max_frames, *x.shape[2:]))
 
-        outputs = self._forward(
+        frames, attention_maps = self._encode(
             {name: fixed(value) for name, value in features.items()},
             fixed(frame_mask),
             training,
@@ -190,17 +185,19 @@ class TransformerClassifier(VideoClassifier):
         )
         maps = {
             name: {level: a[..., :num_frames, :num_frames] for level, a in levels.items()}
-            for name, levels in outputs.attention_maps.items()
+            for name, levels in attention_maps.items()
         }
-        return ModelOutputs(outputs.logits, outputs.frames[:, :num_frames], maps)
+        # Not frames[:, :T]: the gradient of that is many times slower than the one of slice.
+        return ops.slice(frames, (0, 0, 0), (batch_size, num_frames, frames.shape[2])), maps
 
-    def _forward(
+    def _encode(
         self,
         features: dict[str, Any],
         frame_mask: Any,
         training: bool,
         auxiliary_normalization: bool,
-    ) -> ModelOutputs:
+    ) -> tuple[Any, dict[str, dict[str, Any]]]:
+        """Contextual frames F [B, T, sum D_m] and the attention maps, see `ModelOutputs`."""
         frames, attention_maps = [], {}
         for name, block in zip(self.feature_sizes, self.blocks, strict=True):
             encoded, maps = block(
@@ -213,8 +210,7 @@ class TransformerClassifier(VideoClassifier):
             frames.append(encoded)
             attention_maps[name] = dict(zip(block.attention.map_names, maps, strict=True))
         frames = frames[0] if len(frames) == 1 else ops.concatenate(frames, axis=-1)
-        logits = self.classify(frames, frame_mask, training=training)
-        return ModelOutputs(logits, frames, attention_maps)
+        return frames, attention_maps
 
     def classify(self, frames: Any, frame_mask: Any, training: bool = False) -> Any:
         """Logits [B, C] of contextual frames F [B, T, sum D_m]."""
@@ -225,6 +221,11 @@ class TransformerClassifier(VideoClassifier):
         """Starts the second set of normalization layers from the values of the first."""
         for block in self.blocks:
             block.copy_normalization_to_auxiliary()
+
+    @property
+    def attention_levels(self) -> tuple[str, ...]:
+        """See `VideoClassifier`; all features have the same."""
+        return self.blocks[0].attention.map_names
 
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments."""
