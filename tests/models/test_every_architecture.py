@@ -1,4 +1,4 @@
-"""What holds for every registered model: its weights can be copied."""
+"""What holds for every registered model: its weights can be copied, and a file gives it back."""
 
 import keras
 import numpy as np
@@ -119,3 +119,28 @@ def test_weights_with_one_name_are_refused():
 
     with pytest.raises(ValueError, match=r"two weights of twins\S* have the path logits/kernel"):
         copy_weights(Twins(), Twins())
+
+
+def policies(model):
+    """Those of the model and of all layers in it but its head's, in float32 by design."""
+    head = next(layer for layer in model._flatten_layers() if layer.name == "logits")
+    in_head = {id(layer) for layer in head._flatten_layers()}
+    return {
+        layer.name: layer.dtype_policy.name
+        for layer in model._flatten_layers()
+        if id(layer) not in in_head
+    }
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_it_comes_back_from_a_file_with_one_dtype_policy_for_all_layers(name, tmp_path):
+    model = small(name, dual=name in DUAL, dtype="mixed_bfloat16")
+    model.save(tmp_path / "model.keras")
+    assert keras.config.dtype_policy().name == "float32"
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    assert loaded.get_config() == model.get_config()
+    for found in (policies(model), policies(loaded)):
+        assert found == dict.fromkeys(found, "mixed_bfloat16")
+    logits = logits_of(loaded)
+    assert logits.dtype == np.float32
+    np.testing.assert_array_equal(logits, logits_of(model))

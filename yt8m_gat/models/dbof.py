@@ -110,7 +110,9 @@ class DbofClassifier(VideoClassifier):
         )
         self.clusters = self._dense(dbof_cluster_size, "clusters")
         self.hidden = self._dense(dbof_hidden_size, "hidden")
-        self.activation = keras.layers.Activation(dbof_activation, name="activation")
+        self.activation = keras.layers.Activation(
+            dbof_activation, dtype=self.dtype_policy, name="activation"
+        )
         self.head = build_head(video_level_classifier_model, num_classes, moe_num_mixtures)
         self.build_all()
 
@@ -125,7 +127,9 @@ class DbofClassifier(VideoClassifier):
             ("hidden", (None, self.dbof_hidden_size)),
         ):
             name = f"{part}_{suffix}"
-            layer = keras.layers.BatchNormalization(momentum=_NORM_MOMENTUM, name=name)
+            layer = keras.layers.BatchNormalization(
+                momentum=_NORM_MOMENTUM, dtype=self.dtype_policy, name=name
+            )
             # In the scope of a call, which builds the first set alone: it is part of their paths.
             with keras.name_scope(self.name):
                 layer.build(shape)
@@ -140,6 +144,7 @@ class DbofClassifier(VideoClassifier):
             kernel_initializer=keras.initializers.VarianceScaling(
                 1.0, "fan_in", "untruncated_normal"
             ),
+            dtype=self.dtype_policy,
             name=name,
         )
 

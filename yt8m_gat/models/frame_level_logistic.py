@@ -23,7 +23,7 @@ class FrameLevelLogisticClassifier(VideoClassifier):
 
     def __init__(self, feature_sizes: dict[str, int], num_classes: int, **kwargs: Any) -> None:
         super().__init__(feature_sizes, num_classes, frame_level=True, **kwargs)
-        self.pooling = MaskedMeanPooling(name="pooling")
+        self.pooling = MaskedMeanPooling(dtype=self.dtype_policy, name="pooling")
         self.head = logistic_head(num_classes)
         self.build_all()
 

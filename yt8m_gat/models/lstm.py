@@ -57,7 +57,9 @@ class LstmClassifier(VideoClassifier):
         self.video_level_classifier_model = video_level_classifier_model
         self.moe_num_mixtures = moe_num_mixtures
         self.lstms = [
-            keras.layers.LSTM(lstm_cells, return_sequences=True, name=f"lstm_{layer}")
+            keras.layers.LSTM(
+                lstm_cells, return_sequences=True, dtype=self.dtype_policy, name=f"lstm_{layer}"
+            )
             for layer in range(lstm_layers)
         ]
         self.head = build_head(video_level_classifier_model, num_classes, moe_num_mixtures)

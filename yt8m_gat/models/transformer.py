@@ -108,27 +108,34 @@ class TransformerClassifier(VideoClassifier):
         if not global_attention and not self.local_masks:
             raise ValueError("without `global_attention` at least one of `local_masks` is needed")
 
-        self.positional_encoding = SinusoidalPositionalEncoding(name="positional_encoding")
+        self.positional_encoding = SinusoidalPositionalEncoding(
+            dtype=self.dtype_policy, name="positional_encoding"
+        )
         self.blocks = [
             TransformerBlock(
                 self._attention_layer(),
                 feed_forward_size=feed_forward_size,
                 dropout=dropout,
                 dual_normalization=dual_normalization,
+                dtype=self.dtype_policy,
                 name=f"{name}_block",
             )
             for name in self.feature_sizes
         ]
-        self.pooling = MaskedMeanPooling(name="pooling")
-        self.hidden = keras.layers.Dense(hidden_size, activation="relu", name="hidden")
-        self.hidden_dropout = keras.layers.Dropout(dropout, name="hidden_dropout")
+        self.pooling = MaskedMeanPooling(dtype=self.dtype_policy, name="pooling")
+        self.hidden = keras.layers.Dense(
+            hidden_size, activation="relu", dtype=self.dtype_policy, name="hidden"
+        )
+        self.hidden_dropout = keras.layers.Dropout(
+            dropout, dtype=self.dtype_policy, name="hidden_dropout"
+        )
         # float32, so that mixed precision never rounds a logit.
         self.output_layer = keras.layers.Dense(num_classes, dtype="float32", name="logits")
         self.build_all(max_frames if fusion == "maps" else None)
 
     def _attention_layer(self) -> keras.Layer:
         uniform = self.attention == "uniform"
-        shared = {"dropout": self.dropout, "name": "attention"}
+        shared = {"dropout": self.dropout, "dtype": self.dtype_policy, "name": "attention"}
         if self.fusion == "heads":
             return SharedHeadsAttention(self.num_heads, self.local_masks, uniform=uniform, **shared)
         if self.fusion == "maps":
