@@ -16,6 +16,8 @@ from pathlib import Path
 
 from recipes import ROOT, folder_name
 
+# GAP is what PGD lowers most, Hit@1 what the margin does.
+HIT_ROWS = ("pgd:steps=20", "pgd_margin:steps=20")
 DEFAULT_ROWS = "SA, CE;ART;A-ART;GAT, AdvFr;ART uniform"
 
 
@@ -54,6 +56,13 @@ def figures(result: dict, epsilon: float) -> dict[str, float]:
         elif attack["epsilon"] in (epsilon, None):
             found[attack["attack"]] = attack["gap"]
     found |= sweep
+    found["Hit@1, clean"] = clean["hit_at_1"]
+    for attack in attacks:
+        if attack["epsilon"] == epsilon and attack["attack"] in HIT_ROWS:
+            found[f"Hit@1, {attack['attack']}"] = attack["hit_at_1"]
+    for ball in result["worst_cases"]:
+        if ball["epsilon"] == epsilon and not ball["round"]:
+            found["Hit@1, worst of all attacks, clip by clip"] = ball["hit_at_1"]
     deepfool = next(a for a in attacks if a["attack"] == "deepfool")
     for name in ("rho_mean", "rho_median", "share_not_flipped"):
         found[f"DeepFool {name}"] = deepfool[name]

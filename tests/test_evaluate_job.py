@@ -1,5 +1,6 @@
 """eval.py's job: rows, sections, refusals, and going on where it was interrupted."""
 
+import base64
 import dataclasses
 import json
 
@@ -94,10 +95,10 @@ def test_each_row_has_its_figures(whole):
     metrics = {"gap", "map", "map_all_scores", "perr", "hit_at_1", "loss", "num_videos"}
     figures = {"attention_entropy_audio", "distance_to_uniform_audio", "partitions"}
     moved = {"attention_mse_audio", "attention_frobenius_audio"}
-    assert set(result["clean"]) == metrics | figures | {"zero_gradient_share"}
+    assert set(result["clean"]) == metrics | figures | {"zero_gradient_share", "hits"}
     attacks = {row["attack"]: row for row in result["attacks"]}
     assert list(attacks) == list(whole[1]["attacks"])
-    common = metrics | figures | moved | {"norm", "relative_norm", "success"}
+    common = metrics | figures | moved | {"norm", "relative_norm", "success", "hits"}
     identity = {"attack", "epsilon", "options"}
     rho = {"rho_mean", "rho_median", "share_not_flipped"}
     for name, row in attacks.items():
@@ -123,6 +124,18 @@ def test_white_box_attacks_are_stronger_than_those_on_another_run(whole):
     loss = {row["attack"]: row["loss"] for row in result["attacks"]}
     assert loss["pgd:steps=2"] >= loss["fgm"] > result["clean"]["loss"]
     assert loss["pgd:steps=2"] > loss["transfer"]
+
+
+def test_a_clip_is_robust_if_no_attack_broke_it(whole):
+    result, _ = whole
+    [worst] = result["worst_cases"]
+    assert worst["attacks"] == ["fgm", "pgd:steps=2", "adaptive", "transfer"]
+    assert (worst["axes"], worst["round"], worst["epsilon"]) == ("frame", False, 2.0)
+    rows = [row for row in result["attacks"] if row["attack"] in worst["attacks"]]
+    for row in (result["clean"], *rows):
+        bits = np.unpackbits(np.frombuffer(base64.b64decode(row["hits"]), np.uint8))
+        assert bits.sum() == pytest.approx(32 * row["hit_at_1"])
+    assert worst["hit_at_1"] <= min(row["hit_at_1"] for row in rows)
 
 
 def test_classes_groups_and_the_comparison(whole):
@@ -198,6 +211,7 @@ def test_the_table_shows_it_all(whole):
     for start in ("clean ", "fgm, epsilon 2", "deepfool:steps=1 ", "frame_drop 5"):
         assert any(line.startswith(start) for line in lines), start
     assert "32 videos; gradient exactly 0 at 0.00 % of them" in lines
+    assert any(line.startswith("frame, epsilon 2 (4 attacks)") for line in lines)
     for part in ("2 disjoint parts", "not flipped", "moved by", "even: 3 classes", "class 0"):
         assert part in text, part
     assert "(!)" not in text and "Gradient masking" not in text
@@ -275,6 +289,21 @@ def test_an_attack_with_other_options_is_another_row(runs, pattern, tmp_path, mo
     assert result["attacks"][1]["options"]["queries"] == 2
     pipeline.evaluate(runs[0], start_over=True, **options)
     assert len(calls) == 2
+
+
+def test_rows_of_a_version_that_kept_no_hits_are_measured_again(
+    runs, pattern, tmp_path, monkeypatch
+):
+    file = tmp_path / "x.json"
+    options = {"eval_data_pattern": pattern, "output_file": file, "max_videos": 4}
+    options["attacks"] = ("noise", "noise:epsilon=1", "fgm")
+    expected = pipeline.evaluate(runs[0], **options)
+    earlier = json.loads(file.read_text())
+    del earlier["attacks"][0]["hits"], earlier["worst_cases"]
+    file.write_text(json.dumps(earlier))
+    calls = counted(monkeypatch)
+    assert pipeline.evaluate(runs[0], **options) == expected
+    assert [call.epsilon for call in calls] == [2.0]
 
 
 def test_a_clip_by_its_id_and_a_run_beside_itself(runs, pattern):
@@ -368,7 +397,7 @@ def test_radii_are_run_to_the_last_digit(runs, pattern):
     assert [row["epsilon"] for row in third if row["attack"] == "fgm"][:2] == [1 / 3, 0.05]
     # A model that no radius breaks, at 8 * sqrt(12 frames).
     rows = [
-        {**row, "loss": 1.0, "gap": 0.5}
+        {**row, "loss": 1.0, "hit_at_1": 0.5}
         for row in planned(sanity_checks=True, norm_scope="example")
     ]
     verdicts = sanity_checks({"loss": 1.0}, rows, max_frames=12, num_features=1)

@@ -105,7 +105,7 @@ def evaluation(model):
     def row(logits, loss):
         metrics = EvaluationMetrics(CLASSES, 20, all_scores=False)
         metrics.update(labels.numpy(), tf.sigmoid(logits).numpy())
-        return {"gap": metrics.result()["gap"], "loss": float(tf.reduce_mean(loss))}
+        return {"hit_at_1": metrics.result()["hit_at_1"], "loss": float(tf.reduce_mean(loss))}
 
     _, gradients, _ = loss_and_gradients(model, losses, features, MASK, labels)
     clean = row(logits, losses(labels, logits))

@@ -15,12 +15,13 @@ from yt8m_gat.evaluation.sanity import (
 )
 
 sanity_checks = functools.partial(sanity.sanity_checks, max_frames=4, num_features=2)
-CLEAN = {"loss": 0.1, "gap": 0.9, "zero_gradient_share": 0.0}
+CLEAN = {"loss": 0.1, "zero_gradient_share": 0.0}
 
 
-def row(attack, epsilon, loss, gap=0.5):
+def row(attack, epsilon, loss, hit=0.5):
     options = AttackSpec.parse(attack).settings(AttackOptions())
-    return {"attack": attack, "options": options, "epsilon": epsilon, "loss": loss, "gap": gap}
+    identity = {"attack": attack, "options": options, "epsilon": epsilon}
+    return {**identity, "loss": loss, "hit_at_1": hit}
 
 
 HONEST = [
@@ -33,7 +34,7 @@ HONEST = [
     row("transfer", 0.5, 0.25),
     row("square", 0.5, 0.2),
     row("noise", 0.5, 0.11),
-    {"attack": "deepfool", "epsilon": None, "loss": 5.0, "gap": 0.1},
+    {"attack": "deepfool", "epsilon": None, "loss": 5.0, "hit_at_1": 0.0},
 ]
 
 
@@ -60,7 +61,7 @@ def test_an_honest_evaluation_passes_every_check():
         ("loss_over_epsilon", replaced("fgm", 8.0, loss=0.29)),
         ("loss_over_epsilon", replaced("fgm", 0.5, loss=0.09)),  # Below the clean loss.
         ("pgd_over_single_step", replaced("fgm", 0.5, loss=0.42)),
-        ("unbounded", replaced("pgd", 8.0, gap=0.011)),
+        ("unbounded", replaced("pgd", 8.0, hit_at_1=0.011)),
         ("white_box_over_transfer", replaced("transfer", 0.5, loss=0.42)),
         ("white_box_over_gradient_free", replaced("square", 0.5, loss=0.42)),
         ("white_box_over_noise", replaced("noise", 0.5, loss=0.42)),
@@ -115,8 +116,8 @@ def test_what_was_not_run_is_said():
     assert all(detail.startswith("needs ") for detail in details)
 
 
-def test_a_low_gap_at_a_small_radius_says_enough():
-    attacks = [row("pgd", 1.0, 2.0, gap=0.005)]
+def test_few_hits_at_a_small_radius_say_enough():
+    attacks = [row("pgd", 1.0, 2.0, hit=0.005)]
     assert verdicts(CLEAN, attacks)["unbounded"] == "pass"
     # 8 a frame; over the 4 frames 16; over 2 features of 4 frames 8 * sqrt(8) = 22.6.
     for spec, small, large in (
@@ -161,7 +162,7 @@ def test_the_specs_are_all_that_the_checks_need():
     specs = sanity_specs(0.3, transfer=True)
     assert len(specs) == len(set(specs)) == 2 * (len(SWEEP) + 1) + 5
     attacks = [
-        row(spec, epsilon, 0.1 + epsilon, gap=0.9 if epsilon < 8 else 0.0)
+        row(spec, epsilon, 0.1 + epsilon, hit=0.9 if epsilon < 8 else 0.0)
         for spec, epsilon in specs
     ]
     assert set(verdicts(CLEAN, attacks).values()) == {"pass"}

@@ -161,7 +161,7 @@ def test_a_run_that_fails_a_check_is_marked_everywhere(tmp_path):
     tables = Page(text).tables
     verdicts = next(t for t in tables if t[0][:1] == ["check"] and "good" in t[0])
     assert verdicts[0] == ["check", "good", marked]
-    assert verdicts[1] == ["an attack without bounds leaves no GAP", "pass", "FAIL"]
+    assert verdicts[1] == ["an attack without bounds leaves no Hit@1", "pass", "FAIL"]
     # Of the second check the failing run has no verdict at all.
     assert verdicts[2][1:] == ["not run", "not run"]
     cells = {cell for table in tables for row in table for cell in row}

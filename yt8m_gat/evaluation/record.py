@@ -21,7 +21,7 @@ class EvaluationRecord:
 
     ```
     {"complete", "settings", "clean", "attacks": [row], "corruptions": [row], "verticals": [...],
-     "classes", "attention", "clips", "comparison", "sanity"}
+     "classes", "attention", "clips", "comparison", "worst_cases", "sanity"}
     ```
 
     The file is written anew, all of it or nothing, after each row, with `complete` false until

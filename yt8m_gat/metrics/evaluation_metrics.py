@@ -130,6 +130,11 @@ class EvaluationMetrics:
         """Videos seen so far."""
         return sum(len(batch.perr) for batch in self._batches)
 
+    @property
+    def hits_at_1(self) -> np.ndarray:
+        """Bool [N], in the order seen: what `hit_at_1` is the share of."""
+        return self._videos().top_hits[:, 0]
+
     def update(
         self,
         labels: np.ndarray,

@@ -29,6 +29,7 @@ from yt8m_gat.evaluation.first_videos import first_videos
 from yt8m_gat.evaluation.local_sensitivity import LocalSensitivity
 from yt8m_gat.evaluation.record import EvaluationRecord
 from yt8m_gat.evaluation.sanity import sanity_checks
+from yt8m_gat.evaluation.worst_case import packed, worst_cases
 from yt8m_gat.layers import AttentionLevel, expand_attention_map
 from yt8m_gat.models import load_classifier
 from yt8m_gat.pipeline.attack_plan import PlannedAttack, plan_attacks
@@ -132,14 +133,16 @@ class _Evaluation:
             self.record.set(clips=self._show_clips())
         if self.baseline is not None:
             self._compare()
+        result = self.record.result
+        if worst := worst_cases(result["clean"], result["attacks"]):
+            self.record.set(worst_cases=worst)
         if options.sanity_checks or options.protocol:
-            result = self.record.result
             verdicts = sanity_checks(
                 result["clean"],
                 result["attacks"],
                 max_frames=self.config.data.max_frames,
                 num_features=len(self.config.data.sizes),
-                can_reach_zero=self.config.data.num_classes > options.top_k,
+                can_reach_zero=self.segments is None,
             )
             self.record.set(sanity=verdicts)
         if self.skipped is not None:
@@ -260,12 +263,14 @@ class _Evaluation:
             row = measured.result(self.options.partitions)
         except ValueError as error:
             raise ConfigError(f"--partitions={self.options.partitions}: {error}") from error
+        if self.planned and kind != "corruptions":
+            row["hits"] = packed(measured.metrics.hits_at_1)
         self.record.add(kind, identity, row, measured.group_results(), **sections)
 
     def _clean_row(self) -> None:
         earlier = self.record.earlier
         profiled = earlier.get("attention", {}).get("profiles") is not None
-        needed = ["zero_gradient_share"] if self.planned else []
+        needed = ["zero_gradient_share", "hits"] if self.planned else []
         if (
             "classes" in earlier
             and (profiled or not self.options.attention)
@@ -304,7 +309,7 @@ class _Evaluation:
         known = earlier.get("attacked_profiles") is not None and all(
             earlier.get(key) == value for key, value in of_attack.items()
         )
-        if (known or not looked_at) and self.record.take_over("attacks", identity):
+        if (known or not looked_at) and self.record.take_over("attacks", identity, "hits"):
             if looked_at:
                 attacked = {**of_attack, "attacked_profiles": earlier["attacked_profiles"]}
                 self.record.set(attention={**self.record.result["attention"], **attacked})

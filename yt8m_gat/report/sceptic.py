@@ -11,7 +11,7 @@ from yt8m_gat.report.spec import spec_order, spec_title
 _CHECKS = {
     "loss_over_epsilon": "the loss never falls as epsilon grows",
     "pgd_over_single_step": "PGD is at least as strong as one step",
-    "unbounded": "an attack without bounds leaves no GAP",
+    "unbounded": "an attack without bounds leaves no Hit@1",
     "white_box_over_transfer": "white box is at least as strong as transfer",
     "white_box_over_gradient_free": "white box is at least as strong as a gradient-free search",
     "white_box_over_noise": "white box is at least as strong as noise",

@@ -54,6 +54,7 @@ def format_evaluation(result: dict[str, Any]) -> str:
         parts.append(
             f"{MARK.strip()} no sound measure of robustness: failed {', '.join(failed)} (below)"
         )
+    parts += _worst_cases(result.get("worst_cases", []))
     parts += _partitions(rows)
     parts += _titled("DeepFool, rho of the clips that flipped", rows, _DEEPFOOL)
     features = _features(rows.values())
@@ -118,6 +119,15 @@ def _titled(
         name: text for name, text in columns.items() if any(name in row for row in kept.values())
     }
     return [f"\n{title}", _table(kept, present, **options)] if kept else []
+
+
+def _worst_cases(balls: list[dict[str, Any]]) -> list[str]:
+    rows = {
+        f"{ball['axes']}{', rounded' if ball['round'] else ''}, epsilon {ball['epsilon']:g}"
+        f" ({len(ball['attacks'])} attacks)": ball
+        for ball in balls
+    }
+    return _titled("Worst of all attacks, clip by clip", rows, {"hit_at_1": "Hit@1"})
 
 
 def _partitions(rows: Mapping[str, Mapping[str, Any]]) -> list[str]:
