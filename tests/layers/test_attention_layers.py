@@ -61,7 +61,7 @@ def test_layer_contract_of_uniform_attention(name, check_frame_layer):
 
 @pytest.mark.parametrize("levels", GATED_LEVELS, ids="+".join)
 def test_gated_levels_are_the_formula(levels, clips, randomize_vectors, slow_heads):
-    """gat.txt 3.1; local_temporal.txt eq. 9 to 13."""
+    """GAT, section 3.1; local temporal paper, eq. 9 to 13."""
     x, frame_mask = clips
     layer = built(f"gated {'+'.join(levels)}", clips, randomize_vectors, seed=3)
     output, maps = layer(x, frame_mask=frame_mask, return_attention_maps=True)
@@ -84,7 +84,7 @@ def test_gated_levels_are_the_formula(levels, clips, randomize_vectors, slow_hea
 
 
 def test_shared_heads_are_the_formula(clips, randomize_vectors, slow_heads):
-    """local_temporal.txt 2.2: half of the heads global, the others at a level each."""
+    """Local temporal paper, 2.2: half of the heads global, the others at a level each."""
     x, frame_mask = clips
     layer = built("shared", clips, randomize_vectors, seed=3)
     output, maps = layer(x, frame_mask=frame_mask, return_attention_maps=True)

@@ -39,7 +39,7 @@ class AttentionLevel:
 
     Reference:
         "Leveraging Local Temporal Information for Multimodal Scene Classification", 2.2 and
-        fig. 2; "bd" is also gat.txt 3.1 with `T_N = W`.
+        fig. 2; "bd" is also that of GAT, section 3.1, with `T_N = W`.
     """
 
     kind: str

@@ -54,7 +54,7 @@ class GatedMultiLevelAttention(HeadProjection):
             `D`, or if `dropout` is not in [0, 1).
 
     Reference:
-        gat.txt 3.1 (GMSA: `("global", "bd20")`) and "Leveraging Local Temporal Information for
+        GAT, section 3.1 (GMSA: `("global", "bd20")`) and "Leveraging Local Temporal Information for
         Multimodal Scene Classification", eq. 9 to 13 (GateOp). Projections and outputs have
         biases and gates have none, which gives the published model sizes.
     """

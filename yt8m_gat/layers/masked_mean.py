@@ -26,7 +26,8 @@ class MaskedMeanPooling(keras.Layer):
         float [B, D].
 
     Reference:
-        gat.txt 3: "a video level representation by taking a mean across the temporal dimension".
+        GAT, section 3: "a video level representation by taking a mean across the temporal
+        dimension".
     """
 
     def call(self, x: Tensor, frame_mask: Tensor | None = None) -> Tensor:

@@ -44,8 +44,8 @@ class TransformerBlock(keras.Layer):
             the auxiliary normalization is asked for without `dual_normalization`.
 
     Reference:
-        "Attention Is All You Need", 3.1; gat.txt 3. The second normalization is that of taf.txt,
-        dropped at inference.
+        "Attention Is All You Need", 3.1; GAT, section 3. The second normalization is that of TAF,
+        section 3.3, dropped at inference.
     """
 
     def __init__(
