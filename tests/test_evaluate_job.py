@@ -133,8 +133,8 @@ def test_a_clip_is_robust_if_no_attack_broke_it(whole):
     assert (worst["axes"], worst["round"], worst["epsilon"]) == ("frame", False, 2.0)
     rows = [row for row in result["attacks"] if row["attack"] in worst["attacks"]]
     for row in (result["clean"], *rows):
-        bits = np.unpackbits(np.frombuffer(base64.b64decode(row["hits"]), np.uint8))
-        assert bits.sum() == pytest.approx(32 * row["hit_at_1"])
+        bits = np.unpackbits(np.frombuffer(base64.b64decode(row["hits"]["bits"]), np.uint8))
+        assert row["hits"]["count"] == 32 and bits.sum() == pytest.approx(32 * row["hit_at_1"])
     assert worst["hit_at_1"] <= min(row["hit_at_1"] for row in rows)
 
 
@@ -412,7 +412,8 @@ def test_radii_are_run_to_the_last_digit(runs, pattern):
         ({"partitions": 1}, "one part has no deviation"),
         ({"corruptions": ("rain",)}, r"--corruptions must be all, or of .*Received: 'rain'"),
         ({"severities": (0,)}, r"--severities must be of 1, 2, 3, 4, 5. Received: 0"),
-        ({"epsilons": (-1.0,)}, r"--epsilons must be at least 0. Received: -1"),
+        ({"epsilons": (-1.0,)}, r"--epsilons must be at least 0, and finite. Received: -1"),
+        ({"epsilons": (0.0, float("inf"))}, r"--epsilons must be .*finite. Received: inf"),
         ({"attacks": ("transfer",)}, "needs another run: --transfer_from"),
         ({"transfer_from": "ours"}, "--transfer_from is for the attack transfer"),
         ({"norm_scope": "row"}, "--norm_scope must be one of frame, example, joint"),

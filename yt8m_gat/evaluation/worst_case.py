@@ -16,9 +16,9 @@ import numpy as np
 from yt8m_gat.evaluation.sanity import ball_of
 
 
-def packed(hits: np.ndarray) -> str:
-    """Bool [N] as text, 8 clips a byte and 6 bits a letter."""
-    return base64.b64encode(np.packbits(hits)).decode()
+def packed(hits: np.ndarray) -> dict[str, Any]:
+    """Bool [N] as `{"count": N, "bits"}`, the bits in base 64: 6 clips a letter."""
+    return {"count": len(hits), "bits": base64.b64encode(np.packbits(hits)).decode()}
 
 
 def worst_cases(
@@ -27,7 +27,7 @@ def worst_cases(
     """Each ball in which two attacks or more were run, with Hit@1 over all of them.
 
     Args:
-        clean: The clean row: `hits` (see `packed`), and how many clips or segments there are.
+        clean: The clean row: `hits`, see `packed`.
         attacks: The attacked rows: `attack`, `options`, `epsilon`, `hits`; those without a radius
             are passed over.
 
@@ -40,19 +40,18 @@ def worst_cases(
     for row in attacks:
         if row["epsilon"] is not None:
             balls.setdefault(ball_of(row), []).append(row)
-    count = clean["num_segments"] if "num_segments" in clean else clean["num_videos"]
     found = []
     for (axes, rounded, epsilon), rows in sorted(balls.items()):
         if len(rows) > 1:
-            hits = [base64.b64decode(row["hits"]) for row in (clean, *rows)]
-            survived = np.bitwise_and.reduce([np.frombuffer(bits, np.uint8) for bits in hits])
+            bits = [base64.b64decode(row["hits"]["bits"]) for row in (clean, *rows)]
+            survived = np.bitwise_and.reduce([np.frombuffer(value, np.uint8) for value in bits])
             found.append(
                 {
                     "axes": axes,
                     "round": rounded,
                     "epsilon": epsilon,
                     "attacks": [row["attack"] for row in rows],
-                    "hit_at_1": int(np.unpackbits(survived).sum()) / count,
+                    "hit_at_1": int(np.unpackbits(survived).sum()) / clean["hits"]["count"],
                 }
             )
     return found
