@@ -112,9 +112,19 @@ class ServingModule(tf.Module):
             `predictions` [N, C] float32, the probability of each class.
 
         Raises:
-            tf.errors.InvalidArgumentError: `num_frames` is of another N or outside 1 .. T, or a
-                frame has a value that is not finite.
+            tf.errors.InvalidArgumentError: One of the two has another shape, `num_frames` is of
+                another N or outside 1 .. T, or a frame has a value that is not finite.
         """
+        sizes = self._schema.sizes
+        total = sum(sizes.values())
+        laid_out = ", then ".join(f"{size} of {name}" for name, size in sizes.items())
+        rule = f"{self.frames_name} must be [N, T, {total}]: {laid_out}"
+        shapes = [
+            _require_shape(frames, 3, total, rule),
+            _require_shape(num_frames, 2, 1, "num_frames must be [N, 1]: one number for each clip"),
+        ]
+        with tf.control_dependencies(shapes):
+            frames, num_frames = tf.identity(frames), tf.identity(num_frames)
         num_clips, num_steps = tf.shape(frames)[0], tf.shape(frames)[1]
         counts = num_frames[:, 0]
         given = _require(
@@ -142,8 +152,8 @@ class ServingModule(tf.Module):
             tf.where(tf.logical_not(finite))[:, 0],
         )
         with tf.control_dependencies([all_finite]):
-            parts = tf.split(frames, list(self._schema.sizes.values()), axis=-1)
-        named = dict(zip(self._schema.feature_names, parts, strict=True))
+            parts = tf.split(frames, list(sizes.values()), axis=-1)
+        named = dict(zip(sizes, parts, strict=True))
         features = normalize_features(named, self._normalize)
         logits = self._classifier.value({**features, "frame_mask": frame_mask}, training=False)
         return {"predictions": tf.sigmoid(logits)}
@@ -224,6 +234,14 @@ def _function(method: Any, *specs: tf.TensorSpec) -> Any:
 def _require(condition: tf.Tensor, rule: str, *received: tf.Tensor) -> tf.Operation:
     """Fails with `InvalidArgumentError` and this text unless `condition` holds."""
     return tf.debugging.Assert(condition, [rule, *received], summarize=20)
+
+
+def _require_shape(value: tf.Tensor, rank: int, size: int, rule: str) -> tf.Operation:
+    """Fails as `_require` does unless `value` has so many axes, the last of this size."""
+    # A graph takes its inputs' declared axes for granted, and what is sent need not have them.
+    shape = tf.shape(tf.raw_ops.PlaceholderWithDefault(input=value, shape=tf.TensorShape(None)))
+    fits = tf.logical_and(tf.equal(tf.size(shape), rank), tf.reduce_all(shape[rank - 1 :] == size))
+    return _require(fits, f"{rule}. Received shape:", shape)
 
 
 def _rewritten(serialized: tf.Tensor, frame_level: bool) -> tf.Tensor:
