@@ -123,3 +123,11 @@ def test_refuses_a_clip_that_is_not_there_and_a_run_without_frames(run, tmp_path
     config_of("LogisticModel", frame_features=False).save(tmp_path)
     with pytest.raises(ConfigError, match="needs a frame-level run"):
         explain((RunFolder(tmp_path), run[1]), ("none",))
+
+
+def test_the_command_reports_errors_by_its_name(tmp_path, capsys):
+    where = [f"--train_dir={tmp_path}", "--input_data_pattern=none", "--video_id=a", "--label=3"]
+    assert main(["explain", *where]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("python -m yt8m_gat.report explain: error: ")
+    assert str(tmp_path) in error

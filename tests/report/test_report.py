@@ -193,7 +193,9 @@ def test_errors_name_the_file(tmp_path, file, content, match):
 
 def test_the_command_reports_errors(tmp_path, capsys):
     assert main([str(tmp_path / "none"), "-o", str(tmp_path / "r.html")]) == 2
-    assert str(tmp_path / "none") in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert error.startswith("python -m yt8m_gat.report: error: ")
+    assert str(tmp_path / "none") in error
     folder = write_run(tmp_path / "sa")
     assert main([str(folder), "--evaluation", "a.json", "b.json"]) == 2
     assert "2 for 1 runs" in capsys.readouterr().err

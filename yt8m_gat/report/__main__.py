@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from yt8m_gat.cli import quiet_tensorflow, reported_errors
+from yt8m_gat.cli import EXIT_ERROR, quiet_tensorflow
 from yt8m_gat.config import ConfigError
 from yt8m_gat.report.chart import standalone
 from yt8m_gat.report.page import build_explanation, build_page
@@ -71,8 +71,26 @@ def _explain_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _explain(argv: Sequence[str]) -> None:
-    arguments = _explain_parser().parse_args(argv)
+def _report(arguments: argparse.Namespace) -> None:
+    folders = arguments.train_dirs
+    files = arguments.evaluation or [None] * len(folders)
+    if len(files) != len(folders):
+        raise ConfigError(
+            f"--evaluation must name one file per run. Received: {len(files)} for "
+            f"{len(folders)} runs"
+        )
+    names = [Path(folder).resolve().name for folder in folders]
+    # Folders of the same name are told apart by their path as given.
+    names = [
+        name if names.count(name) == 1 else str(folder)
+        for name, folder in zip(names, folders, strict=True)
+    ]
+    runs = [read_run(*of_run) for of_run in zip(folders, files, names, strict=True)]
+    page, figures = build_page(runs)
+    write_page(arguments.output_file, page, figures, arguments.figures_dir)
+
+
+def _explain(arguments: argparse.Namespace) -> None:
     # Only here: the rest of the report does without TensorFlow.
     with quiet_tensorflow():
         from yt8m_gat import pipeline
@@ -92,30 +110,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
     argv = sys.argv[1:] if argv is None else argv
     if argv[:1] == ["explain"]:
-        with reported_errors():
-            _explain(argv[1:])
-        return 0
-    arguments = _parser().parse_args(argv)
-    folders = arguments.train_dirs
+        parser, run, argv = _explain_parser(), _explain, argv[1:]
+    else:
+        parser, run = _parser(), _report
+    arguments = parser.parse_args(argv)
     try:
-        files = arguments.evaluation or [None] * len(folders)
-        if len(files) != len(folders):
-            raise ConfigError(
-                f"--evaluation must name one file per run. Received: {len(files)} for "
-                f"{len(folders)} runs"
-            )
-        names = [Path(folder).resolve().name for folder in folders]
-        # Folders of the same name are told apart by their path as given.
-        names = [
-            name if names.count(name) == 1 else str(folder)
-            for name, folder in zip(names, folders, strict=True)
-        ]
-        runs = [read_run(*of_run) for of_run in zip(folders, files, names, strict=True)]
-        page, figures = build_page(runs)
-        write_page(arguments.output_file, page, figures, arguments.figures_dir)
+        run(arguments)
     except (ConfigError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        print(f"{parser.prog}: error: {error}", file=sys.stderr)
+        return EXIT_ERROR
     return 0
 
 
