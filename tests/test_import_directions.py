@@ -26,13 +26,13 @@ ALLOWED = {
     "training": {"data", "models", "losses", "attacks", "config", "run_folder", "disk"},
     "evaluation": {"data", "metrics", "attacks", "config", "disk"},
     "export": {"data", "models", "config", "run_folder", "disk"},
-    "report": {"config"},
+    "report": {"config", "run_folder"},
     "demo": set(),
 }
 # The composition root: the one room that may know every other.
 EVERYTHING = {"pipeline"}
 # A command, like the scripts: it calls `pipeline`, only when it is asked to explain a clip.
-COMMANDS = {"report/__main__.py": {"cli", "run_folder", "pipeline"}}
+COMMANDS = {"report/__main__.py": {"cli", "pipeline"}}
 SCRIPTS = {"train", "eval", "inference"}
 
 

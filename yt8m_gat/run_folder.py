@@ -1,10 +1,13 @@
 """The files of a run: where they lie and how they are written."""
 
+import hashlib
 import importlib.metadata
 import json
 import os
+import re
 import shutil
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,39 @@ from yt8m_gat.config import CONFIG_FILE, ConfigError, RunConfig
 from yt8m_gat.disk import writing
 
 _PACKAGES = ("tensorflow", "keras", "numpy", "yt8m-gat")
+_CHECKPOINT_FILE = re.compile(r"ckpt-(\d+)\.(?:index|data-\d{5}-of-\d{5})")
+
+
+def checkpoint_prefix(folder: str | os.PathLike, step: int) -> str:
+    """What the files of the checkpoint of `step` begin with."""
+    return os.path.join(folder, f"ckpt-{step}")
+
+
+def checkpoint_steps(folder: str | os.PathLike) -> list[int]:
+    """Steps of the checkpoints in a folder, whole or not, the newest first.
+
+    Read from the names of the files: TensorFlow's own list, the file `checkpoint`, is one more
+    thing that can be damaged.
+    """
+    try:
+        names = os.listdir(folder)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    return sorted({int(m[1]) for name in names if (m := _CHECKPOINT_FILE.fullmatch(name))})[::-1]
+
+
+def digest_of(parts: Iterable[bytes]) -> str:
+    """Of all parts, one after the other."""
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part)
+    return digest.hexdigest()
+
+
+def checkpoint_digest(prefix: str) -> str:
+    """Of the bytes of a checkpoint's files."""
+    paths = sorted(Path(prefix).parent.glob(Path(prefix).name + ".*"))
+    return digest_of(path.read_bytes() for path in paths)
 
 
 class RunFolder:
@@ -57,6 +93,22 @@ class RunFolder:
     def events(self) -> Path:
         """TensorBoard's folder."""
         return self.path / "events"
+
+    def best_digest(self) -> str:
+        """Tells the best weights from others.
+
+        Raises:
+            FileNotFoundError: There are none.
+        """
+        return digest_of([self.best_weights.read_bytes()])
+
+    def config_digest(self) -> str:
+        """Tells the configuration from others.
+
+        Raises:
+            FileNotFoundError: There is none.
+        """
+        return digest_of([(self.path / CONFIG_FILE).read_bytes()])
 
     def check(self, config: RunConfig) -> None:
         """Refuses a run of `config` where another one is stored.

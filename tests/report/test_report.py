@@ -1,10 +1,12 @@
 """The page says what the files say, needs nothing else, and lets nothing of them run."""
 
+import dataclasses
 import json
 import re
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
+from hashlib import sha256
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -125,6 +127,89 @@ def test_seeds_are_averaged_beside_the_papers(tmp_path):
     (beside,) = [t for t in tables if "GAT AdvFr" in t[0]]
     # Mean of 37.031 and 39.031; deviation of two values 2 apart: sqrt(2).
     assert beside[2][1] == "38.03±1.41 (n=2)"
+
+
+WEIGHTS, CHECKPOINT = "best.weights.h5", "checkpoints/ckpt-20.index"
+
+
+def write_evaluated_run(folder: Path, checkpoint: str) -> Path:
+    """A run whose evaluation says which weights and configuration it is of."""
+    write_run(folder)
+    (folder / "checkpoints").mkdir()
+    for name in (WEIGHTS, "checkpoints/ckpt-3.index", CHECKPOINT):
+        (folder / name).write_bytes(name.encode())
+    weights = (WEIGHTS if checkpoint == "best" else CHECKPOINT).encode()
+    config = (folder / "config.json").read_bytes()
+    settings = {"checkpoint": checkpoint, "weights": sha256(weights).hexdigest()}
+    settings["config"] = sha256(config).hexdigest()
+    (folder / "evaluation.json").write_text(json.dumps({**EVALUATION, "settings": settings}))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("checkpoint", "file", "content", "what"),
+    [
+        ("best", None, None, None),
+        ("last", None, None, None),
+        # What the evaluation is not of may change.
+        ("best", "checkpoints/ckpt-40.index", b"more", None),
+        ("last", WEIGHTS, b"other", None),
+        ("best", WEIGHTS, b"other", "has changed since (best.weights.h5)"),
+        ("best", WEIGHTS, None, "does not hold the weights (best.weights.h5)"),
+        ("best", "config.json", None, "has changed since (config.json)"),
+        ("last", CHECKPOINT, b"other", "has changed since (the newest checkpoint)"),
+        ("last", "checkpoints/ckpt-40.index", b"more", "has changed since (the newest checkpoint)"),
+    ],
+)
+def test_figures_of_other_weights_are_left_out(tmp_path, capsys, checkpoint, file, content, what):
+    folder = write_evaluated_run(tmp_path / "sa", checkpoint)
+    if file == "config.json":  # The same run with another seed.
+        config = RunConfig.load(folder)
+        training = dataclasses.replace(config.training, seed=config.training.seed + 1)
+        dataclasses.replace(config, training=training).save(folder)
+    elif content is not None:
+        (folder / file).write_bytes(content)
+    elif file is not None:
+        (folder / file).unlink()
+    page = tmp_path / "report.html"
+    for explicit in ([], ["--evaluation", str(folder / "evaluation.json")]):
+        assert main([str(folder), *explicit, "-o", str(page)]) == 0
+        text, error = page.read_text(), capsys.readouterr().err
+        assert "<h2>Training</h2>" in text  # The curves are the run's own, whatever the evaluation.
+        if what is None:
+            assert "37.03" in text and error == "" and '"warning"' not in text
+            continue
+        assert "37.03" not in text and "Beside the papers" not in text
+        flags = " --checkpoint=last" if checkpoint == "last" else ""
+        remedy = f"eval.py --train_dir={folder} --output_file={folder}/evaluation.json{flags}"
+        for words in (what, remedy):
+            assert words in error and words in text
+        assert error.startswith("warning: sa: the figures of ")
+
+
+def test_figures_of_unknown_weights_are_shown_with_a_warning(tmp_path, capsys):
+    page = tmp_path / "report.html"
+    assert main([str(write_run(tmp_path / "sa")), "-o", str(page)]) == 0
+    text, error = page.read_text(), capsys.readouterr().err
+    assert "37.03" in text
+    for words in (text, error):
+        assert "does not say of which weights it is" in words and "eval.py --train_dir=" in words
+
+
+def test_runs_on_segments_do_not_stand_beside_whole_videos(tmp_path):
+    segments = write_run(tmp_path / "segments")
+    clean = {"gap": 0.9, "segment_map": 0.8, "num_segments": 7}
+    rows = [{**row, "gap": 0.9} for row in EVALUATION["attacks"]]
+    (segments / "evaluation.json").write_text(json.dumps({"clean": clean, "attacks": rows}))
+    lstm = write_run(tmp_path / "lstm", "LstmModel")  # No column is of its kind.
+    (lstm / "evaluation.json").write_text(json.dumps({"clean": clean, "attacks": []}))
+    runs = [read_run(folder) for folder in (segments, lstm, write_run(tmp_path / "whole"))]
+    text, _ = build_page(runs)
+    (beside,) = [t for t in Page(text).tables if "A-ART, adversarial" in t[0]]
+    assert beside[2] == ["GAP, ours", "37.03", "-", "-", "27.22", "-", "-"]
+    assert "Ours: whole." in text and "Left out: segments. Evaluated on rated segments" in text
+    assert "Left out: segments." in build_page(runs[:1])[0]  # Also without a table beside.
+    assert "Left out" not in build_page(runs[2:])[0]
 
 
 def test_a_section_without_data_is_left_out(tmp_path):

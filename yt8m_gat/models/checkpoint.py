@@ -1,37 +1,17 @@
 """The checkpoints of a run: which there are, and which of them can be trusted."""
 
 import os
-import re
 from pathlib import Path
 
 import tensorflow as tf
 from absl import logging
 
 from yt8m_gat.config import ConfigError
-
-_FILE = re.compile(r"ckpt-(\d+)\.(?:index|data-\d{5}-of-\d{5})")
+from yt8m_gat.run_folder import checkpoint_prefix, checkpoint_steps
 
 
 class DamagedCheckpointsError(ConfigError):
     """A folder holds checkpoints and none can be read."""
-
-
-def checkpoint_prefix(folder: str | os.PathLike, step: int) -> str:
-    """What the files of the checkpoint of `step` begin with."""
-    return os.path.join(folder, f"ckpt-{step}")
-
-
-def checkpoint_steps(folder: str | os.PathLike) -> list[int]:
-    """Steps of the checkpoints in a folder, whole or not, the newest first.
-
-    Read from the names of the files: TensorFlow's own list, the file `checkpoint`, is one more
-    thing that can be damaged.
-    """
-    try:
-        names = os.listdir(folder)
-    except (FileNotFoundError, NotADirectoryError):
-        return []
-    return sorted({int(match[1]) for name in names if (match := _FILE.fullmatch(name))})[::-1]
 
 
 def checkpoint_fault(prefix: str) -> str | None:

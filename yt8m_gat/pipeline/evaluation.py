@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from yt8m_gat.attacks import Attack
-from yt8m_gat.config import CONFIG_FILE, ConfigError, RunConfig
+from yt8m_gat.config import ConfigError, RunConfig
 from yt8m_gat.data import (
     RecordSchema,
     SkippedRecords,
@@ -33,13 +33,13 @@ from yt8m_gat.evaluation.worst_case import packed, worst_cases
 from yt8m_gat.layers import AttentionLevel, expand_attention_map
 from yt8m_gat.models import load_classifier
 from yt8m_gat.pipeline.attack_plan import PlannedAttack, plan_attacks
-from yt8m_gat.pipeline.digests import digest_of, files_digest, weights_digest
+from yt8m_gat.pipeline.digests import files_digest, weights_digest
 from yt8m_gat.pipeline.evaluation_options import EvaluationOptions
 from yt8m_gat.pipeline.profile_observer import ProfileObserver
 from yt8m_gat.pipeline.run_evaluator import build_evaluator, total_map_distance
 from yt8m_gat.pipeline.run_settings import class_names, on_segments, read_schema
 from yt8m_gat.pipeline.shown_clips import show_clips
-from yt8m_gat.run_folder import RunFolder
+from yt8m_gat.run_folder import RunFolder, digest_of
 from yt8m_gat.training import follow
 
 # Scores kept for the all-scores MAP, mostly on disk (for the segment MAP, in memory): 4 bytes times
@@ -210,7 +210,7 @@ class _Evaluation:
         return {
             "checkpoint": options.checkpoint,
             "weights": weights_digest(self.folder, options.checkpoint),
-            "config": digest_of([(self.folder.path / CONFIG_FILE).read_bytes()]),
+            "config": self.folder.config_digest(),
             "files": files_digest(self.files),
             "num_files": len(self.files),
             "max_videos": options.max_videos,

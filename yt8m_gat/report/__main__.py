@@ -86,6 +86,9 @@ def _report(arguments: argparse.Namespace) -> None:
         for name, folder in zip(names, folders, strict=True)
     ]
     runs = [read_run(*of_run) for of_run in zip(folders, files, names, strict=True)]
+    for run in runs:
+        if run.warning:
+            print(f"warning: {run.warning}", file=sys.stderr)
     page, figures = build_page(runs)
     write_page(arguments.output_file, page, figures, arguments.figures_dir)
 

@@ -22,8 +22,22 @@ _PAPERS_ATTACK = ("fgm", 0.5)
 
 
 def published_tables(runs: Sequence[ReportedRun]) -> list[str]:
-    """Every published table that a run has a column in."""
-    return [part for published in TABLES for part in _beside(published, runs)]
+    """Every published table that a run has a column in; runs on segments are named instead."""
+    whole = [run for run in runs if not run.on_segments]
+    parts = [part for published in TABLES for part in _beside(published, whole)]
+    columns = [column for published in TABLES for column in published.columns]
+    left_out = [
+        run.title
+        for run in runs
+        if run.on_segments and any(column.matches(run.config) for column in columns)
+    ]
+    if left_out:
+        text = (
+            f"Left out: {', '.join(left_out)}. Evaluated on rated segments: figures over rated "
+            "pairs of segment and class, not over whole videos as the papers'."
+        )
+        parts.append(note(text))
+    return parts
 
 
 def _row_of(run: ReportedRun, column: Column, vertical: str | None) -> dict[str, Any]:

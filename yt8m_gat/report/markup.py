@@ -101,6 +101,11 @@ def note(text: str) -> str:
     return f'<p class="note">{escape(text)}</p>'
 
 
+def warning(text: str) -> str:
+    """A note that must not be overlooked."""
+    return f'<div class="warning">{note(text)}</div>'
+
+
 def percent(value: Any) -> str:
     """A metric in percent, two places; a dash when there is none."""
     found = number(value)

@@ -18,7 +18,17 @@ from yt8m_gat.report.curves import (
     robustness_curves,
     training_curves,
 )
-from yt8m_gat.report.markup import Figures, document, gallery, note, percent, section, shown, table
+from yt8m_gat.report.markup import (
+    Figures,
+    document,
+    gallery,
+    note,
+    percent,
+    section,
+    shown,
+    table,
+    warning,
+)
 from yt8m_gat.report.results import class_tables, result_tables, vertical_tables
 from yt8m_gat.report.sceptic import sceptic_table, verdict_tables
 from yt8m_gat.report.source import MARK, ReportedRun, group_runs
@@ -55,6 +65,7 @@ def build_page(runs: Sequence[ReportedRun], title: str = "yt8m_gat: report") -> 
         ]
     unfinished = [run.name for run in runs if run.evaluation.get("complete") is False]
     body = [
+        *(warning(run.warning) for run in runs if run.warning),
         *(
             [note(f"Not finished, rows are still to come: {', '.join(unfinished)}.")]
             if unfinished

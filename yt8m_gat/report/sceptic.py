@@ -4,7 +4,7 @@ import statistics
 from collections import Counter
 from collections.abc import Sequence
 
-from yt8m_gat.report.markup import Cell, folded, mean_and_deviation, note, percent, table
+from yt8m_gat.report.markup import Cell, folded, mean_and_deviation, percent, table, warning
 from yt8m_gat.report.source import MARK, ReportedRun, RunGroup, number
 from yt8m_gat.report.spec import spec_order, spec_title
 
@@ -43,7 +43,7 @@ def verdict_tables(runs: Sequence[ReportedRun]) -> list[str]:
             f"gradients that are hidden rather than from robustness; they are marked{MARK} "
             "wherever they stand."
         )
-        parts.append(f'<div class="warning">{note(text)}</div>')
+        parts.append(warning(text))
     parts.append(table(["check", *(run.title for run in checked)], rows))
     for run in checked:
         details = [

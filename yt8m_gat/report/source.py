@@ -9,10 +9,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from yt8m_gat.config import ConfigError, RunConfig
+from yt8m_gat.config import CONFIG_FILE, ConfigError, RunConfig
+from yt8m_gat.run_folder import (
+    RunFolder,
+    checkpoint_digest,
+    checkpoint_prefix,
+    checkpoint_steps,
+)
 
 EVALUATION_FILE = "evaluation.json"
-METRICS_FILE = "metrics.jsonl"
 # Beside the name of a run that fails a check against masked gradients.
 MARK = "\u00a0‡"
 
@@ -24,6 +29,10 @@ _ROW = {"attack": str, "epsilon": _NUMBER}
 _DISTURBED = {"corruption": str, "severity": _NUMBER}
 _SIDE = {"top": [list], "profiles?": _PROFILES, "maps?": {str: {str: [[_NUMBER]]}}}
 _PARTS = {
+    "settings": (
+        {"checkpoint?": str, "weights?": str, "config?": str},
+        "settings with checkpoint, weights and config",
+    ),
     "attacks": ([_ROW], "a list of rows with attack and epsilon"),
     "corruptions": ([_DISTURBED], "a list of rows with corruption and severity"),
     "sanity": (
@@ -61,14 +70,18 @@ class ReportedRun:
     Attributes:
         name: How the page calls it.
         config: Its configuration.
-        evaluation: What `eval.py --output_file` wrote, `{"clean", "attacks", ...}`.
+        evaluation: What `eval.py --output_file` wrote, `{"clean", "attacks", ...}`; empty where it
+            is not of the run as it is now.
         history: The lines of `metrics.jsonl`.
+        warning: What a reader must know of the evaluation: that it was left out, or that nobody
+            can tell whether it is of the run as it is now. Empty: nothing.
     """
 
     name: str
     config: RunConfig
     evaluation: dict[str, Any]
     history: list[dict[str, Any]]
+    warning: str = ""
 
     @property
     def clean(self) -> dict[str, Any]:
@@ -84,6 +97,11 @@ class ReportedRun:
     def corruptions(self) -> list[dict[str, Any]]:
         """A row per corruption and severity."""
         return self.evaluation.get("corruptions", [])
+
+    @property
+    def on_segments(self) -> bool:
+        """Whether it was evaluated on rated segments instead of whole videos."""
+        return "num_segments" in self.clean
 
     @property
     def verdicts(self) -> dict[str, dict[str, str]]:
@@ -177,6 +195,9 @@ def read_run(
 ) -> ReportedRun:
     """Reads a run folder and its evaluation.
 
+    An evaluation of other weights, or of another configuration, than the folder holds now is left
+    out with a warning: the run has been trained on since, or is another one.
+
     Args:
         train_dir: The run folder.
         evaluation_file: What `eval.py --output_file` wrote; None: `evaluation.json` in the run
@@ -187,17 +208,66 @@ def read_run(
         ConfigError: A file is not what it should be; the message names it.
         OSError: `train_dir` holds no run, or `evaluation_file` is not there.
     """
-    folder = Path(train_dir)
-    config = RunConfig.load(folder)
+    folder = RunFolder(train_dir)
+    config = RunConfig.load(folder.path)
+    name = name or folder.path.resolve().name
     evaluation: dict[str, Any] = {}
-    default = folder / EVALUATION_FILE
-    if evaluation_file is not None:
-        evaluation = _read_evaluation(Path(evaluation_file))
-    elif default.is_file():
-        evaluation = _read_evaluation(default)
-    metrics = folder / METRICS_FILE
-    history = _read_history(metrics) if metrics.is_file() else []
-    return ReportedRun(name or folder.resolve().name, config, evaluation, history)
+    warning = ""
+    default = folder.path / EVALUATION_FILE
+    if evaluation_file is not None or default.is_file():
+        path = default if evaluation_file is None else Path(evaluation_file)
+        evaluation = _read_evaluation(path)
+        is_ours, warning = _provenance(folder, evaluation.get("settings", {}), path)
+        if not is_ours:
+            evaluation = {}
+    history = _read_history(folder.metrics) if folder.metrics.is_file() else []
+    return ReportedRun(name, config, evaluation, history, warning and f"{name}: {warning}")
+
+
+def _provenance(folder: RunFolder, settings: dict[str, Any], path: Path) -> tuple[bool, str]:
+    """Whether an evaluation may be of the run as it is now, and the warning if that is not sure."""
+    checkpoint = settings.get("checkpoint", "best")
+    anew = (
+        f"measure anew with python eval.py --train_dir={folder.path} --output_file={path}"
+        + (f" --checkpoint={checkpoint}" if checkpoint != "best" else "")
+        + " and the flags that it had"
+    )
+    if not {"weights", "config"} <= settings.keys():
+        return True, (
+            f"{path} does not say of which weights it is, as those of an older eval.py: its "
+            f"figures may be of an earlier state of the run. To be sure, {anew}"
+        )
+    weights = _weights_digest(folder, checkpoint)
+    same = {
+        folder.best_weights.name if checkpoint == "best" else "the newest checkpoint": (
+            settings["weights"] == weights
+        ),
+        CONFIG_FILE: settings["config"] == folder.config_digest(),
+    }
+    if all(same.values()):
+        return True, ""
+    if weights is None:
+        what = f"the folder does not hold the weights ({next(iter(same))}) that it is of"
+    else:
+        changed = [name for name, is_same in same.items() if not is_same]
+        what = f"the run has changed since ({' and '.join(changed)})"
+    return False, f"the figures of {path} are left out: {what}. To have them, {anew}"
+
+
+def _weights_digest(folder: RunFolder, checkpoint: str) -> str | None:
+    """Of the weights that are there now; None where there are none.
+
+    The newest checkpoint goes by its name: whether it is whole TensorFlow alone can tell.
+    """
+    try:
+        if checkpoint == "best":
+            return folder.best_digest()
+        steps = checkpoint_steps(folder.checkpoints)
+        if not steps:
+            return None
+        return checkpoint_digest(checkpoint_prefix(folder.checkpoints, steps[0]))
+    except FileNotFoundError:
+        return None
 
 
 def _text_of(path: Path) -> str:
