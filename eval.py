@@ -6,7 +6,6 @@ python eval.py --train_dir=runs/gat --eval_data_pattern='validate*.tfrecord' --a
 import contextlib
 import functools
 import os
-import sys
 import tempfile
 from typing import Any
 
@@ -14,6 +13,7 @@ from absl import app, flags
 
 from yt8m_gat.cli import (
     comma_separated,
+    exit_interrupted,
     integers,
     numbers,
     quiet_tensorflow,
@@ -23,9 +23,6 @@ from yt8m_gat.cli import (
 from yt8m_gat.config import NORM_SCOPES
 from yt8m_gat.run_folder import RunFolder
 from yt8m_gat.starter_flags import REPLACED, warn_of_replaced
-
-EXIT_INTERRUPTED = 130
-"""What a shell says of a command that Ctrl-C ended."""
 
 
 def define_flags(values: flags.FlagValues) -> None:
@@ -161,12 +158,7 @@ def main(argv: list[str]) -> None:
                 try:
                     result = pipeline.evaluate(folder, **options)
                 except KeyboardInterrupt:
-                    kept = f"; the same command goes on after the rows in {values.output_file}"
-                    print(
-                        f"eval.py: interrupted{kept if values.output_file else ''}",
-                        file=sys.stderr,
-                    )
-                    sys.exit(EXIT_INTERRUPTED)
+                    exit_interrupted(values.output_file)
                 print(format_evaluation(result))
                 return
             print(

@@ -9,7 +9,7 @@ import tempfile
 
 from absl import app, flags
 
-from yt8m_gat.cli import quiet_tensorflow, refuse_arguments, reported_errors
+from yt8m_gat.cli import exit_interrupted, quiet_tensorflow, refuse_arguments, reported_errors
 from yt8m_gat.config import ConfigError
 from yt8m_gat.starter_flags import REPLACED, warn_of_replaced
 
@@ -126,19 +126,22 @@ def main(argv: list[str]) -> None:
         ):
             if values.output_model_tgz:
                 write_archive(folder, values.output_model_tgz)
-            num_videos = pipeline.infer(
-                folder,
-                input_data_pattern=values.input_data_pattern,
-                output_file=values.output_file,
-                batch_size=values.batch_size,
-                top_k=values.top_k,
-                checkpoint=values.checkpoint,
-                segment_labels=values.segment_labels,
-                segment_label_ids_file=values.segment_label_ids_file,
-                segment_max_pred=values.segment_max_pred,
-                on_bad_record=values.on_bad_record,
-                max_bad_fraction=values.max_bad_fraction,
-            )
+            try:
+                num_videos = pipeline.infer(
+                    folder,
+                    input_data_pattern=values.input_data_pattern,
+                    output_file=values.output_file,
+                    batch_size=values.batch_size,
+                    top_k=values.top_k,
+                    checkpoint=values.checkpoint,
+                    segment_labels=values.segment_labels,
+                    segment_label_ids_file=values.segment_label_ids_file,
+                    segment_max_pred=values.segment_max_pred,
+                    on_bad_record=values.on_bad_record,
+                    max_bad_fraction=values.max_bad_fraction,
+                )
+            except KeyboardInterrupt:
+                exit_interrupted(pipeline.partial_file(values.output_file))
         print(f"{values.output_file}: {num_videos} videos")
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 
 import pytest
 
@@ -14,6 +15,7 @@ from yt8m_gat.config import (
     RunConfig,
     TrainingConfig,
 )
+from yt8m_gat.run_folder import RunFolder
 
 
 def test_round_trip_through_json():
@@ -53,7 +55,11 @@ def test_every_recipe_is_a_configuration(name):
         (lambda: TrainingConfig(base_learning_rate=0), "--base_learning_rate must be positive"),
         (lambda: TrainingConfig(plateau_factor=2), r"--plateau_factor must be in \(0, 1\]"),
         (lambda: TrainingConfig(optimizer="adam"), "--optimizer must be one of Adam"),
+        (lambda: TrainingConfig(base_learning_rate=math.inf), "--base_learning_rate .* finite"),
+        (lambda: TrainingConfig(seed=2**32), "--seed must be at most 4294967295"),
         (lambda: TrainingConfig(max_steps=0), "--max_steps must be at least 1"),
+        (lambda: RunFolder(""), "--train_dir must name the run folder"),
+        (lambda: RunConfig.load("nowhere", "finetune_from"), "--finetune_from=nowhere holds no"),
         (
             lambda: RunConfig(data=DataConfig(frame_features=False)),
             "--model=GAT reads frames",

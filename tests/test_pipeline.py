@@ -239,6 +239,25 @@ def test_an_objective_that_cannot_work_costs_no_run(finished, sample_dir):
     assert RunConfig.load(folder.path) == config and folder.best_weights.is_file()
 
 
+@pytest.mark.parametrize("flag", ["train_data_pattern", "eval_data_pattern"])
+def test_files_without_rated_segments_are_refused_at_the_start(tmp_path, sample_dir, flag):
+    """Not when the first validation is due, and not as a fault of the program."""
+    data = DataConfig(num_classes=8, max_frames=12, segment_labels=True)
+    config = dataclasses.replace(make_config(adversarial="none"), data=data)
+    others = {"eval_data_pattern": f"{sample_dir}/validate*.tfrecord"} if flag[0] == "e" else {}
+    with pytest.raises(ConfigError, match=rf"--{flag}: no rated segments in .*--segment_labels"):
+        train(RunFolder(tmp_path / "run"), config, sample_dir, **others)
+    assert flag[0] == "t" or not (tmp_path / "run").exists()
+
+
+def test_a_run_killed_before_its_first_checkpoint_begins_its_metrics_anew(tmp_path, sample_dir):
+    folder, config = RunFolder(tmp_path), make_config(adversarial="none", max_steps=1)
+    folder.append_metrics({"kind": "train", "step": 44})
+    train(folder, config, sample_dir, eval_data_pattern=f"{sample_dir}/validate*.tfrecord")
+    lines = [json.loads(line) for line in folder.metrics.read_text().splitlines()]
+    assert {line["step"] for line in lines} == {1}
+
+
 def test_a_bad_record_stops_training_with_its_place(tmp_path, sample_dir):
     with pytest.raises(BadRecordError, match=r"train.*--num_classes"):
         config = dataclasses.replace(make_config(), data=DataConfig(num_classes=2, max_frames=12))

@@ -6,10 +6,13 @@ import os
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
+from typing import NoReturn
 
 from yt8m_gat.config import ConfigError
 
 EXIT_ERROR = 2
+EXIT_INTERRUPTED = 130
+"""What a shell says of a command that Ctrl-C ended."""
 
 
 @contextlib.contextmanager
@@ -24,6 +27,19 @@ def reported_errors(*error_types: type[Exception]) -> Iterator[None]:
     except (ConfigError, OSError, *error_types) as error:
         print(f"{os.path.basename(sys.argv[0])}: error: {error}", file=sys.stderr)
         sys.exit(EXIT_ERROR)
+
+
+def exit_interrupted(kept: str | os.PathLike | None) -> NoReturn:
+    """Ends a command that Ctrl-C interrupted with one line.
+
+    Args:
+        kept: File of the rows after which the same command goes on; None, or not there: none.
+    """
+    name = os.path.basename(sys.argv[0])
+    goes_on = kept is not None and os.path.exists(kept)
+    again = f"; the same command goes on after the rows in {kept}" if goes_on else ""
+    print(f"{name}: interrupted{again}", file=sys.stderr)
+    sys.exit(EXIT_INTERRUPTED)
 
 
 @contextlib.contextmanager

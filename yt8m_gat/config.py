@@ -17,6 +17,7 @@ from typing import Any
 
 CONFIG_FILE = "config.json"
 _MAX_BYTES = 1 << 20
+_MAX_SEED = 2**32 - 1  # NumPy's.
 
 NORMALIZATIONS = ("none", "per_feature", "concat")
 ADVERSARIAL_OBJECTIVES = ("none", "output", "frobenius", "jensen_shannon", "temporal")
@@ -161,8 +162,8 @@ def _require_choice(flag: str, value: str, choices: typing.Iterable[str]) -> Non
 
 
 def _require_at_least(flag: str, value: float, least: float) -> None:
-    if not value >= least:
-        raise ConfigError(f"--{flag} must be at least {least:g}. Received: {value!r}")
+    if not least <= value < math.inf:
+        raise ConfigError(f"--{flag} must be at least {least:g}, and finite. Received: {value!r}")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -308,9 +309,10 @@ class ObjectiveConfig:
         _require_choice("temporal_examples", self.temporal_examples, TEMPORAL_EXAMPLES)
         _require_at_least("temporal_epsilon", self.temporal_epsilon, 0)
         _require_at_least("temporal_steps", self.temporal_steps, 1)
-        if self.temporal_step_size is not None and not self.temporal_step_size > 0:
+        if self.temporal_step_size is not None and not 0 < self.temporal_step_size < math.inf:
             raise ConfigError(
-                f"--temporal_step_size must be positive. Received: {self.temporal_step_size!r}"
+                "--temporal_step_size must be positive, and finite. "
+                f"Received: {self.temporal_step_size!r}"
             )
         if self.non_key_frames is not None:
             _require_at_least("non_key_frames", self.non_key_frames, 1)
@@ -436,9 +438,12 @@ class TrainingConfig:
             raise ConfigError(
                 f"--max_bad_fraction must be in [0, 1]. Received: {self.max_bad_fraction!r}"
             )
-        if not self.base_learning_rate > 0:
+        if self.seed > _MAX_SEED:
+            raise ConfigError(f"--seed must be at most {_MAX_SEED}. Received: {self.seed}")
+        if not 0 < self.base_learning_rate < math.inf:
             raise ConfigError(
-                f"--base_learning_rate must be positive. Received: {self.base_learning_rate!r}"
+                "--base_learning_rate must be positive, and finite. "
+                f"Received: {self.base_learning_rate!r}"
             )
         for flag in ("learning_rate_decay", "drop_factor", "plateau_factor"):
             if not 0 < getattr(self, flag) <= 1:
@@ -528,8 +533,12 @@ class RunConfig:
         temporary.replace(path)
 
     @classmethod
-    def load(cls, train_dir: str | os.PathLike) -> RunConfig:
+    def load(cls, train_dir: str | os.PathLike, flag: str = "train_dir") -> RunConfig:
         """Reads `train_dir/config.json`.
+
+        Args:
+            train_dir: The run folder.
+            flag: The flag that it came from, for the error.
 
         Raises:
             ConfigError: There is none, or it does not read as a configuration.
@@ -537,7 +546,7 @@ class RunConfig:
         path = Path(train_dir) / CONFIG_FILE
         if not path.is_file():
             raise ConfigError(
-                f"--train_dir={train_dir} holds no {CONFIG_FILE}: it must name the folder that "
+                f"--{flag}={train_dir} holds no {CONFIG_FILE}: it must name the folder that "
                 "train.py wrote"
             )
         if (size := path.stat().st_size) > _MAX_BYTES:

@@ -67,6 +67,10 @@ class RunFolder:
     """
 
     def __init__(self, path: str | os.PathLike) -> None:
+        if not os.fspath(path):
+            raise ConfigError(
+                "--train_dir must name the run folder, '.' for the current one. Received: nothing"
+            )
         self.path = Path(path)
 
     @property

@@ -214,6 +214,7 @@ def test_every_setting_of_the_temporal_objective_arrives():
         ({"temporal_step_size": -1.0}, "--temporal_step_size must be positive"),
         ({"temporal_steps": 0}, "--temporal_steps must be at least 1"),
         ({"epsilon": -1.0}, "--epsilon must be at least 0"),
+        ({"epsilon": float("inf")}, "--epsilon must be at least 0, and finite"),
         ({"adversarial": "fgsm"}, "--adversarial must be one of none, output"),
     ],
 )

@@ -8,7 +8,7 @@ import importlib
 from typing import Any
 
 _NAMES = {
-    "dataset": ("as_pair", "as_pairs", "find_files", "make_dataset"),
+    "dataset": ("as_pair", "as_pairs", "find_files", "make_dataset", "no_examples"),
     "description": ("RecordDescription", "describe_record", "discover"),
     "diagnosis": ("bad_record_from", "iterate"),
     "errors": ("BadRecordError", "Fault", "TooManyBadRecordsError"),

@@ -58,6 +58,16 @@ def find_files(patterns: str | Sequence[str], flag_name: str) -> list[str]:
     return sorted(files)
 
 
+def no_examples(files: Sequence[str], flag_name: str, segment_labels: bool) -> ConfigError:
+    """The error of files in which there is nothing to learn from or to measure on."""
+    what, remedy = "no records", ""
+    if segment_labels:
+        what = "no rated segments"
+        remedy = ". Give files of segment-rated records (2019), or leave out --segment_labels"
+    more = ", ..." if len(files) > 3 else ""
+    return ConfigError(f"--{flag_name}: {what} in {', '.join(files[:3])}{more}{remedy}")
+
+
 def _derived_seeds(seed: int, epoch: int) -> np.ndarray:
     """Independent int32 seeds: files, two of the buffer, two of the batches."""
     return np.random.SeedSequence([seed, epoch]).generate_state(5) & 0x7FFFFFFF

@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from yt8m_gat.attacks import Attack, DeepFool, corrupt, margin_loss
 from yt8m_gat.attacks.attack import logits_of, loss_and_gradients
+from yt8m_gat.config import ConfigError
 from yt8m_gat.data.preprocessing import normalize_features, preprocess
 from yt8m_gat.evaluation.traced import traced
 from yt8m_gat.metrics import EvaluationMetrics, SegmentMeanAveragePrecision, restrict_to_classes
@@ -283,8 +284,9 @@ class Evaluator:
                 examples += len(labels)
                 last_id = advance(bar, batch, last_id)
         if metrics is None:
-            raise ValueError(
-                "there is nothing to evaluate: the files hold no records, or no rated segments"
+            raise ConfigError(
+                "there is nothing to evaluate: the files hold no records or, of a run on segments, "
+                "no rated ones; --nosegment_labels evaluates whole clips"
             )
         # A figure that some batches do not have (frames were dropped there) is none of the set.
         means: dict[str, float | None] = {

@@ -7,6 +7,7 @@ import contextlib
 
 from yt8m_gat import cli
 from yt8m_gat.data import BadRecordError, TooManyBadRecordsError
+from yt8m_gat.evaluation.submission import partial_file
 from yt8m_gat.pipeline.evaluation import evaluate, evaluate_each
 from yt8m_gat.pipeline.explanation import explain
 from yt8m_gat.pipeline.exporting import export
@@ -25,6 +26,7 @@ __all__ = [
     "export",
     "infer",
     "model_folder",
+    "partial_file",
     "read_schema",
     "reported_errors",
     "train",

@@ -181,7 +181,7 @@ class _Evaluation:
         """Another run that sees the same data, or None."""
         if path is None:
             return None
-        other = RunConfig.load(path)
+        other = RunConfig.load(path, flag)
         same = ["num_classes", "label_map", "frame_features"]
         if flag == "transfer_from":
             same += ["sizes", "normalize", "max_frames"]

@@ -1,6 +1,7 @@
 """What is asked of an evaluation."""
 
 import dataclasses
+import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -93,8 +94,10 @@ class EvaluationOptions:
                 f"Received: {self.norm_scope!r}"
             )
         for epsilon in self.epsilons:
-            if not epsilon >= 0:
-                raise ConfigError(f"--epsilons must be at least 0. Received: {epsilon:g}")
+            if not 0 <= epsilon < math.inf:
+                raise ConfigError(
+                    f"--epsilons must be at least 0, and finite. Received: {epsilon:g}"
+                )
         for severity in self.severities:
             if severity not in SEVERITIES:
                 raise ConfigError(

@@ -7,17 +7,24 @@ from yt8m_gat.data import LabelMap, RecordSchema, read_label_names
 from yt8m_gat.run_folder import RunFolder
 
 
-def read_schema(folder: RunFolder, config: RunConfig) -> RecordSchema:
-    """What the records of a run hold, with the label map that its folder keeps, if any.
+def read_schema(
+    folder: RunFolder, config: RunConfig, label_map: str | os.PathLike | None = None
+) -> RecordSchema:
+    """What the records of a run hold, with its label map, if any.
+
+    Args:
+        folder: The run folder.
+        config: The run.
+        label_map: File of the label map; None: the folder keeps it.
 
     Raises:
-        ConfigError: The folder's label map is not that of the run.
+        ConfigError: The label map is not that of the run.
         OSError: It is not there.
     """
-    label_map = None
+    found = None
     if config.data.label_map is not None:
-        label_map = LabelMap.load(folder.label_map, config.data.num_source_classes)
-    return RecordSchema.from_config(config.data, label_map)
+        found = LabelMap.load(label_map or folder.label_map, config.data.num_source_classes)
+    return RecordSchema.from_config(config.data, found)
 
 
 def class_names(schema: RecordSchema, path: str | os.PathLike | None) -> dict[int, str]:

@@ -1,18 +1,21 @@
 """Training a run, new or resumed."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import keras
 
 from yt8m_gat.config import ConfigError, RunConfig
 from yt8m_gat.data import (
+    SkippedRecords,
     count_records,
     find_files,
     iterate,
     make_dataset,
     new_skipped,
+    no_examples,
 )
+from yt8m_gat.data.parsing import Batch
 from yt8m_gat.metrics import evaluate as evaluate_arrays
 from yt8m_gat.models import VideoClassifier, build_from_config, copy_weights, load_classifier
 from yt8m_gat.pipeline.exporting import export
@@ -73,28 +76,39 @@ def train(
     if config.training.finetune_from is not None:
         _start_from(classifier, config.training.finetune_from)
     check_objective(build_objective(config.objective), classifier)
+    schema = read_schema(folder, config, label_map)
+
+    def validation_batches(skipped: SkippedRecords | None) -> Iterator[Batch]:
+        dataset = make_dataset(
+            eval_files,
+            schema,
+            config.training.batch_size,
+            segments="rated" if config.data.segment_labels else None,
+            skipped=skipped,
+        )
+        return iterate(dataset, eval_files, skipped)
+
+    def new_validation_skipped() -> SkippedRecords | None:
+        return new_skipped(config.training.on_bad_record, config.training.max_bad_fraction)
+
+    # Now, and not when the first validation is due.
+    if eval_files and next(validation_batches(new_validation_skipped()), None) is None:
+        raise no_examples(eval_files, "eval_data_pattern", config.data.segment_labels)
     if distribution.is_chief:
         folder.prepare(config, start_new_model=start_new_model, label_map=label_map)
     distribution.agree(0)  # Only then is there anything to be read in the folder.
-    schema = read_schema(folder, config)
 
     validate = None
     if eval_files:
         evaluator = build_evaluator(classifier, config, all_scores=False)
-        on_bad_record = config.training.on_bad_record
-        num_videos = count_records(eval_files, skip_damage=on_bad_record == "skip")
+        skips = config.training.on_bad_record == "skip"
+        num_videos = count_records(eval_files, skip_damage=skips)
 
         def validate() -> dict[str, float]:
-            skipped = new_skipped(on_bad_record, config.training.max_bad_fraction)
-            dataset = make_dataset(
-                eval_files,
-                schema,
-                config.training.batch_size,
-                segments="rated" if config.data.segment_labels else None,
-                skipped=skipped,
-            )
             return evaluator.evaluate(
-                iterate(dataset, eval_files, skipped), total=num_videos, description="validate"
+                validation_batches(new_validation_skipped()),
+                total=num_videos,
+                description="validate",
             )
 
     trainer = Trainer(
@@ -125,15 +139,16 @@ def _report(
     finished: str,
     export_dir: str | os.PathLike | None,
 ) -> None:
-    best = "" if state.best_gap is None else f" best validation GAP {state.best_gap:.4f}"
-    print(f"{folder.path}: {state.step} steps, {finished};{best}")
+    best = "" if state.best_gap is None else f"; best validation GAP {state.best_gap:.4f}"
+    print(f"{folder.path}: {state.step} steps, {finished}{best}")
     if export_dir is not None:
         best_classifier = load_classifier(folder, config)
         print(f"SavedModel: {export(best_classifier, config, export_dir)}")
 
 
 def _start_from(classifier: VideoClassifier, finetune_from: str) -> None:
-    source = load_classifier(RunFolder(finetune_from), RunConfig.load(finetune_from))
+    config = RunConfig.load(finetune_from, "finetune_from")
+    source = load_classifier(RunFolder(finetune_from), config)
     try:
         copy_weights(source, classifier)
     except ValueError as error:

@@ -19,6 +19,7 @@ from yt8m_gat.data import (
     iterate,
     make_dataset,
     new_skipped,
+    no_examples,
 )
 from yt8m_gat.data.parsing import Batch
 from yt8m_gat.models import (
@@ -153,6 +154,8 @@ class Trainer:
         step = -1 if prefix is None else int(prefix.rpartition("-")[2])
         step = int(self.distribution.agree(step))
         if step < 0:
+            if self.distribution.is_chief:  # Killed before its first checkpoint, perhaps.
+                self.folder.forget_metrics_after(0)
             return False
         prefix = checkpoint_prefix(self.folder.checkpoints, step)
         if not tf.io.gfile.exists(prefix + ".index"):
@@ -309,11 +312,7 @@ class Trainer:
             if self._ended(stop):
                 return
         if state.batch == 0:
-            raise ValueError(
-                "--train_data_pattern matches files that hold no records"
-                + (" with rated segments: " if self.config.data.segment_labels else ": ")
-                + ", ".join(self.files[:3])
-            )
+            raise no_examples(self.files, "train_data_pattern", self.config.data.segment_labels)
         if skipped is not None and self.distribution.is_chief:
             self._record("bad_records", skipped.as_dict())
             tqdm.write(f"epoch {state.epoch}: {skipped.summary()}")
