@@ -131,3 +131,11 @@ def test_the_command_reports_errors_by_its_name(tmp_path, capsys):
     error = capsys.readouterr().err
     assert error.startswith("python -m yt8m_gat.report explain: error: ")
     assert str(tmp_path) in error
+
+
+def test_a_damaged_file_is_an_error_of_one_line(run, tmp_path, capsys):
+    (tmp_path / "bad.tfrecord").write_bytes(b"no record at all")
+    arguments = [f"--train_dir={run[0].path}", f"--input_data_pattern={tmp_path}/bad.tfrecord"]
+    assert main(["explain", *arguments, "--video_id=x", "--label=3"]) == 2
+    line = capsys.readouterr().err
+    assert line.count("\n") == 1 and "bad.tfrecord" in line

@@ -18,6 +18,7 @@ from yt8m_gat.pipeline.training import train
 from yt8m_gat.training import NonFiniteLossError, WorkerLostError
 
 __all__ = [
+    "BadRecordError",
     "attention_figures",
     "build_evaluator",
     "evaluate",

@@ -98,13 +98,16 @@ def _explain(arguments: argparse.Namespace) -> None:
     with quiet_tensorflow():
         from yt8m_gat import pipeline
 
-    explanation = pipeline.explain(
-        RunFolder(arguments.train_dir),
-        input_data_pattern=arguments.input_data_pattern,
-        video_id=arguments.video_id,
-        label=arguments.label,
-        label_names=arguments.label_names,
-    )
+    try:
+        explanation = pipeline.explain(
+            RunFolder(arguments.train_dir),
+            input_data_pattern=arguments.input_data_pattern,
+            video_id=arguments.video_id,
+            label=arguments.label,
+            label_names=arguments.label_names,
+        )
+    except pipeline.BadRecordError as error:
+        raise ConfigError(str(error)) from error
     page, figures = build_explanation(explanation)
     write_page(arguments.output_file, page, figures, arguments.figures_dir)
 
