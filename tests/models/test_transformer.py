@@ -125,6 +125,15 @@ def test_options_that_cannot_work(options, message):
         small(**options)
 
 
+@pytest.mark.parametrize(
+    ("name", "local_masks"), [("GAT", ("bd3",)), ("GateAtt", ("bd3",)), ("ShareAtt", ("bd3",) * 3)]
+)
+def test_heads_that_do_not_divide_a_feature_are_refused_in_one_line(name, local_masks):
+    with pytest.raises(ValueError, match="change --num_heads or --feature_sizes") as error:
+        small(name, num_heads=6, local_masks=local_masks)
+    assert "num_heads=6" in str(error.value) and "\n" not in str(error.value)
+
+
 def test_a_feature_must_not_take_the_masks_name():
     with pytest.raises(ValueError, match="frame_mask"):
         build_model("GAT", {"frame_mask": 8}, 5)

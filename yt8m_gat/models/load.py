@@ -17,6 +17,7 @@ from yt8m_gat.run_folder import RunFolder
 
 AUXILIARY = "auxiliary_normalization"
 _DIGEST = "yt8m_gat_sha256"
+_NEWEST = "read the newest state with --checkpoint=last of eval.py and inference.py"
 
 
 def build_from_config(config: RunConfig) -> VideoClassifier:
@@ -132,7 +133,7 @@ def load_weights(classifier: VideoClassifier, path: str | os.PathLike) -> None:
     Raises:
         ConfigError: It is no such file, one of another architecture, or damaged.
     """
-    remedy = "Put back a copy of it, or read the newest state with --checkpoint=last"
+    remedy = f"Put back a copy of it, or {_NEWEST}"
     try:
         classifier.load_weights(path)
         with h5py.File(path) as stored:
@@ -180,7 +181,7 @@ def load_classifier(
         if not folder.best_weights.is_file():
             raise FileNotFoundError(
                 f"{folder.best_weights} is missing: the run has not been validated yet. Let "
-                "train.py go on, or read the newest state with --checkpoint=last"
+                f"train.py go on, or {_NEWEST}"
             )
         load_weights(classifier, folder.best_weights)
     elif checkpoint == "last":

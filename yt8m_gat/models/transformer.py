@@ -131,6 +131,13 @@ class TransformerClassifier(VideoClassifier):
         )
         # float32, so that mixed precision never rounds a logit.
         self.output_layer = keras.layers.Dense(num_classes, dtype="float32", name="logits")
+        # Here, as Keras would wrap what its layers say into many lines of its own.
+        if any(size % num_heads for size in self.feature_sizes.values()):
+            raise ValueError(
+                "`num_heads` must divide the size of each feature; change --num_heads or "
+                f"--feature_sizes. Received: num_heads={num_heads}, "
+                f"feature_sizes={self.feature_sizes}"
+            )
         self.build_all(max_frames if fusion == "maps" else None)
 
     def _attention_layer(self) -> keras.Layer:
