@@ -222,6 +222,21 @@ def predict(folder, data_folder, monkeypatch, output_file, *more):
     return {c: row.split(" ") for c, row in zip(table["Class"], table["Segments"], strict=True)}
 
 
+@pytest.mark.parametrize("kept", [True, False])
+def test_ctrl_c_is_one_line(finished, tmp_path, monkeypatch, capsys, kept):
+    def interrupted(*_, output_file, **__):
+        if kept:
+            pipeline.partial_file(output_file).write_text("rows")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(pipeline, "infer", interrupted)
+    with pytest.raises(SystemExit) as stopped:
+        predict(finished, tmp_path, monkeypatch, tmp_path / "s.csv")
+    assert stopped.value.code == 130
+    line = capsys.readouterr().err
+    assert line.count("\n") == 1 and ("goes on after the rows" in line) is kept
+
+
 def assert_ranked(rows, predictions, class_ids, cap):
     assert list(rows) == class_ids
     for c in class_ids:
@@ -242,6 +257,25 @@ def test_the_csv_ranks_every_window_of_every_video(finished, clips, tmp_path, mo
     assert "20 videos" in capsys.readouterr().out
     capped = predict(finished, folder, monkeypatch, tmp_path / "capped.csv", "--segment_max_pred=9")
     assert_ranked(capped, predictions, [0, 1, 2, 3], 9)
+
+
+def test_a_video_whose_id_the_csv_cannot_hold_is_left_out(
+    finished, clips, tmp_path, monkeypatch, capsys
+):
+    test_clips = clips[1]["test"]
+    test_clips = [*test_clips[:5], {**test_clips[5], "id": "Nature: the film"}, *test_clips[6:]]
+    with tf.io.TFRecordWriter(str(tmp_path / "test.tfrecord")) as writer:
+        for clip in test_clips:
+            writer.write(serialized(clip))
+    with pytest.raises(SystemExit):
+        predict(finished, tmp_path, monkeypatch, tmp_path / "s.csv")
+    error = capsys.readouterr().err
+    assert "test.tfrecord, record 5 " in error and "--on_bad_record=skip" in error
+    skip = ("--on_bad_record=skip", "--max_bad_fraction=0.1")
+    rows = predict(finished, tmp_path, monkeypatch, tmp_path / "s.csv", *skip)
+    predictions = own_predictions(finished, test_clips[:5] + test_clips[6:], rated=False)
+    assert_ranked(rows, predictions, [0, 1, 2, 3], len(predictions))
+    assert "video id 1" in capsys.readouterr().err
 
 
 def test_a_run_on_whole_videos_predicts_and_is_scored_on_segments(clips, tmp_path, monkeypatch):

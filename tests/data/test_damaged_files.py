@@ -222,6 +222,10 @@ def test_inspect_segment_and_video_level(tmp_path, capsys):
     video = hand.example(id=hand.bytes_feature(b"v"), m=hand.floats_feature(1, 2))
     code, report = run_inspect(capsys, hand.write(tmp_path / "v", [video]))
     assert (code, report["level"], report["features"]) == (0, "video", {"m": {"2": 1}})
+    reserved = hand.example(
+        id=hand.bytes_feature(b"v"), m=hand.floats_feature(1), num_frames=hand.floats_feature(1)
+    )
+    assert run_inspect(capsys, hand.write(tmp_path / "reserved", [reserved]))[0] == 0
     code, report = run_inspect(capsys, hand.write(tmp_path / "empty", []))
     assert (code, report["num_bad_records"], report["level"]) == (1, 1, None)
     assert report["files"][0]["bad_records"][0]["fault"] == "empty_file"

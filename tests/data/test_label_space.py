@@ -100,7 +100,7 @@ def test_a_written_map_is_read_back(tmp_path_factory, pairs, names):
         (HEADER + "0,,a\n", r"line 2: target_index must be a whole number.*Received: ''"),
         (HEADER + "0,²,a\n", r"line 2: target_index must be a whole number"),
         (HEADER + "0,99999999,a\n", r"line 2: target_index must be .* in 0 \.\. 99999\b"),
-        (HEADER + "7,0,a\n", r"line 2: source_index must be .* in 0 \.\. 6 \(--num_classes"),
+        (HEADER + "7,0,a\n", r"line 2: source_index must be .* in 0 \.\. 6 \(.*--num_classes"),
         (HEADER + "0," + "9" * 10_000 + ",a\n", r"line 2: target_index .*Received: '9{50}'"),
         (HEADER + "0,1,a\n1,1,b\n", r"line 3: a target must have one name. Received: 'b'"),
         (HEADER + '0,1,"a\n', r"map.csv, line \d: no CSV"),

@@ -126,8 +126,8 @@ R, U = [b"abcd"] * 3, [b"xy"] * 3
 BAD_CLIPS = {
     "size of a frame": (
         hand.sequence_example(ID, r=[b"abcd", b"abc"], u=[b"xy"] * 2),
-        r"feature r, frame 1 has 3 bytes instead of 4 \(the record holds: r, 2 frames of 3 or 4 "
-        r"bytes; u, 2 frames of 2 bytes\).*--feature_sizes",
+        r"feature r, frame 1 has 3 bytes instead of 4 \(the frame-level record holds: r, 2 frames "
+        r"of 3 or 4 bytes; u, 2 frames of 2 bytes\).*--feature_sizes",
     ),
     "feature missing": (
         hand.sequence_example(ID, r=R),
@@ -135,7 +135,7 @@ BAD_CLIPS = {
     ),
     "first feature missing": (
         hand.sequence_example(ID, u=U, other=R),
-        r"feature r is missing.*the record holds: other, 3 frames of 4 bytes.*--feature_names",
+        r"feature r is missing.*-level record holds: other, 3 frames of 4 bytes.*--feature_names",
     ),
     "no frames": (
         hand.sequence_example(ID, r=[], u=[]),
@@ -176,7 +176,10 @@ BAD_CLIPS = {
     ),
     "not a record": (b"\xff\xfe nonsense", "the payload is no tf.Example or tf.SequenceExample"),
     "empty": (b"", "none of the ids"),
-    "video level": (hand.example(**ID, m=floats_feature(1, 2, 3)), "the record holds: m, 3 floats"),
+    "video level": (
+        hand.example(**ID, m=floats_feature(1, 2, 3)),
+        r"the video-level record holds: m, 3 floats\).*video-level --model \(LogisticModel, Moe",
+    ),
 }
 
 
@@ -206,7 +209,7 @@ def test_bad_clip(kind, tmp_path):
 BAD_VIDEOS = {
     "feature missing": (
         hand.example(**ID, other=floats_feature(1)),
-        "feature m is missing or empty.*the record holds: other, 1 floats.*--feature_names",
+        "feature m is missing or empty.*-level record holds: other, 1 floats.*--feature_names",
     ),
     "size": (
         hand.example(**ID, m=floats_feature(1, 2)),
@@ -223,7 +226,10 @@ BAD_VIDEOS = {
     ),
     "no id": (hand.example(m=floats_feature(1, 2, 3)), "none of the ids"),
     "not a record": (b"\xff\xfe nonsense", "the payload is no tf.Example"),
-    "frame level": (hand.clip("a", 3), "feature m is missing.*--frame_features"),
+    "frame level": (
+        hand.clip("a", 3),
+        r"feature m is missing.*the frame-level record holds.*frame-level --model \(.*GAT, ",
+    ),
 }
 
 
@@ -240,6 +246,22 @@ def test_bad_video(kind, tmp_path):
     except UndecodableRecordError:
         assert kind == "not a record"
     assert find_fault(describe_record(good), VIDEO) is None
+
+
+@pytest.mark.parametrize(
+    ("schema", "kind"),
+    [(SMALL, kind) for kind, (_, message) in BAD_CLIPS.items() if "--" in message]
+    + [(VIDEO, kind) for kind, (_, message) in BAD_VIDEOS.items() if "--" in message],
+)
+def test_a_remedy_that_is_a_flag_says_whose_and_what_holds_without_it(schema, kind, tmp_path):
+    """eval.py and inference.py, which print it too, have none of these flags."""
+    payload, _ = (BAD_CLIPS if schema is SMALL else BAD_VIDEOS)[kind]
+    path = hand.write(tmp_path / "f.tfrecord", [payload])
+    with pytest.raises(BadRecordError) as caught:
+        list(iterate(make_dataset([path], schema, 1), [path]))
+    remedy = caught.value.remedy
+    assert " of train.py" in remedy and "a trained run needs records like those" in remedy
+    assert "--frame_features" not in remedy  # No model takes the records of the other level.
 
 
 def test_message_without_iterate_names_record_and_remedy(tmp_path):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from yt8m_gat.config import DataConfig
+from yt8m_gat.config import ConfigError, DataConfig
 from yt8m_gat.data import RecordSchema, dequantize, quantize
 from yt8m_gat.data import schema as schemas
 from yt8m_gat.data.quantization import MAX_VALUE, MIN_VALUE, STEP
@@ -51,7 +51,7 @@ def test_official_layout_is_the_default_configuration():
     ],
 )
 def test_schema_refuses(arguments, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ConfigError, match=message):
         RecordSchema(*arguments)
 
 

@@ -1,3 +1,6 @@
+import contextlib
+import re
+
 import handmade_records as hand
 import numpy as np
 import pytest
@@ -6,8 +9,10 @@ import tensorflow as tf
 from yt8m_gat.config import ConfigError
 from yt8m_gat.data import (
     BadRecordError,
+    Fault,
     LabelMap,
     RecordSchema,
+    SkippedRecords,
     as_pair,
     iterate,
     make_dataset,
@@ -15,6 +20,7 @@ from yt8m_gat.data import (
     parse_windows,
     read_class_ids,
 )
+from yt8m_gat.evaluation.submission import SegmentSubmissionWriter
 
 SCHEMA = RecordSchema({"r": 4, "u": 2}, 5, 40)
 
@@ -203,6 +209,44 @@ def test_bad_ratings_are_refused(record, message):
     with pytest.raises(tf.errors.InvalidArgumentError, match=message) as error:
         parse_rated_segments(tf.constant([good, good, record, good]), SCHEMA)
     assert "the given batch:record 2" in str(error.value)
+
+
+BREAKING_IDS = ["a b", "a:b", "a,b", 'a"b', "a\u2003b", "\u3000", f"{'ü' * 99}:"]
+
+
+@pytest.mark.parametrize("video_id", BREAKING_IDS)
+def test_an_id_that_the_csv_of_segments_cannot_hold_is_a_bad_record_of_windows_alone(
+    video_id, tmp_path
+):
+    good, bad = hand.clip("good-_.ü'", 9), rated_clip(video_id, 9, [(0, 1, 1.0)])
+    path = hand.write(tmp_path / "bad.tfrecord", [good, bad, good])
+    begins = re.escape(re.split('[\\s:,"]', video_id)[0][:64])
+    with pytest.raises(BadRecordError, match=f"a quote after '{begins}', which.*skip") as error:
+        list(iterate(make_dataset([path], SCHEMA, 2, segments="windows"), [path]))
+    assert (error.value.file, error.value.record) == (path, 1)
+    assert error.value.fault == Fault.VIDEO_ID
+    skipped = SkippedRecords(0.6)
+    dataset = make_dataset([path], SCHEMA, 2, segments="windows", skipped=skipped)
+    windows = [name for b in iterate(dataset, [path], skipped) for name in b["video_id"].numpy()]
+    assert windows == ["good-_.ü'".encode()] * 4 and skipped.num_bad == 1
+    for segments, count in (("rated", 1), (None, 3)):
+        batches = make_dataset([path], SCHEMA, 2, segments=segments)
+        assert sum(len(batch["video_id"]) for batch in batches) == count
+
+
+def test_the_reader_and_the_csv_agree_about_the_ids_of_windows(tmp_path):
+    """On every character up to the last whitespace that the reader does not refuse anyway."""
+    for character in map(chr, [*range(32, 0x100), *range(0x1FF0, 0x2070), 0x1680, 0x3000, 0x3001]):
+        video_id = f"a{character}b"
+        try:
+            parse_windows(tf.constant([hand.clip(video_id, 1)]), SCHEMA)
+            read = True
+        except tf.errors.InvalidArgumentError:
+            read = False
+        with contextlib.suppress(ValueError), SegmentSubmissionWriter(tmp_path / "s", [0]) as csv:
+            csv.write([video_id], [0], np.array([[0.5]]))
+        assert (tmp_path / "s").exists() is read, hex(ord(character))
+        (tmp_path / "s").unlink(missing_ok=True)
 
 
 def test_a_bad_record_of_a_file_is_named_and_whole_clips_need_no_ratings(tmp_path):

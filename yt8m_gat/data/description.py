@@ -37,6 +37,11 @@ class RecordDescription:
     segment_labels: tuple[int, ...]
     faults: tuple[tuple[Fault, str], ...]
 
+    @property
+    def level(self) -> str:
+        """`frame` or `video`."""
+        return "frame" if self.frame_level else "video"
+
     def __str__(self) -> str:
         if not self.sizes:
             return "no features"
@@ -183,10 +188,9 @@ def find_fault(description: RecordDescription, schema: RecordSchema) -> tuple[Fa
     names = schema.feature_names
     needed = ", ".join(names)
     if description.frame_level != schema.frame_level:
-        found = "frame" if description.frame_level else "video"
         return (
             Fault.MISSING_FEATURE,
-            f"it is a {found}-level record ({description}); each of {needed} is needed",
+            f"it is a {description.level}-level record ({description}); each of {needed} is needed",
         )
     for name, size in schema.feature_sizes:
         if name not in description.sizes or description.lengths.get(name) == 0:

@@ -104,9 +104,12 @@ def describe_bad_record(
     fault, _, _, reason, remedy = finding
     if payload is not None:
         try:
-            reason += f" (the record holds: {describe_record(payload)})"
+            description = describe_record(payload)
         except UndecodableRecordError as undecodable:
             fault, reason = Fault.UNDECODABLE, str(undecodable)
+        else:
+            record_kind = f"{description.level}-level record" if description.sizes else "record"
+            reason += f" (the {record_kind} holds: {description})"
     return BadRecordError(fault, file, record, offset, reason, remedy)
 
 

@@ -19,7 +19,7 @@ class Fault(enum.StrEnum):
     WRONG_TYPE = "wrong_type"
     """A feature holds values of another type, or more or fewer in a frame than one."""
     VIDEO_ID = "video_id"
-    """No id, more than one, or one that is no text."""
+    """No id, more than one, or one that is no text; for the CSV of 2019 one that it cannot hold."""
     MISSING_FEATURE = "missing_feature"
     NO_FRAMES = "no_frames"
     FRAME_COUNTS = "frame_counts"

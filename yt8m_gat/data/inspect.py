@@ -28,7 +28,7 @@ from yt8m_gat.data.description import (
 )
 from yt8m_gat.data.errors import BadRecordError, Fault
 from yt8m_gat.data.label_space import read_label_names
-from yt8m_gat.data.schema import RecordSchema
+from yt8m_gat.data.schema import RESERVED_NAMES, RecordSchema
 from yt8m_gat.data.tfrecord import file_size, read_records
 
 # tf.Example stores class indices as int64.
@@ -149,7 +149,11 @@ class Inspection:
         return found
 
     def _schema_of(self, description: RecordDescription) -> RecordSchema | None:
-        sizes = {name: found[0] for name, found in description.sizes.items() if found}
+        sizes = {
+            name: found[0]
+            for name, found in description.sizes.items()
+            if name and found and name not in RESERVED_NAMES
+        }
         if not sizes:
             return None
         num_classes = _ANY_CLASS if self.num_classes is None else self.num_classes

@@ -240,7 +240,7 @@ def _index(
     # More digits than the limit has: not worth converting, however many they are.
     number = int(text) if text.isascii() and text.isdigit() and len(text) <= 18 else -1
     if not 0 <= number < limit:
-        advice = "" if num_classes is None else " (--num_classes is the size of the records' space)"
+        advice = "" if num_classes is None else " (the records' space, --num_classes of train.py)"
         raise ConfigError(
             f"{path}, line {line}: {column} must be a whole number in 0 .. {limit - 1}{advice}. "
             f"Received: {text[:50]!r}"

@@ -16,12 +16,14 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
+from yt8m_gat.config import RECIPES
 from yt8m_gat.data.errors import Fault
 from yt8m_gat.data.frame_layout import frame_layout
 from yt8m_gat.data.schema import (
     ID_KEYS,
     LABELS_KEY,
     SEGMENT_CLASS_KEY,
+    SEGMENT_ID_BREAKS,
     SEGMENT_SCORE_KEY,
     SEGMENT_START_KEY,
     RecordSchema,
@@ -182,7 +184,45 @@ def _check_context(
         )
 
 
-_VOCABULARY_REMEDY = "give the size of the vocabulary that the labels come from by --num_classes"
+def _check_segment_id(context: dict[str, Any], checks: _Checks) -> None:
+    video_id = _video_id(context)
+    good = f"[^{SEGMENT_ID_BREAKS}]"
+    checks.require(
+        Fault.VIDEO_ID,
+        tf.strings.regex_full_match(video_id, f"{good}+"),
+        lambda record: tf.strings.join(
+            [
+                "its id has whitespace, a colon, a comma or a quote after '",
+                # Without a space, this cannot look like a part of the message.
+                tf.strings.regex_replace(video_id[record], f"(?s)^({good}{{0,64}}).*$", r"\1"),
+                "', which the CSV of segments (id:second) cannot hold",
+            ]
+        ),
+        "write the record anew with another id, leave such records out by --on_bad_record=skip, "
+        "or predict whole videos by --segment_labels=false, whose CSV takes any id",
+    )
+
+
+# Scripts that read a trained run have none of the flags that these name.
+_RUN_REMEDY = "a trained run needs records like those that it was trained on"
+_VOCABULARY_REMEDY = (
+    "give the size of the vocabulary that the labels come from by --num_classes of train.py; "
+    + _RUN_REMEDY
+)
+_SIZE_REMEDY = (
+    f"give the right size by --feature_sizes of train.py (`{INSPECT_COMMAND}` lists the sizes "
+    f"found), or repair the record; {_RUN_REMEDY}"
+)
+
+
+def _names_remedy(schema: RecordSchema) -> str:
+    other = "video" if schema.frame_level else "frame"
+    models = (name for name, r in RECIPES.items() if r.frame_level != schema.frame_level)
+    return (
+        "name the features that the records hold by --feature_names of train.py, and their sizes "
+        f"by --feature_sizes (`{INSPECT_COMMAND}` lists both); {other}-level records need a "
+        f"{other}-level --model ({', '.join(models)}); {_RUN_REMEDY}"
+    )
 
 
 def _require_values(
@@ -246,7 +286,7 @@ def _check_ratings(
         lambda record: tf.strings.join(
             ["is outside the clip, which has ", _text(num_frames[record]), " frames"]
         ),
-        "raise --max_frames if that has cut the clip, or repair the record",
+        "raise --max_frames of train.py if that has cut the clip, or repair the record",
     )
     last = schema.num_source_classes - 1
     _require_values(
@@ -287,6 +327,7 @@ def parse_frame_batch(
     *,
     fixed_num_frames: bool = False,
     with_labels: bool = True,
+    segment_ids: bool = False,
 ) -> Batch:
     """Parses frame-level records (`RecordSchema` lists their keys, kinds and shapes).
 
@@ -299,6 +340,7 @@ def parse_frame_batch(
         names: string [B], see `record_names`; by default the number in the batch.
         fixed_num_frames: Pad to `schema.max_frames` rather than to the longest clip.
         with_labels: Whether to read the labels; a record without any has a row of zeros.
+        segment_ids: Whether the ids are for the CSV of segments, see `SEGMENT_ID_BREAKS`.
 
     Returns:
         `video_id` string [B]; `features` name -> uint8 [B, T, D], 0 on padding; `num_frames`
@@ -306,8 +348,9 @@ def parse_frame_batch(
 
     Raises:
         tf.errors.InvalidArgumentError: A record is no `tf.SequenceExample`, has no id, lacks a
-            feature, has no frames, features of different lengths, a frame of another size, or a
-            label outside the vocabulary. The message names the file, the record and the remedy.
+            feature, has no frames, features of different lengths, a frame of another size, a
+            label outside the vocabulary, or with `segment_ids` an id that has one of the breaks.
+            The message names the file, the record and the remedy.
         ValueError: The schema is a video-level one.
     """
     batch, _ = _parse_frames(
@@ -317,6 +360,7 @@ def parse_frame_batch(
         fixed_num_frames=fixed_num_frames,
         with_labels=with_labels,
         with_ratings=False,
+        segment_ids=segment_ids,
     )
     return batch
 
@@ -439,6 +483,7 @@ def _parse_frames(
     fixed_num_frames: bool,
     with_labels: bool,
     with_ratings: bool,
+    segment_ids: bool = False,
 ) -> tuple[Batch, Ratings | None]:
     if not schema.frame_level:
         raise ValueError("parse_frame_batch needs a frame-level schema; see parse_video_batch")
@@ -449,11 +494,10 @@ def _parse_frames(
     context, lengths = read.context, read.lengths
     checks = _Checks(names)
     _check_context(context, checks, schema, with_labels)
+    if segment_ids:
+        _check_segment_id(context, checks)
     needed = ", ".join(schema.feature_names)
-    name_remedy = (
-        "name the features that the records hold by --feature_names, and their sizes by "
-        f"--feature_sizes; `{INSPECT_COMMAND}` lists both"
-    )
+    names_remedy = _names_remedy(schema)
     first_name = schema.feature_names[0]
     first_length = lengths[first_name]
     longest = tf.reduce_max(tf.stack(list(lengths.values())), axis=0)  # [B]
@@ -461,14 +505,14 @@ def _parse_frames(
         Fault.NO_FRAMES,
         longest > 0,
         lambda _: f"it has no frames of any of the features needed ({needed})",
-        name_remedy,
+        names_remedy,
     )
     for name in schema.feature_names:
         checks.require(
             Fault.MISSING_FEATURE,
             lengths[name] > 0,
             lambda _, name=name: f"feature {name} is missing or empty; each of {needed} is needed",
-            name_remedy,
+            names_remedy,
         )
     for name in schema.feature_names[1:]:
         checks.require(
@@ -483,7 +527,7 @@ def _parse_frames(
                 ]
             ),
             "write the record anew with one value of each feature per frame, or leave out the odd "
-            "one by --feature_names",
+            "one by --feature_names of train.py",
         )
     num_frames = tf.cast(tf.minimum(first_length, schema.max_frames), tf.int32)
     for name, size in schema.feature_sizes:
@@ -502,8 +546,7 @@ def _parse_frames(
                     ]
                 )
             ),
-            f"give the right size by --feature_sizes (`{INSPECT_COMMAND}` lists the sizes found), "
-            "or repair the record",
+            _SIZE_REMEDY,
         )
     if with_ratings:
         _check_ratings(context, checks, schema, num_frames)
@@ -568,15 +611,14 @@ def parse_video_batch(
     checks = _Checks(names)
     _check_context(parsed, checks, schema, with_labels)
     needed = ", ".join(schema.feature_names)
+    names_remedy = _names_remedy(schema)
     for name, size in schema.feature_sizes:
         lengths = parsed[name].row_lengths()
         checks.require(
             Fault.MISSING_FEATURE,
             lengths > 0,
             lambda _, name=name: f"feature {name} is missing or empty; each of {needed} is needed",
-            "name the features that the records hold by --feature_names, and their sizes by "
-            f"--feature_sizes; `{INSPECT_COMMAND}` lists both; frame-level records need "
-            "--frame_features",
+            names_remedy,
         )
         checks.require(
             Fault.FEATURE_SIZE,
@@ -584,8 +626,7 @@ def parse_video_batch(
             lambda record, name=name, size=size, lengths=lengths: tf.strings.join(
                 [f"feature {name} has ", _text(lengths[record]), f" values instead of {size}"]
             ),
-            f"give the right size by --feature_sizes (`{INSPECT_COMMAND}` lists the sizes found), "
-            "or repair the record",
+            _SIZE_REMEDY,
         )
         num_wrong = tf.math.unsorted_segment_sum(
             tf.cast(tf.logical_not(tf.math.is_finite(parsed[name].flat_values)), tf.int32),

@@ -42,9 +42,14 @@ SEGMENT_SCORE_KEY = "segment_scores"
 `segment_labels[i]` is shown with score `segment_scores[i]` from second `segment_start_times[i]`
 on. (`segment_end_times` is not read: a segment has 5 frames.)"""
 
-_RESERVED_NAMES = frozenset(
+SEGMENT_ID_BREAKS = "".join(filter(str.isspace, map(chr, range(0x3001)))) + ':,"'
+"""What no id has in the CSV of 2019, whose rows are `id:second` joined by spaces: whitespace (the
+last of Unicode's is U+3000), a colon, a comma, a quote."""
+
+RESERVED_NAMES = frozenset(
     {"num_frames", "frame_mask", "label_weights", "segment_start_time", LABELS_KEY, *ID_KEYS}
 )
+"""Other parts of a batch, or of a record: no names of features."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,7 +83,7 @@ class RecordSchema:
         label_map: From the labels of the records to the C classes; None: they are the classes.
 
     Raises:
-        ValueError: A value that cannot be; the message names it and the flag it comes from.
+        ConfigError: A value that cannot be; the message names it and the flag it comes from.
     """
 
     feature_sizes: tuple[tuple[str, int], ...]
@@ -93,27 +98,27 @@ class RecordSchema:
         object.__setattr__(self, "feature_sizes", tuple((name, size) for name, size in pairs))
         names = self.feature_names
         if not names or not all(names):
-            raise ValueError(
+            raise ConfigError(
                 f"--feature_names must name at least one feature, none empty. Received: {names}"
             )
         if len(set(names)) != len(names):
-            raise ValueError(f"--feature_names must differ. Received: {names}")
-        reserved = sorted(_RESERVED_NAMES.intersection(names))
+            raise ConfigError(f"--feature_names must differ. Received: {names}")
+        reserved = sorted(RESERVED_NAMES.intersection(names))
         if reserved:
-            raise ValueError(
+            raise ConfigError(
                 f"--feature_names must not use {reserved}: those names mean other parts of a batch"
             )
         for name, size in self.feature_sizes:
             if size < 1:
-                raise ValueError(
+                raise ConfigError(
                     f"--feature_sizes must be positive. Received: {size} for feature {name!r}"
                 )
         if self.num_classes < 1:
-            raise ValueError(f"--num_classes must be positive. Received: {self.num_classes}")
+            raise ConfigError(f"--num_classes must be positive. Received: {self.num_classes}")
         if self.max_frames < 1:
-            raise ValueError(f"--max_frames must be positive. Received: {self.max_frames}")
+            raise ConfigError(f"--max_frames must be positive. Received: {self.max_frames}")
         if self.label_map is not None and self.label_map.num_targets != self.num_classes:
-            raise ValueError(
+            raise ConfigError(
                 f"num_classes must be the label map's {self.label_map.num_targets} targets. "
                 f"Received: {self.num_classes}"
             )

@@ -77,10 +77,11 @@ def parse_windows(
         A batch of S windows, clip by clip in order of time, without labels.
 
     Raises:
-        tf.errors.InvalidArgumentError: See `parse_frame_batch`.
+        tf.errors.InvalidArgumentError: See `parse_frame_batch`, with `segment_ids`: windows are
+            what the CSV of segments is about.
         ValueError: The schema is a video-level one.
     """
-    clips = parse_frame_batch(serialized, schema, names, with_labels=False)
+    clips = parse_frame_batch(serialized, schema, names, with_labels=False, segment_ids=True)
     counts = -(-clips["num_frames"] // SEGMENT_FRAMES)  # [B]
     rows = tf.repeat(tf.range(tf.size(counts)), counts)  # [S]
     first = tf.cumsum(counts, exclusive=True)

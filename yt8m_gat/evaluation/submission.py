@@ -8,7 +8,6 @@ be taken up where a killed program left it.
 import fcntl
 import json
 import os
-import re
 import secrets
 import sys
 import time
@@ -19,6 +18,7 @@ from typing import IO, Any, Self
 
 import numpy as np
 
+from yt8m_gat.data.schema import SEGMENT_ID_BREAKS
 from yt8m_gat.disk import writing
 from yt8m_gat.metrics import top_k_indices
 
@@ -106,6 +106,11 @@ class _WholeFile:
         return self._file
 
 
+def partial_file(path: str | os.PathLike) -> Path:
+    """Where the rows of an unfinished CSV are kept, see `SubmissionWriter`."""
+    return Path(path).with_name(f".{Path(path).name}.partial")
+
+
 class SubmissionWriter(_WholeFile):
     """Writes the 2018 CSV: one row a video, in the order of the calls.
 
@@ -156,7 +161,7 @@ class SubmissionWriter(_WholeFile):
         self.earlier_settings = earlier_settings
         self.num_batches = 0
         self.num_rows = 0
-        self._progress = self._path.with_name(f".{self._path.name}.partial.json")
+        self._progress = partial_file(self._path).with_suffix(".partial.json")
         self._synced = time.monotonic()
 
     def __enter__(self) -> Self:
@@ -168,7 +173,7 @@ class SubmissionWriter(_WholeFile):
     def _opened(self) -> IO[str]:
         if self.settings is None:
             return super()._opened()
-        partial = self._path.with_name(f".{self._path.name}.partial")
+        partial = partial_file(self._path)
         file = partial.open("a", encoding="utf-8", newline="\n")
         try:
             self._lock(file, partial)
@@ -451,7 +456,7 @@ def _decoded(video_id: bytes | str) -> str:
 
 def _segment_video_id(video_id: bytes | str) -> str:
     text = _decoded(video_id)
-    if re.search(r'[\s:,"]', text):
+    if not set(text).isdisjoint(SEGMENT_ID_BREAKS):
         raise ValueError(
             "A video id of a segment must not have whitespace, a colon, a comma or a quote. "
             f"Received: {text!r}"
