@@ -491,7 +491,8 @@ class RunConfig:
             )
         if not recipe.frame_level and self.data.frame_features:
             raise ConfigError(
-                f"--model={self.model.name} reads video-level records; remove --frame_features"
+                f"--model={self.model.name} reads video-level records; remove --frame_features, "
+                "or choose a frame-level model"
             )
         if self.data.segment_labels and not self.data.frame_features:
             raise ConfigError(
