@@ -129,7 +129,9 @@ def run(distribution, model, objective, training, weighted):
         "examples": [result.num_examples for result in results],
         "logits": [result.logits.numpy().tolist() for result in results],
         "moving": {
-            v.path: v.numpy().tolist() for v in trained.classifier.variables if "moving" in v.path
+            v.path.removeprefix(f"{trained.classifier.path}/"): v.numpy().tolist()
+            for v in trained.classifier.variables
+            if "moving" in v.path
         },
         "weights": [w.numpy().tolist() for w in trained.classifier.trainable_variables],
     }
