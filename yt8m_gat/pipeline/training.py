@@ -7,7 +7,6 @@ import keras
 
 from yt8m_gat.config import ConfigError, RunConfig
 from yt8m_gat.data import (
-    SkippedRecords,
     count_records,
     find_files,
     iterate,
@@ -78,7 +77,8 @@ def train(
     check_objective(build_objective(config.objective), classifier)
     schema = read_schema(folder, config, label_map)
 
-    def validation_batches(skipped: SkippedRecords | None) -> Iterator[Batch]:
+    def validation_batches() -> Iterator[Batch]:
+        skipped = new_skipped(config.training.on_bad_record, config.training.max_bad_fraction)
         dataset = make_dataset(
             eval_files,
             schema,
@@ -88,11 +88,8 @@ def train(
         )
         return iterate(dataset, eval_files, skipped)
 
-    def new_validation_skipped() -> SkippedRecords | None:
-        return new_skipped(config.training.on_bad_record, config.training.max_bad_fraction)
-
     # Now, and not when the first validation is due.
-    if eval_files and next(validation_batches(new_validation_skipped()), None) is None:
+    if eval_files and next(validation_batches(), None) is None:
         raise no_examples(eval_files, "eval_data_pattern", config.data.segment_labels)
     if distribution.is_chief:
         folder.prepare(config, start_new_model=start_new_model, label_map=label_map)
@@ -106,9 +103,7 @@ def train(
 
         def validate() -> dict[str, float]:
             return evaluator.evaluate(
-                validation_batches(new_validation_skipped()),
-                total=num_videos,
-                description="validate",
+                validation_batches(), total=num_videos, description="validate"
             )
 
     trainer = Trainer(

@@ -126,7 +126,7 @@ def check_objective(objective: Objective, classifier: VideoClassifier) -> None:
     levels = classifier.attention_levels
     if objective.penalty is not None and not set(objective.level_weights) <= set(levels):
         raise ConfigError(
-            f"this attention penalty needs a model that attends at "
+            "this attention penalty needs a model that attends at "
             f"{', '.join(objective.level_weights)}; choose --adversarial=output, other "
             f"--penalized_levels, or such a model. Received: {type(classifier).__name__}, which "
             f"attends at {', '.join(levels) or 'no level'}"
