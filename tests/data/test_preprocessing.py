@@ -66,6 +66,36 @@ def test_padding_bytes_do_not_matter():
         np.testing.assert_array_equal(first[name], second[name])
 
 
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+def test_floats_are_dequantized_already(dtype):
+    """NaN on padding does not matter either."""
+    values = {name: RNG.normal(size=x.shape).astype(dtype) for name, x in FRAMES.items()}
+    real = np.arange(5) < NUM_FRAMES[:, None]
+    given = {name: tf.constant(np.where(real[..., None], x, np.nan)) for name, x in values.items()}
+    features, mask = preprocess(given, tf.constant(NUM_FRAMES))
+    np.testing.assert_array_equal(mask, real)
+    for name, x in values.items():
+        assert features[name].dtype == tf.float32
+        np.testing.assert_array_equal(
+            features[name], np.where(real[..., None], x, 0).astype("float32")
+        )
+
+
+def test_a_mask_takes_the_place_of_num_frames():
+    """Whatever its type, and wherever the real frames stand."""
+    real = RNG.permuted(np.arange(5) < NUM_FRAMES[:, None], axis=1)
+    assert not np.array_equal(real, np.arange(5) < NUM_FRAMES[:, None])
+    for given in (real, real.astype(np.float32)):
+        features, mask = preprocess(tensors(), frame_mask=tf.constant(given))
+        assert mask.dtype == tf.bool
+        np.testing.assert_array_equal(mask, real)
+        for name, x in FRAMES.items():
+            values = x * (4 / 255) + (4 / 512 - 2)
+            np.testing.assert_allclose(
+                features[name], np.where(real[..., None], values, 0), atol=1e-6
+            )
+
+
 @pytest.mark.parametrize("normalize", ["none", "per_feature", "concat"])
 def test_video_level_is_normalized_but_not_dequantized(normalize):
     values = {"a": RNG.normal(size=(3, 4)), "b": RNG.normal(size=(3, 2))}
@@ -96,8 +126,12 @@ def test_a_zero_vector_stays_zero_and_has_a_finite_gradient(normalize):
 def test_refuses():
     with pytest.raises(ValueError, match=r"--normalize must be one of none.*Received: 'l2'"):
         preprocess(tensors(), tf.constant(NUM_FRAMES), "l2")
-    with pytest.raises(ValueError, match=r"must be uint8, as read. Received: float32 for 'a'"):
-        preprocess({"a": tf.zeros([1, 2, 3])}, tf.constant([1]))
+    with pytest.raises(ValueError, match=r"must be uint8, .* or floats.* Received: int32 for 'a'"):
+        preprocess({"a": tf.zeros([1, 2, 3], tf.int32)}, tf.constant([1]))
+    with pytest.raises(ValueError, match=r"must be \[B, T, D\]. Received: shape \(1, 2\) for 'a'"):
+        preprocess({"a": tf.zeros([1, 2])}, tf.constant([1]))
+    with pytest.raises(ValueError, match="both say which frames are real; give one of them"):
+        preprocess(tensors(), tf.constant(NUM_FRAMES), frame_mask=tf.ones([3, 5], tf.bool))
     with pytest.raises(ValueError, match=r"must be floats. Received: uint8 for 'a'"):
         preprocess(tensors())
     with pytest.raises(ValueError, match=r"at least one feature"):
