@@ -15,6 +15,8 @@ import typing
 from pathlib import Path
 from typing import Any
 
+from yt8m_gat.disk import replacing
+
 CONFIG_FILE = "config.json"
 _MAX_BYTES = 1 << 20
 _MAX_SEED = 2**32 - 1  # NumPy's.
@@ -528,10 +530,8 @@ class RunConfig:
 
     def save(self, train_dir: str | os.PathLike) -> None:
         """Writes `train_dir/config.json`, all of it or nothing."""
-        path = Path(train_dir) / CONFIG_FILE
-        temporary = path.with_suffix(".tmp")
-        temporary.write_text(self.to_json(), encoding="utf-8")
-        temporary.replace(path)
+        with replacing(Path(train_dir) / CONFIG_FILE) as temporary:
+            temporary.write_text(self.to_json(), encoding="utf-8")
 
     @classmethod
     def load(cls, train_dir: str | os.PathLike, flag: str = "train_dir") -> RunConfig:

@@ -1,11 +1,13 @@
-"""Writing that cannot go on: the path, what the system said, and what to do."""
+"""How files are written: whole or not at all, and with an error that says what to do."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
 import os
+import shutil
 from collections.abc import Iterator
+from pathlib import Path
 
 _REMEDIES = {
     errno.ENOSPC: "free some space or name a place on another disk",
@@ -20,6 +22,9 @@ _REMEDIES = {
     errno.ENOENT: "make its folder or name another place",
     errno.EIO: "check the disk, or name a place on another one",
 }
+
+_UNFINISHED = ".unfinished"
+"""What the names of files end with that are being written, and stay so when a process is killed."""
 
 
 class WriteError(OSError):
@@ -59,3 +64,67 @@ def _code_of(error: Exception) -> int | None:
     # HDF5 and TensorFlow keep the system's words alone.
     text = str(error).lower()
     return next((code for code in _REMEDIES if os.strerror(code).lower() in text), None)
+
+
+@contextlib.contextmanager
+def replacing(
+    path: str | os.PathLike, *error_types: type[Exception], ending: str = ""
+) -> Iterator[Path]:
+    """Writes a file, or a new folder, all of it or nothing.
+
+    The block writes to the path that it gets, `.NAME.unfinished` beside `path`. When the block ends
+    without an error, what it wrote reaches the disk and takes the name; otherwise it is removed,
+    and what was at `path` stays. What a killed process left under that name is removed first, so
+    two processes must not write one path at a time (`yt8m_gat.locks`).
+
+    Args:
+        path: The file, created or replaced, or the folder, created. A link is followed: the file
+            that it names is replaced, not the link.
+        *error_types: See `writing`.
+        ending: What the temporary name must end with, for libraries that look at it.
+
+    Raises:
+        WriteError: It could not be written.
+    """
+    target = Path(os.path.realpath(path))
+    temporary = target.with_name(f".{target.name}{_UNFINISHED}{ending}")
+    with writing(path, *error_types):
+        try:
+            _remove(temporary)
+            yield temporary
+            put_in_place(temporary, target)
+        finally:
+            _remove(temporary)
+
+
+def put_in_place(temporary: Path, path: Path) -> None:
+    """Gives what was written as `temporary` the name `path`, once all of it is on the disk."""
+    files = [temporary]
+    if temporary.is_dir():
+        files = [Path(place, name) for place, _, names in os.walk(temporary) for name in names]
+    for file in files:
+        _sync(file)
+    temporary.replace(path)
+    with contextlib.suppress(OSError):  # Some file systems do not sync folders.
+        _sync(path.parent)
+
+
+def remove_unfinished(folder: str | os.PathLike) -> None:
+    """Removes what killed processes left of `replacing` in a folder that nobody else writes."""
+    for path in Path(folder).glob(f".*{_UNFINISHED}*"):
+        _remove(path)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)

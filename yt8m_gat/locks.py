@@ -1,0 +1,270 @@
+"""One writer to an output, by locks of the operating system, which end with their process.
+
+The lock is on a file of its own, `.NAME.lock` beside an output file and `.lock` inside a folder. It
+says who holds it, and is removed by a holder that ends well. One that a killed process left is in
+nobody's way: the system has released its lock.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import datetime
+import errno
+import json
+import os
+import socket
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import filelock
+
+from yt8m_gat.disk import WriteError, writing
+
+LOCK_FILE = ".lock"
+"""Name of the lock of a folder, inside it."""
+
+_NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP}
+_HOLDER_BYTES = 4096
+# How long a new holder may take to write its name into the file that it has just locked.
+_HOLDER_SECONDS = 0.5
+_ATTEMPTS = 10
+
+
+class InUseError(WriteError):
+    """Somebody else is writing there; names the path and the holder."""
+
+
+@dataclasses.dataclass
+class _Lock:
+    """A lock that this process holds.
+
+    Attributes:
+        file: Its file.
+        path: What it is about, as given.
+        thread: The thread that holds it, and that may enter it again.
+        descriptor: Of the open and locked file; None where the disk has no locks.
+        made: Folders that were made for it, the outermost first.
+        depth: How often it was entered.
+    """
+
+    file: Path
+    path: str
+    thread: int
+    descriptor: int | None = None
+    made: list[Path] = dataclasses.field(default_factory=list)
+    depth: int = 0
+
+    def is_there(self) -> bool:
+        """Whether another process that comes would meet this lock."""
+        if self.descriptor is None:
+            return True
+        try:
+            return os.path.samestat(os.fstat(self.descriptor), os.lstat(self.file))
+        except FileNotFoundError:
+            return False
+
+    def take(self) -> None:
+        """Takes the lock.
+
+        Raises:
+            InUseError: Somebody else holds it.
+            WriteError: There is no place for its file.
+        """
+        while True:
+            with writing(self.path):
+                descriptor = os.open(
+                    self.file, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666
+                )
+            try:
+                if not filelock.lock_descriptor(descriptor, blocking=False):
+                    raise _in_use(self.path, descriptor)
+                self.descriptor = descriptor
+                # Its holder may have removed the file since it was opened here.
+                if self.is_there():
+                    with writing(self.path):
+                        os.ftruncate(descriptor, 0)
+                        os.pwrite(descriptor, json.dumps(_this_process()).encode(), 0)
+                    return
+                self.descriptor = None
+            except OSError as error:
+                if error.errno not in _NO_LOCKS:
+                    raise
+                print(
+                    f"{self.path}: the disk has no locks ({error.strerror}): see to it that no "
+                    "second process writes there",
+                    file=sys.stderr,
+                )
+                self.file.unlink(missing_ok=True)
+                return
+            finally:
+                if self.descriptor is None:
+                    os.close(descriptor)
+
+    def release(self) -> None:
+        """Removes the file, and only then gives the lock up."""
+        if self.descriptor is not None:
+            # What cannot be removed any more is in nobody's way.
+            with contextlib.suppress(OSError):
+                if self.is_there():
+                    self.file.unlink()
+            os.close(self.descriptor)
+        for folder in reversed(self.made):
+            with contextlib.suppress(OSError):  # It holds something by now.
+                folder.rmdir()
+
+
+_held: dict[str, _Lock] = {}
+_registry = threading.Lock()
+
+
+def _forget() -> None:
+    """A forked child has none of its parent's locks, and must not outlive it as their holder."""
+    global _registry
+    _registry = threading.Lock()
+    for lock in _held.values():
+        if lock.descriptor is not None:
+            os.close(lock.descriptor)
+    _held.clear()
+
+
+os.register_at_fork(after_in_child=_forget)
+
+
+@contextlib.contextmanager
+def only_writer(path: str | os.PathLike) -> Iterator[None]:
+    """Holds the lock of an output file, or of a folder that is replaced as a whole.
+
+    A thread that holds it may enter it again.
+
+    Args:
+        path: The file, which need not be there; its folder must.
+
+    Raises:
+        InUseError: Somebody else holds it.
+        WriteError: Its folder is not there or cannot be written.
+    """
+    real = Path(os.path.realpath(path))
+    with _holding(real.with_name(f".{real.name}{LOCK_FILE}"), path):
+        yield
+
+
+@contextlib.contextmanager
+def only_writer_in(folder: str | os.PathLike) -> Iterator[None]:
+    """Holds the lock of an output folder, which is made if need be, and removed if it stays empty.
+
+    A thread that holds it may enter it again.
+
+    Raises:
+        InUseError: Somebody else holds it.
+        WriteError: The folder cannot be made or written.
+    """
+    with _holding(Path(os.path.realpath(folder), LOCK_FILE), folder, make_folder=True):
+        yield
+
+
+def renew(folder: str | os.PathLike) -> None:
+    """Takes the lock of a folder anew that this thread holds and whose file was deleted.
+
+    Raises:
+        InUseError: Somebody else came in between, and writes there now.
+    """
+    lock = _held.get(os.path.join(os.path.realpath(folder), LOCK_FILE))
+    if lock is None or lock.is_there():
+        return
+    lost = lock.descriptor
+    with writing(lock.path):
+        lock.file.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        lock.descriptor = None
+        lock.take()
+    finally:
+        os.close(lost)
+
+
+@contextlib.contextmanager
+def _holding(file: Path, path: str | os.PathLike, make_folder: bool = False) -> Iterator[None]:
+    key, thread = str(file), threading.get_ident()
+    with _registry:
+        lock = _held.get(key)
+        # Another thread's is refused as another process' is: by the system.
+        if lock is None or lock.thread != thread:
+            lock = _Lock(file, os.fspath(path), thread)
+            _take(lock, make_folder)
+            _held[key] = lock
+        lock.depth += 1
+    try:
+        yield
+    finally:
+        with _registry:
+            lock.depth -= 1
+            if lock.depth == 0 and _held.get(key) is lock:
+                del _held[key]
+                lock.release()
+
+
+def _take(lock: _Lock, make_folder: bool) -> None:
+    for attempt in range(_ATTEMPTS):
+        try:
+            if make_folder:
+                with writing(lock.path):
+                    lock.made += _make_folder(lock.file.parent)
+            lock.take()
+            return
+        except WriteError as error:
+            # Another process may just have removed the folder, because it stayed empty.
+            gone = make_folder and isinstance(error.__cause__, FileNotFoundError)
+            if not gone or attempt == _ATTEMPTS - 1:
+                lock.release()
+                raise
+
+
+def _make_folder(folder: Path) -> list[Path]:
+    """Makes a folder; gives those that were not there, the outermost first."""
+    missing = []
+    for place in (folder, *folder.parents):
+        if place.exists():
+            break
+        missing.append(place)
+    folder.mkdir(parents=True, exist_ok=True)
+    return missing[::-1]
+
+
+def _this_process() -> dict[str, str | int]:
+    command = Path(sys.argv[0])
+    if command.name == "__main__.py":
+        command = command.parent
+    return {
+        "process": os.getpid(),
+        "host": socket.gethostname(),
+        "since": datetime.datetime.now().astimezone().isoformat(" ", "seconds"),
+        "command": command.name,
+    }
+
+
+def _in_use(path: str, descriptor: int) -> InUseError:
+    return InUseError(
+        f"{path} is being written by {_holder(descriptor)}: two writers would mix their results. "
+        "Remedy: wait for it, end it, or name another place"
+    )
+
+
+def _holder(descriptor: int) -> str:
+    """Who says in a locked file to hold it."""
+    deadline = time.monotonic() + _HOLDER_SECONDS
+    while time.monotonic() < deadline:
+        try:
+            holder = json.loads(os.pread(descriptor, _HOLDER_BYTES, 0))
+            # Whoever may write into that folder may write into this file.
+            process, host, since, command = (
+                "".join(filter(str.isprintable, str(holder[name])))[:100]
+                for name in ("process", "host", "since", "command")
+            )
+        except (ValueError, KeyError, TypeError, RecursionError):
+            time.sleep(0.02)
+        else:
+            return f"process {process} on {host} since {since} ({command})"
+    return "another process"
