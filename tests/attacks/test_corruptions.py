@@ -168,6 +168,17 @@ def test_silent_modality_is_one_run_of_one_modality(severity, share):
         assert places[-1] - places[0] + 1 == len(places)
 
 
+def test_a_silence_begins_at_any_frame_that_leaves_room_for_it():
+    features = {"rgb": tf.ones([400, 6, 1]), "audio": tf.ones([400, 6, 1])}
+    mask = tf.sequence_mask([5] * 400, 6)  # A share of 0.4 is 2 frames of 5.
+    silent, _ = corrupt("silent_modality", 2, features, mask, seed=1)
+    gone = (silent["rgb"].numpy() * silent["audio"].numpy())[:, :5, 0] == 0
+    begins, counts = np.unique(gone.argmax(axis=1), return_counts=True)
+    np.testing.assert_array_equal(begins, range(4))
+    # 100 expected of each, with a standard deviation of 8.7.
+    assert counts.min() > 60
+
+
 def test_works_in_a_function_of_unknown_shape(clips):
     features, mask = clips
 

@@ -389,6 +389,21 @@ def test_stronger_attacks_raise_the_loss_more(ball, attentive, batch):
     assert short[:4].mean() > fgm[:4].mean() > noise[:4].mean()
 
 
+@pytest.mark.parametrize("steps", [1, 10])
+def test_the_default_step_of_pgd_is_two_and_a_half_radii_over_all_steps(steps, linear, batch):
+    """Madry et al. (2018): far enough to reach the boundary and to move along it."""
+    points = []
+
+    def look(features, frame_mask):
+        points.append(features["rgb"].numpy())
+        return linear(features, frame_mask)
+
+    epsilon = 0.4
+    PGD(LINF, epsilon, steps).attack(look, cross_entropy, *batch)
+    change = np.abs(points[1] - batch.features["rgb"].numpy())[batch.frame_mask.numpy()]
+    np.testing.assert_allclose(change.max(), min(2.5 * epsilon / steps, epsilon), rtol=1e-5)
+
+
 def test_random_starts_differ_by_restart(attentive, batch):
     # One step of size 0 keeps the best of the starting points: more starts, no lower loss.
     losses = [

@@ -144,6 +144,18 @@ def test_sorted_windows_are_cut_into_runs_of_like_length(files):
     assert all(a[-1] <= b[0] for a, b in itertools.pairwise(found))
 
 
+def test_the_batches_of_each_window_have_an_order_of_their_own(tmp_path):
+    """Six windows of four batches, each with the same lengths: 24 orders are possible."""
+    lengths = [1, 5, 9, 13] * 6
+    records = [hand.clip(f"{i:02}", frames) for i, frames in enumerate(lengths)]
+    files = [hand.write(tmp_path / "same.tfrecord", records)]
+    options = {"shuffle": True, "shuffle_buffer": 0, "bucket_window": 4}
+    found = [int(b["num_frames"][0]) for b in make_dataset(files, SCHEMA, 1, **options)]
+    windows = [tuple(found[start : start + 4]) for start in range(0, 24, 4)]
+    assert all(sorted(window) == [1, 5, 9, 13] for window in windows)
+    assert len(set(windows)) >= 3
+
+
 def test_padding_is_zero_and_frames_are_in_place(files):
     for batch in make_dataset(files, SCHEMA, 8, shuffle=True):
         for row, num_frames in zip(

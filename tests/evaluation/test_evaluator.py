@@ -279,6 +279,17 @@ def test_rho_of_a_model_that_never_flips_has_no_value():
 # --- What stands beside the means ----------------------------------------------------------------
 
 
+def test_a_figure_that_some_batches_lack_is_none_of_the_set():
+    """A tenth of the frames is dropped: one of ten, none of three, where maps can be compared."""
+    evaluator = make_evaluator()
+    dropping = Corruption("frame_drop", 1)
+    short, long = (make_batches((4,), (longest,)) for longest in (3, 10))
+    distances = set(evaluator.evaluate(short, dropping)) - set(evaluator.evaluate(long, dropping))
+    assert len(distances) == 4 and all(name.startswith("attention_") for name in distances)
+    for batches in (short + long, long + short):
+        assert distances.isdisjoint(evaluator.evaluate(batches, dropping))
+
+
 def test_partitions_are_those_of_the_metrics():
     batches, model = make_batches(), SmallModel()
     metrics = expected(*predicted(model, batches))

@@ -7,6 +7,8 @@ from record_oracle import framed
 from yt8m_gat import pipeline
 from yt8m_gat.config import ConfigError, DataConfig, ModelConfig, RunConfig, TrainingConfig
 from yt8m_gat.data import (
+    BadRecordError,
+    Fault,
     RecordSchema,
     SkippedRecords,
     TooManyBadRecordsError,
@@ -37,6 +39,41 @@ def batches(folder, skipped=None, **options):
     files = sorted(str(path) for path in folder.glob("*.tfrecord"))
     dataset = make_dataset(files, SCHEMA, 16, skipped=skipped, **options)
     return [batch["video_id"].numpy().tolist() for batch in iterate(dataset, files, skipped)]
+
+
+def a_bad_record():
+    return BadRecordError(Fault.LABEL, "f", 0, 0, "bad", "mend it")
+
+
+@pytest.mark.parametrize(
+    ("fraction", "num_bad", "too_many"),
+    [(0.0, 0, False), (0.0, 1, True), (0.01, 10, False), (0.01, 11, True), (1.0, 1000, False)],
+)
+def test_the_limit_is_the_largest_share_that_may_be_bad(fraction, num_bad, too_many):
+    for good_bytes, bad_bytes in ((1, 1), (9, 1), (1, 0)):
+        skipped = SkippedRecords(fraction)
+        skipped.add_good(1000 - num_bad, good_bytes * (1000 - num_bad))
+        for _ in range(num_bad):
+            skipped.add_bad(a_bad_record(), bad_bytes)
+        assert skipped.exceeded() == skipped.exceeded(at_end=True) == too_many
+
+
+def test_the_limit_holds_for_the_bytes_too():
+    skipped = SkippedRecords(0.01)
+    skipped.add_good(1999, 99)
+    skipped.add_bad(a_bad_record(), 1)
+    assert not skipped.exceeded()
+    skipped.add_bad(a_bad_record(), 1)
+    assert skipped.exceeded()
+
+
+def test_the_limit_waits_for_a_thousand_records_or_the_end():
+    skipped = SkippedRecords(0.0)
+    skipped.add_good(998, 998)
+    skipped.add_bad(a_bad_record(), 1)
+    assert not skipped.exceeded() and skipped.exceeded(at_end=True)
+    skipped.add_good(1, 1)
+    assert skipped.exceeded()
 
 
 def test_the_order_is_that_of_files_without_the_bad_records(damaged):

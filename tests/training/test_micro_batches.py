@@ -10,6 +10,7 @@ import tensorflow as tf
 from yt8m_gat.config import ConfigError, ObjectiveConfig, TrainingConfig
 from yt8m_gat.models import build_model
 from yt8m_gat.training import AdversarialModel, build_objective
+from yt8m_gat.training.adversarial_model import Replica
 
 SIZES = {"rgb": 16, "audio": 8}
 CLASSES, ROWS = 5, 7
@@ -58,6 +59,29 @@ def assert_same(found, expected, **tolerance):
         found._asdict(),
         expected._asdict(),
     )
+
+
+def test_a_replica_draws_its_own_numbers_and_the_seeds_stay_those_of_one_machine():
+    """Else the seeds of several workers would drift apart, and a resumed run with them."""
+    keras.utils.set_random_seed(1)
+    classifier = build_model("GMSA", SIZES, CLASSES, 6, **GMSA, dropout=0.5)
+    model = AdversarialModel(classifier, build_objective(ObjectiveConfig()))
+    model.compile(optimizer=keras.optimizers.SGD(1.0))
+    seeds = [
+        index
+        for index, variable in enumerate(classifier.non_trainable_variables)
+        if variable.name == "seed_generator_state"
+    ]
+    assert seeds
+    alone = model.update_of(batch())
+    updates = [model.update_of(batch(), Replica(i, 3, tf.constant(1.0))) for i in range(3)]
+    for update in updates:
+        for index in seeds:
+            np.testing.assert_array_equal(update.state[index], alone.state[index])
+    logits = [update.terms.logits.numpy() for update in (alone, *updates)]
+    np.testing.assert_allclose(logits[1], logits[0], rtol=1e-5, atol=1e-6)
+    assert np.abs(logits[2] - logits[1]).max() > 1e-3
+    assert np.abs(logits[3] - logits[2]).max() > 1e-3
 
 
 @pytest.mark.parametrize(("size", "graph"), [(1, False), (3, True), (4, False)])

@@ -1,0 +1,270 @@
+"""`make mutate`: plants faults in the package, one at a time, and counts those that the tests see.
+
+python tests/mutation/mutate.py [--count=240] [--seed=0] [--only=training/state.py] [--workers=2]
+
+First every test file runs once, in a process of its own, and each function of the package that it
+enters is noted. Then each mutant meets the test files that enter its function, the quickest first,
+until one fails. A mutant that makes them run several times as long counts as seen too. All this
+happens in copies of the tree below --work_dir; the tree itself is not touched.
+
+TensorFlow is imported once, and each process is a fork of that one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import collections
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import CodeType, FrameType
+from typing import Any
+
+from mutants import Mutant, drawn
+
+ROOT = Path(__file__).resolve().parents[2]
+
+ROOMS = ("layers", "losses", "attacks", "metrics", "training", "data", "evaluation")
+# Their faults are looked for in the processes that they start, where nothing is traced.
+_SCRIPTS = ("tests/serving", "tests/distributed", "tests/mutation")
+_COPIED = ("yt8m_gat", "tests", "train.py", "eval.py", "inference.py", "pyproject.toml")
+_LONGEST_FILE = 600
+"""Seconds of one test file."""
+
+
+def _copy(target: Path) -> None:
+    """A tree of its own for a worker; the last one's is dropped."""
+    shutil.rmtree(target, ignore_errors=True)
+    target.mkdir(parents=True)
+    for name in (*_COPIED, *(str(p.relative_to(ROOT)) for p in ROOT.glob("docs"))):
+        source = ROOT / name
+        if source.is_dir():
+            shutil.copytree(source, target / name, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy2(source, target / name)
+
+
+def _in_fork(tree: Path, job: Callable[[], int], seconds: float) -> tuple[int | None, float]:
+    """Exit code of `job` in a fork that works in `tree`, None after `seconds`; and its time."""
+    begun = time.monotonic()
+    child = os.fork()
+    if child == 0:
+        status = 70
+        try:
+            os.setsid()
+            os.chdir(tree)
+            sys.path[:] = [
+                str(tree),
+                *(p for p in sys.path if not Path(p or ".").is_relative_to(ROOT / "tests")),
+            ]
+            os.environ["PYTHONPATH"] = str(tree)
+            sink = os.open(tree / "output.txt", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+            os.dup2(sink, 1)
+            os.dup2(sink, 2)
+            status = job()
+        except (Exception, SystemExit):  # noqa: BLE001 - a fork must not go on as its parent.
+            traceback.print_exc()
+        finally:
+            sys.stdout.flush()
+            os._exit(status)
+    code: int | None = None
+    while True:
+        done, status = os.waitpid(child, os.WNOHANG)
+        if done:
+            code = os.waitstatus_to_exitcode(status)
+            break
+        if time.monotonic() - begun > seconds:
+            break
+        time.sleep(0.02)
+    # Also what the tests have started.
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(child, signal.SIGKILL)
+    if code is None:
+        os.waitpid(child, 0)
+    return code, time.monotonic() - begun
+
+
+def _run_tests(files: Sequence[str], scratch: Path) -> int:
+    import pytest
+
+    return int(
+        pytest.main(["-x", "-q", "-p", "no:cacheprovider", "--basetemp", str(scratch), *files])
+    )
+
+
+def _traced_tests(file: str, tree: Path, target: Path) -> int:
+    """Runs a test file; writes which functions of the package it enters."""
+    package = str(tree / "yt8m_gat") + os.sep
+    entered: dict[int, CodeType] = {}
+
+    def note(frame: FrameType, event: str, argument: Any) -> None:
+        code = frame.f_code
+        if id(code) not in entered:
+            entered[id(code)] = code  # Kept, so that no other gets its id.
+
+    threading.settrace(note)
+    sys.settrace(note)
+    code = _run_tests([file], tree / "scratch")
+    sys.settrace(None)
+    found: dict[str, list[int]] = collections.defaultdict(list)
+    for inside in entered.values():
+        if inside.co_filename.startswith(package):
+            path = inside.co_filename[len(str(tree)) + 1 :]
+            found[path].append(0 if inside.co_name == "<module>" else inside.co_firstlineno)
+    target.write_text(json.dumps(found))
+    return code
+
+
+def _workers(number: int, jobs: list, work: Callable[[int, object], None]) -> None:
+    """Has each job done by one of some threads, each with a number."""
+    lock = threading.Lock()
+
+    def loop(worker: int) -> None:
+        while True:
+            with lock:
+                if not jobs:
+                    return
+                job = jobs.pop(0)
+            work(worker, job)
+
+    threads = [threading.Thread(target=loop, args=(worker,)) for worker in range(number)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+def _survey(work_dir: Path, workers: int) -> dict[str, dict]:
+    """Test file -> seconds, and path -> first lines of the functions that it enters."""
+    stored = work_dir / "survey.json"
+    state = {
+        str(path.relative_to(ROOT)): path.read_text(encoding="utf-8")
+        for folder in ("yt8m_gat", "tests")
+        for path in sorted((ROOT / folder).rglob("*.py"))
+    }
+    digest = str(hash_of(json.dumps(state, sort_keys=True)))
+    if stored.is_file():
+        known = json.loads(stored.read_text())
+        if known["digest"] == digest:
+            return known["files"]
+    files = [
+        str(path.relative_to(ROOT))
+        for path in sorted((ROOT / "tests").rglob("test_*.py"))
+        if not str(path.relative_to(ROOT)).startswith(_SCRIPTS)
+    ]
+    surveyed: dict[str, dict] = {}
+
+    def look(worker: int, file: str) -> None:
+        tree = work_dir / f"tree{worker}"
+        target = tree / "entered.json"
+        target.unlink(missing_ok=True)
+        code, seconds = _in_fork(tree, lambda: _traced_tests(file, tree, target), _LONGEST_FILE)
+        if code not in (0, 5):
+            shutil.copy(tree / "output.txt", work_dir / "failed.txt")
+            print(f"{file}: fails without any mutant ({code}); left out", flush=True)
+            return
+        surveyed[file] = {"seconds": seconds, "entered": json.loads(target.read_text())}
+        print(f"surveyed {file}: {seconds:.1f} s", flush=True)
+
+    _workers(workers, files, look)
+    stored.write_text(json.dumps({"digest": digest, "files": surveyed}))
+    return surveyed
+
+
+def _first_line_around(mutant: Mutant, source: str) -> int:
+    """Where the function begins that a mutant is in; 0: it is in none, and importing runs it."""
+    first = 0
+    for node in ast.walk(ast.parse(source)):
+        if (
+            isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+            and node.body[0].lineno <= mutant.line <= node.end_lineno
+        ):
+            # A decorated function's code begins at its first decorator.
+            first = max(first, min([node.lineno, *(d.lineno for d in node.decorator_list)]))
+    return first
+
+
+def hash_of(text: str) -> str:
+    """Tells one state of the tree from another."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def main() -> None:
+    """Plants the mutants and writes what became of each."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--count", type=int, default=240, help="Mutants (default: %(default)s).")
+    parser.add_argument("--seed", type=int, default=0, help="Fixes which (default: %(default)s).")
+    parser.add_argument("--only", default="", help="Of files whose path holds this text alone.")
+    parser.add_argument("--workers", type=int, default=2, help="Side by side.")
+    parser.add_argument("--work_dir", default=str(ROOT / "build" / "mutation"))
+    arguments = parser.parse_args()
+    work_dir = Path(arguments.work_dir).resolve()
+    for worker in range(arguments.workers):
+        _copy(work_dir / f"tree{worker}")
+    os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
+    sys.dont_write_bytecode = True
+    import keras  # noqa: F401
+    import tensorflow  # noqa: F401
+
+    sources = {
+        str(path.relative_to(ROOT)): path.read_text(encoding="utf-8")
+        for room in ROOMS
+        for path in sorted((ROOT / "yt8m_gat" / room).rglob("*.py"))
+        if arguments.only in str(path)
+    }
+    surveyed = _survey(work_dir, arguments.workers)
+    chosen = drawn(sources, arguments.count, arguments.seed)
+    results: list[dict] = []
+    begun = time.monotonic()
+
+    def judge(worker: int, job: tuple[str, Mutant]) -> None:
+        path, mutant = job
+        tree = work_dir / f"tree{worker}"
+        covering = sorted(
+            (about["seconds"], file)
+            for file, about in surveyed.items()
+            if _first_line_around(mutant, sources[path]) in about["entered"].get(path, ())
+        )
+        outcome, by = ("no test runs this line" if not covering else "survived"), ""
+        (tree / path).write_text(mutant.applied(sources[path]), encoding="utf-8")
+        try:
+            for seconds, file in covering:
+                code, _ = _in_fork(
+                    tree, lambda file=file: _run_tests([file], tree / "scratch"), 30 + 5 * seconds
+                )
+                if code != 0:
+                    outcome, by = ("killed" if code is not None else "too slow"), file
+                    break
+        finally:
+            (tree / path).write_text(sources[path], encoding="utf-8")
+        text = f"{path}:{mutant.describe(sources[path])}"
+        results.append({"mutant": text, "outcome": outcome, "by": by})
+        seen = sum(r["outcome"] in ("killed", "too slow") for r in results)
+        left = (time.monotonic() - begun) / len(results) * (len(chosen) - len(results))
+        print(
+            f"[{len(results)}/{len(chosen)}, {seen} killed, {left / 60:.0f} min left] "
+            f"{outcome}: {text}",
+            flush=True,
+        )
+
+    _workers(arguments.workers, list(chosen), judge)
+    survivors = sorted(r["mutant"] for r in results if r["outcome"] not in ("killed", "too slow"))
+    seen = len(results) - len(survivors)
+    (work_dir / "results.json").write_text(json.dumps(results, indent=2) + "\n")
+    print(f"\n{seen} of {len(results)} mutants killed ({100 * seen / max(1, len(results)):.1f} %)")
+    print(f"seed {arguments.seed}; {work_dir / 'results.json'} has each. Survivors:")
+    print("".join(f"  {text}\n" for text in survivors), end="")
+
+
+if __name__ == "__main__":
+    main()
