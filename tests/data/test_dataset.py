@@ -1,4 +1,6 @@
 import itertools
+import os
+from pathlib import Path
 
 import handmade_records as hand
 import keras
@@ -230,6 +232,79 @@ def test_find_files_names_the_pattern_that_matches_nothing(tmp_path):
     (tmp_path / "a1").touch()
     with pytest.raises(ConfigError, match=r"--train_data_pattern: no file matches '.*/zz\*'"):
         find_files(f"{tmp_path}/a*,{tmp_path}/zz*", "train_data_pattern")
+
+
+@pytest.mark.parametrize(
+    "name", ["run[1]", "a,b", "back\\slash", "st*r", "wh?t", "a{b}", " blank ", "[!a]", "new\nline"]
+)
+@pytest.mark.parametrize("relative", [False, True])
+def test_a_name_that_exists_is_no_pattern(tmp_path, monkeypatch, name, relative):
+    monkeypatch.chdir(tmp_path)
+    base = Path() if relative else tmp_path
+    for folder in (tmp_path / name, tmp_path / "run1", tmp_path / "stuff"):
+        folder.mkdir()
+        (folder / "t1").touch()
+        (folder / f"{name}.x").touch()
+    file = base / name / f"{name}.x"
+    assert find_files(str(file), "x") == [str(file)]
+    if name not in ("a,b", " blank "):
+        other = str(base / "run1" / "t1")
+        assert find_files(f"{file},{other}", "x") == sorted([str(file), other])
+        assert find_files(f"{base / name}/t*", "x") == [str(base / name / "t1")]
+    assert find_files([f"{base / name}/t*"], "x") == [str(base / name / "t1")]
+
+
+def test_brackets_that_are_no_name_are_alternatives(tmp_path):
+    for name in ("t1", "t2", "t3"):
+        (tmp_path / name).touch()
+    assert find_files(f"{tmp_path}/t[13]", "x") == [f"{tmp_path}/t1", f"{tmp_path}/t3"]
+
+
+def test_brackets_and_commas_that_match_nothing_get_a_remedy(tmp_path):
+    (tmp_path / "a,b").mkdir()
+    (tmp_path / "a,b" / "t1").touch()
+    with pytest.raises(ConfigError, match=r"no file matches '.*/a'.* write \? for each comma"):
+        find_files(f"{tmp_path}/a,b/t*", "x")
+    assert find_files(f"{tmp_path}/a?b/t*", "x") == [f"{tmp_path}/a,b/t1"]
+
+
+def test_one_file_in_two_spellings_is_one_file(tmp_path, monkeypatch):
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d" / "a").touch()
+    (tmp_path / "link").symlink_to(tmp_path / "d")
+    monkeypatch.chdir(tmp_path)
+    spellings = ["d/a", "d/../d/a", "./d//a", "link/a", f"{tmp_path}/d/a", "d/*"]
+    assert len(find_files(",".join(spellings), "x")) == 1
+    assert find_files("link/a,d/a", "x") == find_files("d/a,link/a", "x") == ["d/a"]
+
+
+def test_folders_are_left_out_of_a_pattern_and_refused_by_name(tmp_path):
+    (tmp_path / "a1").touch()
+    (tmp_path / "a2").mkdir()
+    assert find_files(f"{tmp_path}/a*", "x") == [f"{tmp_path}/a1"]
+    with pytest.raises(ConfigError, match=r"must name files. Received a folder: '.*/a2'; .*tf"):
+        find_files(f"{tmp_path}/a1,{tmp_path}/a2", "x")
+    with pytest.raises(ConfigError, match=r"--x: only folders match '.*/\*2'"):
+        find_files(f"{tmp_path}/*2", "x")
+
+
+def test_the_home_folder_is_known_in_each_part_of_a_pattern(tmp_path, monkeypatch):
+    for name in ("a1", "b1"):
+        (tmp_path / name).touch()
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert find_files("~/a*, ~/b*", "x") == [f"{tmp_path}/a1", f"{tmp_path}/b1"]
+
+
+@pytest.mark.parametrize("pattern", ["foo://a/b*", "hdfs://host/b*", "s3://bucket/b*"])
+def test_an_unknown_place_is_a_line(pattern):
+    with pytest.raises(ConfigError, match=r"--x: '.*://.*' cannot be looked up: .*copy the files"):
+        find_files(pattern, "x")
+
+
+def test_a_file_name_that_is_no_text_is_a_line(tmp_path):
+    Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff.tfrecord")).touch()
+    with pytest.raises(ConfigError, match=r"--x must be text in UTF-8.*udcff.*rename"):
+        find_files(f"{tmp_path}/*.tfrecord", "x")
 
 
 def test_pairs_go_into_fit(files):

@@ -2,6 +2,7 @@
 
 import logging
 import shutil
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -44,6 +45,26 @@ def written(tmp_path_factory):
 @pytest.fixture
 def folder(written, tmp_path):
     return shutil.copytree(written, tmp_path / "checkpoints")
+
+
+@pytest.mark.parametrize("name", ["run[1]", "back\\slash", "a*b?", "{a,b}"])
+@pytest.mark.parametrize("relative", [False, True])
+def test_the_names_of_folders_are_no_patterns(written, tmp_path, monkeypatch, name, relative):
+    """A sibling that the name would match as a pattern has an older state."""
+    monkeypatch.chdir(tmp_path)
+    base = Path() if relative else tmp_path
+    for sibling in ("run1", "backslash", "a-bc"):
+        shutil.copytree(written, tmp_path / sibling / "checkpoints")
+    variables = make_variables(7)
+    checkpoints = Checkpoints(base / name / "checkpoints", {"state": variables})
+    checkpoints.write(7)
+    for variable, other in zip(variables, make_variables(0), strict=True):
+        variable.assign(other)
+    newest = newest_checkpoint(checkpoints.folder)
+    assert newest == str(base / name / "checkpoints" / "ckpt-7")
+    checkpoints.read(newest)
+    assert variables[0].numpy().tolist() == np.full((4, 5), 7.0).tolist()
+    assert variables[2].numpy() == b"7"
 
 
 def half(path):

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import glob
+import os
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +20,7 @@ from yt8m_gat.data.schema import RecordSchema
 from yt8m_gat.data.segments import SEGMENT_KINDS, parse_rated_segments, parse_windows
 from yt8m_gat.data.skipping import SkippedRecords
 from yt8m_gat.data.tfrecord import check_framing
+from yt8m_gat.paths import expanded, is_remote
 
 SHUFFLE_BUFFER = 1024
 """Records; full-size frame-level ones have up to 345 KB, so this is up to 350 MB."""
@@ -29,33 +33,74 @@ _CLIPS_CUT_AT_ONCE = 16
 
 
 def find_files(patterns: str | Sequence[str], flag_name: str) -> list[str]:
-    """The files that match, sorted, each once.
+    """The files that match, sorted, each once however it is spelled.
+
+    A path that exists as it is spelled is that file, and a folder that exists as it is spelled is
+    that folder, whatever brackets or commas are in their names; the rest is a glob. Folders among
+    what a glob matches are left out. A leading `~` is the home folder.
 
     Args:
         patterns: Glob patterns, as a list or with commas between them.
         flag_name: The flag that they came from, for the error.
 
     Raises:
-        ConfigError: There is no pattern, or one that matches no file.
+        ConfigError: There is no pattern, or one that matches no file, names a folder or a file
+            whose name is no text, or cannot be looked up where it is.
     """
+    flag = f"--{flag_name}"
     if isinstance(patterns, str):
-        patterns = patterns.split(",")
-    patterns = [pattern.strip() for pattern in patterns if pattern.strip()]
+        parts = [patterns] if os.path.exists(patterns) else patterns.split(",")
+        patterns = [part if os.path.exists(part) else part.strip() for part in parts]
+    patterns = [pattern for pattern in patterns if pattern]
     if not patterns:
         raise ConfigError(
-            f"--{flag_name} must name the records to read, for example "
-            f"--{flag_name}='train*.tfrecord'. Received: an empty pattern"
+            f"{flag} must name the records to read, for example {flag}='train*.tfrecord'. "
+            "Received: an empty pattern"
         )
-    files: set[str] = set()
+    files: dict[str, str] = {}
     for pattern in patterns:
+        pattern = expanded(flag, pattern)
+        find = _remote_files if is_remote(pattern) else _local_files
+        for path in find(flag, pattern):
+            identity = path if is_remote(path) else os.path.realpath(path)
+            files[identity] = min(path, files.get(identity, path))
+    return sorted(files.values())
+
+
+def _local_files(flag: str, pattern: str) -> list[str]:
+    if os.path.isdir(pattern):
+        raise ConfigError(
+            f"{flag} must name files. Received a folder: {pattern!r}; name the files in it, "
+            f"{os.path.join(pattern, '*.tfrecord')!r} for example"
+        )
+    if os.path.exists(pattern):
+        return [pattern]
+    folder = next((parent for parent in Path(pattern).parents if parent.is_dir()), Path())
+    found = glob.glob(str(Path(pattern).relative_to(folder)), root_dir=folder)
+    matches = [str(folder / name) for name in found]
+    files = [path for path in matches if not os.path.isdir(path)]
+    if not files:
+        matched = "only folders match" if matches else "no file matches"
+        raise ConfigError(
+            f"{flag}: {matched} {pattern!r}. Check the path, quote the pattern so that the shell "
+            "leaves it alone, and write ? for each comma or bracket that is part of a name"
+        )
+    for path in files:
+        expanded(flag, path)
+    return files
+
+
+def _remote_files(flag: str, pattern: str) -> list[str]:
+    try:
         found = tf.io.gfile.glob(pattern)
-        if not found:
-            raise ConfigError(
-                f"--{flag_name}: no file matches {pattern!r}. Check the path, and quote the "
-                "pattern so that the shell leaves it alone"
-            )
-        files.update(found)
-    return sorted(files)
+    except tf.errors.OpError as error:
+        raise ConfigError(
+            f"{flag}: {pattern!r} cannot be looked up: {str(error).splitlines()[0]}. Check the "
+            "address and the access to it, or copy the files to this machine"
+        ) from error
+    if not found:
+        raise ConfigError(f"{flag}: no file matches {pattern!r}. Check the address")
+    return found
 
 
 def no_examples(files: Sequence[str], flag_name: str, segment_labels: bool) -> ConfigError:

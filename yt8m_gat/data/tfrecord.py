@@ -14,6 +14,7 @@ from typing import BinaryIO, NamedTuple
 import tensorflow as tf
 
 from yt8m_gat.data.errors import BadRecordError, Fault
+from yt8m_gat.paths import is_remote
 
 HEADER_BYTES = 12
 FOOTER_BYTES = 4
@@ -65,12 +66,12 @@ class Frame(NamedTuple):
 
 def _open(path: str) -> BinaryIO:
     # GFile reads a whole buffer after each seek: 50 times as slow on local files.
-    return tf.io.gfile.GFile(path, "rb") if "://" in path else open(path, "rb", buffering=0)
+    return tf.io.gfile.GFile(path, "rb") if is_remote(path) else open(path, "rb", buffering=0)
 
 
 def file_size(path: str) -> int:
     """Bytes of a local or remote file."""
-    return tf.io.gfile.stat(path).length if "://" in path else os.stat(path).st_size
+    return tf.io.gfile.stat(path).length if is_remote(path) else os.stat(path).st_size
 
 
 def file_state(path: str) -> tuple[str, int, int]:
@@ -148,7 +149,7 @@ def check_framing(path: str) -> None:
     Raises:
         BadRecordError: See `walk_frames`.
     """
-    if "://" in path:
+    if is_remote(path):
         return
     offset = 0
     with open(path, "rb", buffering=0) as file:

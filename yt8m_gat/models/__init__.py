@@ -5,6 +5,7 @@ from yt8m_gat.models.checkpoint import (
     checkpoint_prefix,
     checkpoint_steps,
     newest_checkpoint,
+    readable_prefix,
 )
 from yt8m_gat.models.dbof import DbofClassifier
 from yt8m_gat.models.frame_level_logistic import FrameLevelLogisticClassifier
@@ -42,6 +43,7 @@ __all__ = [
     "copy_weights",
     "load_classifier",
     "newest_checkpoint",
+    "readable_prefix",
     "save_weights",
     "without_auxiliary",
 ]

@@ -1,6 +1,9 @@
 """The checkpoints of a run: which there are, and which of them can be trusted."""
 
+import contextlib
 import os
+import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import tensorflow as tf
@@ -14,6 +17,24 @@ class DamagedCheckpointsError(ConfigError):
     """A folder holds checkpoints and none can be read."""
 
 
+@contextlib.contextmanager
+def readable_prefix(prefix: str) -> Iterator[str]:
+    r"""The path by which TensorFlow can read a checkpoint, whatever the names of its folders.
+
+    TensorFlow looks for `PREFIX.index` by a pattern, which `run[1]/ckpt-5` and `a\b/ckpt-5` do not
+    match. Linux gives an open folder a name without such characters.
+    """
+    if not re.search(r"[\[\\*?]", prefix):
+        yield prefix
+        return
+    folder, name = os.path.split(prefix)
+    descriptor = os.open(folder or ".", os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        yield f"/proc/self/fd/{descriptor}/{name}"
+    finally:
+        os.close(descriptor)
+
+
 def checkpoint_fault(prefix: str) -> str | None:
     """What is wrong with a checkpoint; None for one of which every byte that counts is good.
 
@@ -23,9 +44,10 @@ def checkpoint_fault(prefix: str) -> str | None:
     if not os.path.exists(prefix + ".index"):
         return "its .index file is missing"
     try:
-        reader = tf.train.load_checkpoint(prefix)
-        for name in reader.get_variable_to_shape_map():
-            reader.get_tensor(name)
+        with readable_prefix(prefix) as path:
+            reader = tf.train.load_checkpoint(path)
+            for name in reader.get_variable_to_shape_map():
+                reader.get_tensor(name)
     # The reader has its errors in several families.
     except (tf.errors.OpError, RuntimeError, ValueError, TypeError, IndexError) as error:
         return str(error).partition("\n")[0] or type(error).__name__

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from yt8m_gat.config import ConfigError, RunConfig
 from yt8m_gat.disk import writing
-from yt8m_gat.models.checkpoint import newest_checkpoint
+from yt8m_gat.models.checkpoint import newest_checkpoint, readable_prefix
 from yt8m_gat.models.registry import build_model
 from yt8m_gat.models.video_classifier import VideoClassifier
 from yt8m_gat.run_folder import RunFolder
@@ -188,7 +188,8 @@ def load_classifier(
         newest = newest_checkpoint(folder.checkpoints)
         if newest is None:
             raise FileNotFoundError(f"{folder.checkpoints} holds no checkpoint yet")
-        status = tf.train.Checkpoint(classifier=checkpointable(classifier)).read(newest)
+        with readable_prefix(newest) as path:
+            status = tf.train.Checkpoint(classifier=checkpointable(classifier)).read(path)
         # The optimizer's part stays unread.
         status.assert_existing_objects_matched().expect_partial()
     else:

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from yt8m_gat.config import ConfigError
 from yt8m_gat.disk import writing
-from yt8m_gat.models import checkpoint_prefix, checkpoint_steps
+from yt8m_gat.models import checkpoint_prefix, checkpoint_steps, readable_prefix
 
 KEPT = 3
 """Checkpoints that stay: the newest, and those to fall back on when it is damaged."""
@@ -66,7 +66,8 @@ class Checkpoints:
             ConfigError: It is not one of these variables.
         """
         try:
-            status = self._checkpoint.read(prefix)
+            with readable_prefix(prefix) as path:
+                status = self._checkpoint.read(path)
             status.assert_existing_objects_matched().expect_partial()
         except (AssertionError, ValueError, tf.errors.OpError) as error:
             raise ConfigError(

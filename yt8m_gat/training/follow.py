@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 import tensorflow as tf
 
 from yt8m_gat.config import CONFIG_FILE, RunConfig
-from yt8m_gat.models import checkpoint_prefix, checkpoint_steps
+from yt8m_gat.models import checkpoint_prefix, checkpoint_steps, readable_prefix
 from yt8m_gat.run_folder import RunFolder
 from yt8m_gat.training.state import TrainingState
 
@@ -19,10 +19,11 @@ def read_state(folder: RunFolder) -> TrainingState | None:
     for step in checkpoint_steps(folder.checkpoints):
         prefix = checkpoint_prefix(folder.checkpoints, step)
         try:
-            text = tf.train.load_checkpoint(prefix).get_tensor(_STATE)
+            with readable_prefix(prefix) as path:
+                text = tf.train.load_checkpoint(path).get_tensor(_STATE)
             return TrainingState.from_json(text.decode())
         # The run dropped it just now, or it is damaged: training will say so.
-        except (tf.errors.OpError, RuntimeError, ValueError):
+        except (tf.errors.OpError, OSError, RuntimeError, ValueError):
             continue
     return None
 

@@ -1,0 +1,117 @@
+"""Paths that users give: what each flag that names one goes through before any work starts.
+
+A shell expands `~` only at the start of a word, so not in `--train_dir=~/runs`; TensorFlow takes
+`gs://bucket` for a place elsewhere and Python takes it for a folder named `gs:`; TensorFlow reads
+some characters of a name as a pattern. One definition here says what becomes of them.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
+
+from yt8m_gat.config import ConfigError
+
+PathReader = Callable[[str, str], str]
+"""(name of the flag as users write it, what they gave) -> the path; or a `ConfigError`."""
+
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+
+
+def is_remote(path: str) -> bool:
+    """Whether a path names its file system, as `gs://bucket/file` does: TensorFlow reads these."""
+    return _SCHEME.match(path) is not None
+
+
+def expanded(flag: str, path: str) -> str:
+    """The path with the home folder in place of a leading `~`.
+
+    Raises:
+        ConfigError: There is no such home folder, or the path is no text in UTF-8, which
+            TensorFlow needs.
+    """
+    try:
+        path.encode()
+    except UnicodeEncodeError as error:
+        raise ConfigError(
+            f"{flag} must be text in UTF-8. Received: {path!r}; rename the file or folder"
+        ) from error
+    full = os.path.expanduser(path)
+    if full.startswith("~"):
+        raise ConfigError(
+            f"{flag}: a path that begins with ~ must name a home folder that exists. Received: "
+            f"{path!r}; write ./~ for a name that begins so"
+        )
+    return full
+
+
+def input_path(flag: str, path: str) -> str:
+    """A local file or folder that is read.
+
+    Raises:
+        ConfigError: It is not local; or see `expanded`.
+    """
+    if is_remote(path):
+        raise ConfigError(
+            f"{flag} must be a local path. Received: {path!r}; copy it to this machine and name "
+            "the copy"
+        )
+    return expanded(flag, path)
+
+
+def output_path(flag: str, path: str) -> str:
+    """A local file or folder that is written.
+
+    Raises:
+        ConfigError: It is not local; or see `expanded`.
+    """
+    if is_remote(path):
+        raise ConfigError(
+            f"{flag} must be a local path. Received: {path!r}; write to a local place and copy it "
+            "from there"
+        )
+    return expanded(flag, path)
+
+
+def saved_model_path(flag: str, path: str) -> str:
+    r"""A folder for SavedModels, which any TensorFlow is to load from there.
+
+    TensorFlow looks for the variables of a SavedModel by a pattern, and takes `[1]` and `\` in the
+    names of folders for parts of it.
+
+    Raises:
+        ConfigError: TensorFlow could not load from there; or see `output_path`.
+    """
+    path = output_path(flag, path)
+    if re.search(r"[\[\\]", os.path.abspath(path)):
+        raise ConfigError(
+            f"{flag} must have neither [ nor \\ in its full path: TensorFlow reads them as a "
+            f"pattern and could not load the SavedModel. Received: {os.path.abspath(path)!r}; "
+            "name another folder"
+        )
+    return path
+
+
+def read_paths(
+    values: Any, readers: Mapping[str, PathReader], positional: Collection[str] = ()
+) -> None:
+    """Puts the paths that were read in the place of those that were given.
+
+    Args:
+        values: Parsed flags of absl or argparse; a list of paths is read one by one, and what is
+            empty or was not given is left alone.
+        readers: Attribute of `values` -> how it is read.
+        positional: Those of them that are written without their name.
+
+    Raises:
+        ConfigError: See the readers.
+    """
+    for name, read in readers.items():
+        given = getattr(values, name)
+        shown = name if name in positional else f"--{name}"
+        if isinstance(given, list):
+            setattr(values, name, [read(shown, path) for path in given])
+        elif given:
+            setattr(values, name, read(shown, given))
