@@ -21,8 +21,18 @@ from yt8m_gat.cli import (
     reported_errors,
 )
 from yt8m_gat.config import NORM_SCOPES
+from yt8m_gat.paths import input_path, output_path, read_paths
 from yt8m_gat.run_folder import RunFolder
 from yt8m_gat.starter_flags import REPLACED, warn_of_replaced
+
+PATHS = {
+    "train_dir": input_path,
+    "output_file": output_path,
+    "label_names": input_path,
+    "vocabulary": input_path,
+    "compare_to": input_path,
+    "transfer_from": input_path,
+}
 
 
 def define_flags(values: flags.FlagValues) -> None:
@@ -147,6 +157,7 @@ def main(argv: list[str]) -> None:
     with reported_errors():
         refuse_arguments(argv[1:])
         warn_of_replaced("eval.py", values.flag_values_dict())
+        read_paths(values, PATHS)
         options = options_from_flags(values)
         with quiet_tensorflow():
             from yt8m_gat import pipeline

@@ -11,7 +11,17 @@ from absl import app, flags
 
 from yt8m_gat.cli import exit_interrupted, quiet_tensorflow, refuse_arguments, reported_errors
 from yt8m_gat.config import ConfigError
+from yt8m_gat.paths import input_path, output_path, read_paths
 from yt8m_gat.starter_flags import REPLACED, warn_of_replaced
+
+PATHS = {
+    "train_dir": input_path,
+    "output_file": output_path,
+    "output_model_tgz": output_path,
+    "input_model_tgz": input_path,
+    "untar_model_dir": output_path,
+    "segment_label_ids_file": input_path,
+}
 
 
 def define_flags(values: flags.FlagValues) -> None:
@@ -113,6 +123,7 @@ def main(argv: list[str]) -> None:
     with reported_errors():
         refuse_arguments(argv[1:])
         warn_of_replaced("inference.py", values.flag_values_dict())
+        read_paths(values, PATHS)
         check_flags(values)
         with quiet_tensorflow():
             from yt8m_gat import pipeline

@@ -19,6 +19,7 @@ from yt8m_gat.cli import (
     reported_errors,
 )
 from yt8m_gat.data.label_space import LabelMap
+from yt8m_gat.paths import input_path, output_path, read_paths, saved_model_path
 from yt8m_gat.run_folder import RunFolder
 from yt8m_gat.starter_flags import OPTIMIZERS, REPLACED, warn_of_replaced
 
@@ -154,6 +155,14 @@ _TRAINING = {
 }
 
 
+PATHS = {
+    "train_dir": output_path,
+    "export_dir": saved_model_path,
+    "label_map": input_path,
+    "finetune_from": input_path,
+}
+
+
 def define_flags(values: flags.FlagValues) -> None:
     """Defines every flag of this script on `values`."""
 
@@ -273,6 +282,7 @@ def main(argv: list[str]) -> None:
     with reported_errors():
         refuse_arguments(argv[1:])
         warn_of_replaced("train.py", values.flag_values_dict())
+        read_paths(values, PATHS)
         config = config_from_flags(values)
         folder = RunFolder(values.train_dir)
         if not values.start_new_model:

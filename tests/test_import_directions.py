@@ -26,15 +26,15 @@ ALLOWED = {
     "models": {"layers", "config", "run_folder", "disk"},
     "data": {"config", "disk", "locks", "paths"},
     "training": {"data", "models", "losses", "attacks", "config", "run_folder", "disk"},
-    "evaluation": {"data", "metrics", "attacks", "config", "disk", "locks"},
+    "evaluation": {"data", "metrics", "attacks", "config", "disk", "locks", "paths"},
     "export": {"data", "models", "config", "run_folder", "disk", "locks"},
     "report": {"config", "run_folder"},
-    "demo": set(),
+    "demo": {"cli", "paths"},
 }
 # The composition root: the one room that may know every other.
 EVERYTHING = {"pipeline"}
 # A command, like the scripts: it calls `pipeline`, only when it is asked to explain a clip.
-COMMANDS = {"report/__main__.py": {"cli", "disk", "locks", "pipeline"}}
+COMMANDS = {"report/__main__.py": {"cli", "disk", "locks", "paths", "pipeline"}}
 SCRIPTS = {"train", "eval", "inference"}
 
 

@@ -9,18 +9,33 @@ import shlex
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
+
+from yt8m_gat.cli import reported_errors
+from yt8m_gat.paths import read_paths, saved_model_path
 
 ROOT = Path(__file__).resolve().parents[1]
 
 _SAMPLE = "--num_train=2000 --num_validate=400 --num_test=400 --num_classes=24 --max_frames=30"
 
 
-def main() -> None:
+PATHS = {"output_dir": saved_model_path}
+"""An export of the model is in it too."""
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m yt8m_gat.demo", description=main.__doc__)
+    parser.add_argument("--output_dir", default="runs/demo", help="folder for all that is written")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> None:
     """Generates the sample, trains, evaluates, predicts, and prints what came of it."""
-    parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("--output_dir", type=Path, default=Path("runs/demo"))
-    output_dir = parser.parse_args().output_dir.resolve()
+    options = _parser().parse_args(argv)
+    with reported_errors():
+        read_paths(options, PATHS)
+    output_dir = Path(options.output_dir).resolve()
     started = time.monotonic()
     sample, run = output_dir / "sample", output_dir / "gat"
     csv, figures = output_dir / "submission.csv", output_dir / "evaluation.json"

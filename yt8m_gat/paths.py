@@ -109,7 +109,7 @@ def read_paths(
         ConfigError: See the readers.
     """
     for name, read in readers.items():
-        given = getattr(values, name)
+        given = getattr(values, name, None)
         shown = name if name in positional else f"--{name}"
         if isinstance(given, list):
             setattr(values, name, [read(shown, path) for path in given])

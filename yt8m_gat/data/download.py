@@ -38,6 +38,7 @@ from typing import BinaryIO
 from tqdm import tqdm
 
 from yt8m_gat.config import ConfigError
+from yt8m_gat.paths import output_path, read_paths
 
 MIRRORS = ("us", "eu", "asia")
 LEVELS = ("frame", "video")
@@ -453,6 +454,9 @@ def _http_url(flag: str, url: str) -> str:
     return url
 
 
+PATHS = {"output_dir": output_path}
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m yt8m_gat.data.download",
@@ -487,6 +491,7 @@ def main(argv: Sequence[str] | None = None, **options: float) -> int:
     """
     arguments = _parser().parse_args(argv)
     try:
+        read_paths(arguments, PATHS)
         partition = Partition.parse(arguments.partition)
         shard = parse_shard(arguments.shard)
         if not 1 <= arguments.num_workers <= 64:

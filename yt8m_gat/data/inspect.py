@@ -30,6 +30,7 @@ from yt8m_gat.data.errors import BadRecordError, Fault
 from yt8m_gat.data.label_space import read_label_names
 from yt8m_gat.data.schema import RESERVED_NAMES, RecordSchema
 from yt8m_gat.data.tfrecord import file_size, read_records
+from yt8m_gat.paths import input_path, read_paths
 
 # tf.Example stores class indices as int64.
 _ANY_CLASS = 2**63 - 1
@@ -248,6 +249,9 @@ class Inspection:
         return "\n".join(lines)
 
 
+PATHS = {"label_names": input_path}
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m yt8m_gat.data.inspect",
@@ -304,6 +308,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
     arguments = _parser().parse_args(argv)
     try:
+        read_paths(arguments, PATHS)
         files = find_files(arguments.pattern, "pattern")
         names = None if arguments.label_names is None else read_label_names(arguments.label_names)
         inspection = Inspection(_schema_from(arguments), arguments.num_classes, names)

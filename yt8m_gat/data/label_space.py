@@ -33,6 +33,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from yt8m_gat.config import ConfigError
+from yt8m_gat.paths import input_path, output_path, read_paths
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -419,6 +420,14 @@ def _with_ancestors(node_id: str, parents: Mapping[str, Iterable[str]]) -> set[s
     return found
 
 
+PATHS = {
+    "vocabulary": input_path,
+    "ontology": input_path,
+    "class_labels": input_path,
+    "output": output_path,
+}
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m yt8m_gat.data.label_space",
@@ -442,6 +451,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
     arguments = _parser().parse_args(argv)
     try:
+        read_paths(arguments, PATHS)
         if arguments.command == "verticals":
             label_map = verticals_map(arguments.vocabulary)
         else:

@@ -82,6 +82,7 @@ from scipy.signal import lfilter
 from scipy.special import erf
 
 from yt8m_gat.data.schema import FRAME_FEATURE_SIZES
+from yt8m_gat.paths import output_path, read_paths
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -629,8 +630,10 @@ class _Progress:
         )
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Runs the command line: ``python -m yt8m_gat.data.sample --help``."""
+PATHS = {"output_dir": output_path}
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m yt8m_gat.data.sample",
         description="Writes a seeded sample of frame-level records in the YouTube-8M layout.",
@@ -644,9 +647,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
             default=field.default,
             help=f"{field.metadata['meaning']} (default: {field.default})",
         )
-    options = vars(parser.parse_args(arguments))
-    output_dir = options.pop("output_dir")
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs the command line: ``python -m yt8m_gat.data.sample --help``."""
+    parser = _parser()
+    parsed = parser.parse_args(arguments)
     try:
+        read_paths(parsed, PATHS)
+        options = vars(parsed)
+        output_dir = options.pop("output_dir")
         config = SampleConfig(**options)
         generate_sample(output_dir, config, show_progress=True)
     except (ValueError, FileExistsError, NotADirectoryError) as error:

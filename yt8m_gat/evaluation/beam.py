@@ -23,6 +23,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 
 from yt8m_gat.config import ConfigError
 from yt8m_gat.evaluation.submission import VIDEO_HEADER, video_rows
+from yt8m_gat.paths import expanded, is_remote, read_paths, saved_model_path
 
 EXIT_ERROR = 2
 
@@ -220,6 +221,14 @@ def _check(patterns: Sequence[str], saved_model: str, top_k: int) -> None:
         )
 
 
+def _saved_model(flag: str, path: str) -> str:
+    """A SavedModel, which may be elsewhere: TensorFlow and Beam read from there."""
+    return path if is_remote(path) else saved_model_path(flag, path)
+
+
+PATHS = {"saved_model": _saved_model, "output": expanded}
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m yt8m_gat.evaluation.beam",
@@ -251,8 +260,10 @@ def _counts(result: Any) -> dict[str, int]:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the pipeline to its end and prints what was written."""
     values, beam_arguments = _parser().parse_known_args(arguments)
-    patterns = [part.strip() for part in values.input.split(",") if part.strip()]
     try:
+        read_paths(values, PATHS)
+        parts = [part.strip() for part in values.input.split(",")]
+        patterns = [expanded("--input", part) for part in parts if part]
         options = PipelineOptions(beam_arguments)
         _check(patterns, values.saved_model, values.top_k)
         pipeline = beam.Pipeline(options=options)

@@ -27,6 +27,7 @@ from yt8m_gat.metrics import (
     mean_average_precision,
     per_class_average_precision,
 )
+from yt8m_gat.paths import input_path, read_paths
 
 TRUTH_HEADER = "VideoId,Labels"
 
@@ -302,6 +303,9 @@ def _check_truth(truth: pd.DataFrame, path: str | os.PathLike, num_classes: int)
             raise ValueError(f"Truth of video {video_id!r}: {violation}")
 
 
+PATHS = {"submission": input_path, "truth": input_path, "label_names": input_path}
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m yt8m_gat.evaluation.kaggle", description=__doc__.splitlines()[0]
@@ -342,6 +346,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     max_per_class = options.segment_max_pred if options.command == "check" else 100_000
     try:
+        read_paths(options, PATHS, positional=("submission", "truth"))
         num_violations = 0
         for violation in check_submission(
             options.submission, options.num_classes, options.top_k, max_per_class

@@ -12,10 +12,20 @@ from pathlib import Path
 
 from yt8m_gat.cli import EXIT_ERROR, quiet_tensorflow
 from yt8m_gat.config import ConfigError
+from yt8m_gat.paths import input_path, output_path, read_paths
 from yt8m_gat.report.chart import standalone
 from yt8m_gat.report.page import build_explanation, build_page
 from yt8m_gat.report.source import read_run
 from yt8m_gat.run_folder import RunFolder
+
+PATHS = {
+    "train_dirs": input_path,
+    "train_dir": input_path,
+    "evaluation": input_path,
+    "label_names": input_path,
+    "output_file": output_path,
+    "figures_dir": output_path,
+}
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -121,6 +131,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser, run = _parser(), _report
     arguments = parser.parse_args(argv)
     try:
+        read_paths(arguments, PATHS, positional=("train_dirs",))
         run(arguments)
     except (ConfigError, OSError) as error:
         print(f"{parser.prog}: error: {error}", file=sys.stderr)

@@ -1,0 +1,169 @@
+"""Each flag that is a path goes through one definition; whatever it names works or is refused."""
+
+import argparse
+import importlib
+import os
+
+import pytest
+from absl import flags
+
+from yt8m_gat.config import ConfigError
+from yt8m_gat.paths import input_path, output_path, read_paths, saved_model_path
+
+# Flags of text that are no paths; patterns of records go through `find_files`. A new flag of text
+# has to be entered here, or in the PATHS of its command.
+NO_PATHS = {
+    "train": {
+        *("train_data_pattern", "eval_data_pattern", "model", "feature_names", "feature_sizes"),
+        *("local_masks", "penalized_levels", "drop_epochs", "normalize", "attention"),
+        *("dbof_pooling_method", "dbof_activation", "video_level_classifier_model", "label_loss"),
+        *("class_reduction", "adversarial", "norm_scope", "temporal_loss", "cam_gradient"),
+        *("temporal_examples", "optimizer", "on_bad_record", "mixed_precision", "on_nonfinite"),
+        *("distribute", "data_service"),
+    },
+    "eval": {
+        *("eval_data_pattern", "clips", "attacks", "epsilons", "corruptions", "severities"),
+    },
+    "inference": {"input_data_pattern"},
+    "yt8m_gat.demo": set(),
+    "yt8m_gat.data.download": {"partition", "shard", "plan_url", "base_url"},
+    "yt8m_gat.data.inspect": {"pattern", "feature_names", "feature_sizes"},
+    "yt8m_gat.data.label_space": set(),
+    "yt8m_gat.data.sample": set(),
+    "yt8m_gat.evaluation.kaggle": {"keys"},
+    "yt8m_gat.report.__main__": {"input_data_pattern", "video_id", "label"},
+}
+SCRIPTS = ("train", "eval", "inference")
+
+
+def flags_of(script):
+    values = flags.FlagValues()
+    importlib.import_module(script).define_flags(values)
+    return values
+
+
+def texts_of(parser):
+    """Names of the arguments of an argparse parser, and of its commands, that are text."""
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for command in action.choices.values():
+                yield from texts_of(command)
+        elif action.type in (None, str) and action.nargs != 0 and action.choices is None:
+            yield action.dest
+
+
+@pytest.mark.parametrize("command", NO_PATHS)
+def test_every_flag_of_text_is_known_as_a_path_or_not(command):
+    module = importlib.import_module(command)
+    if command in SCRIPTS:
+        values = flags_of(command)
+        texts = {name for name in values if values[name].flag_type() == "string"}
+    else:
+        parsers = [getattr(module, name) for name in dir(module) if name.endswith("_parser")]
+        assert parsers
+        texts = {name for parser in parsers for name in texts_of(parser())}
+    assert texts == NO_PATHS[command] | set(module.PATHS)
+    assert not NO_PATHS[command] & set(module.PATHS)
+
+
+@pytest.mark.parametrize(
+    ("command", "arguments", "code"),
+    [
+        ("train", ["--train_dir=gs://bucket/run"], 2),
+        ("train", ["--export_dir=a[1]"], 2),
+        ("eval", ["--output_file=gs://bucket/f.json"], 2),
+        ("inference", ["--output_file=gs://bucket/f.csv"], 2),
+        ("yt8m_gat.demo", ["--output_dir=gs://bucket/demo"], 2),
+        ("yt8m_gat.data.download", ["--partition=2/frame/train", "--output_dir=gs://bucket/d"], 2),
+        ("yt8m_gat.data.inspect", ["x", "--label_names=gs://bucket/names.csv"], 2),
+        (
+            "yt8m_gat.data.label_space",
+            ["verticals", "--vocabulary=x", "--output=gs://bucket/map.csv"],
+            2,
+        ),
+        ("yt8m_gat.data.sample", ["--output_dir=gs://bucket/sample"], 2),
+        ("yt8m_gat.evaluation.kaggle", ["check", "gs://bucket/f.csv"], 1),
+        ("yt8m_gat.report.__main__", ["gs://bucket/run"], 2),
+        ("yt8m_gat.report.__main__", ["run", "--output_file=gs://bucket/page.html"], 2),
+        (
+            "yt8m_gat.report.__main__",
+            [
+                "explain",
+                "--train_dir=gs://a/b",
+                "--input_data_pattern=x",
+                "--video_id=x",
+                "--label=1",
+            ],
+            2,
+        ),
+    ],
+)
+def test_every_command_refuses_before_it_works(
+    command, arguments, code, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    module = importlib.import_module(command)
+    try:
+        if command in SCRIPTS:
+            values = flags_of(command)
+            values([f"{command}.py", *arguments])
+            monkeypatch.setattr(flags, "FLAGS", values)
+            found = module.main([f"{command}.py"])
+        else:
+            found = module.main(arguments)
+    except SystemExit as stopped:
+        found = stopped.code
+    assert found == code
+    printed = capsys.readouterr().err.splitlines()[-1]
+    assert "must be a local path. Received: 'gs://" in printed or "must have neither [" in printed
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("read", [input_path, output_path, saved_model_path])
+def test_the_home_folder(read, monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert read("--x", "~/run") == f"{tmp_path}/run"
+    assert read("--x", "./~/run") == "./~/run"
+    with pytest.raises(ConfigError, match=r"--x: .* must name a home folder .*no-such-user.*\./~"):
+        read("--x", "~no-such-user/run")
+
+
+@pytest.mark.parametrize("read", [input_path, output_path, saved_model_path])
+def test_places_elsewhere_and_names_that_are_no_text_are_refused(read):
+    for path in ("gs://bucket/run", "hdfs://host/x", "file:///x", "foo+bar://x"):
+        with pytest.raises(ConfigError, match=r"--x must be a local path\. Received: '.*; .*copy"):
+            read("--x", path)
+    with pytest.raises(ConfigError, match=r"--x must be text in UTF-8\. Received: 'a\\udcff'"):
+        read("--x", os.fsdecode(b"a\xff"))
+    for path in ("gs:/run", "a/gs://b", "C:\\run"[:2], "run (1)", "a,b", "a;b", "-", "new\nline"):
+        assert read("--x", path) == path
+
+
+@pytest.mark.parametrize("name", ["exp[1]", "back\\slash", "[a", "exp[1]/below"])
+def test_a_saved_model_is_not_written_where_it_cannot_be_loaded(name, tmp_path, monkeypatch):
+    with pytest.raises(ConfigError, match=r"--export_dir must have neither \[ nor .*another"):
+        saved_model_path("--export_dir", str(tmp_path / name))
+    (tmp_path / name).mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / name)
+    with pytest.raises(ConfigError, match="--export_dir"):
+        saved_model_path("--export_dir", "export")
+
+
+def test_paths_are_read_in_place(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    values = argparse.Namespace(a="~/x", b=None, c="", d=["~/y", "z"], e="~")
+    read_paths(values, dict.fromkeys("abcdf", input_path))
+    assert vars(values) == {
+        "a": f"{tmp_path}/x",
+        "b": None,
+        "c": "",
+        "d": [f"{tmp_path}/y", "z"],
+        "e": "~",
+    }
+    with pytest.raises(ConfigError, match=r"^RUN must be"):
+        read_paths(argparse.Namespace(RUN="gs://x"), {"RUN": input_path}, positional=("RUN",))
+    script = flags_of("train")
+    script(["train.py", "--train_dir=~/run"])
+    read_paths(script, importlib.import_module("train").PATHS)
+    assert script.train_dir == f"{tmp_path}/run"
+    assert script.export_dir is None
