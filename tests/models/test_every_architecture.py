@@ -1,5 +1,7 @@
 """What holds for every registered model: its weights can be copied, and a file gives it back."""
 
+import random
+
 import keras
 import numpy as np
 import pytest
@@ -121,6 +123,27 @@ def test_weights_with_one_name_are_refused():
         copy_weights(Twins(), Twins())
 
 
+@pytest.mark.parametrize("name", ["DbofModel", "LstmModel", "ShareAtt"])
+def test_a_seed_fixes_weights_and_random_state(name):
+    recipe = RECIPES[name]
+    options = {**OPTIONS.get(recipe.family, {}), **OPTIONS.get(name, {})}
+
+    def build(seed):
+        return build_model(name, {"rgb": SIZE}, 3, **options, seed=seed).get_weights()
+
+    expected = build(7)
+    random.seed(3)
+    before = random.getstate()
+    for found, weight in zip(build(7), expected, strict=True):
+        np.testing.assert_array_equal(found, weight)
+    assert random.getstate() == before
+    other = build(8)
+    kernels = [(a, b) for a, b in zip(other, expected, strict=True) if a.ndim > 1]
+    assert kernels
+    for found, weight in kernels:
+        assert not np.array_equal(found, weight)
+
+
 def policies(model):
     """Those of the model and of all layers in it but its head's, in float32 by design."""
     head = next(layer for layer in model._flatten_layers() if layer.name == "logits")
@@ -134,7 +157,12 @@ def policies(model):
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_it_comes_back_from_a_file_with_one_dtype_policy_for_all_layers(name, tmp_path):
-    model = small(name, dual=name in DUAL, dtype="mixed_bfloat16")
+    recipe = RECIPES[name]
+    options = {**OPTIONS.get(recipe.family, {}), **OPTIONS.get(name, {})}
+    if name in DUAL:
+        options["dual_normalization"] = True
+    model = build_model(name, {"rgb": SIZE}, 3, **options, dtype="mixed_bfloat16")
+    randomize(model, 0)
     model.save(tmp_path / "model.keras")
     assert keras.config.dtype_policy().name == "float32"
     loaded = keras.saving.load_model(tmp_path / "model.keras")

@@ -1,5 +1,10 @@
 """The train step against steps worked out by hand, on a linear model."""
 
+import dataclasses
+import json
+import subprocess
+import sys
+
 import keras
 import numpy as np
 import pytest
@@ -7,9 +12,16 @@ import tensorflow as tf
 from keras import ops
 
 from yt8m_gat.attacks import Ball
+from yt8m_gat.config import ObjectiveConfig, TrainingConfig
 from yt8m_gat.losses import CrossEntropyLoss, frobenius_distance
-from yt8m_gat.models import ModelOutputs, VideoClassifier
-from yt8m_gat.training import AdversarialModel, GradientPerturbation, Objective
+from yt8m_gat.models import ModelOutputs, VideoClassifier, build_model
+from yt8m_gat.training import (
+    AdversarialModel,
+    GradientPerturbation,
+    Objective,
+    build_objective,
+    build_optimizer,
+)
 
 EPSILON, ALPHA, BETA, RATE = 0.5, 0.7, 0.3, 0.1
 LEVEL_STEP, LEVEL_OFFSET = 4 / 255, 4 / 512 - 2
@@ -32,8 +44,9 @@ class LinearClassifier(VideoClassifier):
         return ("global",)
 
     def forward(self, features, frame_mask=None, training=False, auxiliary_normalization=False):
-        mask = ops.cast(frame_mask, "float32")[..., None]
-        frames = ops.concatenate(list(features.values()), axis=-1) * mask
+        frames = ops.concatenate(list(features.values()), axis=-1)
+        mask = ops.cast(frame_mask, frames.dtype)[..., None]
+        frames = frames * mask
         mean = ops.sum(frames, axis=1) / ops.sum(mask, axis=1)
         maps = self.scale * ops.einsum("btd,bsd->bts", frames, frames)[:, None]
         # Keras warns of variables without a gradient: the scale has one, 0, in every objective.
@@ -58,11 +71,11 @@ def rng():
     return np.random.default_rng(0)
 
 
-def make_model(objective, rng):
+def make_model(objective, rng, **options):
     classifier = LinearClassifier({"a": 3, "b": 2}, 4)
     classifier.kernel.assign(rng.normal(size=(5, 4)))
     classifier.scale.assign(1.5)
-    model = AdversarialModel(classifier, objective)
+    model = AdversarialModel(classifier, objective, **options)
     model.compile(optimizer=keras.optimizers.SGD(RATE))
     return model
 
@@ -235,6 +248,192 @@ def test_without_a_clean_loss_the_clips_are_attacked_all_the_same(batch, rng, cl
         float(expected.adversarial_loss), rel=1e-6
     )
     assert found.adversarial_loss > found.clean_loss
+
+
+def as_floats(inputs):
+    """The same clips, dequantized, with NaN on padding."""
+    real = np.arange(4) < inputs["num_frames"][:, None]
+    return {
+        name: np.where(real[..., None], value * LEVEL_STEP + LEVEL_OFFSET, np.nan)
+        if value.ndim == 3
+        else value
+        for name, value in inputs.items()
+    }
+
+
+def with_a_mask(inputs):
+    """The same clips, said by a mask; backwards in time, so that padding comes first."""
+    frame_mask = np.arange(4) < inputs["num_frames"][:, None]
+    frames = {name: value[:, ::-1] for name, value in inputs.items() if value.ndim == 3}
+    return {**frames, "frame_mask": frame_mask[:, ::-1]}
+
+
+@pytest.mark.parametrize("change", [as_floats, with_a_mask])
+def test_fit_steps_as_worked_out_by_hand_whatever_says_what_is_real(change, batch, rng):
+    inputs, labels = batch
+    objective, alpha, beta = objective_for("frobenius")
+    model = make_model(objective, rng)
+    weights = [w.numpy().astype(np.float64) for w in model.trainable_variables]
+    gradients, _ = hand_step(inputs, labels, *weights, alpha, beta)
+    model.fit(change(inputs), labels, batch_size=2, verbose=0)
+    for variable, before, gradient in zip(
+        model.trainable_variables, weights, gradients, strict=True
+    ):
+        np.testing.assert_allclose(variable.numpy(), before - RATE * gradient, atol=2e-6)
+
+
+@pytest.mark.parametrize("micro_batch_size", [None, 1])
+def test_one_batch_of_arrays_is_a_step_too(micro_batch_size, batch, rng):
+    inputs, labels = batch
+    objective, alpha, beta = objective_for("frobenius")
+    model = make_model(objective, rng, micro_batch_size=micro_batch_size)
+    weights = [w.numpy().astype(np.float64) for w in model.trainable_variables]
+    gradients, _ = hand_step(inputs, labels, *weights, alpha, beta)
+    model.train_on_batch(inputs, labels)
+    np.testing.assert_allclose(
+        model.trainable_variables[0].numpy(), weights[0] - RATE * gradients[0], atol=2e-6
+    )
+
+
+def test_what_is_real_is_to_be_said_once(batch, rng):
+    inputs, labels = batch
+    model = make_model(objective_for("ce")[0], rng)
+    frames = {name: inputs[name] for name in ("a", "b")}
+    with pytest.raises(ValueError, match=r"say which frames are real.* Received: a, b"):
+        model.fit({**frames, "mask": np.ones((2, 4), bool)}, labels, verbose=0)
+    with pytest.raises(ValueError, match="`num_frames` and `frame_mask` both say"):
+        model.fit({**inputs, "frame_mask": np.ones((2, 4), bool)}, labels, verbose=0)
+
+
+def test_the_objective_is_the_only_loss(batch, rng):
+    inputs, labels = batch
+    model = make_model(objective_for("ce")[0], rng)
+    model.compile("sgd", loss="binary_crossentropy")
+    with pytest.raises(ValueError, match="`compile` must be given no loss: the objective is what"):
+        model.fit(inputs, labels, verbose=0)
+
+
+def test_metrics_of_compile_see_probabilities_and_label_weights(batch, rng):
+    inputs, labels = batch
+    objective, _, _ = objective_for("frobenius")
+    model = make_model(objective, rng)
+    probabilities = sigmoid(model(tf.nest.map_structure(tf.constant, inputs)).numpy())
+    np.testing.assert_array_equal(model.predict(inputs, verbose=0), model(inputs))
+    rated = np.array([[1, 0, 1, 1], [0, 0, 2, 0]], np.float32)
+
+    def chance(labels, probabilities):
+        return probabilities
+
+    model.compile(
+        keras.optimizers.SGD(0.0),
+        metrics=[keras.metrics.BinaryAccuracy(), "mse", keras.metrics.AUC(multi_label=True)],
+        weighted_metrics=[chance],
+    )
+    expected = {
+        "binary_accuracy": np.mean((probabilities > 0.5) == labels),
+        "mse": np.mean((probabilities - labels) ** 2),
+        "chance": np.sum(rated * probabilities) / rated.sum(),
+    }
+    assert not np.isclose(expected["chance"], probabilities.mean())
+    data = tf.data.Dataset.from_tensors((inputs, labels, rated)).repeat(2)
+    history = model.fit(data, verbose=0, shuffle=False).history
+    evaluated = model.evaluate(data, verbose=0, return_dict=True)
+    for name, value in expected.items():
+        assert history[name][0] == pytest.approx(value, rel=1e-5)
+        assert evaluated[name] == pytest.approx(value, rel=1e-5)
+    assert 0 <= evaluated["auc"] <= 1
+    # There is no adversarial pass in `evaluate`: no 0 that says so.
+    assert {*evaluated} == {*expected, "loss", "auc"}
+    assert {*history} >= {"clean_loss", "adversarial_loss", "penalty"}
+
+
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+def test_the_classifiers_dtype_policy_is_the_models(policy, rng):
+    """And features are not rounded before they are preprocessed."""
+
+    class Sum(VideoClassifier):
+        def __init__(self):
+            super().__init__({"a": 3}, 1, frame_level=True, dtype=policy)
+            self.build_all()
+
+        def forward(self, features, frame_mask=None, training=False, auxiliary_normalization=False):
+            return ModelOutputs(ops.sum(features["a"], axis=(1, 2))[:, None], features["a"], {})
+
+    model = AdversarialModel(Sum(), objective_for("ce")[0])
+    model.compile("sgd")
+    scaled = isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer)
+    assert scaled == (policy == "mixed_float16")
+    frames = rng.normal(size=(2, 4, 3))
+    logits = model({"a": tf.constant(frames), "num_frames": tf.constant([4, 4])})
+    np.testing.assert_allclose(logits[:, 0], frames.sum((1, 2)), rtol=1e-5)
+
+
+OBJECTIVES = {
+    "none": ObjectiveConfig(),
+    "output": ObjectiveConfig(adversarial="output", alpha=0.3, norm_scope="joint", epsilon=0.2),
+    "frobenius": ObjectiveConfig(adversarial="frobenius", label_loss="HingeLoss"),
+    "jensen_shannon": ObjectiveConfig(adversarial="jensen_shannon", unrated_as_negative=True),
+    "temporal": ObjectiveConfig(adversarial="temporal", cam_gradient="loss", temporal_steps=2),
+}
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_an_objective_comes_back_from_what_keras_stores(name):
+    """The same settings all the way down, and functions that are the same."""
+
+    def settings(value):
+        if dataclasses.is_dataclass(value):
+            fields = dataclasses.fields(value)
+            return type(value), {f.name: settings(getattr(value, f.name)) for f in fields}
+        return (type(value), value.get_config()) if hasattr(value, "get_config") else value
+
+    objective = build_objective(OBJECTIVES[name])
+    stored = json.loads(json.dumps(keras.saving.serialize_keras_object(objective)))
+    loaded = keras.saving.deserialize_keras_object(stored)
+    assert settings(loaded) == settings(objective)
+
+
+FRESH_PROCESS = """
+import sys
+import keras, numpy as np
+import yt8m_gat.training
+model = keras.saving.load_model(sys.argv[1])
+batch = dict(np.load(sys.argv[2]))
+labels = batch.pop("labels")
+logits = model(batch)
+metrics = model.train_on_batch(batch, labels, return_dict=True)
+np.savez(sys.argv[3], logits, *model.get_weights(), **metrics)
+"""
+
+
+def test_a_keras_file_goes_on_in_another_process_as_here(tmp_path, rng):
+    """Weights, Adam's moments, averages, seeds, objective, metrics: the next step is the same."""
+    sizes = {"iterations": 2, "dbof_cluster_size": 6, "dbof_hidden_size": 4}
+    classifier = build_model("DbofModel", {"a": 8}, 3, **sizes, seed=1)
+    objective = build_objective(ObjectiveConfig(adversarial="output", alpha=0.3))
+    model = AdversarialModel(classifier, objective, normalize="per_feature")
+    optimizer = build_optimizer(TrainingConfig(base_learning_rate=0.01))
+    model.compile(optimizer, metrics=[keras.metrics.BinaryAccuracy()])
+    batch = {
+        "a": rng.integers(0, 256, (4, 5, 8)).astype(np.uint8),
+        "frame_mask": np.arange(5) < np.array([5, 3, 1, 4])[:, None],
+    }
+    labels = rng.integers(0, 2, (4, 3)).astype(np.float32)
+    for _ in range(2):
+        model.train_on_batch(batch, labels)
+    model.save(tmp_path / "model.keras")
+    np.savez(tmp_path / "batch.npz", labels=labels, **batch)
+    arguments = [tmp_path / name for name in ("model.keras", "batch.npz", "found.npz")]
+    subprocess.run([sys.executable, "-c", FRESH_PROCESS, *arguments], check=True)
+
+    logits = model(batch)
+    model.reset_metrics()
+    metrics = model.train_on_batch(batch, labels, return_dict=True)
+    with np.load(tmp_path / "found.npz") as found:
+        for index, value in enumerate([logits, *model.get_weights()]):
+            np.testing.assert_array_equal(found[f"arr_{index}"], value)
+        assert {name: float(found[name]) for name in metrics} == metrics
+        assert {"binary_accuracy", "adversarial_loss"} < {*metrics}
 
 
 def test_works_under_fit_and_evaluate(batch, rng):

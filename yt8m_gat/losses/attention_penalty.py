@@ -4,7 +4,7 @@ Maps are averaged over the heads before they come here. Everything is computed i
 the maps are narrower, and every result has a finite gradient for any maps.
 """
 
-from keras import KerasTensor, backend, ops
+from keras import KerasTensor, backend, ops, saving
 
 # Keeps the logarithm and its gradient finite at an attention weight of 0, far below any weight
 # that float32 softmax gives beside a weight near 1.
@@ -33,6 +33,7 @@ def average_over_heads(maps: KerasTensor) -> KerasTensor:
     return ops.sum(maps, axis=1) / maps.shape[1]
 
 
+@saving.register_keras_serializable(package="yt8m_gat")
 def frobenius_distance(
     clean: KerasTensor, adversarial: KerasTensor, frame_mask: KerasTensor | None = None
 ) -> KerasTensor:
@@ -73,6 +74,7 @@ def frobenius_distance(
     )
 
 
+@saving.register_keras_serializable(package="yt8m_gat")
 def jensen_shannon_divergence(
     clean: KerasTensor, adversarial: KerasTensor, frame_mask: KerasTensor | None = None
 ) -> KerasTensor:

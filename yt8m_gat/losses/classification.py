@@ -4,8 +4,9 @@ All of them reduce over the classes to one value an example; the caller means ov
 """
 
 from abc import ABC, abstractmethod
+from typing import Any
 
-from keras import KerasTensor, backend, ops
+from keras import KerasTensor, backend, ops, saving
 
 from yt8m_gat.reduction import sum_over
 
@@ -24,18 +25,33 @@ class ClassificationLoss(ABC):
     Args:
         class_reduction: "mean" over the classes (the GAT papers' models) or "sum" (the starter
             code's; a fresh logistic model then starts at C ln 2 with `CrossEntropyLoss`).
+        unrated_as_negative: Leave label weights out: all pairs count alike, and the label of one
+            with weight 0 is what `labels` says.
 
     Raises:
         ValueError: If `class_reduction` is neither.
     """
 
-    def __init__(self, class_reduction: str):
+    def __init__(self, class_reduction: str, unrated_as_negative: bool = False):
         if class_reduction not in _CLASS_REDUCTIONS:
             raise ValueError(
                 f"`class_reduction` must be one of {', '.join(_CLASS_REDUCTIONS)}. "
                 f"Received: class_reduction={class_reduction!r}"
             )
         self.class_reduction = class_reduction
+        self.unrated_as_negative = unrated_as_negative
+
+    def get_config(self) -> dict[str, Any]:
+        """The constructor's arguments."""
+        return {
+            "class_reduction": self.class_reduction,
+            "unrated_as_negative": self.unrated_as_negative,
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "ClassificationLoss":
+        """The loss that `get_config` described."""
+        return cls(**config)
 
     def __call__(
         self,
@@ -61,7 +77,7 @@ class ClassificationLoss(ABC):
         logits = ops.cast(logits, dtype)
         labels = ops.cast(labels, dtype)
         _check_same_shape("labels", labels, logits)
-        if label_weights is None:
+        if label_weights is None or self.unrated_as_negative:
             total = sum_over(self.class_terms(labels, logits), axis=-1)
             if self.class_reduction == "sum":
                 return total
@@ -79,6 +95,7 @@ class ClassificationLoss(ABC):
         """The summand of each class, `[B, C]`, from labels and logits of one dtype."""
 
 
+@saving.register_keras_serializable(package="yt8m_gat")
 class CrossEntropyLoss(ClassificationLoss):
     """Binary cross-entropy of independent sigmoids.
 
@@ -95,6 +112,7 @@ class CrossEntropyLoss(ClassificationLoss):
         return ops.binary_crossentropy(labels, logits, from_logits=True)
 
 
+@saving.register_keras_serializable(package="yt8m_gat")
 class HingeLoss(ClassificationLoss):
     """Hinge loss with margin 1.
 
@@ -109,6 +127,7 @@ class HingeLoss(ClassificationLoss):
         return ops.relu(1.0 - (2.0 * labels - 1.0) * logits)
 
 
+@saving.register_keras_serializable(package="yt8m_gat")
 class SoftmaxLoss(ClassificationLoss):
     """Cross-entropy of one softmax over the classes against the labels divided by their sum.
 
@@ -133,19 +152,22 @@ _LOSSES = {
 }
 
 
-def get_loss(name: str, class_reduction: str) -> ClassificationLoss:
+def get_loss(
+    name: str, class_reduction: str, unrated_as_negative: bool = False
+) -> ClassificationLoss:
     """The loss that the flag `--label_loss` names.
 
     Args:
         name: "CrossEntropyLoss", "HingeLoss" or "SoftmaxLoss".
         class_reduction: "mean" or "sum".
+        unrated_as_negative: See `ClassificationLoss`.
 
     Raises:
         ValueError: If either is unknown.
     """
     if name not in _LOSSES:
         raise ValueError(f"The loss must be one of {', '.join(_LOSSES)}. Received: {name!r}")
-    return _LOSSES[name](class_reduction)
+    return _LOSSES[name](class_reduction, unrated_as_negative)
 
 
 def _check_same_shape(name: str, values: KerasTensor, logits: KerasTensor) -> None:

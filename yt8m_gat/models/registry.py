@@ -1,7 +1,12 @@
 """From the name of a recipe to a model."""
 
+import contextlib
 import inspect
+import random
+from collections.abc import Iterator
 from typing import Any
+
+import keras
 
 from yt8m_gat.config import ConfigError, get_recipe
 from yt8m_gat.models.dbof import DbofClassifier
@@ -29,6 +34,9 @@ def build_model(
     feature_sizes: dict[str, int],
     num_classes: int,
     max_frames: int = 300,
+    *,
+    dtype: str | keras.DTypePolicy | None = None,
+    seed: int | None = None,
     **options: Any,
 ) -> VideoClassifier:
     """Builds the architecture of the recipe `name`, with fresh weights.
@@ -38,6 +46,10 @@ def build_model(
         feature_sizes: Feature name -> size.
         num_classes: C.
         max_frames: T where the architecture needs a fixed one.
+        dtype: Dtype policy of its layers, `mixed_bfloat16` say; None: Keras' global one. Logits are
+            computed in float32 whatever it is.
+        seed: The same gives the same initial weights and dropout masks; None: those that
+            `keras.utils.set_random_seed` gives.
         **options: Builder arguments that replace the recipe's, `local_masks=("tp30",)` say.
 
     Returns:
@@ -60,4 +72,18 @@ def build_model(
             )
     if "max_frames" in known:
         arguments["max_frames"] = max_frames
-    return builder(feature_sizes=feature_sizes, num_classes=num_classes, **arguments)
+    with contextlib.nullcontext() if seed is None else _seeded(seed):
+        return builder(
+            feature_sizes=feature_sizes, num_classes=num_classes, dtype=dtype, **arguments
+        )
+
+
+@contextlib.contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """Seeds what is made inside: Keras draws the seeds that it is not given from `random`."""
+    state = random.getstate()
+    random.seed(seed)
+    try:
+        yield
+    finally:
+        random.setstate(state)

@@ -10,10 +10,12 @@ import tensorflow as tf
 from yt8m_gat.attacks import RecordedPass
 from yt8m_gat.data.preprocessing import preprocess
 from yt8m_gat.losses import average_over_heads
-from yt8m_gat.models import ModelOutputs, VideoClassifier
+from yt8m_gat.models import FRAME_MASK, ModelOutputs, VideoClassifier
 from yt8m_gat.training.objective import CleanPass, Objective, check_objective
 
 NUM_FRAMES = "num_frames"
+_LOSS = "loss"
+_PARTS = ("clean_loss", "adversarial_loss", "penalty")
 # Between the seeds of two replicas: odd, so that no two of any number of them meet.
 _SEED_STEP = 0x9E3779B1
 
@@ -63,6 +65,7 @@ class Replica(NamedTuple):
     share: tf.Tensor
 
 
+@keras.saving.register_keras_serializable(package="yt8m_gat")
 class AdversarialModel(keras.Model):
     """A classifier together with the objective that trains it.
 
@@ -98,19 +101,27 @@ class AdversarialModel(keras.Model):
     the whole batch, up to rounding, in the memory of a part; only what looks at several clips at
     once (batch normalization) sees the part alone, and each part draws random numbers of its own.
 
-    Inputs are what `yt8m_gat.data.as_pairs` yields: a mapping of features (uint8 [B, T, D] as
-    stored, or float) and `num_frames` [B], then labels [B, C], then optionally label weights
-    [B, C]. Works under `compile` and `fit`.
+    Inputs are a mapping, as `yt8m_gat.data.as_pairs` yields it, then labels [B, C], then optionally
+    label weights [B, C]. Frame level: each feature [B, T, D], uint8 as stored or floats that are
+    dequantized already, and either `num_frames` [B] or `frame_mask` [B, T], true at real frames.
+    Video level: each feature [B, D], floats.
+
+    Under `compile` and `fit`: the objective is the loss, so that `compile` takes none; `metrics`
+    are given probabilities, the sigmoid of the clean pass' logits, and `weighted_metrics` the label
+    weights too. Calling the model and `predict` give logits, as the classifier does. `evaluate`
+    gives the loss on clean clips. `save` keeps classifier, objective and optimizer in a `.keras`
+    file; `keras.saving.load_model` reads it once this module is imported.
 
     Args:
-        classifier: The model to train.
+        classifier: The model to train; its dtype policy is this model's.
         objective: What to minimize.
         normalize: l2 normalization of the features after dequantizing.
         regularization_penalty: Weight of the layers' own penalties (`classifier.losses`).
         micro_batch_size: Most rows that pass through the model at once; None: all of the batch.
 
     Raises:
-        ValueError: If `micro_batch_size` is not positive.
+        ValueError: If `micro_batch_size` is not positive; in a step, if the inputs do not say which
+            frames are real, or `compile` was given a loss.
         ConfigError: See `check_objective`.
 
     Reference: GAT (Algorithm 1, eq. 2 and 3), A-ART (section 2), TAF (section 3.3).
@@ -125,7 +136,8 @@ class AdversarialModel(keras.Model):
         micro_batch_size: int | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
+        # Features are cast where they are preprocessed; Keras would round them before.
+        super().__init__(**{"dtype": classifier.dtype_policy, **kwargs}, autocast=False)
         if micro_batch_size is not None and micro_batch_size < 1:
             raise ValueError(
                 f"`micro_batch_size` must be at least 1, or None. Received: {micro_batch_size}"
@@ -144,21 +156,28 @@ class AdversarialModel(keras.Model):
         self.objective = objective
         self.normalize = normalize
         self.regularization_penalty = regularization_penalty
-        self.trackers = [
-            keras.metrics.Mean(name=name)
-            for name in ("loss", "clean_loss", "adversarial_loss", "penalty")
-        ]
+        self.trackers = [keras.metrics.Mean(name=name) for name in (_LOSS, *_PARTS)]
         self.built = True
 
     @property
     def metrics(self) -> list[keras.metrics.Metric]:
-        """Running means of the objective and its parts, reset by Keras at each epoch."""
-        return self.trackers
+        """Running means of the objective and its parts, then what `compile` was given.
+
+        Keras resets them at each epoch.
+        """
+        own = {tracker.name for tracker in self.trackers}
+        return [*self.trackers, *(metric for metric in super().metrics if metric.name not in own)]
 
     def prepare(self, inputs: dict[str, Any]) -> tuple[dict[str, tf.Tensor], tf.Tensor | None]:
         """Features as the classifier sees them, and the frame mask, of one batch of inputs."""
         features = {name: inputs[name] for name in self.classifier.feature_sizes}
-        return preprocess(features, inputs.get(NUM_FRAMES), self.normalize)
+        num_frames, frame_mask = inputs.get(NUM_FRAMES), inputs.get(FRAME_MASK)
+        if self.classifier.frame_level and num_frames is None and frame_mask is None:
+            raise ValueError(
+                f"the inputs must say which frames are real: add {NUM_FRAMES!r} [B] or "
+                f"{FRAME_MASK!r} [B, T]. Received: {', '.join(inputs)}"
+            )
+        return preprocess(features, num_frames, self.normalize, frame_mask)
 
     def call(self, inputs: dict[str, Any], training: bool = False) -> tf.Tensor:
         """Logits [B, C]."""
@@ -247,9 +266,12 @@ class AdversarialModel(keras.Model):
             return []
         return [
             (variable, variable.value + _shift(replica, variable.dtype))
-            for variable in self.classifier.non_trainable_variables
-            if _is_seed(variable)
+            for variable in self._seed_variables
         ]
+
+    @property
+    def _seed_variables(self) -> list[keras.Variable]:
+        return [v for v in self.classifier.non_trainable_variables if _is_seed(v)]
 
     def _without_shift(
         self, updates: list[tf.Tensor | None], replica: Replica | None
@@ -311,7 +333,10 @@ class AdversarialModel(keras.Model):
             part = Replica(
                 whole.index + whole.count * index, whole.count * num_parts, whole.share * share
             )
-            rows = tf.nest.map_structure(lambda value: value[start:stop], data)
+            # `train_on_batch` gives None for label weights.
+            rows = tf.nest.map_structure(
+                lambda value: None if value is None else value[start:stop], data
+            )
             update = self._update_of_part(rows, part)
             return update._replace(
                 gradients=[
@@ -354,17 +379,60 @@ class AdversarialModel(keras.Model):
 
     def train_step(self, data: Any) -> dict[str, tf.Tensor]:
         """What `fit` calls for each batch, on one device."""
+        inputs, labels, label_weights = self._unpack(data)
         terms = self.optimize(data)
         for tracker, value in zip(self.trackers, terms, strict=False):
             tracker.update_state(value, sample_weight=tf.shape(terms.logits)[0])
-        return {tracker.name: tracker.result() for tracker in self.trackers}
+        return self.compute_metrics(inputs, labels, tf.sigmoid(terms.logits), label_weights)
 
     def test_step(self, data: Any) -> dict[str, tf.Tensor]:
-        """What `evaluate` calls for each batch: the loss on clean clips."""
-        inputs, labels, label_weights = keras.utils.unpack_x_y_sample_weight(data)
-        loss = tf.reduce_mean(self.objective.loss(labels, self(inputs), label_weights))
+        """What `evaluate` calls for each batch: the loss on clean clips, and the metrics."""
+        inputs, labels, label_weights = self._unpack(data)
+        logits = self(inputs)
+        loss = tf.reduce_mean(self.objective.loss(labels, logits, label_weights))
         self.trackers[0].update_state(loss, sample_weight=tf.shape(labels)[0])
-        return {"loss": self.trackers[0].result()}
+        results = self.compute_metrics(inputs, labels, tf.sigmoid(logits), label_weights)
+        return {name: value for name, value in results.items() if name not in _PARTS}
+
+    def _unpack(self, data: Any) -> tuple[dict[str, Any], tf.Tensor, tf.Tensor | None]:
+        if self.loss is not None:
+            raise ValueError(
+                "`compile` must be given no loss: the objective is what is minimized. Received: "
+                f"loss={self.loss!r}; leave it out, or construct the objective with it"
+            )
+        return keras.utils.unpack_x_y_sample_weight(data)
+
+    def save_own_variables(self, store: Any) -> None:
+        """Keeps where the layers' random numbers stand; Keras leaves that out of its files."""
+        for index, variable in enumerate(self._seed_variables):
+            store[f"seed_{index}"] = variable.numpy()
+
+    def load_own_variables(self, store: Any) -> None:
+        """Takes up what `save_own_variables` kept."""
+        for index, variable in enumerate(self._seed_variables):
+            variable.assign(store[f"seed_{index}"])
+
+    def get_config(self) -> dict[str, Any]:
+        """The constructor's arguments."""
+        return {
+            **super().get_config(),
+            "classifier": keras.saving.serialize_keras_object(self.classifier),
+            "objective": keras.saving.serialize_keras_object(self.objective),
+            "normalize": self.normalize,
+            "regularization_penalty": self.regularization_penalty,
+            "micro_batch_size": self.micro_batch_size,
+        }
+
+    @classmethod
+    def from_config(
+        cls, config: dict[str, Any], custom_objects: dict[str, Any] | None = None
+    ) -> "AdversarialModel":
+        """The model that `get_config` described, with fresh weights."""
+        parts = {
+            name: keras.saving.deserialize_keras_object(config[name], custom_objects)
+            for name in ("classifier", "objective")
+        }
+        return cls(**{**config, **parts})
 
 
 def _sum_of_parts(

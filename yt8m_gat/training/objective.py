@@ -4,11 +4,13 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol
 
+import keras
 import tensorflow as tf
 
 from yt8m_gat.attacks import Ball, RecordedPass, TemporalAugmentation
 from yt8m_gat.config import ConfigError, ObjectiveConfig
 from yt8m_gat.losses import (
+    ClassificationLoss,
     frobenius_distance,
     get_loss,
     jensen_shannon_divergence,
@@ -54,6 +56,7 @@ class Perturbation(Protocol):
         """Perturbed features, exactly 0 on padding."""
 
 
+@keras.saving.register_keras_serializable(package="yt8m_gat")
 @dataclasses.dataclass(frozen=True)
 class GradientPerturbation:
     """X + R, R = epsilon * G / ||G||, G the gradient of the loss (GAT eq. 3, A-ART eq. 4).
@@ -73,7 +76,17 @@ class GradientPerturbation:
         )
         return {name: value + step[name] for name, value in clean.features.items()}
 
+    def get_config(self) -> dict[str, Any]:
+        """What `from_config` needs."""
+        return dataclasses.asdict(self)
 
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "GradientPerturbation":
+        """The perturbation that `get_config` described."""
+        return cls(Ball(**config["ball"]), config["epsilon"])
+
+
+@keras.saving.register_keras_serializable(package="yt8m_gat")
 @dataclasses.dataclass(frozen=True)
 class TemporalPerturbation:
     """TAF's augmentation; see `TemporalAugmentation` for its formula and cost."""
@@ -92,7 +105,17 @@ class TemporalPerturbation:
             clean.recorded,
         )
 
+    def get_config(self) -> dict[str, Any]:
+        """What `from_config` needs."""
+        return _serialized(self.augmentation)
 
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "TemporalPerturbation":
+        """The perturbation that `get_config` described."""
+        return cls(TemporalAugmentation(**_deserialized(config)))
+
+
+@keras.saving.register_keras_serializable(package="yt8m_gat")
 @dataclasses.dataclass(frozen=True)
 class Objective:
     """L = clean_weight * l(X) + adversarial_weight * l(X + R) + penalty_weight * P(A, A_adv).
@@ -116,6 +139,27 @@ class Objective:
     penalty_weight: float = 0.0
     level_weights: Mapping[str, float] = dataclasses.field(default_factory=lambda: {"global": 1.0})
 
+    def get_config(self) -> dict[str, Any]:
+        """What `from_config` needs; Keras must know loss, perturbation and penalty."""
+        return _serialized(self)
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "Objective":
+        """The objective that `get_config` described."""
+        return cls(**_deserialized(config))
+
+
+def _serialized(settings: Any) -> dict[str, Any]:
+    """The fields of a dataclass as Keras stores them."""
+    return {
+        field.name: keras.saving.serialize_keras_object(getattr(settings, field.name))
+        for field in dataclasses.fields(settings)
+    }
+
+
+def _deserialized(config: dict[str, Any]) -> dict[str, Any]:
+    return {name: keras.saving.deserialize_keras_object(value) for name, value in config.items()}
+
 
 def check_objective(objective: Objective, classifier: VideoClassifier) -> None:
     """Refuses a penalty on attention maps that the classifier does not have.
@@ -133,13 +177,9 @@ def check_objective(objective: Objective, classifier: VideoClassifier) -> None:
         )
 
 
-def build_loss(config: ObjectiveConfig) -> Callable[..., Any]:
+def build_loss(config: ObjectiveConfig) -> ClassificationLoss:
     """`(labels [B, C], logits [B, C], label_weights) -> [B]`, in training and in evaluation."""
-    loss = get_loss(config.label_loss, config.class_reduction)
-    if config.unrated_as_negative:
-        # All pairs alike: the label of an unrated one is 0 as read.
-        return lambda labels, logits, label_weights: loss(labels, logits)
-    return loss
+    return get_loss(config.label_loss, config.class_reduction, config.unrated_as_negative)
 
 
 def build_objective(config: ObjectiveConfig) -> Objective:
