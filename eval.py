@@ -19,6 +19,7 @@ from yt8m_gat.cli import (
     quiet_tensorflow,
     refuse_arguments,
     reported_errors,
+    run_command,
 )
 from yt8m_gat.config import NORM_SCOPES
 from yt8m_gat.paths import input_path, output_path, read_paths
@@ -184,4 +185,4 @@ def main(argv: list[str]) -> None:
 
 if __name__ == "__main__":
     define_flags(flags.FLAGS)
-    app.run(main)
+    run_command(lambda: app.run(main))

@@ -9,7 +9,13 @@ import tempfile
 
 from absl import app, flags
 
-from yt8m_gat.cli import exit_interrupted, quiet_tensorflow, refuse_arguments, reported_errors
+from yt8m_gat.cli import (
+    exit_interrupted,
+    quiet_tensorflow,
+    refuse_arguments,
+    reported_errors,
+    run_command,
+)
 from yt8m_gat.config import ConfigError
 from yt8m_gat.paths import input_path, output_path, read_paths
 from yt8m_gat.starter_flags import REPLACED, warn_of_replaced
@@ -158,4 +164,4 @@ def main(argv: list[str]) -> None:
 
 if __name__ == "__main__":
     define_flags(flags.FLAGS)
-    app.run(main)
+    run_command(lambda: app.run(main))

@@ -5,6 +5,7 @@ python train.py --model=GAT --train_data_pattern='train*.tfrecord' \
 """
 
 import os
+import sys
 import tempfile
 from typing import Any
 
@@ -12,11 +13,14 @@ from absl import app, flags
 
 from yt8m_gat import config as configs
 from yt8m_gat.cli import (
+    EXIT_INTERRUPTED,
     comma_separated,
+    exit_interrupted,
     integers,
     quiet_tensorflow,
     refuse_arguments,
     reported_errors,
+    run_command,
 )
 from yt8m_gat.data.label_space import LabelMap
 from yt8m_gat.paths import input_path, output_path, read_paths, saved_model_path
@@ -294,17 +298,22 @@ def main(argv: list[str]) -> None:
 
         tf.debugging.set_log_device_placement(values.log_device_placement)
         with pipeline.reported_errors():
-            pipeline.train(
-                folder,
-                config,
-                train_data_pattern=values.train_data_pattern,
-                eval_data_pattern=values.eval_data_pattern,
-                export_dir=values.export_dir,
-                start_new_model=values.start_new_model,
-                label_map=values.label_map,
-            )
+            try:
+                state = pipeline.train(
+                    folder,
+                    config,
+                    train_data_pattern=values.train_data_pattern,
+                    eval_data_pattern=values.eval_data_pattern,
+                    export_dir=values.export_dir,
+                    start_new_model=values.start_new_model,
+                    label_map=values.label_map,
+                )
+            except KeyboardInterrupt:
+                exit_interrupted(folder.checkpoints, "checkpoints")
+        if state.finished(config.training) is None:
+            sys.exit(EXIT_INTERRUPTED)
 
 
 if __name__ == "__main__":
     define_flags(flags.FLAGS)
-    app.run(main)
+    run_command(lambda: app.run(main))

@@ -33,8 +33,16 @@ ALLOWED = {
 }
 # The composition root: the one room that may know every other.
 EVERYTHING = {"pipeline"}
-# A command, like the scripts: it calls `pipeline`, only when it is asked to explain a clip.
-COMMANDS = {"report/__main__.py": {"cli", "disk", "locks", "paths", "pipeline"}}
+# Commands, like the scripts; the report calls `pipeline` when it is asked to explain a clip.
+COMMANDS = {
+    "data/download.py": {"cli"},
+    "data/inspect.py": {"cli"},
+    "data/label_space.py": {"cli"},
+    "data/sample.py": {"cli"},
+    "evaluation/beam.py": {"cli"},
+    "evaluation/kaggle.py": {"cli"},
+    "report/__main__.py": {"cli", "disk", "locks", "paths", "pipeline"},
+}
 SCRIPTS = {"train", "eval", "inference"}
 
 

@@ -313,7 +313,8 @@ def test_killed_or_interrupted_it_goes_on_where_it_was(tmp_path, sample_dir, sig
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.05)
     process.send_signal(signal_number)
-    process.wait(timeout=60)
+    code = process.wait(timeout=60)
+    assert code == {signal.SIGKILL: -signal.SIGKILL, signal.SIGINT: 130}[signal_number]
     reached = int(tf.train.latest_checkpoint(str(tmp_path / "checkpoints")).rpartition("-")[2])
 
     command[-1] = f"--max_steps={reached + 3}"

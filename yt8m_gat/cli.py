@@ -1,11 +1,14 @@
-"""What the three scripts share besides their flags."""
+"""What the commands share besides their flags: errors, Ctrl-C, and TensorFlow's start."""
 
 import contextlib
 import logging
 import os
+import signal
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import NoReturn
 
 from yt8m_gat.config import ConfigError
@@ -25,20 +28,67 @@ def reported_errors(*error_types: type[Exception]) -> Iterator[None]:
     try:
         yield
     except (ConfigError, OSError, *error_types) as error:
-        print(f"{os.path.basename(sys.argv[0])}: error: {error}", file=sys.stderr)
+        print(f"{_command_name()}: error: {error}", file=sys.stderr)
         sys.exit(EXIT_ERROR)
 
 
-def exit_interrupted(kept: str | os.PathLike | None) -> NoReturn:
+def _command_name() -> str:
+    path = Path(sys.argv[0])
+    return path.parent.name if path.name == "__main__.py" else path.name
+
+
+def run_command(main: Callable[[], int | None]) -> NoReturn:
+    """Runs the main function of a command and exits with what it returns.
+
+    Ctrl-C, whenever it comes, is one line and exit code 130: the first one ends the command in good
+    order, the second one at once.
+
+    Args:
+        main: Returns the exit code; None: 0.
+    """
+    _watch_for_second_interrupt()
+    try:
+        code = main()
+    except KeyboardInterrupt:
+        exit_interrupted()
+    finally:
+        # All is done; Python's own end has nothing that could be interrupted.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    sys.exit(code)
+
+
+def _watch_for_second_interrupt() -> None:
+    """Ends the process at a second SIGINT, in a thread that no long call into C++ holds up."""
+    receiver, sender = os.pipe()
+    os.set_blocking(sender, False)
+    signal.set_wakeup_fd(sender, warn_on_full_buffer=False)
+    stderr = os.dup(2)  # Descriptor 2 is elsewhere while TensorFlow is imported.
+
+    def watch() -> None:
+        for _ in range(2):
+            while os.read(receiver, 1) != bytes([signal.SIGINT]):
+                pass
+        _end_at_once(stderr, "interrupted twice: ended at once")
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _end_at_once(stderr: int, why: str) -> NoReturn:
+    """What is being written aside stays there, as after a kill, for the next run to remove."""
+    os.write(stderr, f"{_command_name()}: {why}\n".encode(errors="backslashreplace"))
+    os._exit(EXIT_INTERRUPTED)
+
+
+def exit_interrupted(kept: str | os.PathLike | None = None, what: str = "rows") -> NoReturn:
     """Ends a command that Ctrl-C interrupted with one line.
 
     Args:
-        kept: File of the rows after which the same command goes on; None, or not there: none.
+        kept: File or folder of that after which the same command goes on; None, or not there: none.
+        what: What is in it.
     """
-    name = os.path.basename(sys.argv[0])
     goes_on = kept is not None and os.path.exists(kept)
-    again = f"; the same command goes on after the rows in {kept}" if goes_on else ""
-    print(f"{name}: interrupted{again}", file=sys.stderr)
+    again = f"; the same command goes on after the {what} in {kept}" if goes_on else ""
+    print(f"{_command_name()}: interrupted{again}", file=sys.stderr)
     sys.exit(EXIT_INTERRUPTED)
 
 
@@ -48,8 +98,19 @@ def quiet_tensorflow() -> Iterator[None]:
 
     Its C++ code writes some to file descriptor 2 before any setting is read. If the import fails,
     they are shown after all. What it calls errors later at start (no GPU, say) are notices too:
-    real ones come as exceptions.
+    real ones come as exceptions. Ctrl-C ends the process at once: an exception in the middle of the
+    import would come out as something else.
+
+    Raises:
+        ConfigError: Keras is asked to run on something else.
     """
+    # Not what ~/.keras/keras.json names: that is about other programs.
+    backend = os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    if backend != "tensorflow":
+        raise ConfigError(
+            "KERAS_BACKEND must be tensorflow, or not be set. Received: "
+            f"KERAS_BACKEND={backend!r}; run the same command with KERAS_BACKEND=tensorflow"
+        )
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     for name in ("absl", "tensorflow"):
         logging.getLogger(name).addFilter(lambda record: record.levelno >= logging.WARNING)
@@ -58,7 +119,8 @@ def quiet_tensorflow() -> Iterator[None]:
     with tempfile.TemporaryFile() as notices:
         os.dup2(notices.fileno(), 2)
         try:
-            yield
+            with _ended_by_interrupt(stderr):
+                yield
         except BaseException:
             notices.seek(0)
             os.write(stderr, notices.read())
@@ -66,6 +128,20 @@ def quiet_tensorflow() -> Iterator[None]:
         finally:
             os.dup2(stderr, 2)
             os.close(stderr)
+
+
+@contextlib.contextmanager
+def _ended_by_interrupt(stderr: int) -> Iterator[None]:
+    previous = signal.getsignal(signal.SIGINT)
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    if previous != signal.default_int_handler or not in_main_thread:
+        yield
+        return
+    signal.signal(signal.SIGINT, lambda *_: _end_at_once(stderr, "interrupted"))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, previous)
 
 
 def refuse_arguments(arguments: Sequence[str]) -> None:

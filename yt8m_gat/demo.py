@@ -12,7 +12,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from yt8m_gat.cli import reported_errors
+from yt8m_gat.cli import reported_errors, run_command
 from yt8m_gat.paths import read_paths, saved_model_path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -91,4 +91,4 @@ def _run(*arguments: str) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

@@ -37,6 +37,7 @@ from typing import BinaryIO
 
 from tqdm import tqdm
 
+from yt8m_gat.cli import run_command
 from yt8m_gat.config import ConfigError
 from yt8m_gat.paths import output_path, read_paths
 
@@ -527,4 +528,4 @@ def main(argv: Sequence[str] | None = None, **options: float) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_command(main)

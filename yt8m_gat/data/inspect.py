@@ -18,6 +18,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from yt8m_gat.cli import run_command
 from yt8m_gat.config import ConfigError
 from yt8m_gat.data.dataset import find_files
 from yt8m_gat.data.description import (
@@ -322,4 +323,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_command(main)

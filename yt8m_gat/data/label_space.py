@@ -32,6 +32,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from yt8m_gat.cli import run_command
 from yt8m_gat.config import ConfigError
 from yt8m_gat.paths import input_path, output_path, read_paths
 
@@ -468,4 +469,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_command(main)

@@ -81,6 +81,7 @@ import numpy as np
 from scipy.signal import lfilter
 from scipy.special import erf
 
+from yt8m_gat.cli import run_command
 from yt8m_gat.data.schema import FRAME_FEATURE_SIZES
 from yt8m_gat.paths import output_path, read_paths
 
@@ -669,4 +670,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

@@ -21,6 +21,7 @@ from apache_beam.metrics import Metrics, MetricsFilter
 from apache_beam.ml.inference.base import ModelHandler, RunInference
 from apache_beam.options.pipeline_options import PipelineOptions
 
+from yt8m_gat.cli import run_command
 from yt8m_gat.config import ConfigError
 from yt8m_gat.evaluation.submission import VIDEO_HEADER, video_rows
 from yt8m_gat.paths import expanded, is_remote, read_paths, saved_model_path
@@ -294,4 +295,4 @@ if __name__ == "__main__":
     # By its own name, so that workers, where `__main__` is another program, find the classes.
     from yt8m_gat.evaluation.beam import main as main_by_name
 
-    main_by_name()
+    run_command(main_by_name)

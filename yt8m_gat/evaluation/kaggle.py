@@ -20,6 +20,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 import pandas as pd
 
+from yt8m_gat.cli import run_command
 from yt8m_gat.data import read_label_names
 from yt8m_gat.evaluation.submission import SEGMENT_HEADER, VIDEO_HEADER
 from yt8m_gat.metrics import (
@@ -378,4 +379,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_command(main)

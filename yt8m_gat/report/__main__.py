@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from yt8m_gat.cli import EXIT_ERROR, quiet_tensorflow
+from yt8m_gat.cli import EXIT_ERROR, quiet_tensorflow, run_command
 from yt8m_gat.config import ConfigError
 from yt8m_gat.paths import input_path, output_path, read_paths
 from yt8m_gat.report.chart import standalone
@@ -140,4 +140,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_command(main)
