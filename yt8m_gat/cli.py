@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from yt8m_gat.config import ConfigError
+from yt8m_gat.untrusted import printable
 
 EXIT_ERROR = 2
 EXIT_INTERRUPTED = 130
@@ -28,8 +29,18 @@ def reported_errors(*error_types: type[Exception]) -> Iterator[None]:
     try:
         yield
     except (ConfigError, OSError, *error_types) as error:
-        print(f"{_command_name()}: error: {error}", file=sys.stderr)
+        print_error(_command_name(), error)
         sys.exit(EXIT_ERROR)
+
+
+def print_error(command: str, error: Exception | str) -> None:
+    """Prints what a command ends with on stderr.
+
+    Further lines of a message are indented: a line end in a name from outside can then begin no
+    line that looks like another message.
+    """
+    text = printable(str(error), keep="\n").replace("\n", "\n  ")
+    print(f"{command}: error: {text}", file=sys.stderr)
 
 
 def _command_name() -> str:

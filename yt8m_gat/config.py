@@ -12,10 +12,12 @@ import math
 import os
 import types
 import typing
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from yt8m_gat.disk import replacing
+from yt8m_gat.untrusted import excerpt, parse_json, quoted, read_text
 
 CONFIG_FILE = "config.json"
 _MAX_BYTES = 1 << 20
@@ -523,8 +525,8 @@ class RunConfig:
             ConfigError: It is not JSON, or a field is unknown or of a wrong kind.
         """
         try:
-            values = json.loads(text)
-        except (ValueError, RecursionError) as error:
+            values = parse_json(text)
+        except ValueError as error:
             raise ConfigError(f"the stored configuration is not JSON: {error}") from error
         return _from_dict(cls, values, "")
 
@@ -550,14 +552,9 @@ class RunConfig:
                 f"--{flag}={train_dir} holds no {CONFIG_FILE}: it must name the folder that "
                 "train.py wrote"
             )
-        if (size := path.stat().st_size) > _MAX_BYTES:
-            raise ConfigError(
-                f"{path} must have at most {_MAX_BYTES} bytes: no configuration has more. "
-                f"Received: {size}"
-            )
         try:
-            return cls.from_json(path.read_text(encoding="utf-8"))
-        except (ConfigError, UnicodeDecodeError) as error:
+            return cls.from_json(read_text(path, _MAX_BYTES))
+        except ValueError as error:
             raise ConfigError(f"{path}: {error}") from error
 
     def differences(self, other: RunConfig) -> list[str]:
@@ -580,30 +577,45 @@ class RunConfig:
 
 def _from_dict(cls: type, values: Any, where: str) -> Any:
     if not isinstance(values, dict):
-        raise ConfigError(f"{where or 'the configuration'} must be a mapping. Received: {values!r}")
+        raise ConfigError(
+            f"{where or 'the configuration'} must be a mapping. Received: {excerpt(values)}"
+        )
     hints = typing.get_type_hints(cls)
     unknown = sorted(set(values) - set(hints))
     if unknown:
         raise ConfigError(
-            f"unknown setting {where}{unknown[0]}: written by another version of yt8m_gat?"
+            f"unknown setting {where}{quoted(unknown[0])}: written by another version of yt8m_gat?"
         )
-    return cls(**{name: _convert(hints[name], values[name], where + name) for name in values})
+    return cls(**{name: as_hinted(hints[name], values[name], where + name) for name in values})
 
 
-def _convert(hint: Any, value: Any, where: str) -> Any:
-    """`value` as read from JSON, as what the field's type `hint` says."""
+def as_hinted(hint: Any, value: Any, where: str) -> Any:
+    """A setting as read from JSON, as what its annotation says: lists become tuples.
+
+    Args:
+        hint: The annotation: a plain type, `T | None`, `tuple[T, ...]`, `Sequence[T]`,
+            `dict[str, Any]` or a configuration class.
+        value: The setting.
+        where: What it is called, for the error.
+
+    Raises:
+        ConfigError: It is of another type, or a number that is not finite.
+    """
     if dataclasses.is_dataclass(hint):
         return _from_dict(hint, value, where + ".")
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin is types.UnionType:
         if value is None:
             return None
-        return _convert(arguments[0], value, where)
-    if origin is tuple and isinstance(value, list):
-        return tuple(_convert(arguments[0], item, where) for item in value)
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return as_hinted(arguments[0], value, where)
+    if origin in (tuple, Sequence) and isinstance(value, list | tuple):
+        return tuple(as_hinted(arguments[0], item, where) for item in value)
+    if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
+        if not math.isfinite(value):
+            raise ConfigError(f"{where} must be finite. Received: {value!r}")
         return float(value)
     expected = origin or hint
     if not isinstance(value, expected) or (expected is int and isinstance(value, bool)):
-        raise ConfigError(f"{where} must be {expected.__name__}. Received: {value!r}")
+        name = "list" if expected in (tuple, Sequence) else expected.__name__
+        raise ConfigError(f"{where} must be {name}. Received: {excerpt(value)}")
     return value

@@ -15,7 +15,13 @@ from yt8m_gat.config import ConfigError
 from yt8m_gat.data.allocation import keep_freed_memory
 from yt8m_gat.data.diagnosis import read_good_records
 from yt8m_gat.data.errors import BadRecordError
-from yt8m_gat.data.parsing import Batch, parse_frame_batch, parse_video_batch, record_names
+from yt8m_gat.data.parsing import (
+    Batch,
+    parse_frame_batch,
+    parse_video_batch,
+    quote_file,
+    record_names,
+)
 from yt8m_gat.data.schema import RecordSchema
 from yt8m_gat.data.segments import SEGMENT_KINDS, parse_rated_segments, parse_windows
 from yt8m_gat.data.skipping import SkippedRecords
@@ -133,10 +139,10 @@ def _shuffle(dataset: tf.data.Dataset, buffer_size: int, seeds: np.ndarray) -> t
     return tf.data.experimental.from_variant(variant, spec)
 
 
-def _records_of(path: tf.Tensor) -> tf.data.Dataset:
-    """(file, record number, serialized) of each record of one file."""
+def _records_of(path: tf.Tensor, quoted: tf.Tensor) -> tf.data.Dataset:
+    """(quoted path, record number, serialized) of each record of one file."""
     records = tf.data.TFRecordDataset(path).enumerate()
-    return records.map(lambda number, serialized: (path, number, serialized))
+    return records.map(lambda number, serialized: (quoted, number, serialized))
 
 
 def _framing_fault(path: bytes) -> bytes:
@@ -145,34 +151,34 @@ def _framing_fault(path: bytes) -> bytes:
         check_framing(path.decode())
     except BadRecordError as error:
         return (
-            f"Bad record {error.file}:record {error.record or 0}: {error.reason}. "
+            f"Bad record {quote_file(error.file)}:record {error.record or 0}: {error.reason}. "
             f"Remedy: {error.remedy}. Fault: {error.fault}."
         ).encode()
     return b""
 
 
-def _checked_records_of(path: tf.Tensor) -> tf.data.Dataset:
+def _checked_records_of(path: tf.Tensor, quoted: tf.Tensor) -> tf.data.Dataset:
     fault = tf.numpy_function(_framing_fault, [path], tf.string)
     with tf.control_dependencies([tf.debugging.Assert(tf.equal(fault, ""), [fault])]):
-        return _records_of(tf.identity(path))
+        return _records_of(tf.identity(path), quoted)
 
 
 def _good_records_of(
     parse: Callable[[tf.Tensor], Batch], skipped: SkippedRecords
-) -> Callable[[tf.Tensor], tf.data.Dataset]:
+) -> Callable[[tf.Tensor, tf.Tensor], tf.data.Dataset]:
     """As `_records_of`, of the records that `parse` takes; the others are counted."""
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string)], autograph=False)
     def check(serialized: tf.Tensor) -> None:
         parse(serialized)
 
-    def good_records_of(path: tf.Tensor) -> tf.data.Dataset:
+    def good_records_of(path: tf.Tensor, quoted: tf.Tensor) -> tf.data.Dataset:
         chunks = tf.data.Dataset.from_generator(
             lambda path: read_good_records(path.decode(), check, skipped),
             output_signature=(tf.TensorSpec([None], tf.int64), tf.TensorSpec([None], tf.string)),
             args=(path,),
         )
-        return chunks.unbatch().map(lambda number, serialized: (path, number, serialized))
+        return chunks.unbatch().map(lambda number, serialized: (quoted, number, serialized))
 
     return good_records_of
 
@@ -315,7 +321,7 @@ def make_dataset(
     records_of = _checked_records_of if check_files else _records_of
     if skipped is not None:
         records_of = _good_records_of(parse, skipped)
-    paths = tf.data.Dataset.from_tensor_slices(files)
+    paths = tf.data.Dataset.from_tensor_slices((files, [quote_file(path) for path in files]))
     if shuffle:
         records = paths.interleave(
             records_of,
@@ -326,8 +332,8 @@ def make_dataset(
     else:
         records = paths.flat_map(records_of)
 
-    def parse_named(paths: tf.Tensor, numbers: tf.Tensor, serialized: tf.Tensor) -> Batch:
-        return parse(serialized, record_names(paths, numbers))
+    def parse_named(quoted: tf.Tensor, numbers: tf.Tensor, serialized: tf.Tensor) -> Batch:
+        return parse(serialized, record_names(quoted, numbers))
 
     if segments is not None:
         # Batches of any number of segments, none included.

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from yt8m_gat.data.description import UndecodableRecordError, canonical, describe_record
 from yt8m_gat.data.errors import FRAMING_FAULTS, BadRecordError, Fault
-from yt8m_gat.data.parsing import INSPECT_COMMAND
+from yt8m_gat.data.parsing import INSPECT_COMMAND, unquote_file
 from yt8m_gat.data.skipping import SkippedRecords
 from yt8m_gat.data.tfrecord import Frame, find_damage, read_payload, read_records, walk_frames
 
@@ -19,20 +19,22 @@ from yt8m_gat.data.tfrecord import Frame, find_damage, read_payload, read_record
 _RECORDS_AT_ONCE = 64
 _BYTES_AT_ONCE = 8 << 20
 
-# The first is ours (yt8m_gat.data.parsing), the others TensorFlow's parsing operation's.
+# The first is ours (yt8m_gat.data.parsing), the others TensorFlow's parsing operation's. A file's
+# name has no colon (`quote_file`), so that none can pass for the rest of a message.
 _OWN_MESSAGE = re.compile(
-    r"Bad record (?P<file>.+?):record (?P<record>\d+): (?P<reason>.+?)\. "
+    r"Bad record (?P<file>[^:]+):record (?P<record>\d+): (?P<reason>.+?)\. "
     r"Remedy: (?P<remedy>.+?)\. Fault: (?P<fault>\w+)\.",
     re.DOTALL,
 )
 _TENSORFLOW_MESSAGE = re.compile(
-    r"Name: (?P<file>.+?):record (?P<record>\d+), (?P<reason>[^\n]+?)\.?\s*(?=\n|\[\[|$)"
+    r"Name: (?P<file>[^:]+):record (?P<record>\d+), (?P<reason>[^\n]+?)\.?\s*(?=\n|\[\[|$)"
 )
 _SEQUENCE_MESSAGE = re.compile(
-    r"(?P<reason>Error in sequence feature .+?) in example (?P<file>.+?):record (?P<record>\d+)"
+    r"(?P<reason>Error in sequence feature .+?) in example (?P<file>[^:]+):record (?P<record>\d+)"
 )
 _UNDECODABLE = re.compile(
-    r"(?P<reason>Invalid protocol message input), example id: (?P<file>.+?):record (?P<record>\d+)"
+    r"(?P<reason>Invalid protocol message input), example id: "
+    r"(?P<file>[^:]+):record (?P<record>\d+)"
 )
 _ESCAPED = re.compile(r"\\(.)")  # The Assert operation escapes quotes and backslashes.
 _LOST_OFFSET = re.compile(r"(?:corrupted|truncated) record at (\d+)")
@@ -46,7 +48,7 @@ class Finding(NamedTuple):
 
     Attributes:
         fault: The kind of fault.
-        file: The first part of the record's name, see `record_names`.
+        file: The file's path, or what else the record was called by, see `record_names`.
         record: Its second part.
         reason: What was found.
         remedy: What to do about it.
@@ -75,7 +77,9 @@ def finding_in(error: tf.errors.OpError) -> Finding | None:
             match = _UNDECODABLE.search(message)
         if match is None:
             return None
-    return Finding(fault, match["file"], int(match["record"]), match["reason"], remedy)
+    return Finding(
+        fault, unquote_file(match["file"]), int(match["record"]), match["reason"], remedy
+    )
 
 
 def _read_record(file: str, record: int) -> tuple[int | None, bytes | None]:

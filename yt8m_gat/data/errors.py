@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import enum
 
+from yt8m_gat.untrusted import quoted
+
 
 class Fault(enum.StrEnum):
     """What is wrong with a record. The first four are of the file, the others of its content."""
@@ -57,7 +59,7 @@ class BadRecordError(ValueError):
         reason: str,
         remedy: str,
     ) -> None:
-        where = file
+        where = quoted(file)
         if record is not None:
             where += f", record {record}"
         if offset is not None:

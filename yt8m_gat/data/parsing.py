@@ -11,6 +11,8 @@ Record numbers start at 0; the kinds are those of `yt8m_gat.data.errors.Fault`.
 
 from __future__ import annotations
 
+import os
+import urllib.parse
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -40,11 +42,21 @@ Ratings = tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]
 the segment, int64; class, int64; score, float32."""
 
 
+def quote_file(path: str) -> str:
+    """A file's path for `record_names`, without a character that could end it in a message."""
+    return urllib.parse.quote(os.fsencode(path), safe="/ ,=+@()[]{}")
+
+
+def unquote_file(name: str) -> str:
+    """The path that `quote_file` was given."""
+    return os.fsdecode(urllib.parse.unquote_to_bytes(name))
+
+
 def record_names(files: tf.Tensor, records: tf.Tensor) -> tf.Tensor:
     """How messages call records: `<file>:record <number>`.
 
     Args:
-        files: string [B].
+        files: string [B], each through `quote_file`.
         records: int64 [B], numbers within their files, from 0.
     """
     return tf.strings.join([files, ":record ", tf.strings.as_string(records)])

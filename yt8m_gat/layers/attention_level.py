@@ -7,7 +7,7 @@ from typing import Any, Self
 import numpy as np
 
 _KINDS = ("global", "bd", "tp", "td")
-_FORM = re.compile(r"(?P<kind>bd|tp|td)(?P<window>[0-9]+)(?:x(?P<dilation>[0-9]+))?")
+_FORM = re.compile(r"(?P<kind>bd|tp|td)(?P<window>[0-9]{1,9})(?:x(?P<dilation>[0-9]{1,9}))?")
 _VALID_FORMS = (
     "'global', 'bd<W>' (segments of W frames), 'tp<W>' (W frames to each side) or 'td<W>x<L>' "
     "(every L-th frame of W to each side), for example 'bd20', 'tp30', 'td60x4'"

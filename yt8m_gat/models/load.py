@@ -1,6 +1,7 @@
 """From a run folder to the classifier that it trained."""
 
 import hashlib
+import inspect
 import os
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from yt8m_gat.models.checkpoint import newest_checkpoint, readable_prefix
 from yt8m_gat.models.registry import build_model
 from yt8m_gat.models.video_classifier import VideoClassifier
 from yt8m_gat.run_folder import RunFolder
+from yt8m_gat.untrusted import excerpt
 
 AUXILIARY = "auxiliary_normalization"
 _DIGEST = "yt8m_gat_sha256"
@@ -24,8 +26,11 @@ def build_from_config(config: RunConfig) -> VideoClassifier:
     """The classifier that `config` describes, with fresh weights.
 
     Raises:
-        ConfigError: The architecture refuses an option.
+        ConfigError: The architecture refuses an option, or has no room in memory.
     """
+    no_options = inspect.signature(build_model).parameters.keys() & config.model.options.keys()
+    if no_options:
+        raise ConfigError(f"{min(no_options)} is no option of --model={config.model.name}")
     try:
         return build_model(
             config.model.name,
@@ -34,8 +39,22 @@ def build_from_config(config: RunConfig) -> VideoClassifier:
             config.data.max_frames,
             **config.model.options,
         )
+    except ConfigError:
+        raise
     except ValueError as error:
-        raise ConfigError(f"--model={config.model.name}: {error}") from error
+        raise ConfigError(f"--model={config.model.name}: {_words_of(error)}") from error
+    # The types are right: this is how Keras and TensorFlow say that sizes are beyond them.
+    except (TypeError, OverflowError, MemoryError, tf.errors.OpError) as error:
+        raise ConfigError(
+            f"--model={config.model.name} cannot be built with these sizes "
+            f"({excerpt(config.model.options)}, {config.data.num_classes} classes, features "
+            f"{excerpt(config.data.sizes)}): {_words_of(error)}"
+        ) from error
+
+
+def _words_of(error: Exception) -> str:
+    """One line: where an error comes through a layer, what Keras prints in bold among others."""
+    return " ".join(str(error).rpartition("\x1b[1m")[2].partition("\x1b[0m")[0].split())
 
 
 def copy_weights(source: VideoClassifier, target: VideoClassifier) -> None:

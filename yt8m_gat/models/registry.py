@@ -3,12 +3,13 @@
 import contextlib
 import inspect
 import random
+import typing
 from collections.abc import Iterator
 from typing import Any
 
 import keras
 
-from yt8m_gat.config import ConfigError, get_recipe
+from yt8m_gat.config import ConfigError, as_hinted, get_recipe
 from yt8m_gat.models.dbof import DbofClassifier
 from yt8m_gat.models.frame_level_logistic import FrameLevelLogisticClassifier
 from yt8m_gat.models.lstm import LstmClassifier
@@ -56,20 +57,24 @@ def build_model(
         A built model; see `VideoClassifier` for its inputs and outputs.
 
     Raises:
-        ConfigError: There is no such recipe, or its builder knows no such option.
+        ConfigError: There is no such recipe, its builder knows no such option, or an option is of
+            another type than its builder says.
         ValueError: The builder refuses an option's value.
     """
     recipe = get_recipe(name)
     builder = BUILDERS[recipe.family]
     arguments = {**recipe.options, **options}
     # Of the class itself, Keras' `__new__` would hide the constructor's signature.
+    hints = typing.get_type_hints(builder.__init__)
     known = set(inspect.signature(builder.__init__).parameters) - _NO_OPTIONS
-    for option in arguments:
+    for option, value in arguments.items():
         if option not in known:
             raise ConfigError(
                 f"--{option} is no option of --model={name}; it has "
                 f"{', '.join(f'--{other}' for other in sorted(known - {'max_frames'})) or 'none'}"
             )
+        # Options may come from a file that anyone has written.
+        arguments[option] = as_hinted(hints[option], value, f"--{option}")
     if "max_frames" in known:
         arguments["max_frames"] = max_frames
     with contextlib.nullcontext() if seed is None else _seeded(seed):

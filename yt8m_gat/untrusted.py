@@ -1,0 +1,137 @@
+"""What comes from outside: read within bounds, and shown without power over the terminal.
+
+Standard library only, and nothing of ours: every room may import it.
+"""
+
+import json
+import os
+import re
+from typing import Any
+
+MAX_DEPTH = 64
+"""Most levels of lists and objects in JSON that is read; an evaluation has 9."""
+
+MAX_JSON_BYTES = 256 << 20
+"""Largest JSON file that is read; one of all 3,862 classes under 20 attacks has a few MB."""
+
+_MOST_SHOWN = 200  # Characters of a value in a message.
+_MAX_INTEGER = 2**63 - 1
+# Words that a sentence can hold without quotes: no blanks, no control characters.
+_PLAIN = re.compile(r"[\w@%+=:,./~*-]+")
+
+
+def printable(text: str, keep: str = "") -> str:
+    r"""`text` with a backslash escape for each character that does not simply show itself.
+
+    Those are the control characters (ESC, which moves the cursor and hides lines), the marks that
+    change the direction of text, line ends and halves of surrogate pairs.
+
+    Args:
+        text: What came from outside.
+        keep: Characters that stay all the same.
+
+    Example:
+        >>> print(printable("a\x1b[2Jb"))
+        a\x1b[2Jb
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        c if c.isprintable() or c in keep else c.encode("unicode_escape").decode() for c in text
+    )
+
+
+def quoted(text: str) -> str:
+    """A name for a sentence: as it is where it is one plain word, else between quotes."""
+    return text if _PLAIN.fullmatch(text) and text.isprintable() else repr(text)
+
+
+def excerpt(value: Any) -> str:
+    """A value for a message: the beginning of its `repr`, which escapes as `printable` does."""
+    text = repr(value)
+    return text if len(text) <= _MOST_SHOWN else text[:_MOST_SHOWN] + "..."
+
+
+def parse_json(content: str | bytes) -> Any:
+    """What some JSON says; `bytes` are UTF-8.
+
+    Whole numbers fit in 64 bits and the nesting is bounded, so that whoever reads the values can
+    convert and walk them without looking.
+
+    Raises:
+        ValueError: It is not JSON, or goes beyond these bounds; the message says which.
+    """
+    text = content if isinstance(content, str) else content.decode("utf-8")
+    try:
+        value = json.loads(text, parse_int=_bounded_integer)
+    except RecursionError:
+        raise _too_deep() from None
+    level = [value]
+    for _ in range(MAX_DEPTH + 1):
+        nodes = [node for node in level if isinstance(node, dict | list)]
+        level = [
+            child for node in nodes for child in (node.values() if isinstance(node, dict) else node)
+        ]
+        if not level:
+            return value
+    raise _too_deep()
+
+
+def read_text(path: str | os.PathLike, max_bytes: int, encoding: str = "utf-8") -> str:
+    """The text of a file.
+
+    Raises:
+        ValueError: It has more than `max_bytes` bytes, or is no text in that encoding.
+        OSError: It cannot be read.
+    """
+    with open(path, "rb") as file:
+        content = file.read(max_bytes + 1)
+    if len(content) > max_bytes:
+        raise ValueError(f"must have at most {max_bytes} bytes. Received: more")
+    try:
+        return content.decode(encoding)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"must be a text file in UTF-8: {error}") from error
+
+
+def read_json(path: str | os.PathLike, max_bytes: int = MAX_JSON_BYTES) -> Any:
+    """What a JSON file says; see `parse_json`.
+
+    Raises:
+        ValueError: It is too large, no text, or no JSON within bounds.
+        OSError: It cannot be read.
+    """
+    return parse_json(read_text(path, max_bytes))
+
+
+def fits(value: Any, shape: Any) -> bool:
+    """Whether a value as read from JSON has a shape.
+
+    Args:
+        value: The value.
+        shape: A type (or several in a tuple); `[shape]`: a list of such; `{key: shape}`: an
+            object with that key, which `"key?"` lets be absent, and any others; `{str: shape}`:
+            an object of such, with any keys.
+    """
+    if isinstance(shape, list):
+        return isinstance(value, list) and all(fits(item, shape[0]) for item in value)
+    if not isinstance(shape, dict):
+        return isinstance(value, shape)
+    if not isinstance(value, dict):
+        return False
+    if str in shape:
+        return all(fits(item, shape[str]) for item in value.values())
+    return all(
+        fits(value[name], inner) if (name := key.removesuffix("?")) in value else name != key
+        for key, inner in shape.items()
+    )
+
+
+def _bounded_integer(digits: str) -> int:
+    if len(digits) > 20 or abs(number := int(digits)) > _MAX_INTEGER:
+        raise ValueError(f"a whole number must fit in 64 bits. Received: {digits[:30]}")
+    return number
+
+
+def _too_deep() -> ValueError:
+    return ValueError(f"lists and objects must not be nested more than {MAX_DEPTH} deep")
