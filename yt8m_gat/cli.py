@@ -1,6 +1,7 @@
 """What the commands share besides their flags: errors, Ctrl-C, and TensorFlow's start."""
 
 import contextlib
+import importlib
 import logging
 import os
 import signal
@@ -139,6 +140,12 @@ def quiet_tensorflow() -> Iterator[None]:
         finally:
             os.dup2(stderr, 2)
             os.close(stderr)
+
+
+def start_tensorflow() -> None:
+    """Imports TensorFlow without its notices, for commands whose own imports come after that."""
+    with reported_errors(), quiet_tensorflow():
+        importlib.import_module("tensorflow")
 
 
 @contextlib.contextmanager

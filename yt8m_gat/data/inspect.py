@@ -18,7 +18,11 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from yt8m_gat.cli import run_command
+from yt8m_gat.cli import run_command, start_tensorflow
+
+if __name__ == "__main__":
+    start_tensorflow()  # Before the imports below bring it with all its notices.
+
 from yt8m_gat.config import ConfigError
 from yt8m_gat.data.dataset import find_files
 from yt8m_gat.data.description import (

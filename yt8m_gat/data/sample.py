@@ -81,7 +81,7 @@ import numpy as np
 from scipy.signal import lfilter
 from scipy.special import erf
 
-from yt8m_gat.cli import run_command
+from yt8m_gat.cli import run_command, start_tensorflow
 from yt8m_gat.data.schema import FRAME_FEATURE_SIZES
 from yt8m_gat.paths import output_path, read_paths
 
@@ -660,6 +660,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         options = vars(parsed)
         output_dir = options.pop("output_dir")
         config = SampleConfig(**options)
+        start_tensorflow()
         generate_sample(output_dir, config, show_progress=True)
     except (ValueError, FileExistsError, NotADirectoryError) as error:
         parser.error(str(error))

@@ -13,6 +13,11 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
+from yt8m_gat.cli import run_command, start_tensorflow
+
+if __name__ == "__main__":
+    start_tensorflow()  # Before the imports below bring it with all its notices.
+
 import apache_beam as beam
 import numpy as np
 import tensorflow as tf
@@ -21,7 +26,6 @@ from apache_beam.metrics import Metrics, MetricsFilter
 from apache_beam.ml.inference.base import ModelHandler, RunInference
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from yt8m_gat.cli import run_command
 from yt8m_gat.config import ConfigError
 from yt8m_gat.evaluation.submission import VIDEO_HEADER, video_rows
 from yt8m_gat.paths import expanded, is_remote, read_paths, saved_model_path
