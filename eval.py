@@ -3,6 +3,11 @@
 python eval.py --train_dir=runs/gat --eval_data_pattern='validate*.tfrecord' --attacks=fgm
 """
 
+if __name__ == "__main__":
+    from yt8m_gat.interrupt import end_on_interrupt
+
+    end_on_interrupt()
+
 import contextlib
 import functools
 import os
@@ -162,7 +167,7 @@ def main(argv: list[str]) -> None:
         options = options_from_flags(values)
         with quiet_tensorflow():
             from yt8m_gat import pipeline
-            from yt8m_gat.report import format_evaluation
+            from yt8m_gat.report.table import format_evaluation
 
         with pipeline.reported_errors():
             folder = RunFolder(values.train_dir)

@@ -4,6 +4,11 @@ python inference.py --train_dir=runs/gat --input_data_pattern='test*.tfrecord' \
     --output_file=submission.csv
 """
 
+if __name__ == "__main__":
+    from yt8m_gat.interrupt import end_on_interrupt
+
+    end_on_interrupt()
+
 import os
 import tempfile
 

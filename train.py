@@ -4,6 +4,11 @@ python train.py --model=GAT --train_data_pattern='train*.tfrecord' \
     --eval_data_pattern='validate*.tfrecord' --train_dir=runs/gat
 """
 
+if __name__ == "__main__":
+    from yt8m_gat.interrupt import end_on_interrupt
+
+    end_on_interrupt()
+
 import os
 import sys
 import tempfile

@@ -1,5 +1,6 @@
 """What the commands share: Ctrl-C at any moment, and the backend of Keras."""
 
+import ast
 import os
 import signal
 import subprocess
@@ -65,6 +66,28 @@ def started(main):
     process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, **pipes)
     assert process.stdout.readline() == "ready\n"
     return process
+
+
+SCRIPTS = [ROOT / name for name in ("train.py", "eval.py", "inference.py")]
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        path
+        for path in [*SCRIPTS, *sorted((ROOT / "yt8m_gat").rglob("*.py"))]
+        if "\nif __name__ ==" in path.read_text(encoding="utf-8")
+    ],
+    ids=lambda path: path.stem,
+)
+def test_every_command_answers_ctrl_c_before_its_imports_and_in_its_work(path):
+    first, *_, last = (
+        ast.unparse(statement)
+        for statement in ast.parse(path.read_text(encoding="utf-8")).body[1:]
+        if not (isinstance(statement, ast.ImportFrom) and statement.module == "__future__")
+    )
+    assert first.startswith("if __name__ == '__main__':") and "end_on_interrupt()" in first
+    assert last.startswith("if __name__ == '__main__':") and "run_command(" in last
 
 
 def end_of(process):

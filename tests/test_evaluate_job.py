@@ -16,7 +16,7 @@ from yt8m_gat.evaluation.evaluator import Evaluator
 from yt8m_gat.evaluation.sanity import sanity_checks
 from yt8m_gat.models.load import build_from_config
 from yt8m_gat.pipeline import attack_plan, evaluation
-from yt8m_gat.report import format_evaluation
+from yt8m_gat.report.table import format_evaluation
 from yt8m_gat.run_folder import RunFolder
 
 NUM_CLASSES = 8

@@ -9,11 +9,13 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "yt8m_gat"
 
 # Room -> rooms that it may import. Rooms may always import themselves; `config`, `disk`, `locks`,
-# `cli`, `paths`, `run_folder`, `starter_flags` need no TensorFlow, `reduction` needs Keras alone.
+# `cli`, `interrupt`, `paths`, `run_folder`, `starter_flags` need no TensorFlow, `reduction` needs
+# Keras alone.
 ALLOWED = {
     "config": {"disk"},
     "disk": set(),
-    "cli": {"config", "paths"},
+    "cli": {"config", "interrupt", "paths"},
+    "interrupt": set(),
     "paths": {"config"},
     "locks": {"disk"},
     "run_folder": {"config", "disk", "locks"},
@@ -29,7 +31,7 @@ ALLOWED = {
     "evaluation": {"data", "metrics", "attacks", "config", "disk", "locks", "paths"},
     "export": {"data", "models", "config", "run_folder", "disk", "locks"},
     "report": {"config", "run_folder"},
-    "demo": {"cli", "paths"},
+    "demo": {"cli", "interrupt", "paths"},
 }
 # A leaf that every room may import.
 EVERYWHERE = {"untrusted"}
@@ -37,13 +39,13 @@ EVERYWHERE = {"untrusted"}
 EVERYTHING = {"pipeline"}
 # Commands, like the scripts; the report calls `pipeline` when it is asked to explain a clip.
 COMMANDS = {
-    "data/download.py": {"cli"},
-    "data/inspect.py": {"cli"},
-    "data/label_space.py": {"cli"},
-    "data/sample.py": {"cli"},
-    "evaluation/beam.py": {"cli"},
-    "evaluation/kaggle.py": {"cli"},
-    "report/__main__.py": {"cli", "disk", "locks", "paths", "pipeline"},
+    "data/download.py": {"cli", "interrupt"},
+    "data/inspect.py": {"cli", "interrupt"},
+    "data/label_space.py": {"cli", "interrupt"},
+    "data/sample.py": {"cli", "interrupt"},
+    "evaluation/beam.py": {"cli", "interrupt"},
+    "evaluation/kaggle.py": {"cli", "interrupt"},
+    "report/__main__.py": {"cli", "disk", "interrupt", "locks", "paths", "pipeline"},
 }
 SCRIPTS = {"train", "eval", "inference"}
 
@@ -101,7 +103,10 @@ def test_flags_exist_in_the_scripts_alone():
 
 @pytest.mark.parametrize(
     "room",
-    ["config", "disk", "locks", "cli", "paths", "run_folder", "starter_flags", "untrusted"],
+    [
+        *("cli", "config", "disk", "interrupt", "locks", "paths", "run_folder", "starter_flags"),
+        "untrusted",
+    ],
 )
 def test_leaves_need_the_standard_library_alone(room):
     import sys

@@ -9,15 +9,13 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import NoReturn
 
 from yt8m_gat.config import ConfigError
+from yt8m_gat.interrupt import EXIT_INTERRUPTED, command_name, end_at_once, end_on_interrupt
 from yt8m_gat.untrusted import printable
 
 EXIT_ERROR = 2
-EXIT_INTERRUPTED = 130
-"""What a shell says of a command that Ctrl-C ended."""
 
 
 @contextlib.contextmanager
@@ -30,7 +28,7 @@ def reported_errors(*error_types: type[Exception]) -> Iterator[None]:
     try:
         yield
     except (ConfigError, OSError, *error_types) as error:
-        print_error(_command_name(), error)
+        print_error(command_name(), error)
         sys.exit(EXIT_ERROR)
 
 
@@ -44,11 +42,6 @@ def print_error(command: str, error: Exception | str) -> None:
     print(f"{command}: error: {text}", file=sys.stderr)
 
 
-def _command_name() -> str:
-    path = Path(sys.argv[0])
-    return path.parent.name if path.name == "__main__.py" else path.name
-
-
 def run_command(main: Callable[[], int | None]) -> NoReturn:
     """Runs the main function of a command and exits with what it returns.
 
@@ -58,6 +51,8 @@ def run_command(main: Callable[[], int | None]) -> NoReturn:
     Args:
         main: Returns the exit code; None: 0.
     """
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     _watch_for_second_interrupt()
     try:
         code = main()
@@ -80,15 +75,9 @@ def _watch_for_second_interrupt() -> None:
         for _ in range(2):
             while os.read(receiver, 1) != bytes([signal.SIGINT]):
                 pass
-        _end_at_once(stderr, "interrupted twice: ended at once")
+        end_at_once(stderr, "interrupted twice: ended at once")
 
     threading.Thread(target=watch, daemon=True).start()
-
-
-def _end_at_once(stderr: int, why: str) -> NoReturn:
-    """What is being written aside stays there, as after a kill, for the next run to remove."""
-    os.write(stderr, f"{_command_name()}: {why}\n".encode(errors="backslashreplace"))
-    os._exit(EXIT_INTERRUPTED)
 
 
 def exit_interrupted(kept: str | os.PathLike | None = None, what: str = "rows") -> NoReturn:
@@ -100,7 +89,7 @@ def exit_interrupted(kept: str | os.PathLike | None = None, what: str = "rows") 
     """
     goes_on = kept is not None and os.path.exists(kept)
     again = f"; the same command goes on after the {what} in {kept}" if goes_on else ""
-    print(f"{_command_name()}: interrupted{again}", file=sys.stderr)
+    print(f"{command_name()}: interrupted{again}", file=sys.stderr)
     sys.exit(EXIT_INTERRUPTED)
 
 
@@ -128,11 +117,10 @@ def quiet_tensorflow() -> Iterator[None]:
         logging.getLogger(name).addFilter(lambda record: record.levelno >= logging.WARNING)
     sys.stderr.flush()
     stderr = os.dup(2)
-    with tempfile.TemporaryFile() as notices:
+    with tempfile.TemporaryFile() as notices, _ended_by_interrupt():
         os.dup2(notices.fileno(), 2)
         try:
-            with _ended_by_interrupt(stderr):
-                yield
+            yield
         except BaseException:
             notices.seek(0)
             os.write(stderr, notices.read())
@@ -149,13 +137,12 @@ def start_tensorflow() -> None:
 
 
 @contextlib.contextmanager
-def _ended_by_interrupt(stderr: int) -> Iterator[None]:
-    previous = signal.getsignal(signal.SIGINT)
-    in_main_thread = threading.current_thread() is threading.main_thread()
-    if previous != signal.default_int_handler or not in_main_thread:
-        yield
+def _ended_by_interrupt() -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():
+        yield  # Python gives signals to the main thread alone.
         return
-    signal.signal(signal.SIGINT, lambda *_: _end_at_once(stderr, "interrupted"))
+    previous = signal.getsignal(signal.SIGINT)
+    end_on_interrupt()
     try:
         yield
     finally:

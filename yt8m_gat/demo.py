@@ -3,6 +3,11 @@
 python -m yt8m_gat.demo --output_dir=runs/demo
 """
 
+if __name__ == "__main__":
+    from yt8m_gat.interrupt import end_on_interrupt
+
+    end_on_interrupt()
+
 import argparse
 import json
 import shlex

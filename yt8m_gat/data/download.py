@@ -17,6 +17,11 @@ Standard library, and tqdm for the progress.
 
 from __future__ import annotations
 
+if __name__ == "__main__":
+    from yt8m_gat.interrupt import end_on_interrupt
+
+    end_on_interrupt()
+
 import argparse
 import collections
 import concurrent.futures

@@ -10,6 +10,11 @@ is a bad record, with 2 when it cannot start.
 
 from __future__ import annotations
 
+if __name__ == "__main__":
+    from yt8m_gat.interrupt import end_on_interrupt
+
+    end_on_interrupt()
+
 import argparse
 import collections
 import dataclasses

@@ -20,6 +20,11 @@ has one writes it as such a file.
 
 from __future__ import annotations
 
+if __name__ == "__main__":
+    from yt8m_gat.interrupt import end_on_interrupt
+
+    end_on_interrupt()
+
 import argparse
 import csv
 import dataclasses

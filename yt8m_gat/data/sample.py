@@ -65,6 +65,11 @@ the seed, its split and its place in it, and on neither the number of shards nor
 
 from __future__ import annotations
 
+if __name__ == "__main__":
+    from yt8m_gat.interrupt import end_on_interrupt
+
+    end_on_interrupt()
+
 import argparse
 import contextlib
 import csv

@@ -7,6 +7,11 @@ TFRecord files in; `predictions/submission-00000-of-00004.csv` and so on out, ea
 and the rows that `inference.py` writes, in no order. Needs the extra `beam` of the package.
 """
 
+if __name__ == "__main__":
+    from yt8m_gat.interrupt import end_on_interrupt
+
+    end_on_interrupt()
+
 import argparse
 import os
 import sys

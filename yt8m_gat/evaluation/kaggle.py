@@ -7,6 +7,11 @@
 The exit code is 0, or 1 when a rule is broken; every violation is printed with its line.
 """
 
+if __name__ == "__main__":
+    from yt8m_gat.interrupt import end_on_interrupt
+
+    end_on_interrupt()
+
 import argparse
 import csv
 import itertools

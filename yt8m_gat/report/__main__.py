@@ -3,6 +3,11 @@
 `python -m yt8m_gat.report explain --train_dir=...` explains one label of one clip (see its --help).
 """
 
+if __name__ == "__main__":
+    from yt8m_gat.interrupt import end_on_interrupt
+
+    end_on_interrupt()
+
 import argparse
 import os
 import re
