@@ -528,7 +528,7 @@ class RunConfig:
             values = parse_json(text)
         except ValueError as error:
             raise ConfigError(f"the stored configuration is not JSON: {error}") from error
-        return _from_dict(cls, values, "")
+        return from_dict(cls, values, "")
 
     def save(self, train_dir: str | os.PathLike) -> None:
         """Writes `train_dir/config.json`, all of it or nothing."""
@@ -575,7 +575,12 @@ class RunConfig:
         return lines
 
 
-def _from_dict(cls: type, values: Any, where: str) -> Any:
+def from_dict(cls: type, values: Any, where: str) -> Any:
+    """A dataclass from its fields as read from JSON, each of the type that its annotation says.
+
+    Raises:
+        ConfigError: A field is unknown or of another type; it is named with `where` before it.
+    """
     if not isinstance(values, dict):
         raise ConfigError(
             f"{where or 'the configuration'} must be a mapping. Received: {excerpt(values)}"
@@ -602,7 +607,7 @@ def as_hinted(hint: Any, value: Any, where: str) -> Any:
         ConfigError: It is of another type, or a number that is not finite.
     """
     if dataclasses.is_dataclass(hint):
-        return _from_dict(hint, value, where + ".")
+        return from_dict(hint, value, where + ".")
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin is types.UnionType:
         if value is None:

@@ -13,6 +13,7 @@ from typing import Any
 
 from yt8m_gat.config import CONFIG_FILE, ConfigError, RunConfig
 from yt8m_gat.disk import writing
+from yt8m_gat.untrusted import excerpt, fits, parse_json
 
 _PACKAGES = ("tensorflow", "keras", "numpy", "yt8m-gat")
 _CHECKPOINT_FILE = re.compile(r"ckpt-(\d+)\.(?:index|data-\d{5}-of-\d{5})")
@@ -180,18 +181,41 @@ class RunFolder:
         with writing(self.metrics), self.metrics.open("a", encoding="utf-8") as lines:
             lines.write(json.dumps(record) + "\n")
 
+    def read_metrics(self) -> list[dict[str, Any]]:
+        """The lines of `metrics.jsonl`; none where it is not there.
+
+        Raises:
+            ConfigError: A line is no object with a step. The last one may be cut short: a run that
+                is being trained, or was killed, leaves it so.
+        """
+        if not self.metrics.is_file():
+            return []
+        lines = self.metrics.read_bytes().splitlines()
+        records = []
+        for number, line in enumerate(lines, 1):
+            try:
+                record = parse_json(line)
+            except ValueError as error:
+                if number == len(lines):
+                    break
+                raise ConfigError(
+                    f"{self.metrics}, line {number}: must be JSON ({error})"
+                ) from error
+            if not fits(record, {"step": int}):
+                raise ConfigError(
+                    f"{self.metrics}, line {number}: must be an object with a step. Remove the "
+                    f"line. Received: {excerpt(record)}"
+                )
+            records.append(record)
+        return records
+
     def forget_metrics_after(self, step: int) -> None:
         """Drops the lines of steps that a resumed run will do again."""
         if not self.metrics.is_file():
             return
-        kept = []
-        for line in self.metrics.read_text(encoding="utf-8").splitlines():
-            try:
-                record = json.loads(line)
-            except json.JSONDecodeError:  # The line that a kill cut short is the last.
-                break
-            if record["step"] <= step:
-                kept.append(line + "\n")
+        kept = [
+            json.dumps(record) + "\n" for record in self.read_metrics() if record["step"] <= step
+        ]
         temporary = self.metrics.with_suffix(".tmp")
         with writing(self.metrics):
             temporary.write_text("".join(kept), encoding="utf-8")

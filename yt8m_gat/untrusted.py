@@ -69,11 +69,11 @@ def parse_json(content: str | bytes) -> Any:
     level = [value]
     for _ in range(MAX_DEPTH + 1):
         nodes = [node for node in level if isinstance(node, dict | list)]
+        if not nodes:
+            return value
         level = [
             child for node in nodes for child in (node.values() if isinstance(node, dict) else node)
         ]
-        if not level:
-            return value
     raise _too_deep()
 
 
@@ -109,14 +109,15 @@ def fits(value: Any, shape: Any) -> bool:
 
     Args:
         value: The value.
-        shape: A type (or several in a tuple); `[shape]`: a list of such; `{key: shape}`: an
-            object with that key, which `"key?"` lets be absent, and any others; `{str: shape}`:
-            an object of such, with any keys.
+        shape: A type, other than bool (or several in a tuple); `[shape]`: a list of such;
+            `{key: shape}`: an object with that key, which `"key?"` lets be absent, and any others;
+            `{str: shape}`: an object of such, with any keys.
     """
     if isinstance(shape, list):
         return isinstance(value, list) and all(fits(item, shape[0]) for item in value)
     if not isinstance(shape, dict):
-        return isinstance(value, shape)
+        # Python takes True for a whole number, which JSON does not.
+        return isinstance(value, shape) and not isinstance(value, bool)
     if not isinstance(value, dict):
         return False
     if str in shape:

@@ -275,17 +275,63 @@ def test_a_size_that_is_a_lie_is_refused_before_it_is_read(tgz, tmp_path):
     head = write_tgz(tmp_path / "head.tgz", ("format.json", members_of(tgz)["format.json"]))
     content = gzip.decompress(head.read_bytes()).rstrip(b"\0")
     content += b"\0" * (-len(content) % 512)
-    path.write_bytes(gzip.compress(content + info.tobuf()))
+    path.write_bytes(gzip.compress(content + info.tobuf(tarfile.GNU_FORMAT)))
     assert_refused(path, tmp_path / "model", r"label_map\.csv must have at most 67108864 bytes")
 
 
-@pytest.mark.parametrize("kind", [tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME])
-def test_a_header_of_any_size_is_not_read(tmp_path, kind):
-    info = tarfile.TarInfo("././@PaxHeader")
-    info.type, info.size = kind, 1 << 30
-    path = tmp_path / "header.tgz"
-    path.write_bytes(gzip.compress(info.tobuf(tarfile.GNU_FORMAT) + b"\0" * 1024))
-    assert_refused(path, tmp_path / "model", "a header must not have 1073741824 bytes")
+def block(name="label_map.csv", kind=tarfile.REGTYPE, size=0, octal=None):
+    """A header block by hand: `tarfile` would not write a negative size."""
+    raw = bytearray(512)
+    raw[: len(name)] = name.encode()
+    raw[100:108] = b"0000644\0"
+    if octal is not None:
+        raw[124:136] = octal
+    elif 0 <= size < 8**11:
+        raw[124:136] = b"%011o\0" % size
+    else:  # Base 256, as GNU tar writes it.
+        raw[124] = 0xFF if size < 0 else 0x80
+        raw[125:136] = (size % (1 << 88)).to_bytes(11, "big")
+    raw[156:157] = kind
+    raw[257:265] = b"ustar\x0000"
+    raw[148:156] = b"        "
+    raw[148:156] = b"%06o\0 " % sum(raw)
+    return bytes(raw)
+
+
+def test_a_header_by_hand_is_a_header(tgz, tmp_path):
+    """What the next test changes is then all that is wrong there."""
+    content = b"".join(
+        block(name, size=len(text)) + text + bytes(-len(text) % 512)
+        for name, text in members_of(tgz).items()
+    )
+    (tmp_path / "hand.tgz").write_bytes(gzip.compress(content))
+    assert read_archive(tmp_path / "hand.tgz", tmp_path / "model").best_weights.is_file()
+
+
+HOSTILE = {
+    "long names, chained": block("././@LongLink", tarfile.GNUTYPE_LONGNAME, 512) * 3000,
+    "pax headers, chained": (block("p", tarfile.XHDTYPE, 512) + b"6 a=1\n".ljust(512, b"\0")) * 999,
+    "a pax length of many digits": block("p", tarfile.XHDTYPE, 5120) + b"9" * 5120,
+    "a global header": block("p", tarfile.XGLTYPE, 512) + b"11 size=-99\n".ljust(512, b"\0"),
+    "a large header": block("p", tarfile.XHDTYPE, 1 << 30),
+    "sparse": block(kind=tarfile.GNUTYPE_SPARSE, size=4),
+    "a negative size": block(size=-512),
+    "the most negative size": block(size=-(1 << 87)),
+    "a size of 2 ** 63": block(size=1 << 63),
+    "no number": block(octal=b"0000000000x\0"),
+    "a name that is no UTF-8": block("\u00e9").replace("\u00e9".encode(), b"\xff\xfe"),
+    "half a header": block()[:300],
+}
+
+
+@pytest.mark.parametrize("kind", HOSTILE)
+@pytest.mark.parametrize("first", [True, False])
+def test_hostile_headers_are_refused(tgz, tmp_path, first, kind):
+    text = members_of(tgz)["format.json"]
+    head = block("format.json", size=len(text)) + text + bytes(-len(text) % 512)
+    path = tmp_path / "hostile.tgz"
+    path.write_bytes(gzip.compress((b"" if first else head) + HOSTILE[kind] + bytes(1024)))
+    assert_refused(path, tmp_path / "model", r"hostile\.tgz")
 
 
 def test_nothing_may_follow(tgz, tmp_path):

@@ -26,11 +26,11 @@ import tempfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from yt8m_gat.config import CONFIG_FILE, ConfigError, RunConfig
 from yt8m_gat.disk import writing
 from yt8m_gat.run_folder import RunFolder
+from yt8m_gat.untrusted import excerpt, parse_json
 
 FORMAT = "yt8m_gat model"
 VERSION = 1
@@ -173,51 +173,36 @@ def _reading(path: Path) -> Iterator[None]:
         ) from error
 
 
-class _BoundedReads:
-    """A file for `tarfile`, which reads headers of any size at once."""
-
-    def __init__(self, path: Path, file: gzip.GzipFile) -> None:
-        self._path = path
-        self._file = file
-        self.seek = file.seek
-        self.tell = file.tell
-
-    def read(self, size: int) -> bytes:
-        if not 0 <= size <= _CHUNK_BYTES:
-            raise ArchiveError(f"{self._path}: a header must not have {size} bytes")
-        return self._file.read(size)
-
-
 def _unpack(path: Path, folder: Path, max_bytes: int) -> None:
     paths = _member_paths(RunFolder(folder))
     limits = {FORMAT_FILE: MAX_TEXT_BYTES} | dict.fromkeys(paths, MAX_TEXT_BYTES)
     limits[RunFolder(folder).best_weights.name] = max_bytes
     left = max_bytes
     with gzip.open(path, "rb") as compressed:
-        with _opened(path, compressed) as archive:
-            while member := _next_member(path, archive):
-                if FORMAT_FILE in limits and member.name != FORMAT_FILE:
-                    raise _not_ours(path, f"its first member is {member.name!r}")
-                if member.type not in (tarfile.REGTYPE, tarfile.AREGTYPE) or member.sparse:
-                    raise ArchiveError(
-                        f"{path}: members must be plain files, not links, folders or devices. "
-                        f"Received: {member.name!r}, of type {member.type!r}"
-                    )
-                if member.name not in limits:
-                    raise ArchiveError(
-                        f"{path}: members must be {FORMAT_FILE}, {', '.join(paths)}, each once. "
-                        f"Received: {member.name!r}"
-                    )
-                limit = min(limits.pop(member.name), left)
-                if member.size > limit:
-                    raise ArchiveError(
-                        f"{path}: member {member.name} must have at most {limit} bytes. Received: "
-                        f"{member.size}"
-                    )
-                left -= member.size
-                _copy(path, archive, member, folder / member.name)
-                if member.name == FORMAT_FILE:
-                    _check_format(path, (folder / FORMAT_FILE).read_bytes())
+        for member in _members(path, compressed):
+            if FORMAT_FILE in limits and member.name != FORMAT_FILE:
+                raise _not_ours(path, f"its first member is {member.name!r}")
+            if member.type not in (tarfile.REGTYPE, tarfile.AREGTYPE):
+                raise ArchiveError(
+                    f"{path}: members must be plain files, not links, folders, devices or "
+                    "extended headers. "
+                    f"Received: {member.name!r}, of type {member.type!r}"
+                )
+            if member.name not in limits:
+                raise ArchiveError(
+                    f"{path}: members must be {FORMAT_FILE}, {', '.join(paths)}, each once. "
+                    f"Received: {member.name!r}"
+                )
+            limit = min(limits.pop(member.name), left)
+            if not 0 <= member.size <= limit:
+                raise ArchiveError(
+                    f"{path}: member {member.name} must have at most {limit} bytes. Received: "
+                    f"{member.size}"
+                )
+            left -= member.size
+            _copy(path, compressed, member, folder / member.name)
+            if member.name == FORMAT_FILE:
+                _check_format(path, (folder / FORMAT_FILE).read_bytes())
         # What gzip checks comes last in the file.
         with _reading(path):
             rest = compressed.read(_CHUNK_BYTES)
@@ -225,24 +210,34 @@ def _unpack(path: Path, folder: Path, max_bytes: int) -> None:
         raise ArchiveError(f"{path}: nothing must follow the last member")
 
 
-def _opened(path: Path, compressed: gzip.GzipFile) -> tarfile.TarFile:
-    with _reading(path):
-        return tarfile.open(fileobj=_BoundedReads(path, compressed), mode="r:")
+def _members(path: Path, compressed: gzip.GzipFile) -> Iterator[tarfile.TarInfo]:
+    """The headers, one block each; whoever iterates reads `size` bytes before the next.
+
+    `tarfile.open` would also follow headers that change the next one, however many: our archives
+    have none.
+    """
+    while True:
+        with _reading(path):
+            header = compressed.read(tarfile.BLOCKSIZE)
+            if not header:
+                return
+            try:
+                member = tarfile.TarInfo.frombuf(header, "utf-8", "strict")
+            except tarfile.EOFHeaderError:
+                return
+            except UnicodeDecodeError as error:
+                raise tarfile.InvalidHeaderError(str(error)) from error
+        yield member
+        with _reading(path):
+            compressed.read(-member.size % tarfile.BLOCKSIZE)
 
 
-def _next_member(path: Path, archive: tarfile.TarFile) -> tarfile.TarInfo | None:
-    with _reading(path):
-        return archive.next()
-
-
-def _copy(path: Path, archive: tarfile.TarFile, member: tarfile.TarInfo, target: Path) -> None:
-    with _reading(path):
-        source: Any = archive.extractfile(member)
-    with source, open(target, "xb") as file:
+def _copy(path: Path, compressed: gzip.GzipFile, member: tarfile.TarInfo, target: Path) -> None:
+    with open(target, "xb") as file:
         left = member.size
         while left:
             with _reading(path):
-                chunk = source.read(min(left, _CHUNK_BYTES))
+                chunk = compressed.read(min(left, _CHUNK_BYTES))
                 if not chunk:
                     raise EOFError(f"member {member.name} ends early")
             file.write(chunk)
@@ -257,12 +252,12 @@ def _not_ours(path: Path, found: str) -> ArchiveError:
 
 def _check_format(path: Path, content: bytes) -> None:
     try:
-        values = json.loads(content)
-    except (ValueError, RecursionError) as error:
+        values = parse_json(content)
+    except ValueError as error:
         raise _not_ours(path, f"{FORMAT_FILE} is not JSON") from error
     version = values.get("version") if isinstance(values, dict) else None
     if version is None or values.get("format") != FORMAT or type(version) is not int:
-        raise _not_ours(path, f"{FORMAT_FILE} holds {str(values)[:100]}")
+        raise _not_ours(path, f"{FORMAT_FILE} holds {excerpt(values)}")
     if not 1 <= version <= VERSION:
         raise ArchiveError(
             f"{path} must be of version 1 to {VERSION}. Received: version {version}; a newer "
@@ -277,7 +272,7 @@ def _check_run(path: Path, folder: RunFolder) -> None:
         raise ArchiveError(f"{path} is incomplete: {CONFIG_FILE} is missing")
     try:
         config = RunConfig.load(folder.path)
-    except (ConfigError, UnicodeDecodeError, RecursionError) as error:
+    except ConfigError as error:
         raise ArchiveError(f"{path}: {CONFIG_FILE} does not read: {error}") from error
     if (config.data.label_map is not None) != folder.label_map.is_file():
         raise ArchiveError(

@@ -1,7 +1,6 @@
 """The files of one run, read for a report."""
 
 import dataclasses
-import json
 import math
 import os
 import re
@@ -16,13 +15,13 @@ from yt8m_gat.run_folder import (
     checkpoint_prefix,
     checkpoint_steps,
 )
+from yt8m_gat.untrusted import fits, read_json
 
 EVALUATION_FILE = "evaluation.json"
 # Beside the name of a run that fails a check against masked gradients.
 MARK = "\u00a0‡"
 
-# What the parts of an evaluation must look like: a type, [shape] a list, {key: shape} an object
-# with that key ("key?" may be absent), {str: shape} one with any keys. Rows may hold more.
+# What the parts of an evaluation must look like (`fits`). Rows may hold more.
 _NUMBER = (int, float, type(None))
 _PROFILES = {str: {str: [_NUMBER]}}
 _ROW = {"attack": str, "epsilon": _NUMBER}
@@ -220,8 +219,9 @@ def read_run(
         is_ours, warning = _provenance(folder, evaluation.get("settings", {}), path)
         if not is_ours:
             evaluation = {}
-    history = _read_history(folder.metrics) if folder.metrics.is_file() else []
-    return ReportedRun(name, config, evaluation, history, warning and f"{name}: {warning}")
+    return ReportedRun(
+        name, config, evaluation, folder.read_metrics(), warning and f"{name}: {warning}"
+    )
 
 
 def _provenance(folder: RunFolder, settings: dict[str, Any], path: Path) -> tuple[bool, str]:
@@ -270,57 +270,17 @@ def _weights_digest(folder: RunFolder, checkpoint: str) -> str | None:
         return None
 
 
-def _text_of(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path}: must be UTF-8 text: {error}") from error
-
-
 def _read_evaluation(path: Path) -> dict[str, Any]:
     remedy = "write it anew with eval.py --output_file"
     try:
-        result = json.loads(_text_of(path))
-    except json.JSONDecodeError as error:
+        result = read_json(path)
+    except ValueError as error:
         raise ConfigError(f"{path}: must be JSON ({error}); {remedy}") from error
     if not isinstance(result, dict) or not isinstance(result.get("clean"), dict):
         raise ConfigError(
             f'{path}: must be an evaluation, {{"clean": {{...}}, "attacks": [...]}}; {remedy}'
         )
     for part, (shape, words) in _PARTS.items():
-        if part in result and not _fits(result[part], shape):
+        if part in result and not fits(result[part], shape):
             raise ConfigError(f"{path}: {part!r} must be {words}; {remedy}")
     return result
-
-
-def _fits(value: Any, shape: Any) -> bool:
-    """Whether a value has a shape of `_PARTS`."""
-    if isinstance(shape, list):
-        return isinstance(value, list) and all(_fits(item, shape[0]) for item in value)
-    if not isinstance(shape, dict):
-        return isinstance(value, shape)
-    if not isinstance(value, dict):
-        return False
-    if str in shape:
-        return all(_fits(item, shape[str]) for item in value.values())
-    return all(
-        _fits(value[name], inner) if (name := key.removesuffix("?")) in value else name != key
-        for key, inner in shape.items()
-    )
-
-
-def _read_history(path: Path) -> list[dict[str, Any]]:
-    lines = _text_of(path).splitlines()
-    history = []
-    for index, line in enumerate(lines):
-        try:
-            record = json.loads(line)
-        except json.JSONDecodeError as error:
-            # A run that is being trained, or was killed, may have cut its last line short.
-            if index == len(lines) - 1:
-                break
-            raise ConfigError(f"{path}, line {index + 1}: must be JSON ({error})") from error
-        if not isinstance(record, dict) or number(record.get("step")) is None:
-            raise ConfigError(f"{path}, line {index + 1}: must be an object with a step")
-        history.append(record)
-    return history

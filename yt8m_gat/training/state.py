@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 
-from yt8m_gat.config import TrainingConfig
+from yt8m_gat.config import ConfigError, TrainingConfig, from_dict
+from yt8m_gat.untrusted import parse_json
 
 
 @dataclasses.dataclass
@@ -51,8 +52,16 @@ class TrainingState:
 
     @classmethod
     def from_json(cls, text: str) -> TrainingState:
-        """The state that `to_json` wrote."""
-        return cls(**json.loads(text))
+        """The state that `to_json` wrote.
+
+        Raises:
+            ConfigError: It is another text.
+        """
+        try:
+            values = parse_json(text)
+        except ValueError as error:
+            raise ConfigError(f"a checkpoint's state of training is not JSON: {error}") from error
+        return from_dict(cls, values, "state.")
 
     def record_validation(self, gap: float, config: TrainingConfig) -> bool:
         """Counts one validation for early stopping and for the plateau (GAT section 4.1).

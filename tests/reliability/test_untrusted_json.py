@@ -1,0 +1,166 @@
+"""JSON that anyone may have written ends in a line, whatever it holds."""
+
+import json
+import math
+import random
+
+import pytest
+
+from yt8m_gat.config import ConfigError, RunConfig
+from yt8m_gat.run_folder import RunFolder
+from yt8m_gat.training.state import TrainingState
+from yt8m_gat.untrusted import MAX_DEPTH, fits, parse_json, printable, quoted, read_json
+
+HOSTILE = [
+    *map(
+        json.dumps,
+        [None, [], {}, [1], [[]], [{}], [None], {"a": 1}, "", "a", "8", "\u202e\x1b[2J", "\ud800"],
+    ),
+    *("true", "false", "0", "-1", "3", "0.5", "-0.5", "1e308", "NaN", "1e400", "-Infinity"),
+    str(2**63 - 1),
+    "1" + "0" * 400,
+    "1" + "0" * 5000,
+    "[" * 60 + "]" * 60,
+    "[" * 900 + "]" * 900,
+    "[" * 100_000,
+    "{",
+]
+
+
+def places(values, path=()):
+    """Paths of all values of some JSON, those of lists too."""
+    yield path
+    if isinstance(values, dict | list):
+        for key in values if isinstance(values, dict) else range(len(values)):
+            yield from places(values[key], (*path, key))
+
+
+def mutated(values, path, hostile):
+    """The text of `values` with `hostile` in one place."""
+    if not path:
+        return hostile
+    values = json.loads(json.dumps(values))
+    node = values
+    for key in path[:-1]:
+        node = node[key]
+    node[path[-1]] = "@@"
+    return json.dumps(values).replace('"@@"', hostile)
+
+
+def mutations(values, num_each):
+    """Each place with so many of the hostile values, drawn by a fixed seed."""
+    rng = random.Random(0)
+    for path in places(values):
+        for hostile in rng.sample(HOSTILE, num_each):
+            yield mutated(values, path, hostile)
+
+
+def test_every_mutation_of_a_configuration_is_read_or_refused(tmp_path):
+    values = json.loads(RunConfig().to_json())
+    num_refused = 0
+    for text in mutations(values, 8):
+        (tmp_path / "config.json").write_text(text)
+        try:
+            config = RunConfig.load(tmp_path)
+        except ConfigError as error:
+            assert len(str(error)) < 800
+            num_refused += 1
+        else:
+            assert RunConfig.from_json(config.to_json()) == config
+    assert num_refused > 300
+
+
+def test_every_mutation_of_a_state_of_training_is_read_or_refused():
+    for text in mutations(json.loads(TrainingState().to_json()), len(HOSTILE)):
+        try:
+            state = TrainingState.from_json(text)
+        except ConfigError:
+            continue
+        state.learning_rate(RunConfig().training)
+        state.to_json()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("1" + "0" * 400, "must fit in 64 bits"),
+        ("-9223372036854775808", "must fit in 64 bits"),
+        ("[" * (MAX_DEPTH + 1) + "]" * (MAX_DEPTH + 1), f"more than {MAX_DEPTH} deep"),
+        ("[" * 100_000, "more than 64 deep"),
+        ("{", "Expecting property name"),
+        (b"\xff", "utf-8"),
+    ],
+)
+def test_json_beyond_the_bounds_is_a_value_error(text, message):
+    with pytest.raises(ValueError, match=message):
+        parse_json(text)
+
+
+def test_json_within_the_bounds_is_what_it_says(tmp_path):
+    deepest = "[" * MAX_DEPTH + "]" * MAX_DEPTH
+    assert json.dumps(parse_json(deepest)) == deepest
+    assert parse_json(b'{"a": 9223372036854775807, "b": -0.5}') == {"a": 2**63 - 1, "b": -0.5}
+    (tmp_path / "x.json").write_text("[1, 2]")
+    assert read_json(tmp_path / "x.json", max_bytes=6) == [1, 2]
+    with pytest.raises(ValueError, match="at most 5 bytes"):
+        read_json(tmp_path / "x.json", max_bytes=5)
+
+
+@pytest.mark.parametrize(
+    ("value", "shape", "expected"),
+    [
+        ([{"a": 1}], [{"a": int, "b?": str}], True),
+        ([{"a": 1, "b": 2}], [{"a": int, "b?": str}], False),
+        ([{"b": "x"}], [{"a": int}], False),
+        ({"x": [1, None]}, {str: [(int, type(None))]}, True),
+        ({"x": [1, "y"]}, {str: [(int, type(None))]}, False),
+        (True, int, False),
+        ({}, [int], False),
+    ],
+)
+def test_fits(value, shape, expected):
+    assert fits(value, shape) is expected
+
+
+@pytest.mark.parametrize(
+    ("text", "shown", "in_a_sentence"),
+    [
+        ("data/train-01.tfrecord", "data/train-01.tfrecord", "data/train-01.tfrecord"),
+        ("vidéo.tfrecord", "vidéo.tfrecord", "vidéo.tfrecord"),
+        ("a b", "a b", "'a b'"),
+        ("it's", "it's", '"it\'s"'),
+        ("\x1b[2J\x9b", "\\x1b[2J\\x9b", "'\\x1b[2J\\x9b'"),
+        ("a\u202eb\u2066", "a\\u202eb\\u2066", "'a\\u202eb\\u2066'"),
+        ("a\r\nb", "a\\r\\nb", "'a\\r\\nb'"),
+        ("\udcff", "\\udcff", "'\\udcff'"),
+        ("", "", "''"),
+    ],
+)
+def test_what_is_shown_has_no_power_over_the_terminal(text, shown, in_a_sentence):
+    assert printable(text) == shown
+    assert quoted(text) == in_a_sentence
+    assert shown.isprintable()
+    assert in_a_sentence.isprintable()
+
+
+def test_metrics_are_read_up_to_a_line_that_a_kill_cut(tmp_path):
+    folder = RunFolder(tmp_path)
+    assert folder.read_metrics() == []
+    folder.append_metrics({"step": 1, "loss": math.nan})
+    folder.append_metrics({"step": 2})
+    folder.metrics.write_bytes(folder.metrics.read_bytes() + b'{"step": 3, "ids": ["\xc3')
+    assert [record["step"] for record in folder.read_metrics()] == [1, 2]
+    folder.forget_metrics_after(1)
+    assert folder.metrics.read_text() == '{"step": 1, "loss": NaN}\n'
+
+
+@pytest.mark.parametrize(
+    "line", ["{}", "3", "[]", '{"step": "4"}', '{"step": null}', '{"step": true}', "{", "\udcff"]
+)
+def test_a_line_of_metrics_without_a_step_is_named(tmp_path, line):
+    folder = RunFolder(tmp_path)
+    content = f'{{"step": 1}}\n{line}\n{{"step": 2}}\n'.encode(errors="surrogateescape")
+    folder.metrics.write_bytes(content)
+    with pytest.raises(ConfigError, match=r"metrics\.jsonl, line 2: must be"):
+        folder.forget_metrics_after(1)
+    assert folder.metrics.read_bytes() == content
