@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import json
 import os
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -131,6 +132,13 @@ def build_distribution(name: str, jit_compile: bool = False) -> Distribution:
                 f"TF_CONFIG's task must be one of its cluster's workers. Received: {job} {index} "
                 f"of {cluster}"
             )
+        print(
+            f"listening at {cluster[job][index]}, and on all other addresses of this machine, "
+            "without password or encryption: that port must be reachable for the other workers "
+            "alone (docs/DISTRIBUTED.md)",
+            file=sys.stderr,
+            flush=True,
+        )
         try:
             strategy = tf.distribute.MultiWorkerMirroredStrategy()
         except tf.errors.OpError as error:
