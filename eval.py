@@ -27,6 +27,7 @@ from yt8m_gat.cli import (
     run_command,
 )
 from yt8m_gat.config import NORM_SCOPES
+from yt8m_gat.locks import only_writer
 from yt8m_gat.paths import input_path, output_path, read_paths
 from yt8m_gat.run_folder import RunFolder
 from yt8m_gat.starter_flags import REPLACED, warn_of_replaced
@@ -165,27 +166,32 @@ def main(argv: list[str]) -> None:
         warn_of_replaced("eval.py", values.flag_values_dict())
         read_paths(values, PATHS)
         options = options_from_flags(values)
-        with quiet_tensorflow():
-            from yt8m_gat import pipeline
-            from yt8m_gat.report.table import format_evaluation
+        with only_writer(values.output_file):
+            _evaluate(values, options)
 
-        with pipeline.reported_errors():
-            folder = RunFolder(values.train_dir)
-            if values.run_once:
-                try:
-                    result = pipeline.evaluate(folder, **options)
-                except KeyboardInterrupt:
-                    exit_interrupted(values.output_file)
-                print(format_evaluation(result))
-                return
-            print(
-                f"{values.train_dir}: evaluating each new state ({values.checkpoint}) until the "
-                "run is finished; Ctrl-C ends",
-                flush=True,
-            )
-            with contextlib.suppress(KeyboardInterrupt):
-                for step, result in pipeline.evaluate_each(folder, **options):
-                    print(f"step {step}\n{format_evaluation(result)}", flush=True)
+
+def _evaluate(values: flags.FlagValues, options: dict[str, Any]) -> None:
+    with quiet_tensorflow():
+        from yt8m_gat import pipeline
+        from yt8m_gat.report.table import format_evaluation
+
+    with pipeline.reported_errors():
+        folder = RunFolder(values.train_dir)
+        if values.run_once:
+            try:
+                result = pipeline.evaluate(folder, **options)
+            except KeyboardInterrupt:
+                exit_interrupted(values.output_file)
+            print(format_evaluation(result))
+            return
+        print(
+            f"{values.train_dir}: evaluating each new state ({values.checkpoint}) until the "
+            "run is finished; Ctrl-C ends",
+            flush=True,
+        )
+        with contextlib.suppress(KeyboardInterrupt):
+            for step, result in pipeline.evaluate_each(folder, **options):
+                print(f"step {step}\n{format_evaluation(result)}", flush=True)
 
 
 if __name__ == "__main__":

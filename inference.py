@@ -22,6 +22,7 @@ from yt8m_gat.cli import (
     run_command,
 )
 from yt8m_gat.config import ConfigError
+from yt8m_gat.locks import only_writer
 from yt8m_gat.paths import input_path, output_path, read_paths
 from yt8m_gat.starter_flags import REPLACED, warn_of_replaced
 
@@ -136,35 +137,40 @@ def main(argv: list[str]) -> None:
         warn_of_replaced("inference.py", values.flag_values_dict())
         read_paths(values, PATHS)
         check_flags(values)
-        with quiet_tensorflow():
-            from yt8m_gat import pipeline
-            from yt8m_gat.export import write_archive
-
-        with (
-            pipeline.reported_errors(),
-            pipeline.model_folder(
-                values.train_dir, values.input_model_tgz, values.untar_model_dir
-            ) as folder,
-        ):
-            if values.output_model_tgz:
-                write_archive(folder, values.output_model_tgz)
-            try:
-                num_videos = pipeline.infer(
-                    folder,
-                    input_data_pattern=values.input_data_pattern,
-                    output_file=values.output_file,
-                    batch_size=values.batch_size,
-                    top_k=values.top_k,
-                    checkpoint=values.checkpoint,
-                    segment_labels=values.segment_labels,
-                    segment_label_ids_file=values.segment_label_ids_file,
-                    segment_max_pred=values.segment_max_pred,
-                    on_bad_record=values.on_bad_record,
-                    max_bad_fraction=values.max_bad_fraction,
-                )
-            except KeyboardInterrupt:
-                exit_interrupted(pipeline.partial_file(values.output_file))
+        with only_writer(values.output_file):
+            num_videos = _predict(values)
         print(f"{values.output_file}: {num_videos} videos")
+
+
+def _predict(values: flags.FlagValues) -> int:
+    with quiet_tensorflow():
+        from yt8m_gat import pipeline
+        from yt8m_gat.export import write_archive
+
+    with (
+        pipeline.reported_errors(),
+        pipeline.model_folder(
+            values.train_dir, values.input_model_tgz, values.untar_model_dir
+        ) as folder,
+    ):
+        if values.output_model_tgz:
+            write_archive(folder, values.output_model_tgz)
+        try:
+            return pipeline.infer(
+                folder,
+                input_data_pattern=values.input_data_pattern,
+                output_file=values.output_file,
+                batch_size=values.batch_size,
+                top_k=values.top_k,
+                checkpoint=values.checkpoint,
+                segment_labels=values.segment_labels,
+                segment_label_ids_file=values.segment_label_ids_file,
+                segment_max_pred=values.segment_max_pred,
+                on_bad_record=values.on_bad_record,
+                max_bad_fraction=values.max_bad_fraction,
+            )
+        except KeyboardInterrupt:
+            exit_interrupted(pipeline.partial_file(values.output_file))
 
 
 if __name__ == "__main__":

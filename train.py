@@ -9,6 +9,7 @@ if __name__ == "__main__":
 
     end_on_interrupt()
 
+import contextlib
 import os
 import sys
 import tempfile
@@ -294,29 +295,36 @@ def main(argv: list[str]) -> None:
         read_paths(values, PATHS)
         config = config_from_flags(values)
         folder = RunFolder(values.train_dir)
-        if not values.start_new_model:
-            folder.check(config)  # Before TensorFlow is imported.
-        with quiet_tensorflow():
-            import tensorflow as tf
+        # Several workers find out first which of them writes: `pipeline.train` does the same.
+        alone = config.training.distribute != "multi_worker"
+        with folder.only_writer() if alone else contextlib.nullcontext():
+            if not values.start_new_model:
+                folder.check(config)  # Before TensorFlow is imported.
+            _train(values, folder, config)
 
-            from yt8m_gat import pipeline
 
-        tf.debugging.set_log_device_placement(values.log_device_placement)
-        with pipeline.reported_errors():
-            try:
-                state = pipeline.train(
-                    folder,
-                    config,
-                    train_data_pattern=values.train_data_pattern,
-                    eval_data_pattern=values.eval_data_pattern,
-                    export_dir=values.export_dir,
-                    start_new_model=values.start_new_model,
-                    label_map=values.label_map,
-                )
-            except KeyboardInterrupt:
-                exit_interrupted(folder.checkpoints, "checkpoints")
-        if state.finished(config.training) is None:
-            sys.exit(EXIT_INTERRUPTED)
+def _train(values: flags.FlagValues, folder: RunFolder, config: configs.RunConfig) -> None:
+    with quiet_tensorflow():
+        import tensorflow as tf
+
+        from yt8m_gat import pipeline
+
+    tf.debugging.set_log_device_placement(values.log_device_placement)
+    with pipeline.reported_errors():
+        try:
+            state = pipeline.train(
+                folder,
+                config,
+                train_data_pattern=values.train_data_pattern,
+                eval_data_pattern=values.eval_data_pattern,
+                export_dir=values.export_dir,
+                start_new_model=values.start_new_model,
+                label_map=values.label_map,
+            )
+        except KeyboardInterrupt:
+            exit_interrupted(folder.checkpoints, "checkpoints")
+    if state.finished(config.training) is None:
+        sys.exit(EXIT_INTERRUPTED)
 
 
 if __name__ == "__main__":

@@ -247,7 +247,8 @@ def test_unfinished_files_of_killed_processes_alone_are_removed(tmp_path):
     (tmp_path / ".7.unfinished").mkdir()
     (tmp_path / ".7.unfinished" / "model").write_text("")
     (tmp_path / ".best.h5.unfinished.h5").write_text("")
-    for name in (".profile", "run.unfinished", ".s.csv.partial"):
-        (tmp_path / name).write_text("the user's")
-    remove_unfinished(tmp_path)
-    assert sorted(os.listdir(tmp_path)) == [".profile", ".s.csv.partial", "run.unfinished"]
+    others = [".evaluation.json.unfinished", ".profile", ".s.csv.partial", "7.unfinished"]
+    for name in others:
+        (tmp_path / name).write_text("another's")
+    remove_unfinished(tmp_path, "best.h5", "[0-9]*")
+    assert sorted(os.listdir(tmp_path)) == others

@@ -84,7 +84,8 @@ def test_a_run_folder_holds_what_later_steps_need(finished):
     assert max(line["gap"] for line in validations) == state.best_gap
     assert folder.best_weights.is_file()
     assert list(folder.events.iterdir())
-    assert not list(folder.path.glob("*.tmp")) and not list(folder.path.glob("partial*"))
+    hidden = [path.name for path in folder.path.rglob(".*")]
+    assert not hidden and not list(folder.path.rglob("*_temp"))
 
 
 def test_exporting_later_leaves_the_best_weights_alone(finished, sample_dir, tmp_path):

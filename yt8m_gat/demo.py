@@ -83,7 +83,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(f"{'':20}{'clean':>10}{fgm:>20}")
     for key, name in (("gap", "GAP"), ("map", "MAP"), ("perr", "PERR"), ("hit_at_1", "Hit@1")):
         print(f"{name:20}{result['clean'][key]:10.4f}{attacked[key]:20.4f}")
-    versions = sorted((output_dir / "export").iterdir(), key=lambda path: int(path.name))
+    versions = sorted((output_dir / "export").glob("[0-9]*"), key=lambda path: int(path.name))
     print(f"\nKaggle CSV  {csv}\nSavedModel  {versions[-1]}\nRun folder  {run}")
     print(f"{time.monotonic() - started:.0f} s in all")
 

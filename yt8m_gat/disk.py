@@ -32,12 +32,15 @@ class WriteError(OSError):
 
 
 @contextlib.contextmanager
-def writing(path: str | os.PathLike, *error_types: type[Exception]) -> Iterator[None]:
+def writing(
+    path: str | os.PathLike, *error_types: type[Exception], alone: Path | None = None
+) -> Iterator[None]:
     """Gives errors of what is written inside the path and a remedy.
 
     Args:
         path: What is being written.
         *error_types: Errors besides `OSError` that a library reports the disk's by, in words.
+        alone: Errors that name a file which is neither this one nor inside it stay what they are.
 
     Raises:
         WriteError: In place of an `OSError`, and of an error of `error_types` that is the disk's.
@@ -47,6 +50,10 @@ def writing(path: str | os.PathLike, *error_types: type[Exception]) -> Iterator[
     except WriteError:
         raise
     except (OSError, *error_types) as error:
+        named = getattr(error, "filename", None)
+        is_named = alone is not None and isinstance(named, str | bytes | os.PathLike)
+        if is_named and not Path(os.fsdecode(named)).is_relative_to(alone):
+            raise  # Of what is read for it, say.
         code = _code_of(error)
         if code is None and getattr(error, "errno", None) is None:
             raise  # Not the system's: it says already what it is about.
@@ -87,14 +94,19 @@ def replacing(
         WriteError: It could not be written.
     """
     target = Path(os.path.realpath(path))
-    temporary = target.with_name(f".{target.name}{_UNFINISHED}{ending}")
-    with writing(path, *error_types):
+    temporary = unfinished_path(target, ending)
+    with writing(path, *error_types, alone=temporary):
         try:
             _remove(temporary)
             yield temporary
             put_in_place(temporary, target)
         finally:
             _remove(temporary)
+
+
+def unfinished_path(target: Path, ending: str = "") -> Path:
+    """Where a file is written that is to be put in place as `target`."""
+    return target.with_name(f".{target.name}{_UNFINISHED}{ending}")
 
 
 def put_in_place(temporary: Path, path: Path) -> None:
@@ -109,10 +121,16 @@ def put_in_place(temporary: Path, path: Path) -> None:
         _sync(path.parent)
 
 
-def remove_unfinished(folder: str | os.PathLike) -> None:
-    """Removes what killed processes left of `replacing` in a folder that nobody else writes."""
-    for path in Path(folder).glob(f".*{_UNFINISHED}*"):
-        _remove(path)
+def remove_unfinished(folder: str | os.PathLike, *names: str) -> None:
+    """Removes what killed processes left of `replacing`, of files that nobody else writes now.
+
+    Args:
+        folder: Where they lie.
+        *names: Of the files that were being written, as patterns of `glob`.
+    """
+    for name in names:
+        for path in Path(folder).glob(f".{name}{_UNFINISHED}*"):
+            _remove(path)
 
 
 def _sync(path: Path) -> None:

@@ -135,20 +135,24 @@ os.register_at_fork(after_in_child=_forget)
 
 
 @contextlib.contextmanager
-def only_writer(path: str | os.PathLike) -> Iterator[None]:
+def only_writer(path: str | os.PathLike | None, make_folder: bool = False) -> Iterator[None]:
     """Holds the lock of an output file, or of a folder that is replaced as a whole.
 
     A thread that holds it may enter it again.
 
     Args:
-        path: The file, which need not be there; its folder must.
+        path: The output, which need not be there; None: there is none, and nothing to lock.
+        make_folder: Make the folder that it lies in if need be, and remove it if it stays empty.
 
     Raises:
         InUseError: Somebody else holds it.
         WriteError: Its folder is not there or cannot be written.
     """
+    if path is None:
+        yield
+        return
     real = Path(os.path.realpath(path))
-    with _holding(real.with_name(f".{real.name}{LOCK_FILE}"), path):
+    with _holding(real.with_name(f".{real.name}{LOCK_FILE}"), path, make_folder):
         yield
 
 
@@ -186,7 +190,7 @@ def renew(folder: str | os.PathLike) -> None:
 
 
 @contextlib.contextmanager
-def _holding(file: Path, path: str | os.PathLike, make_folder: bool = False) -> Iterator[None]:
+def _holding(file: Path, path: str | os.PathLike, make_folder: bool) -> Iterator[None]:
     key, thread = str(file), threading.get_ident()
     with _registry:
         lock = _held.get(key)

@@ -1,5 +1,6 @@
 """The files of a run: where they lie and how they are written."""
 
+import contextlib
 import hashlib
 import importlib.metadata
 import json
@@ -12,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from yt8m_gat.config import CONFIG_FILE, ConfigError, RunConfig
-from yt8m_gat.disk import writing
+from yt8m_gat.disk import remove_unfinished, replacing, writing
+from yt8m_gat.locks import only_writer_in, renew
 from yt8m_gat.untrusted import excerpt, fits, parse_json
 
 _PACKAGES = ("tensorflow", "keras", "numpy", "yt8m-gat")
@@ -64,7 +66,8 @@ class RunFolder:
     | `metrics.jsonl` | one JSON object per logged step and per validation |
     | `events/` | the same for TensorBoard |
 
-    Files are written under a temporary name and renamed, so a file that is there is whole.
+    Files are written under a temporary name and renamed, so a file that is there is whole. Only
+    `train.py` writes here, one process at a time (`only_writer`); everybody may read.
     """
 
     def __init__(self, path: str | os.PathLike) -> None:
@@ -73,6 +76,7 @@ class RunFolder:
                 "--train_dir must name the run folder, '.' for the current one. Received: nothing"
             )
         self.path = Path(path)
+        self._prepared: dict[Path, bytes] = {}
 
     @property
     def checkpoints(self) -> Path:
@@ -115,16 +119,30 @@ class RunFolder:
         """
         return digest_of([(self.path / CONFIG_FILE).read_bytes()])
 
+    def only_writer(self) -> contextlib.AbstractContextManager[None]:
+        """Holds the folder's lock; see `yt8m_gat.locks.only_writer_in`.
+
+        Raises:
+            InUseError: Another process trains here.
+        """
+        return only_writer_in(self.path)
+
     def check(self, config: RunConfig) -> None:
         """Refuses a run of `config` where another one is stored.
 
         Raises:
-            ConfigError: The run that is here has other settings; the message names each.
+            ConfigError: The run that is here has other settings, and the message names each; or it
+                does not say which it had.
         """
         # A run that ended before its first checkpoint has nothing that other settings could spoil.
-        has_state = self.checkpoints.is_dir() or self.best_weights.is_file()
-        if not has_state or not (self.path / CONFIG_FILE).is_file():
+        if not (checkpoint_steps(self.checkpoints) or self.best_weights.is_file()):
             return
+        if not (self.path / CONFIG_FILE).is_file():
+            raise ConfigError(
+                f"--train_dir={self.path} holds the weights of a run and no {CONFIG_FILE}, which "
+                "says what they are. Put back a copy of it, give another --train_dir, or drop that "
+                "run with --start_new_model"
+            )
         differences = RunConfig.load(self.path).differences(config)
         if differences:
             raise ConfigError(
@@ -157,16 +175,35 @@ class RunFolder:
             self.check(config)
         versions = {name: importlib.metadata.version(name) for name in _PACKAGES}
         versions["python"] = sys.version.split()[0]
+        self._prepared = {
+            self.path / "versions.json": (json.dumps(versions, indent=2) + "\n").encode(),
+            **({} if map_content is None else {self.label_map: map_content}),
+            self.path / CONFIG_FILE: config.to_json().encode(),
+        }
         with writing(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
-            temporary = self.path / "versions.tmp"
-            temporary.write_text(json.dumps(versions, indent=2) + "\n", encoding="utf-8")
-            temporary.replace(self.path / "versions.json")
-            if map_content is not None:
-                temporary = self.path / "label_map.tmp"
-                temporary.write_bytes(map_content)
-                temporary.replace(self.label_map)
-            config.save(self.path)
+        written = (*self._prepared, self.label_map, self.metrics, self.best_weights)
+        remove_unfinished(self.path, *(path.name for path in written))
+        for path, content in self._prepared.items():
+            with replacing(path) as temporary:
+                temporary.write_bytes(content)
+
+    def put_back(self) -> None:
+        """Writes again what `prepare` wrote and somebody has deleted, the lock included.
+
+        Without its configuration a run could be resumed under other settings.
+
+        Raises:
+            InUseError: The lock was deleted, and another process trains here now.
+            WriteError: It cannot be written.
+        """
+        renew(self.path)
+        for path, content in self._prepared.items():
+            if not path.is_file():
+                with writing(path):
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                with replacing(path) as temporary:
+                    temporary.write_bytes(content)
 
     def clear(self) -> None:
         """Removes what a run wrote here, and nothing else; config last, so that a kill between
@@ -216,7 +253,5 @@ class RunFolder:
         kept = [
             json.dumps(record) + "\n" for record in self.read_metrics() if record["step"] <= step
         ]
-        temporary = self.metrics.with_suffix(".tmp")
-        with writing(self.metrics):
+        with replacing(self.metrics) as temporary:
             temporary.write_text("".join(kept), encoding="utf-8")
-            temporary.replace(self.metrics)

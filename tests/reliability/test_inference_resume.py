@@ -135,11 +135,13 @@ def test_two_programs_never_write_one_csv(tmp_path):
     path = tmp_path / "s.csv"
     with SubmissionWriter(path, 3, SETTINGS) as writer:
         writer.write(["a"], np.array([[0.5]]))
-        with (
-            pytest.raises(OSError, match=r"Another program is writing .*s\.csv: wait for it"),
-            SubmissionWriter(path, 3, SETTINGS),
-        ):
-            pass
+        other = subprocess.run(
+            [sys.executable, "-c", WRITE, str(path), "0", json.dumps(SETTINGS)],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+        )
+    assert f"s.csv is being written by process {os.getpid()} on " in other.stderr
     assert path.read_text() == "VideoId,LabelConfidencePairs\na,0 0.5\n"
 
 

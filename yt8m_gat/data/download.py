@@ -44,6 +44,8 @@ from tqdm import tqdm
 
 from yt8m_gat.cli import run_command
 from yt8m_gat.config import ConfigError
+from yt8m_gat.disk import put_in_place
+from yt8m_gat.locks import only_writer
 from yt8m_gat.paths import output_path, read_paths
 
 MIRRORS = ("us", "eu", "asia")
@@ -229,6 +231,7 @@ class Downloader:
 
         Raises:
             DownloadError: It could not be had, or has another MD5 each time.
+            InUseError: Another process fetches it.
             OSError: It cannot be written.
         """
         path = Path(path)
@@ -236,6 +239,13 @@ class Downloader:
         if path.is_file() and self._digest(path).hexdigest() == md5:
             part.unlink(missing_ok=True)
             return False
+        with only_writer(path):
+            self._fetch(url, part, md5)
+            put_in_place(part, path)
+        return True
+
+    def _fetch(self, url: str, part: Path, md5: str) -> None:
+        """Completes a part."""
         attempts = self._attempts(url)
         with open(part, "ab") as file:
             while True:
@@ -249,11 +259,9 @@ class Downloader:
                     continue
                 found = digest.hexdigest()
                 if found == md5:
-                    break
+                    return
                 file.truncate(0)
                 attempts.failed(ConnectionError(f"its MD5 is {found}, the plan says {md5}"))
-        os.replace(part, path)
-        return True
 
     def _open(self, url: str, offset: int = 0) -> http.client.HTTPResponse:
         headers = {"Range": f"bytes={offset}-"} if offset else {}

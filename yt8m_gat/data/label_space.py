@@ -34,11 +34,12 @@ import json
 import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from yt8m_gat.cli import run_command
 from yt8m_gat.config import ConfigError
+from yt8m_gat.disk import replacing
+from yt8m_gat.locks import only_writer
 from yt8m_gat.paths import input_path, output_path, read_paths
 
 if TYPE_CHECKING:
@@ -145,13 +146,8 @@ class LabelMap:
 
     def save(self, path: str | os.PathLike) -> None:
         """Writes the CSV file, all of it or nothing."""
-        path = Path(path)
-        temporary = path.with_name(f".{path.name}.partial")
-        try:
+        with only_writer(path), replacing(path) as temporary:
             temporary.write_text(self.to_csv(), encoding="utf-8", newline="")
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
 
     def apply(self, labels: tf.Tensor) -> tf.Tensor:
         """target[t] = max over the sources s of t of source[s], and 0 without sources.

@@ -71,14 +71,12 @@ if __name__ == "__main__":
     end_on_interrupt()
 
 import argparse
-import contextlib
 import csv
 import dataclasses
 import numbers
-import os
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -88,6 +86,8 @@ from scipy.special import erf
 
 from yt8m_gat.cli import run_command, start_tensorflow
 from yt8m_gat.data.schema import FRAME_FEATURE_SIZES
+from yt8m_gat.disk import remove_unfinished, replacing
+from yt8m_gat.locks import only_writer_in
 from yt8m_gat.paths import output_path, read_paths
 
 if TYPE_CHECKING:
@@ -517,11 +517,18 @@ def generate_sample(
         FileExistsError: If the folder holds shards of another sample that would not be replaced,
             since a pattern such as ``train*.tfrecord`` would mix the two.
         NotADirectoryError: If `output_dir` is a file.
+        InUseError: Another process generates a sample there.
+        WriteError: A file cannot be written.
     """
     folder = Path(output_dir)
     if folder.exists() and not folder.is_dir():
         raise NotADirectoryError(f"--output_dir must be a folder. Received a file: {folder}")
-    folder.mkdir(parents=True, exist_ok=True)
+    with only_writer_in(folder):
+        remove_unfinished(folder, "label_names.csv", *(f"{split}*.tfrecord" for split in SPLITS))
+        _generate(folder, config, show_progress)
+
+
+def _generate(folder: Path, config: SampleConfig, show_progress: bool) -> None:
     digits = max(2, len(str(config.num_shards - 1)))
     paths = {
         split: [
@@ -543,7 +550,7 @@ def generate_sample(
         )
     structure = planted_structure(config)
     with (
-        _renamed_when_complete(folder / "label_names.csv") as temporary,
+        replacing(folder / "label_names.csv") as temporary,
         temporary.open("w", newline="", encoding="utf-8") as file,
     ):
         writer = csv.writer(file, lineterminator="\n")
@@ -566,7 +573,7 @@ def _write_shard(
     import tensorflow as tf
 
     with (
-        _renamed_when_complete(path) as temporary,
+        replacing(path, tf.errors.OpError) as temporary,
         tf.io.TFRecordWriter(str(temporary)) as writer,
     ):
         for index in range(shard, getattr(config, f"num_{split}"), config.num_shards):
@@ -596,17 +603,6 @@ def _sequence_example(clip: Clip) -> tf.train.SequenceExample:
         context=tf.train.Features(feature=context),
         feature_lists=tf.train.FeatureLists(feature_list=feature_list),
     )
-
-
-@contextlib.contextmanager
-def _renamed_when_complete(path: Path) -> Iterator[Path]:
-    # The leading dot keeps an unfinished file out of patterns like train*.tfrecord.
-    temporary = path.with_name(f".{path.name}.partial")
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 class _Progress:
@@ -667,7 +663,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         config = SampleConfig(**options)
         start_tensorflow()
         generate_sample(output_dir, config, show_progress=True)
-    except (ValueError, FileExistsError, NotADirectoryError) as error:
+    except (ValueError, OSError) as error:
         parser.error(str(error))
     print(
         f"{config.num_train} train, {config.num_validate} validate and {config.num_test} test "

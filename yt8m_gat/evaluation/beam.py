@@ -13,6 +13,7 @@ if __name__ == "__main__":
     end_on_interrupt()
 
 import argparse
+import contextlib
 import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -32,7 +33,9 @@ from apache_beam.ml.inference.base import ModelHandler, RunInference
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from yt8m_gat.config import ConfigError
+from yt8m_gat.disk import WriteError
 from yt8m_gat.evaluation.submission import VIDEO_HEADER, video_rows
+from yt8m_gat.locks import only_writer
 from yt8m_gat.paths import expanded, is_remote, read_paths, saved_model_path
 
 EXIT_ERROR = 2
@@ -270,28 +273,32 @@ def _counts(result: Any) -> dict[str, int]:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the pipeline to its end and prints what was written."""
     values, beam_arguments = _parser().parse_known_args(arguments)
-    try:
-        read_paths(values, PATHS)
-        parts = [part.strip() for part in values.input.split(",")]
-        patterns = [expanded("--input", part) for part in parts if part]
-        options = PipelineOptions(beam_arguments)
-        _check(patterns, values.saved_model, values.top_k)
-        pipeline = beam.Pipeline(options=options)
-        predict(
-            pipeline,
-            patterns,
-            values.saved_model,
-            values.output,
-            top_k=values.top_k,
-            batch_size=values.batch_size,
-            num_shards=values.num_shards,
-            skip_bad=values.on_bad_record == "skip",
-        )
-    except ValueError as error:
-        print(f"{os.path.basename(sys.argv[0])}: error: {error}", file=sys.stderr)
-        sys.exit(EXIT_ERROR)
-    result = pipeline.run()
-    result.wait_until_finish()
+    with contextlib.ExitStack() as stack:
+        try:
+            read_paths(values, PATHS)
+            parts = [part.strip() for part in values.input.split(",")]
+            patterns = [expanded("--input", part) for part in parts if part]
+            options = PipelineOptions(beam_arguments)
+            _check(patterns, values.saved_model, values.top_k)
+            # Places elsewhere have no locks.
+            local = None if is_remote(values.output) else values.output
+            stack.enter_context(only_writer(local, make_folder=True))
+            pipeline = beam.Pipeline(options=options)
+            predict(
+                pipeline,
+                patterns,
+                values.saved_model,
+                values.output,
+                top_k=values.top_k,
+                batch_size=values.batch_size,
+                num_shards=values.num_shards,
+                skip_bad=values.on_bad_record == "skip",
+            )
+        except (ValueError, WriteError) as error:
+            print(f"{os.path.basename(sys.argv[0])}: error: {error}", file=sys.stderr)
+            sys.exit(EXIT_ERROR)
+        result = pipeline.run()
+        result.wait_until_finish()
     counts = _counts(result)
     bad = counts.get("bad_records", 0)
     print(

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from yt8m_gat.disk import writing
+from yt8m_gat.disk import replacing
 
 Row = dict[str, Any]
 
@@ -170,11 +170,9 @@ class EvaluationRecord:
     def _write(self) -> None:
         if self.path is None:
             return
-        temporary = self.path.with_name(self.path.name + ".partial")
         text = json.dumps(self.result, indent=2, allow_nan=False)
-        with writing(self.path):
+        with replacing(self.path) as temporary:
             temporary.write_text(text + "\n", encoding="utf-8")
-            temporary.replace(self.path)
 
 
 def as_json(value: Any) -> Any:

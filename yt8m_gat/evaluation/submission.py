@@ -2,13 +2,12 @@
 
 Both write to a temporary file in the folder of the result and give it its name at the end, so
 that under the final name there is either a whole file or what was there before. That of 2018 can
-be taken up where a killed program left it.
+be taken up where a killed program left it. Only one program at a time writes a CSV.
 """
 
-import fcntl
+import contextlib
 import json
 import os
-import secrets
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -19,7 +18,8 @@ from typing import IO, Any, Self
 import numpy as np
 
 from yt8m_gat.data.schema import SEGMENT_ID_BREAKS
-from yt8m_gat.disk import writing
+from yt8m_gat.disk import put_in_place, replacing, unfinished_path, writing
+from yt8m_gat.locks import only_writer
 from yt8m_gat.metrics import top_k_indices
 
 VIDEO_HEADER = "VideoId,LabelConfidencePairs"
@@ -30,10 +30,11 @@ SYNC_SECONDS = 1.0
 
 
 class _WholeFile:
-    """A text file that takes its name only when it is complete.
+    """A text file that one program at a time writes, and that takes its name when it is complete.
 
-    Entering the context creates `.<name>.<random>.tmp` beside `path`; leaving it without an
-    exception flushes it to the disk and renames it to `path`; with one, deletes it.
+    Entering the context locks `path` and opens a file beside it; leaving it without an exception
+    puts that in its place; with one, deletes it. (`yt8m_gat.disk.replacing` would take the errors
+    of all that happens inside for its own.)
     """
 
     def __init__(self, path: str | os.PathLike):
@@ -56,10 +57,13 @@ class _WholeFile:
                 f"Received: {os.fspath(path)!r}; name a file in another folder"
             )
         self._file: IO[str] | None = None
+        self._lock = contextlib.ExitStack()
 
     def __enter__(self) -> Self:
-        with writing(self._path):
+        with contextlib.ExitStack() as stack, writing(self._path):
+            stack.enter_context(only_writer(self._path))
             self._file = self._opened()
+            self._lock = stack.pop_all()
         return self
 
     def __exit__(
@@ -70,25 +74,19 @@ class _WholeFile:
     ) -> None:
         temporary = Path(self._file.name)
         try:
-            # Open, and so locked, until nothing is left to do.
-            with writing(self._path), self._file:
+            with self._lock, writing(self._path), self._file:
                 try:
                     if exception_type is None:
                         self._finish()
-                        self._sync()
-                        temporary.replace(self._path)
+                        self._file.flush()
+                        put_in_place(temporary, self._path)
                 finally:
                     self._clean(temporary)
         finally:
             self._file = None
 
     def _opened(self) -> IO[str]:
-        temporary = self._path.with_name(f".{self._path.name}.{secrets.token_hex(4)}.tmp")
-        return temporary.open("x", encoding="utf-8", newline="\n")
-
-    def _sync(self) -> None:
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        return unfinished_path(self._path).open("w", encoding="utf-8", newline="\n")
 
     def _clean(self, temporary: Path) -> None:
         """Removes what need not stay, whether all went well or not."""
@@ -108,7 +106,8 @@ class _WholeFile:
 
 def partial_file(path: str | os.PathLike) -> Path:
     """Where the rows of an unfinished CSV are kept, see `SubmissionWriter`."""
-    return Path(path).with_name(f".{Path(path).name}.partial")
+    real = Path(os.path.realpath(path))
+    return real.with_name(f".{real.name}.partial")
 
 
 class SubmissionWriter(_WholeFile):
@@ -176,24 +175,11 @@ class SubmissionWriter(_WholeFile):
         partial = partial_file(self._path)
         file = partial.open("a", encoding="utf-8", newline="\n")
         try:
-            self._lock(file, partial)
             os.ftruncate(file.fileno(), self._take_up(os.fstat(file.fileno()).st_size))
         except BaseException:
             file.close()
             raise
         return file
-
-    def _lock(self, file: IO[str], partial: Path) -> None:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # Whoever had it may have renamed or removed it since it was opened here.
-            alone = os.path.samestat(os.fstat(file.fileno()), os.stat(partial))
-        except (BlockingIOError, FileNotFoundError):
-            alone = False
-        if not alone:
-            raise BlockingIOError(
-                f"Another program is writing {self._path}: wait for it, or name another file"
-            )
 
     def _take_up(self, size: int) -> int:
         """Bytes of an earlier program's rows that stay, of the `size` that are there."""
@@ -231,21 +217,19 @@ class SubmissionWriter(_WholeFile):
         return num_bytes
 
     def _sync(self) -> None:
-        super()._sync()
+        """Has the rows on the disk, and then says how many they are."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
         self._synced = time.monotonic()
-        if self.settings is None or self.num_batches == 0:
-            return
         counts = {
             "bytes": os.fstat(self._file.fileno()).st_size,
             "batches": self.num_batches,
             "rows": self.num_rows,
         }
-        temporary = self._progress.with_suffix(".tmp")
-        with temporary.open("w", encoding="utf-8") as file:
-            json.dump({"settings": self.settings, "counts": counts}, file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(self._progress)
+        with replacing(self._progress) as temporary:
+            temporary.write_text(
+                json.dumps({"settings": self.settings, "counts": counts}), encoding="utf-8"
+            )
 
     def _clean(self, temporary: Path) -> None:
         if self.settings is None:
@@ -254,7 +238,6 @@ class SubmissionWriter(_WholeFile):
         elif not (temporary.exists() and self._progress.exists()):
             temporary.unlink(missing_ok=True)
             self._progress.unlink(missing_ok=True)
-        self._progress.with_suffix(".tmp").unlink(missing_ok=True)
 
     def write(self, video_ids: Sequence[bytes | str], probabilities: np.ndarray) -> None:
         """Writes a batch of rows.

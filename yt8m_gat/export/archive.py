@@ -22,13 +22,13 @@ import json
 import os
 import shutil
 import tarfile
-import tempfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
 from yt8m_gat.config import CONFIG_FILE, ConfigError, RunConfig
-from yt8m_gat.disk import writing
+from yt8m_gat.disk import replacing
+from yt8m_gat.locks import LOCK_FILE, only_writer, only_writer_in
 from yt8m_gat.run_folder import RunFolder
 from yt8m_gat.untrusted import excerpt, parse_json
 
@@ -73,37 +73,32 @@ def write_archive(folder: RunFolder, path: str | os.PathLike) -> None:
     Raises:
         ConfigError: The folder holds no run.
         FileNotFoundError: The run has no best weights, or not its label map.
+        InUseError: Another process writes the archive.
     """
     config = RunConfig.load(folder.path)
     needed = {CONFIG_FILE, folder.best_weights.name}
     if config.data.label_map is not None:
         needed.add(folder.label_map.name)
     about = json.dumps({"format": FORMAT, "version": VERSION}).encode()
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.partial")
-    try:
-        with (
-            writing(path),
-            open(temporary, "wb") as file,
-            # Weights hardly shrink, however hard it is tried.
-            gzip.GzipFile("", "wb", compresslevel=1, fileobj=file, mtime=0) as compressed,
-            tarfile.open(fileobj=compressed, mode="w") as archive,
-        ):
-            archive.addfile(_member(FORMAT_FILE, len(about)), io.BytesIO(about))
-            for name, source in _member_paths(folder).items():
-                if not source.is_file():
-                    if name in needed:
-                        raise FileNotFoundError(
-                            f"{source} is missing: an archive needs the best weights of a run "
-                            "that has been validated, and its label map if it has one"
-                        )
-                    continue
-                with open(source, "rb") as content:
-                    archive.addfile(_member(name, os.fstat(content.fileno()).st_size), content)
-        with writing(path):
-            temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with (
+        only_writer(path),
+        replacing(path) as temporary,
+        open(temporary, "wb") as file,
+        # Weights hardly shrink, however hard it is tried.
+        gzip.GzipFile("", "wb", compresslevel=1, fileobj=file, mtime=0) as compressed,
+        tarfile.open(fileobj=compressed, mode="w") as archive,
+    ):
+        archive.addfile(_member(FORMAT_FILE, len(about)), io.BytesIO(about))
+        for name, source in _member_paths(folder).items():
+            if not source.is_file():
+                if name in needed:
+                    raise FileNotFoundError(
+                        f"{source} is missing: an archive needs the best weights of a run that has "
+                        "been validated, and its label map if it has one"
+                    )
+                continue
+            with open(source, "rb") as content:
+                archive.addfile(_member(name, os.fstat(content.fileno()).st_size), content)
 
 
 def _member(name: str, size: int) -> tarfile.TarInfo:
@@ -130,30 +125,29 @@ def read_archive(
     Raises:
         ArchiveError: It is not one of ours, of a newer version, damaged, or not safe.
         ConfigError: `target_dir` holds other files.
+        InUseError: Another process unpacks or trains there.
         OSError: A file cannot be read or written.
     """
     path, target = Path(path), Path(target_dir).resolve()
-    _check_replaceable(target)
-    with open(path, "rb"):  # Before any folder is made.
-        pass
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-    try:
-        _unpack(path, temporary, max_bytes)
-        _check_run(path, RunFolder(temporary))
-        temporary.chmod(0o755)
-        if target.exists():
-            shutil.rmtree(target)
-        temporary.rename(target)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    with only_writer(target, make_folder=True), _nobody_trains_in(target):
+        _check_replaceable(target)
+        with replacing(target) as temporary:
+            temporary.mkdir()
+            _unpack(path, temporary, max_bytes)
+            _check_run(path, RunFolder(temporary))
+            if target.exists():
+                shutil.rmtree(target)
     return RunFolder(target)
+
+
+def _nobody_trains_in(target: Path) -> contextlib.AbstractContextManager[None]:
+    return only_writer_in(target) if target.is_dir() else contextlib.nullcontext()
 
 
 def _check_replaceable(target: Path) -> None:
     if not target.exists():
         return
-    found = sorted(os.listdir(target)) if target.is_dir() else ["a file"]
+    found = sorted({*os.listdir(target)} - {LOCK_FILE}) if target.is_dir() else ["a file"]
     ours = {FORMAT_FILE, *_member_paths(RunFolder(target))}
     if found and not (set(found) <= ours and FORMAT_FILE in found):
         raise ConfigError(

@@ -3,7 +3,6 @@
 import os
 import re
 import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,8 +16,9 @@ from yt8m_gat.data import (
     parse_video_batch,
     preprocess,
 )
-from yt8m_gat.disk import writing
+from yt8m_gat.disk import remove_unfinished, replacing
 from yt8m_gat.export.warm_up import longest_clip, longest_record, write_warm_up
+from yt8m_gat.locks import only_writer_in
 from yt8m_gat.models import VideoClassifier, without_auxiliary
 
 SERVING_DEFAULT = "serving_default"
@@ -295,28 +295,20 @@ def export_saved_model(
         The folder of the new version.
 
     Raises:
+        InUseError: Another process exports there.
         WriteError: It cannot be written, for want of space or permission say.
     """
-    # TensorFlow says in words of its own that a disk is full.
-    with writing(export_dir, tf.errors.OpError):
-        return _export(classifier, schema, Path(export_dir), normalize, top_k)
-
-
-def _export(
-    classifier: VideoClassifier, schema: RecordSchema, base: Path, normalize: str, top_k: int
-) -> Path:
-    base.mkdir(parents=True, exist_ok=True)
-    versions = [int(path.name) for path in base.iterdir() if re.fullmatch("[0-9]+", path.name)]
-    target = base / str(max(versions, default=0) + 1)
-    module = ServingModule(without_auxiliary(classifier), schema, normalize, top_k)
-    # A server passes over what is no number.
-    temporary = Path(tempfile.mkdtemp(prefix=".partial-", dir=base))
-    try:
-        tf.saved_model.save(module, str(temporary), signatures=module.signatures())
-        write_warm_up(temporary, module.warm_up_requests())
-        temporary.chmod(0o755)
-        temporary.rename(target)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise
+    base = Path(export_dir)
+    with only_writer_in(base):
+        remove_unfinished(base, "[0-9]*")
+        for path in base.glob(".partial-*"):  # Of killed exports of earlier versions.
+            shutil.rmtree(path, ignore_errors=True)
+        versions = [int(path.name) for path in base.iterdir() if re.fullmatch("[0-9]+", path.name)]
+        target = base / str(max(versions, default=0) + 1)
+        module = ServingModule(without_auxiliary(classifier), schema, normalize, top_k)
+        # TensorFlow says in words of its own that a disk is full. A server passes over what is no
+        # number, as long as it is being written.
+        with replacing(target, tf.errors.OpError) as temporary:
+            tf.saved_model.save(module, str(temporary), signatures=module.signatures())
+            write_warm_up(temporary, module.warm_up_requests())
     return target

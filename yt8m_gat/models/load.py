@@ -3,14 +3,13 @@
 import hashlib
 import inspect
 import os
-from pathlib import Path
 
 import h5py
 import keras
 import tensorflow as tf
 
 from yt8m_gat.config import ConfigError, RunConfig
-from yt8m_gat.disk import writing
+from yt8m_gat.disk import replacing
 from yt8m_gat.models.checkpoint import newest_checkpoint, readable_prefix
 from yt8m_gat.models.registry import build_model
 from yt8m_gat.models.video_classifier import VideoClassifier
@@ -132,18 +131,13 @@ def save_weights(classifier: VideoClassifier, path: str | os.PathLike) -> None:
     Raises:
         WriteError: They could not be written.
     """
-    path = Path(path)
-    temporary = path.with_name(f"partial.{path.name}")
-    with writing(path):
-        try:
-            with open(temporary, "wb") as file:
-                os.posix_fallocate(file.fileno(), 0, _hdf5_bytes(classifier))
-            classifier.save_weights(temporary)
-            with h5py.File(temporary, "r+") as stored:  # HDF5 has no checksum of its own here.
-                stored.attrs[_DIGEST] = _digest(classifier)
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+    # Keras writes to names of this ending alone.
+    with replacing(path, ending=".weights.h5") as temporary:
+        with open(temporary, "wb") as file:
+            os.posix_fallocate(file.fileno(), 0, _hdf5_bytes(classifier))
+        classifier.save_weights(temporary)
+        with h5py.File(temporary, "r+") as stored:  # HDF5 has no checksum of its own here.
+            stored.attrs[_DIGEST] = _digest(classifier)
 
 
 def load_weights(classifier: VideoClassifier, path: str | os.PathLike) -> None:

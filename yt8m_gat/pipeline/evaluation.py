@@ -31,6 +31,7 @@ from yt8m_gat.evaluation.record import EvaluationRecord
 from yt8m_gat.evaluation.sanity import sanity_checks
 from yt8m_gat.evaluation.worst_case import packed, worst_cases
 from yt8m_gat.layers import AttentionLevel, expand_attention_map
+from yt8m_gat.locks import only_writer
 from yt8m_gat.models import load_classifier
 from yt8m_gat.pipeline.attack_plan import PlannedAttack, plan_attacks
 from yt8m_gat.pipeline.digests import files_digest, weights_digest
@@ -65,8 +66,11 @@ def evaluate(folder: RunFolder, **options: Any) -> dict[str, Any]:
     Raises:
         ConfigError: Something that cannot be, or that a video-level run cannot have; before any
             work where that is possible.
+        InUseError: Another evaluation writes `output_file`.
     """
-    return _Evaluation(folder, EvaluationOptions(**options)).run()
+    asked = EvaluationOptions(**options)
+    with only_writer(asked.output_file):
+        return _Evaluation(folder, asked).run()
 
 
 class _Evaluation:

@@ -25,6 +25,7 @@ from yt8m_gat.data.tfrecord import file_state
 from yt8m_gat.evaluation.inference import predict, predict_segments
 from yt8m_gat.evaluation.submission import SegmentSubmissionWriter, SubmissionWriter
 from yt8m_gat.export import read_archive
+from yt8m_gat.locks import only_writer
 from yt8m_gat.models import VideoClassifier, load_classifier
 from yt8m_gat.pipeline.run_settings import on_segments, read_schema
 from yt8m_gat.run_folder import RunFolder
@@ -46,11 +47,13 @@ def model_folder(
 
     Raises:
         ConfigError: See `yt8m_gat.export.read_archive`.
+        InUseError: Another process predicts with the model in `untar_model_dir`.
     """
     if input_model_tgz is None:
         yield RunFolder(train_dir)
     elif untar_model_dir is not None:
-        yield read_archive(input_model_tgz, untar_model_dir)
+        with only_writer(untar_model_dir, make_folder=True):  # Until the predictions are made.
+            yield read_archive(input_model_tgz, untar_model_dir)
     else:
         with tempfile.TemporaryDirectory() as folder:
             yield read_archive(input_model_tgz, os.path.join(folder, "model"))

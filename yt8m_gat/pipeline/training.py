@@ -1,5 +1,6 @@
 """Training a run, new or resumed."""
 
+import contextlib
 import os
 from collections.abc import Iterator, Sequence
 
@@ -22,6 +23,7 @@ from yt8m_gat.pipeline.run_evaluator import build_evaluator
 from yt8m_gat.pipeline.run_settings import read_schema
 from yt8m_gat.run_folder import RunFolder
 from yt8m_gat.training import (
+    Distribution,
     Trainer,
     TrainingState,
     build_distribution,
@@ -58,9 +60,37 @@ def train(
 
     Returns:
         Where the run stands; `finished(config.training)` is None after Ctrl-C or SIGTERM.
+
+    Raises:
+        InUseError: Another process trains in the folder.
     """
     # Before anything else asks TensorFlow for its devices.
     distribution = build_distribution(config.training.distribute, config.training.jit_compile)
+    with folder.only_writer() if distribution.is_chief else contextlib.nullcontext():
+        return _train(
+            distribution,
+            folder,
+            config,
+            train_data_pattern,
+            eval_data_pattern,
+            export_dir,
+            start_new_model,
+            label_map,
+            callbacks,
+        )
+
+
+def _train(
+    distribution: Distribution,
+    folder: RunFolder,
+    config: RunConfig,
+    train_data_pattern: str,
+    eval_data_pattern: str,
+    export_dir: str | os.PathLike | None,
+    start_new_model: bool,
+    label_map: str | os.PathLike | None,
+    callbacks: Sequence[keras.callbacks.Callback],
+) -> TrainingState:
     if config.training.data_service and config.training.batch_size % distribution.num_workers:
         raise ConfigError(
             "--batch_size must be a multiple of the number of workers with --data_service. "

@@ -17,6 +17,8 @@ from pathlib import Path
 
 from yt8m_gat.cli import EXIT_ERROR, quiet_tensorflow, run_command
 from yt8m_gat.config import ConfigError
+from yt8m_gat.disk import replacing
+from yt8m_gat.locks import only_writer, only_writer_in
 from yt8m_gat.paths import input_path, output_path, read_paths
 from yt8m_gat.report.chart import standalone
 from yt8m_gat.report.page import build_explanation, build_page
@@ -54,16 +56,17 @@ def write_page(
     figures_dir: str | os.PathLike | None,
 ) -> None:
     """Writes the page and, if asked to, each figure as a file of its own."""
-    Path(output_file).write_text(page, encoding="utf-8")
+    with only_writer(output_file), replacing(output_file) as temporary:
+        temporary.write_text(page, encoding="utf-8")
     print(f"{output_file}: {len(page.encode()) / 1e3:.0f} kB, {len(figures)} figures")
     if figures_dir is None:
         return
-    folder = Path(figures_dir)
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, svg in figures.items():
-        # Names come from files: nothing of them may leave the folder.
-        safe = re.sub(r"[^A-Za-z0-9_-]+", "_", name)
-        (folder / f"{safe}.svg").write_text(standalone(svg), encoding="utf-8")
+    with only_writer_in(figures_dir):
+        for name, svg in figures.items():
+            # Names come from files: nothing of them may leave the folder.
+            safe = re.sub(r"[^A-Za-z0-9_-]+", "_", name)
+            with replacing(Path(figures_dir, f"{safe}.svg")) as temporary:
+                temporary.write_text(standalone(svg), encoding="utf-8")
 
 
 def _explain_parser() -> argparse.ArgumentParser:

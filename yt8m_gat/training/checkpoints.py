@@ -8,7 +8,7 @@ from typing import Any
 import tensorflow as tf
 
 from yt8m_gat.config import ConfigError
-from yt8m_gat.disk import writing
+from yt8m_gat.disk import replacing, writing
 from yt8m_gat.models import checkpoint_prefix, checkpoint_steps, readable_prefix
 
 KEPT = 3
@@ -55,9 +55,8 @@ class Checkpoints:
         """What `tf.train.latest_checkpoint` reads; our own readers go by the files' names."""
         lines = [f'model_checkpoint_path: "{names[-1]}"']
         lines += [f'all_model_checkpoint_paths: "{name}"' for name in names]
-        temporary = self.folder / "checkpoint.tmp"
-        temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
-        temporary.replace(self.folder / "checkpoint")
+        with replacing(self.folder / "checkpoint") as temporary:
+            temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
     def read(self, prefix: str) -> None:
         """Gives the variables the values of a checkpoint that is whole.

@@ -182,9 +182,11 @@ class Trainer:
 
         Raises:
             NonFiniteLossError: A weight is not finite.
+            InUseError: The folder's lock was deleted, and another process trains there now.
         """
         if self.distribution.is_chief:
             self._check_weights()
+            self.folder.put_back()
             self._state_variable.assign(self.state.to_json())
             self._checkpoints.write(self.state.step)
 
@@ -456,6 +458,7 @@ class Trainer:
     def _save_best(self) -> None:
         if self.distribution.is_chief:
             self._check_weights()
+            self.folder.put_back()
             save_weights(self.classifier, self.folder.best_weights)
 
     def _record(self, kind: str, values: dict[str, Any]) -> None:
