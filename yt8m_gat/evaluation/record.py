@@ -1,5 +1,7 @@
 """The JSON of one evaluation: written row by row, and taken up again where it ended."""
 
+import dataclasses
+import datetime
 import json
 import math
 import os
@@ -12,26 +14,65 @@ from yt8m_gat.disk import replacing
 
 Row = dict[str, Any]
 
-# Kind of row -> what tells rows of that kind apart in a table.
-ROW_KEYS = {"attacks": ("attack", "epsilon"), "corruptions": ("corruption", "severity")}
+# Kind of row -> what tells rows of that kind apart in a table: each set of values stands once.
+ROW_KEYS = {
+    "clean": (),
+    "attacks": ("attack", "epsilon"),
+    "corruptions": ("corruption", "severity"),
+}
+# What the file says of the command that measured, in `provenance`.
+CALL_KEYS = ("measured_at", "command", "version")
+
+
+@dataclasses.dataclass
+class _Entry:
+    """A row, and the rows of the groups that have one."""
+
+    row: Row
+    groups: dict[str, Row]
+
+    def key(self, kind: str) -> tuple[Any, ...]:
+        return tuple(self.row.get(name) for name in ROW_KEYS[kind])
 
 
 class EvaluationRecord:
     """What `eval.py --output_file` holds, as it grows.
 
     ```
-    {"complete", "settings", "clean", "attacks": [row], "corruptions": [row], "verticals": [...],
-     "classes", "attention", "clips", "comparison", "worst_cases", "sanity"}
+    {"complete", "settings", "provenance", "clean", "attacks": [row], "corruptions": [row],
+     "verticals": [...], "classes", "attention", "clips", "comparison", "worst_cases", "sanity"}
     ```
 
-    The file is written anew, all of it or nothing, after each row, with `complete` false until
-    `finish`. What an earlier call left there under the same settings is taken over row by row.
+    The file is written anew, all of it or nothing, after each row. What an earlier call left there
+    under the same settings stays: a row until another of the same attack and radius (corruption
+    and severity) is measured, any other part until it is measured again. So what is on disk grows,
+    also when calls are killed or ask for other attacks. Rows that this call has asked for come
+    first, in its order. `complete` is true when all that the last call asked for is there.
+
+    A file of other settings stays beside, as `NAME.old`, from the first row on.
+
+    `provenance` says where the figures come from. What is not known is null, and a file of an
+    older version has none of it:
+
+    | key | what |
+    |---|---|
+    | `train_dir`, `checkpoint` | the run, and which of its states: `best` or `last` |
+    | `weights` | SHA-256 of the bytes that were loaded |
+    | `step` | the step of training that they are of |
+    | `pattern`, `files`, `num_files` | what was asked for, the first ten files, their number |
+    | `num_records` | records in all the files |
+    | `measured_at` | when the last of them was measured, UTC, as `2026-01-31T12:00:00+00:00` |
+    | `command` | the arguments of the command that measured it, the script's name first |
+    | `version` | its version of yt8m_gat |
+    | `num_videos` | videos in the clean row; null for rated segments |
+    | `earlier_calls` | `measured_at`, `command` and `version` of each earlier call that measured |
 
     Args:
         settings: What makes two evaluations comparable, as JSON has it.
         path: The file; None: there is none.
         groups: Name -> classes of the groups that rows have metrics of too.
-        start_over: Take nothing over.
+        start_over: Take nothing over, and keep no earlier file.
+        provenance: What is known of it before anything is measured.
     """
 
     def __init__(
@@ -40,28 +81,53 @@ class EvaluationRecord:
         path: str | os.PathLike | None = None,
         groups: Mapping[str, Sequence[int]] | None = None,
         start_over: bool = False,
+        provenance: Mapping[str, Any] | None = None,
     ) -> None:
         self.path = None if path is None else Path(path)
-        self.result: dict[str, Any] = {
-            "complete": False,
-            "settings": as_json(settings),
-            "clean": None,
-            "attacks": [],
-            "corruptions": [],
+        self._settings = as_json(settings)
+        self._groups = {name: len(classes) for name, classes in (groups or {}).items()}
+        self._ours: dict[str, list[_Entry]] = {kind: [] for kind in ROW_KEYS}
+        self._earlier: dict[str, list[_Entry]] = {kind: [] for kind in ROW_KEYS}
+        self._sections: dict[str, Any] = {}
+        self._known = {name: None for name in CALL_KEYS} | as_json(provenance or {})
+        self._call = {name: self._known.pop(name) for name in CALL_KEYS}
+        self._calls: list[dict[str, Any]] = []
+        self._complete = False
+        self._measured = False
+        self._keep_replaced = False
+        self._text = ""
+        if not start_over:
+            self._read()
+
+    @property
+    def result(self) -> dict[str, Any]:
+        """All of it, as the file has it after the next write."""
+        rows = {kind: [*self._ours[kind], *self._earlier[kind]] for kind in ROW_KEYS}
+        *earlier, last = [*self._calls, *([self._call] if self._measured else [])] or [self._call]
+        clean = rows["clean"][0].row if rows["clean"] else None
+        result: dict[str, Any] = {
+            "complete": self._complete,
+            "settings": self._settings,
+            "provenance": {
+                **last,
+                **self._known,
+                "num_videos": None if clean is None else clean.get("num_videos"),
+                "earlier_calls": earlier,
+            },
+            "clean": clean,
+            "attacks": [entry.row for entry in rows["attacks"]],
+            "corruptions": [entry.row for entry in rows["corruptions"]],
         }
-        if groups:
-            self.result["verticals"] = [
-                {
-                    "vertical": name,
-                    "num_classes": len(classes),
-                    "num_videos": 0,
-                    "clean": None,
-                    "attacks": [],
-                    "corruptions": [],
-                }
-                for name, classes in groups.items()
+        if self._groups:
+            result["verticals"] = [
+                _vertical(name, size, rows) for name, size in self._groups.items()
             ]
-        self.earlier: dict[str, Any] = {} if start_over else self._read()
+        return result | self._sections
+
+    def section(self, name: str) -> dict[str, Any]:
+        """A part of the result as it stands, also that of an earlier call; empty: there is none."""
+        found = self._sections.get(name)
+        return found if isinstance(found, dict) else {}
 
     def take_over(self, kind: str, identity: Mapping[str, Any], *needed: str) -> bool:
         """Takes an earlier row over, with its groups.
@@ -74,19 +140,12 @@ class EvaluationRecord:
         Returns:
             Whether there was one.
         """
-        found = self.earlier.get(kind)
-        rows = found if isinstance(found, list) else [found] if found else []
         wanted = as_json(identity)
-        for place, row in enumerate(rows):
+        for entry in self._earlier[kind]:
+            row = entry.row
             same = all(key in row and row[key] == value for key, value in wanted.items())
             if same and all(key in row for key in needed):
-                groups = {}
-                for vertical in self.earlier.get("verticals", []):
-                    of_kind = vertical[kind]
-                    if isinstance(of_kind, list):  # A group without videos has no rows.
-                        of_kind = of_kind[place] if of_kind else None
-                    groups[vertical["vertical"]] = of_kind
-                self._put(kind, row, groups)
+                self._put(kind, entry)
                 return True
         return False
 
@@ -107,72 +166,136 @@ class EvaluationRecord:
             groups: Those of each group, None where it has no video.
             **sections: Other parts of the result.
         """
-        shown = {key: identity[key] for key in ROW_KEYS.get(kind, ())}
+        shown = {key: identity[key] for key in ROW_KEYS[kind]}
         of_groups = {
-            name: None if metrics is None else {**shown, **metrics}
+            name: {**shown, **metrics}
             for name, metrics in (groups or {}).items()
+            if metrics is not None
         }
-        self._put(kind, as_json({**identity, **row}), as_json(of_groups))
-        self.result |= as_json(sections)
-        self._write()
+        found = as_json({**identity, **row})
+        if kind == "clean":  # A figure that this call did not ask for is still the same one.
+            for entry in self._earlier[kind]:
+                found = entry.row | found
+        self._put(kind, _Entry(found, as_json(of_groups)))
+        self._sections |= as_json(sections)
+        self._write_measured()
 
     def set(self, **sections: Any) -> None:
-        """Sets other parts of the result, and writes the file."""
-        self.result |= as_json(sections)
-        self._write()
+        """Sets other parts of the result, and writes the file where that changes it."""
+        sections = as_json(sections)
+        if any(self._sections.get(name) != value for name, value in sections.items()):
+            self._sections |= sections
+            self._write_measured()
 
     def finish(self) -> dict[str, Any]:
         """The whole result; the file says that it is complete."""
-        self.result["complete"] = True
+        self._complete = True
         self._write()
         return self.result
 
-    def _put(self, kind: str, row: Row, groups: Mapping[str, Row | None]) -> None:
-        if kind == "clean":
-            self.result["clean"] = row
-        else:
-            self.result[kind].append(row)
-        for vertical in self.result.get("verticals", []):
-            of_group = groups.get(vertical["vertical"])
-            if of_group is None:
-                continue
-            if kind == "clean":
-                vertical["clean"] = of_group
-                vertical["num_videos"] = of_group["num_videos"]
-            else:
-                vertical[kind].append(of_group)
+    def _put(self, kind: str, entry: _Entry) -> None:
+        """Gives a row its place, that of an earlier one of its key."""
+        key = entry.key(kind)
+        self._earlier[kind] = [other for other in self._earlier[kind] if other.key(kind) != key]
+        self._ours[kind].append(entry)
 
-    def _read(self) -> dict[str, Any]:
+    def _read(self) -> None:
+        """Takes up the file that is there, where it is of the same settings."""
         if self.path is None or not self.path.is_file():
-            return {}
+            return
+        self._keep_replaced = True
         try:
-            earlier = json.loads(self.path.read_text(encoding="utf-8"))
-        except ValueError:
-            earlier = None
-        settings = earlier.get("settings") if isinstance(earlier, dict) else None
-        if not isinstance(settings, dict):
+            self._text = self.path.read_text(encoding="utf-8")
+            found = json.loads(self._text)
+            settings = dict(found["settings"])
+            rows = {kind: _entries(found, kind) for kind in ROW_KEYS}
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             self._say("holds no evaluation that could be continued")
-            return {}
-        ours = self.result["settings"]
+            return
         different = [
-            f"{key}: {settings.get(key)!r} != {ours.get(key)!r}"
-            for key in sorted({*settings, *ours})
-            if settings.get(key) != ours.get(key)
+            f"{key}: {settings.get(key)!r} != {self._settings.get(key)!r}"
+            for key in sorted({*settings, *self._settings})
+            if settings.get(key) != self._settings.get(key)
         ]
         if different:
             self._say(f"holds an evaluation with other settings ({'; '.join(different)})")
-            return {}
-        return earlier
+            return
+        self._keep_replaced = False
+        self._earlier = rows
+        self._complete = found.get("complete") is True
+        provenance = found.get("provenance")
+        if not isinstance(provenance, dict):
+            provenance = {}
+        calls = provenance.get("earlier_calls")
+        for call in [*(calls if isinstance(calls, list) else []), provenance]:
+            if isinstance(call, dict):
+                self._calls.append({name: call.get(name) for name in CALL_KEYS})
+        built = {"complete", "settings", "provenance", "verticals", *ROW_KEYS}
+        self._sections = {name: value for name, value in found.items() if name not in built}
 
     def _say(self, what: str) -> None:
-        print(f"{self.path} {what}: starting anew", file=sys.stderr, flush=True)
+        print(
+            f"{self.path} {what}: starting anew; it is kept as {self._kept_path.name}",
+            file=sys.stderr,
+            flush=True,
+        )
+
+    @property
+    def _kept_path(self) -> Path:
+        path = Path(os.path.realpath(self.path))
+        return path.with_name(path.name + ".old")
+
+    def _write_measured(self) -> None:
+        now = datetime.datetime.now(datetime.UTC)
+        self._call["measured_at"] = now.isoformat(timespec="seconds")
+        self._measured = True
+        self._complete = False
+        self._write()
 
     def _write(self) -> None:
         if self.path is None:
             return
-        text = json.dumps(self.result, indent=2, allow_nan=False)
+        text = json.dumps(self.result, indent=2, allow_nan=False) + "\n"
+        if text == self._text:  # Nothing was measured, or asked for in another order.
+            return
         with replacing(self.path) as temporary:
-            temporary.write_text(text + "\n", encoding="utf-8")
+            temporary.write_text(text, encoding="utf-8")
+            if self._keep_replaced:
+                os.replace(os.path.realpath(self.path), self._kept_path)
+        self._keep_replaced, self._text = False, text
+
+
+def _entries(found: Mapping[str, Any], kind: str) -> list[_Entry]:
+    """The rows of a kind in a file; any of the usual errors: it is no evaluation."""
+    rows = found[kind]
+    if kind == "clean":
+        rows = [] if rows is None else [rows]
+    verticals = {group["vertical"]: group for group in found.get("verticals", [])}
+    entries = []
+    for row in rows:
+        entry = _Entry(dict(row), {})
+        for name, group in verticals.items():
+            of_group = [group[kind]] if kind == "clean" else group[kind]
+            for other in of_group:
+                if other is not None and _Entry(other, {}).key(kind) == entry.key(kind):
+                    entry.groups[name] = other
+        entries.append(entry)
+    return entries
+
+
+def _vertical(name: str, num_classes: int, rows: Mapping[str, list[_Entry]]) -> dict[str, Any]:
+    own = {
+        kind: [entry.groups[name] for entry in entries if name in entry.groups]
+        for kind, entries in rows.items()
+    }
+    clean = own["clean"][0] if own["clean"] else None
+    return {
+        "vertical": name,
+        "num_classes": num_classes,
+        "num_videos": 0 if clean is None else clean["num_videos"],
+        **own,
+        "clean": clean,
+    }
 
 
 def as_json(value: Any) -> Any:

@@ -28,8 +28,8 @@ def worst_cases(
 
     Args:
         clean: The clean row: `hits`, see `packed`.
-        attacks: The attacked rows: `attack`, `options`, `epsilon`, `hits`; those without a radius
-            are passed over.
+        attacks: The attacked rows: `attack`, `options`, `epsilon`, `hits`; those without a radius,
+            or without hits (of an older version), are passed over.
 
     Returns:
         `{"axes", "round", "epsilon", "attacks", "hit_at_1"}` each: the ball (see `ball_of`), the
@@ -38,7 +38,7 @@ def worst_cases(
     """
     balls: dict[tuple[str, bool, float], list[Mapping[str, Any]]] = {}
     for row in attacks:
-        if row["epsilon"] is not None:
+        if row["epsilon"] is not None and "hits" in row and "hits" in clean:
             balls.setdefault(ball_of(row), []).append(row)
     found = []
     for (axes, rounded, epsilon), rows in sorted(balls.items()):

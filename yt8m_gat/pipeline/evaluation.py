@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+import yt8m_gat
 from yt8m_gat.attacks import Attack
 from yt8m_gat.config import ConfigError, RunConfig
 from yt8m_gat.data import (
@@ -50,6 +51,8 @@ MAX_SCORE_BYTES = 4 * 2**30
 # output frames looked at per clip.
 NEIGHBOURHOOD = 10
 SENSITIVITY_FRAMES = 20
+# Files that `provenance` names; their number is there too.
+NAMED_FILES = 10
 
 
 def evaluate(folder: RunFolder, **options: Any) -> dict[str, Any]:
@@ -91,12 +94,12 @@ class _Evaluation:
         self.source = self._other_run("transfer_from", options.transfer_from)
         self.baseline = self._other_run("compare_to", options.compare_to)
         self.classifier = load_classifier(folder, config, options.checkpoint)
+        self.weights = weights_digest(folder, options.checkpoint)
         self.schema = read_schema(folder, config)
         self.names = class_names(self.schema, options.label_names)
         self.skipped: SkippedRecords | None = None
-        self.num_videos = count_records(self.files, skip_damage=options.on_bad_record == "skip")
-        if options.max_videos:
-            self.num_videos = min(self.num_videos, options.max_videos)
+        self.num_records = count_records(self.files, skip_damage=options.on_bad_record == "skip")
+        self.num_videos = min(self.num_records, options.max_videos or self.num_records)
         # Segments are counted when they have been read.
         if self.segments is None and options.partitions > self.num_videos:
             raise ConfigError(
@@ -112,7 +115,11 @@ class _Evaluation:
         map_distance = total_map_distance if self._has_global_maps() else None
         self.planned = plan_attacks(options, self.specs, config, self.source, map_distance)
         self.record = EvaluationRecord(
-            self._settings(), options.output_file, self.groups, options.start_over
+            self._settings(),
+            options.output_file,
+            self.groups,
+            options.start_over,
+            self._provenance(),
         )
 
     def run(self) -> dict[str, Any]:
@@ -137,10 +144,12 @@ class _Evaluation:
             self.record.set(clips=self._show_clips())
         if self.baseline is not None:
             self._compare()
+        # Read off all rows, those of earlier calls too.
         result = self.record.result
-        if worst := worst_cases(result["clean"], result["attacks"]):
+        worst = worst_cases(result["clean"], result["attacks"])
+        if worst or "worst_cases" in result:
             self.record.set(worst_cases=worst)
-        if options.sanity_checks or options.protocol:
+        if options.sanity_checks or options.protocol or "sanity" in result:
             verdicts = sanity_checks(
                 result["clean"],
                 result["attacks"],
@@ -213,7 +222,7 @@ class _Evaluation:
         options, config = self.options, self.config
         return {
             "checkpoint": options.checkpoint,
-            "weights": weights_digest(self.folder, options.checkpoint),
+            "weights": self.weights,
             "config": self.folder.config_digest(),
             "files": files_digest(self.files),
             "num_files": len(self.files),
@@ -227,6 +236,24 @@ class _Evaluation:
             "clip_to_range": options.clip_to_range,
             "round_to_levels": options.round_to_levels,
             "verticals": digest_of([repr(self.groups).encode()]) if self.groups else None,
+        }
+
+    def _provenance(self) -> dict[str, Any]:
+        """Where the figures come from, see `EvaluationRecord`; for people, where `_settings` is
+        for comparing."""
+        return {
+            "command": [
+                os.fsencode(argument).decode("utf-8", "backslashreplace") for argument in sys.argv
+            ],
+            "version": yt8m_gat.__version__,
+            "train_dir": os.fspath(self.folder.path),
+            "checkpoint": self.options.checkpoint,
+            "weights": self.weights,
+            "step": None,
+            "pattern": self.options.eval_data_pattern,
+            "files": self.files[:NAMED_FILES],
+            "num_files": len(self.files),
+            "num_records": self.num_records,
         }
 
     def _batches(self, schema: RecordSchema | None = None) -> Iterable[dict[str, Any]]:
@@ -272,18 +299,15 @@ class _Evaluation:
         self.record.add(kind, identity, row, measured.group_results(), **sections)
 
     def _clean_row(self) -> None:
-        earlier = self.record.earlier
-        profiled = earlier.get("attention", {}).get("profiles") is not None
+        classes, attention = self.record.section("classes"), self.record.section("attention")
+        profiled = attention.get("profiles") is not None
         needed = ["zero_gradient_share", "hits"] if self.planned else []
         if (
-            "classes" in earlier
+            classes
             and (profiled or not self.options.attention)
             and self.record.take_over("clean", {}, *needed)
         ):
-            sections = {"classes": self._with_names(earlier["classes"])}
-            if self.options.attention:
-                sections["attention"] = {"profiles": earlier["attention"]["profiles"]}
-            self.record.set(**sections)
+            self.record.set(classes=self._with_names(classes))
             return
         profiles = self._profiles()
         measured = self._measure(None, "clean", [profiles.observe] if profiles else [])
@@ -293,7 +317,7 @@ class _Evaluation:
         }
         sections = {"classes": self._with_names(classes)}
         if profiles:
-            sections["attention"] = {"profiles": profiles.statistics.result()}
+            sections["attention"] = {**attention, "profiles": profiles.statistics.result()}
         self._add("clean", {}, measured, **sections)
 
     def _with_names(self, classes: Mapping[str, Any]) -> dict[str, Any]:
@@ -308,15 +332,12 @@ class _Evaluation:
         """The attention of the first attack is looked at too."""
         identity = planned.identity
         looked_at = first and self.options.attention
-        earlier = self.record.earlier.get("attention", {})
+        attention = self.record.section("attention")
         of_attack = {key: identity[key] for key in ("attack", "epsilon")}
-        known = earlier.get("attacked_profiles") is not None and all(
-            earlier.get(key) == value for key, value in of_attack.items()
+        known = attention.get("attacked_profiles") is not None and all(
+            attention.get(key) == value for key, value in of_attack.items()
         )
         if (known or not looked_at) and self.record.take_over("attacks", identity, "hits"):
-            if looked_at:
-                attacked = {**of_attack, "attacked_profiles": earlier["attacked_profiles"]}
-                self.record.set(attention={**self.record.result["attention"], **attacked})
             return
         profiles = self._profiles() if looked_at else None
         observers = [profiles.observe] if profiles else []
@@ -324,7 +345,7 @@ class _Evaluation:
         sections = {}
         if profiles:
             sections["attention"] = {
-                **self.record.result["attention"],
+                **attention,
                 **of_attack,
                 "attacked_profiles": profiles.statistics.result(),
             }
@@ -343,10 +364,9 @@ class _Evaluation:
 
     def _sensitivity(self) -> None:
         """Of the first videos, on the clean clips."""
-        earlier = self.record.earlier.get("attention", {})
+        attention = self.record.section("attention")
         count = min(self.options.sensitivity_videos, self.num_videos)
-        found = earlier.get("sensitivity")
-        if found is None or earlier.get("sensitivity_videos") != count:
+        if "sensitivity" not in attention or attention.get("sensitivity_videos") != count:
             longest = self.config.data.max_frames
             sensitivity = LocalSensitivity(
                 lambda features, mask: self.evaluator.forward(features, mask)[1],
@@ -357,14 +377,8 @@ class _Evaluation:
                 sensitivity.update(
                     *preprocess(batch["features"], batch["num_frames"], self.config.data.normalize)
                 )
-            found = sensitivity.result()
-        self.record.set(
-            attention={
-                **self.record.result["attention"],
-                "sensitivity": found,
-                "sensitivity_videos": count,
-            }
-        )
+            found = {"sensitivity": sensitivity.result(), "sensitivity_videos": count}
+            self.record.set(attention={**attention, **found})
 
     def _show_clips(self) -> list[dict[str, Any]]:
         attack = self.planned[0] if self.planned else None
@@ -375,7 +389,7 @@ class _Evaluation:
     def _compare(self) -> None:
         folder, config = self.baseline
         digest = weights_digest(folder, "best")
-        earlier = self.record.earlier.get("comparison", {})
+        earlier = self.record.section("comparison")
         ours = np.array(self.record.result["classes"]["ap"], np.float64)
         if earlier.get("weights") == digest:
             theirs = np.array(earlier["baseline_ap"], np.float64)
