@@ -2,7 +2,9 @@
 
 import base64
 import dataclasses
+import hashlib
 import json
+import sys
 
 import keras
 import numpy as np
@@ -10,12 +12,14 @@ import pytest
 from absl import flags
 
 import eval as eval_script
+import yt8m_gat
 from yt8m_gat import pipeline
 from yt8m_gat.config import ConfigError, DataConfig, ModelConfig, ObjectiveConfig, RunConfig
 from yt8m_gat.evaluation.evaluator import Evaluator
 from yt8m_gat.evaluation.sanity import sanity_checks
-from yt8m_gat.models.load import build_from_config
+from yt8m_gat.models.load import build_from_config, load_classifier, load_run, save_weights
 from yt8m_gat.pipeline import attack_plan, evaluation
+from yt8m_gat.report.source import read_run
 from yt8m_gat.report.table import format_evaluation
 from yt8m_gat.run_folder import RunFolder
 
@@ -282,6 +286,60 @@ def test_other_weights_start_anew(tmp_path, pattern, capsys):
     assert "weights: " in capsys.readouterr().err
     assert first["clean"]["loss"] != second["clean"]["loss"]
     assert second["clean"]["num_videos"] == 4
+
+
+def test_figures_belong_to_the_weights_that_were_measured(
+    pattern, tmp_path, monkeypatch, sample_dir
+):
+    """Another process replaces the weights of all runs as soon as they have been loaded."""
+    runs = {name: make_run(tmp_path / name, seed=seed) for seed, name in enumerate("abc")}
+    save_weights(load_classifier(runs["a"], CONFIG), runs["a"].best_weights, step=7)
+    digests = {
+        name: hashlib.sha256(run.best_weights.read_bytes()).hexdigest()
+        for name, run in runs.items()
+    }
+    later = make_run(tmp_path / "later", seed=9).best_weights.read_bytes()
+
+    def load_and_go_on(folder, *arguments):
+        loaded = load_run(folder, *arguments)
+        folder.best_weights.write_bytes(later)
+        return loaded
+
+    for module in (evaluation, attack_plan):
+        monkeypatch.setattr(module, "load_run", load_and_go_on)
+    monkeypatch.setattr(sys, "argv", ["eval.py", "--max_videos=4"])
+    file = tmp_path / "x.json"
+    result = pipeline.evaluate(
+        runs["a"],
+        eval_data_pattern=pattern,
+        attacks=("transfer:steps=1",),
+        transfer_from=runs["b"].path,
+        compare_to=runs["c"].path,
+        max_videos=4,
+        output_file=file,
+    )
+    assert result["settings"]["weights"] == digests["a"]
+    assert result["attacks"][0]["transfer_weights"] == digests["b"]
+    assert result["comparison"]["weights"] == digests["c"]
+    provenance = result["provenance"]
+    assert provenance == {
+        "measured_at": provenance["measured_at"],
+        "command": ["eval.py", "--max_videos=4"],
+        "version": yt8m_gat.__version__,
+        "train_dir": str(runs["a"].path),
+        "checkpoint": "best",
+        "weights": digests["a"],
+        "step": 7,
+        "pattern": pattern,
+        "files": [str(path) for path in sorted(sample_dir.glob("test*.tfrecord"))],
+        "num_files": provenance["num_files"],
+        "num_records": 32,
+        "num_videos": 4,
+        "earlier_calls": [],
+    }
+    assert provenance["num_files"] == len(provenance["files"])
+    run = read_run(runs["a"].path, file)
+    assert run.evaluation == {} and "the run has changed since (best.weights.h5)" in run.warning
 
 
 def test_an_attack_with_other_options_is_another_row(runs, pattern, tmp_path, monkeypatch):

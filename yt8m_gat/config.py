@@ -546,6 +546,13 @@ class RunConfig:
         Raises:
             ConfigError: There is none, or it does not read as a configuration.
         """
+        return cls.load_with_bytes(train_dir, flag)[0]
+
+    @classmethod
+    def load_with_bytes(
+        cls, train_dir: str | os.PathLike, flag: str = "train_dir"
+    ) -> tuple[RunConfig, bytes]:
+        """What `load` gives, and the bytes that it was read from."""
         path = Path(train_dir) / CONFIG_FILE
         if not path.is_file():
             raise ConfigError(
@@ -553,7 +560,8 @@ class RunConfig:
                 "train.py wrote"
             )
         try:
-            return cls.from_json(read_text(path, _MAX_BYTES))
+            text = read_text(path, _MAX_BYTES)
+            return cls.from_json(text), text.encode("utf-8")
         except ValueError as error:
             raise ConfigError(f"{path}: {error}") from error
 

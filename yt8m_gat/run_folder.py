@@ -8,15 +8,16 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from yt8m_gat.config import CONFIG_FILE, ConfigError, RunConfig
 from yt8m_gat.disk import remove_unfinished, replacing, writing
 from yt8m_gat.locks import only_writer_in, renew
 from yt8m_gat.untrusted import excerpt, fits, parse_json
 
+_CHUNK_BYTES = 1 << 20
 _PACKAGES = ("tensorflow", "keras", "numpy", "yt8m-gat")
 _CHECKPOINT_FILE = re.compile(r"ckpt-(\d+)\.(?:index|data-\d{5}-of-\d{5})")
 
@@ -47,10 +48,29 @@ def digest_of(parts: Iterable[bytes]) -> str:
     return digest.hexdigest()
 
 
-def checkpoint_digest(prefix: str) -> str:
-    """Of the bytes of a checkpoint's files."""
-    paths = sorted(Path(prefix).parent.glob(Path(prefix).name + ".*"))
-    return digest_of(path.read_bytes() for path in paths)
+def digest_of_files(files: Iterable[BinaryIO]) -> str:
+    """Of the bytes of open files, one after the other."""
+    digest = hashlib.sha256()
+    for file in files:
+        while part := file.read(_CHUNK_BYTES):
+            digest.update(part)
+    return digest.hexdigest()
+
+
+@contextlib.contextmanager
+def opened_checkpoint(prefix: str) -> Iterator[list[BinaryIO]]:
+    """The files of a checkpoint, held open: what is read from them stays although a run that is
+    being trained removes or replaces them.
+
+    Raises:
+        FileNotFoundError: There are none.
+    """
+    folder, name = os.path.split(prefix)
+    names = sorted(other for other in os.listdir(folder or ".") if other.startswith(f"{name}."))
+    if not names:
+        raise FileNotFoundError(f"{prefix} is not there")
+    with contextlib.ExitStack() as stack:
+        yield [stack.enter_context(open(os.path.join(folder, other), "rb")) for other in names]
 
 
 class RunFolder:
@@ -103,21 +123,30 @@ class RunFolder:
         """TensorBoard's folder."""
         return self.path / "events"
 
-    def best_digest(self) -> str:
-        """Tells the best weights from others.
+    def weights_digest(self, checkpoint: str) -> str | None:
+        """The digest of the weights that are here now; None where there are none.
 
-        Raises:
-            FileNotFoundError: There are none.
+        What has been loaded has that of `yt8m_gat.models.LoadedClassifier`, of the same bytes, and
+        need not be here any more. The newest checkpoint goes by its name: whether it is whole
+        TensorFlow alone can tell.
+
+        Args:
+            checkpoint: `best` or `last`.
         """
-        return digest_of([self.best_weights.read_bytes()])
-
-    def config_digest(self) -> str:
-        """Tells the configuration from others.
-
-        Raises:
-            FileNotFoundError: There is none.
-        """
-        return digest_of([(self.path / CONFIG_FILE).read_bytes()])
+        if checkpoint == "best":
+            try:
+                with open(self.best_weights, "rb") as file:
+                    return digest_of_files([file])
+            except FileNotFoundError:
+                return None
+        for step in checkpoint_steps(self.checkpoints):
+            # Removed since it was listed, it is not the newest any more.
+            with (
+                contextlib.suppress(FileNotFoundError),
+                opened_checkpoint(checkpoint_prefix(self.checkpoints, step)) as files,
+            ):
+                return digest_of_files(files)
+        return None
 
     def only_writer(self) -> contextlib.AbstractContextManager[None]:
         """Holds the folder's lock; see `yt8m_gat.locks.only_writer_in`.

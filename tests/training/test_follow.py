@@ -177,8 +177,10 @@ def test_evaluating_a_run_in_training(tmp_path, sample_dir):
     assert state.finished(CONFIG.training)
     pattern = f"{sample_dir}/test*.tfrecord"
     [(step, result)] = pipeline.evaluate_each(folder, eval_data_pattern=pattern)
-    assert step == state.best_step
-    assert result == pipeline.evaluate(folder, eval_data_pattern=pattern)
+    again = pipeline.evaluate(folder, eval_data_pattern=pattern)
+    assert step == state.best_step == result.pop("provenance")["step"]
+    assert again.pop("provenance")["weights"] == folder.weights_digest("best")
+    assert result == again
 
 
 def test_a_pattern_without_files_is_refused_before_any_waiting(tmp_path):

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from yt8m_gat.disk import replacing
+from yt8m_gat.untrusted import MAX_JSON_BYTES, parse_json, read_text
 
 Row = dict[str, Any]
 
@@ -205,11 +206,11 @@ class EvaluationRecord:
             return
         self._keep_replaced = True
         try:
-            self._text = self.path.read_text(encoding="utf-8")
-            found = json.loads(self._text)
+            self._text = read_text(self.path, MAX_JSON_BYTES)
+            found = as_json(parse_json(self._text))
             settings = dict(found["settings"])
             rows = {kind: _entries(found, kind) for kind in ROW_KEYS}
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        except (ValueError, KeyError, TypeError, AttributeError):
             self._say("holds no evaluation that could be continued")
             return
         different = [

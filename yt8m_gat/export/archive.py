@@ -25,6 +25,7 @@ import tarfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from yt8m_gat.config import CONFIG_FILE, ConfigError, RunConfig
 from yt8m_gat.disk import replacing
@@ -64,7 +65,8 @@ def _member_paths(folder: RunFolder) -> dict[str, Path]:
 def write_archive(folder: RunFolder, path: str | os.PathLike) -> None:
     """Writes the best state of a run as an archive, all of it or nothing.
 
-    The same run always gives the same bytes.
+    The same run always gives the same bytes. Which weights they are is said by the SHA-256 of the
+    member itself: `evaluation.json` and the `provenance.json` of a SavedModel have the same.
 
     Args:
         folder: The run.
@@ -75,13 +77,10 @@ def write_archive(folder: RunFolder, path: str | os.PathLike) -> None:
         FileNotFoundError: The run has no best weights, or not its label map.
         InUseError: Another process writes the archive.
     """
-    config = RunConfig.load(folder.path)
-    needed = {CONFIG_FILE, folder.best_weights.name}
-    if config.data.label_map is not None:
-        needed.add(folder.label_map.name)
     about = json.dumps({"format": FORMAT, "version": VERSION}).encode()
     with (
         only_writer(path),
+        _opened_members(folder) as members,
         replacing(path) as temporary,
         open(temporary, "wb") as file,
         # Weights hardly shrink, however hard it is tried.
@@ -89,16 +88,40 @@ def write_archive(folder: RunFolder, path: str | os.PathLike) -> None:
         tarfile.open(fileobj=compressed, mode="w") as archive,
     ):
         archive.addfile(_member(FORMAT_FILE, len(about)), io.BytesIO(about))
-        for name, source in _member_paths(folder).items():
-            if not source.is_file():
-                if name in needed:
-                    raise FileNotFoundError(
-                        f"{source} is missing: an archive needs the best weights of a run that has "
-                        "been validated, and its label map if it has one"
-                    )
-                continue
-            with open(source, "rb") as content:
-                archive.addfile(_member(name, os.fstat(content.fileno()).st_size), content)
+        for name, content in members.items():
+            archive.addfile(_member(name, os.fstat(content.fileno()).st_size), content)
+
+
+@contextlib.contextmanager
+def _opened_members(folder: RunFolder) -> Iterator[dict[str, BinaryIO]]:
+    """The files of one run by their names in the archive, all open before any is read.
+
+    A run that is being trained replaces its best weights; what is open stays what it was. Where
+    another run begins in the folder meanwhile, all are opened again: its configuration is there
+    before its weights are.
+    """
+    opened = False
+    while not opened:
+        config, config_bytes = RunConfig.load_with_bytes(folder.path)
+        needed = {CONFIG_FILE, folder.best_weights.name}
+        if config.data.label_map is not None:
+            needed.add(folder.label_map.name)
+        with contextlib.ExitStack() as stack:
+            files: dict[str, BinaryIO] = {}
+            for name, source in _member_paths(folder).items():
+                try:
+                    files[name] = stack.enter_context(open(source, "rb"))
+                except FileNotFoundError as error:
+                    if name in needed:
+                        raise FileNotFoundError(
+                            f"{source} is missing: an archive needs the best weights of a run "
+                            "that has been validated, and its label map if it has one"
+                        ) from error
+            config_now = (folder.path / CONFIG_FILE).read_bytes()
+            opened = files[CONFIG_FILE].read() == config_bytes == config_now
+            if opened:
+                files[CONFIG_FILE].seek(0)
+                yield files
 
 
 def _member(name: str, size: int) -> tarfile.TarInfo:

@@ -1,9 +1,10 @@
 """A run as a SavedModel for TensorFlow Serving."""
 
+import json
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,8 @@ from yt8m_gat.models import VideoClassifier, without_auxiliary
 SERVING_DEFAULT = "serving_default"
 FRAMES = "frames"
 ATTENTION = "attention"
+PROVENANCE_FILE = "assets.extra/provenance.json"
+"""In the folder of a SavedModel, where loaders pass over it: which weights it is of."""
 
 _GLOBAL = "global"
 
@@ -279,6 +282,7 @@ def export_saved_model(
     export_dir: str | os.PathLike,
     normalize: str = "none",
     top_k: int = 20,
+    provenance: Mapping[str, Any] | None = None,
 ) -> Path:
     """Writes the next numeric version below `export_dir`, all of it or nothing.
 
@@ -290,6 +294,7 @@ def export_saved_model(
         export_dir: The folder that TensorFlow Serving is pointed at (`--model_base_path`).
         normalize: l2 normalization after dequantizing, as in training.
         top_k: Predictions per video.
+        provenance: Where the weights come from, for `PROVENANCE_FILE`; None: it is not written.
 
     Returns:
         The folder of the new version.
@@ -311,4 +316,7 @@ def export_saved_model(
         with replacing(target, tf.errors.OpError) as temporary:
             tf.saved_model.save(module, str(temporary), signatures=module.signatures())
             write_warm_up(temporary, module.warm_up_requests())
+            if provenance is not None:
+                text = json.dumps(provenance, indent=2) + "\n"
+                (temporary / PROVENANCE_FILE).write_text(text, encoding="utf-8")
     return target

@@ -10,10 +10,12 @@ from yt8m_gat.models.checkpoint import (
 from yt8m_gat.models.dbof import DbofClassifier
 from yt8m_gat.models.frame_level_logistic import FrameLevelLogisticClassifier
 from yt8m_gat.models.load import (
+    LoadedClassifier,
     build_from_config,
     checkpointable,
     copy_weights,
     load_classifier,
+    load_run,
     save_weights,
     without_auxiliary,
 )
@@ -29,6 +31,7 @@ __all__ = [
     "DamagedCheckpointsError",
     "DbofClassifier",
     "FrameLevelLogisticClassifier",
+    "LoadedClassifier",
     "LstmClassifier",
     "MixtureOfExperts",
     "ModelOutputs",
@@ -42,6 +45,7 @@ __all__ = [
     "checkpointable",
     "copy_weights",
     "load_classifier",
+    "load_run",
     "newest_checkpoint",
     "readable_prefix",
     "save_weights",

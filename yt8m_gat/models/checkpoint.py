@@ -57,22 +57,28 @@ def checkpoint_fault(prefix: str) -> str | None:
 def newest_checkpoint(folder: str | os.PathLike) -> str | None:
     """The newest checkpoint that is whole, as TensorFlow's prefix; None where there is none at all.
 
-    Newer ones that are damaged are passed over with a warning that names them.
+    Newer ones that are damaged are passed over with a warning that names them. Where one is removed
+    or added meanwhile, by a run that is being trained, all are looked for again.
 
     Raises:
         DamagedCheckpointsError: There are some, and all are damaged.
     """
-    faults = {}
-    for step in checkpoint_steps(folder):
-        prefix = checkpoint_prefix(folder, step)
-        fault = checkpoint_fault(prefix)
-        if fault is None:
-            for damaged, reason in faults.items():
-                logging.warning(
-                    "%s is damaged (%s); the one before it is used, %s", damaged, reason, prefix
-                )
-            return prefix
-        faults[prefix] = fault
+    faults: dict[str, str] | None = None
+    while faults is None:
+        steps, faults = checkpoint_steps(folder), {}
+        for step in steps:
+            prefix = checkpoint_prefix(folder, step)
+            fault = checkpoint_fault(prefix)
+            if fault is None:
+                for damaged, reason in faults.items():
+                    logging.warning(
+                        "%s is damaged (%s); the one before it is used, %s", damaged, reason, prefix
+                    )
+                return prefix
+            if checkpoint_steps(folder) != steps:
+                faults = None
+                break
+            faults[prefix] = fault
     if faults:
         listed = "".join(f"\n  {Path(prefix).name}: {fault}" for prefix, fault in faults.items())
         raise DamagedCheckpointsError(

@@ -1,24 +1,49 @@
 """From a run folder to the classifier that it trained."""
 
+import contextlib
+import dataclasses
 import hashlib
 import inspect
+import io
 import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import BinaryIO
 
 import h5py
 import keras
 import tensorflow as tf
 
-from yt8m_gat.config import ConfigError, RunConfig
+from yt8m_gat.config import CONFIG_FILE, ConfigError, RunConfig
 from yt8m_gat.disk import replacing
 from yt8m_gat.models.checkpoint import newest_checkpoint, readable_prefix
 from yt8m_gat.models.registry import build_model
 from yt8m_gat.models.video_classifier import VideoClassifier
-from yt8m_gat.run_folder import RunFolder
+from yt8m_gat.run_folder import RunFolder, digest_of, digest_of_files, opened_checkpoint
 from yt8m_gat.untrusted import excerpt
 
 AUXILIARY = "auxiliary_normalization"
-_DIGEST = "yt8m_gat_sha256"
+# Attributes of the file of weights.
+_CHECKSUM = "yt8m_gat_sha256"
+_STEP = "yt8m_gat_step"
 _NEWEST = "read the newest state with --checkpoint=last of eval.py and inference.py"
+
+
+@dataclasses.dataclass(frozen=True)
+class LoadedClassifier:
+    """A classifier that was read, and which weights it has.
+
+    Attributes:
+        classifier: The classifier.
+        digest: SHA-256 of the bytes that its weights were read from, as `RunFolder.weights_digest`
+            gives it while they are in the folder.
+        step: The step of training that they are of; None: the file, of an older version, does not
+            say.
+    """
+
+    classifier: VideoClassifier
+    digest: str
+    step: int | None
 
 
 def build_from_config(config: RunConfig) -> VideoClassifier:
@@ -122,8 +147,15 @@ def checkpointable(owner: VideoClassifier | keras.optimizers.Optimizer) -> list[
     return [variable.value for variable in owner.variables]
 
 
-def save_weights(classifier: VideoClassifier, path: str | os.PathLike) -> None:
+def save_weights(
+    classifier: VideoClassifier, path: str | os.PathLike, step: int | None = None
+) -> None:
     """Writes a classifier's weights as HDF5 (`.weights.h5`), all of them or nothing.
+
+    Args:
+        classifier: The classifier.
+        path: The file.
+        step: The step of training that they are of; None: it is not written down.
 
     HDF5 dies of a disk that is full (a segmentation fault, seen with h5py 3): the room is asked
     for before. Should another program take it in that moment, what was at `path` still stays.
@@ -137,33 +169,64 @@ def save_weights(classifier: VideoClassifier, path: str | os.PathLike) -> None:
             os.posix_fallocate(file.fileno(), 0, _hdf5_bytes(classifier))
         classifier.save_weights(temporary)
         with h5py.File(temporary, "r+") as stored:  # HDF5 has no checksum of its own here.
-            stored.attrs[_DIGEST] = _digest(classifier)
+            stored.attrs[_CHECKSUM] = _checksum(classifier)
+            if step is not None:
+                stored.attrs[_STEP] = step
 
 
-def load_weights(classifier: VideoClassifier, path: str | os.PathLike) -> None:
-    """Reads what `save_weights` wrote; files without its digest are read unchecked.
+class _WeightsFile(io.BytesIO):
+    """The bytes of a file of weights, under a name by which Keras knows what they are."""
+
+    def __str__(self) -> str:
+        return "content.weights.h5"
+
+
+def load_weights(classifier: VideoClassifier, path: str | os.PathLike) -> LoadedClassifier:
+    """Reads what `save_weights` wrote; files without its checksum are read unchecked.
+
+    The file is read once, so that the digest is of the very bytes that the weights come from. One
+    that is replaced while it is read is read again.
 
     Raises:
+        FileNotFoundError: It is not there.
         ConfigError: It is no such file, one of another architecture, or damaged.
     """
+    path = Path(path)
+    while True:
+        content = path.read_bytes()
+        try:
+            return LoadedClassifier(
+                classifier, digest_of([content]), _load_content(classifier, content, path)
+            )
+        except ConfigError:
+            if path.read_bytes() == content:
+                raise
+
+
+def _load_content(classifier: VideoClassifier, content: bytes, path: Path) -> int | None:
+    """Gives a classifier the weights in the bytes of a file; their step, if it is known."""
     remedy = f"Put back a copy of it, or {_NEWEST}"
     try:
-        classifier.load_weights(path)
-        with h5py.File(path) as stored:
-            expected = stored.attrs.get(_DIGEST)
+        classifier.load_weights(_WeightsFile(content))
+        with h5py.File(io.BytesIO(content)) as stored:
+            expected = stored.attrs.get(_CHECKSUM)
+            step = stored.attrs.get(_STEP)
+            step = None if step is None else int(step)
     # What Keras and HDF5 raise for a file that is cut, overwritten or another model's.
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, AttributeError) as error:
         raise ConfigError(
-            f"{os.fspath(path)} cannot be read as the weights of this model: {error}. {remedy}"
+            f"{path} cannot be read as the weights of this model: {error}. {remedy}"
         ) from error
     is_text = isinstance(expected, str)  # An attribute may hold anything, an array say.
-    if expected is not None and not (is_text and expected == _digest(classifier)):
+    if expected is not None and not (is_text and expected == _checksum(classifier)):
         raise ConfigError(
-            f"{os.fspath(path)} is damaged: its weights are not those that were written. {remedy}"
+            f"{path} is damaged: its weights are not those that were written. {remedy}"
         )
+    return step
 
 
-def _digest(classifier: VideoClassifier) -> str:
+def _checksum(classifier: VideoClassifier) -> str:
+    """Of the numbers, by which damage to the file that holds them is noticed."""
     digest = hashlib.sha256()
     for weight in classifier.weights:
         digest.update(weight.numpy().tobytes())
@@ -175,10 +238,54 @@ def _hdf5_bytes(classifier: VideoClassifier) -> int:
     return sum(weight.numpy().nbytes + 4096 for weight in classifier.weights)
 
 
+def load_newest_checkpoint(
+    classifier: VideoClassifier, folder: str | os.PathLike
+) -> LoadedClassifier:
+    """Gives a classifier the weights of the newest whole checkpoint in a folder.
+
+    Its files are held open while TensorFlow reads them by their names. Where one has been removed
+    or replaced meanwhile by a run that is being trained, the newest is looked for again.
+
+    Raises:
+        FileNotFoundError: There is none.
+        DamagedCheckpointsError: There are some, and all are damaged.
+    """
+    while True:
+        prefix = newest_checkpoint(folder)
+        if prefix is None:
+            raise FileNotFoundError(f"{folder} holds no checkpoint yet")
+        with contextlib.suppress(FileNotFoundError), opened_checkpoint(prefix) as files:
+            try:
+                with readable_prefix(prefix) as path:
+                    checkpoint = tf.train.Checkpoint(classifier=checkpointable(classifier))
+                    # The optimizer's part stays unread.
+                    checkpoint.read(path).assert_existing_objects_matched().expect_partial()
+            except (tf.errors.OpError, ValueError, AssertionError):
+                if _have_their_names(files):
+                    raise
+                continue
+            digest = digest_of_files(files)
+            if _have_their_names(files):
+                return LoadedClassifier(classifier, digest, int(prefix.rpartition("-")[2]))
+
+
+def _have_their_names(files: Sequence[BinaryIO]) -> bool:
+    """Whether open files are still what their names stand for."""
+    try:
+        return all(os.path.samestat(os.fstat(f.fileno()), os.stat(f.name)) for f in files)
+    except FileNotFoundError:
+        return False
+
+
 def load_classifier(
     folder: RunFolder, config: RunConfig, checkpoint: str = "best"
 ) -> VideoClassifier:
-    """The classifier of a run.
+    """The classifier of a run, see `load_run`."""
+    return load_run(folder, config, checkpoint).classifier
+
+
+def load_run(folder: RunFolder, config: RunConfig, checkpoint: str = "best") -> LoadedClassifier:
+    """The classifier of a run, and which weights it has.
 
     Args:
         folder: The run.
@@ -187,25 +294,28 @@ def load_classifier(
 
     Raises:
         FileNotFoundError: The run has no such weights yet.
-        ConfigError: They are damaged.
+        ConfigError: They are damaged, or the folder holds another run than `config` by now.
         ValueError: `checkpoint` is neither.
     """
     classifier = build_from_config(config)
     if checkpoint == "best":
-        if not folder.best_weights.is_file():
+        try:
+            loaded = load_weights(classifier, folder.best_weights)
+        except FileNotFoundError as error:
             raise FileNotFoundError(
                 f"{folder.best_weights} is missing: the run has not been validated yet. Let "
                 f"train.py go on, or {_NEWEST}"
-            )
-        load_weights(classifier, folder.best_weights)
+            ) from error
     elif checkpoint == "last":
-        newest = newest_checkpoint(folder.checkpoints)
-        if newest is None:
-            raise FileNotFoundError(f"{folder.checkpoints} holds no checkpoint yet")
-        with readable_prefix(newest) as path:
-            status = tf.train.Checkpoint(classifier=checkpointable(classifier)).read(path)
-        # The optimizer's part stays unread.
-        status.assert_existing_objects_matched().expect_partial()
+        loaded = load_newest_checkpoint(classifier, folder.checkpoints)
     else:
         raise ValueError(f"`checkpoint` must be 'best' or 'last'. Received: {checkpoint!r}")
-    return classifier
+    if (folder.path / CONFIG_FILE).is_file():
+        now = RunConfig.load(folder.path)
+        # What fixes the meaning of the weights, and of their figures.
+        if (now.data, now.model, now.objective) != (config.data, config.model, config.objective):
+            raise ConfigError(
+                f"{folder.path} holds another run than a moment ago: train.py "
+                "--start_new_model began there. Run the same command again"
+            )
+    return loaded

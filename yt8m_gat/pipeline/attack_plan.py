@@ -15,8 +15,7 @@ from yt8m_gat.evaluation.attack_spec import (
 )
 from yt8m_gat.evaluation.protocol import sceptic_attacks
 from yt8m_gat.evaluation.sanity import SWEEP, sanity_specs, unbounded_epsilon
-from yt8m_gat.models import load_classifier
-from yt8m_gat.pipeline.digests import weights_digest
+from yt8m_gat.models import load_run
 from yt8m_gat.pipeline.evaluation_options import EvaluationOptions
 from yt8m_gat.pipeline.run_evaluator import build_evaluator
 from yt8m_gat.run_folder import RunFolder
@@ -85,9 +84,9 @@ def plan_attacks(
     source, of_source = None, {}
     if source_run is not None:
         other, other_config = source_run
-        evaluator = build_evaluator(load_classifier(other, other_config), other_config)
-        source = evaluator.logits
-        of_source = {"transfer_weights": weights_digest(other, "best")}
+        loaded = load_run(other, other_config)
+        source = build_evaluator(loaded.classifier, other_config).logits
+        of_source = {"transfer_weights": loaded.digest}
     planned: list[PlannedAttack] = []
     seen = []
     for spec in specs:

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-import yt8m_gat
 from yt8m_gat.attacks import Attack
 from yt8m_gat.config import ConfigError, RunConfig
 from yt8m_gat.data import (
@@ -33,9 +32,9 @@ from yt8m_gat.evaluation.sanity import sanity_checks
 from yt8m_gat.evaluation.worst_case import packed, worst_cases
 from yt8m_gat.layers import AttentionLevel, expand_attention_map
 from yt8m_gat.locks import only_writer
-from yt8m_gat.models import load_classifier
+from yt8m_gat.models import load_run
 from yt8m_gat.pipeline.attack_plan import PlannedAttack, plan_attacks
-from yt8m_gat.pipeline.digests import files_digest, weights_digest
+from yt8m_gat.pipeline.digests import files_digest, weights_of
 from yt8m_gat.pipeline.evaluation_options import EvaluationOptions
 from yt8m_gat.pipeline.profile_observer import ProfileObserver
 from yt8m_gat.pipeline.run_evaluator import build_evaluator, total_map_distance
@@ -82,7 +81,7 @@ class _Evaluation:
     def __init__(self, folder: RunFolder, options: EvaluationOptions) -> None:
         self.folder = folder
         self.options = options
-        self.config = config = RunConfig.load(folder.path)
+        self.config, self.config_bytes = config, _ = RunConfig.load_with_bytes(folder.path)
         self.segments = "rated" if on_segments(config, options.segment_labels) else None
         self.files = find_files(options.eval_data_pattern, "eval_data_pattern")
         self.specs = [AttackSpec.parse(text) for text in options.attacks]
@@ -93,8 +92,8 @@ class _Evaluation:
             self.groups = read_class_groups(options.vocabulary, config.data.num_classes)
         self.source = self._other_run("transfer_from", options.transfer_from)
         self.baseline = self._other_run("compare_to", options.compare_to)
-        self.classifier = load_classifier(folder, config, options.checkpoint)
-        self.weights = weights_digest(folder, options.checkpoint)
+        self.loaded = load_run(folder, config, options.checkpoint)
+        self.classifier = self.loaded.classifier
         self.schema = read_schema(folder, config)
         self.names = class_names(self.schema, options.label_names)
         self.skipped: SkippedRecords | None = None
@@ -222,8 +221,8 @@ class _Evaluation:
         options, config = self.options, self.config
         return {
             "checkpoint": options.checkpoint,
-            "weights": self.weights,
-            "config": self.folder.config_digest(),
+            "weights": self.loaded.digest,
+            "config": digest_of([self.config_bytes]),
             "files": files_digest(self.files),
             "num_files": len(self.files),
             "max_videos": options.max_videos,
@@ -245,11 +244,7 @@ class _Evaluation:
             "command": [
                 os.fsencode(argument).decode("utf-8", "backslashreplace") for argument in sys.argv
             ],
-            "version": yt8m_gat.__version__,
-            "train_dir": os.fspath(self.folder.path),
-            "checkpoint": self.options.checkpoint,
-            "weights": self.weights,
-            "step": None,
+            **weights_of(self.folder, self.options.checkpoint, self.loaded),
             "pattern": self.options.eval_data_pattern,
             "files": self.files[:NAMED_FILES],
             "num_files": len(self.files),
@@ -388,17 +383,16 @@ class _Evaluation:
 
     def _compare(self) -> None:
         folder, config = self.baseline
-        digest = weights_digest(folder, "best")
+        digest = folder.weights_digest("best")
         earlier = self.record.section("comparison")
         ours = np.array(self.record.result["classes"]["ap"], np.float64)
         if earlier.get("weights") == digest:
             theirs = np.array(earlier["baseline_ap"], np.float64)
         else:
+            loaded = load_run(folder, config)
+            digest = loaded.digest
             evaluator = build_evaluator(
-                load_classifier(folder, config),
-                config,
-                top_k=self.options.top_k,
-                all_scores=self.all_scores,
+                loaded.classifier, config, top_k=self.options.top_k, all_scores=self.all_scores
             )
             batches = self._batches(read_schema(folder, config))
             measured = evaluator.measure(batches, None, self.num_videos, "baseline")
@@ -432,12 +426,18 @@ def evaluate_each(
         **options: The other arguments of `evaluate`; `output_file` is written anew each time.
 
     Yields:
-        The state's step and what `evaluate` gives.
+        The state's step and what `evaluate` gives. Both are of the weights that were loaded: the
+        run may have gone on since it was looked at.
     """
     find_files(eval_data_pattern, "eval_data_pattern")  # Refused now, not after the first wait.
     options["start_over"] = True  # Each state has weights of its own.
+    measured = None
     for step in follow(folder, checkpoint, poll_seconds):
-        yield (
-            step,
-            evaluate(folder, eval_data_pattern=eval_data_pattern, checkpoint=checkpoint, **options),
+        if step == measured:  # It was there already when the state before it was to be measured.
+            continue
+        result = evaluate(
+            folder, eval_data_pattern=eval_data_pattern, checkpoint=checkpoint, **options
         )
+        found = result["provenance"]["step"]
+        measured = step if found is None else found
+        yield measured, result

@@ -12,7 +12,8 @@ from yt8m_gat.data import (
     make_dataset,
     preprocess,
 )
-from yt8m_gat.models import load_classifier
+from yt8m_gat.models import load_run
+from yt8m_gat.pipeline.digests import weights_of
 from yt8m_gat.pipeline.run_settings import class_names, read_schema
 from yt8m_gat.run_folder import RunFolder
 
@@ -39,7 +40,8 @@ def explain(
 
     Returns:
         `{"video_id", "label", "name", "probability", "curves": {kind: {feature: [value per
-        frame]}}}`; the name is None where no name is known.
+        frame]}}, "provenance"}`; the name is None where no name is known, and the last says which
+        weights were asked, see `weights_of`.
 
     Raises:
         ConfigError: The run has no frames, there is no such class, or no such clip.
@@ -63,9 +65,9 @@ def explain(
     features, mask = preprocess(batch["features"], batch["num_frames"], config.data.normalize)
     place = places[0]
     real = mask[place].numpy()
-    classifier = load_classifier(folder, config, checkpoint)
+    loaded = load_run(folder, config, checkpoint)
     clip = {name: value[place].numpy() for name, value in features.items()}
-    found = explain_clip(classifier, clip, real, label)
+    found = explain_clip(loaded.classifier, clip, real, label)
     kinds = {
         "Saliency": found.saliency,
         "SmoothGrad": found.smooth_grad,
@@ -77,6 +79,7 @@ def explain(
         "label": label,
         "name": names.get(label),
         "probability": found.probability,
+        "provenance": weights_of(folder, checkpoint, loaded),
         "curves": {
             kind: {name: curve[real].tolist() for name, curve in curves.items()}
             for kind, curves in kinds.items()

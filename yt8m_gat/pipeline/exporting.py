@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,19 @@ from yt8m_gat.data import RecordSchema
 from yt8m_gat.export import export_saved_model
 
 
-def export(classifier: Any, config: RunConfig, export_dir: str | os.PathLike) -> Path:
+def export(
+    classifier: Any,
+    config: RunConfig,
+    export_dir: str | os.PathLike,
+    provenance: Mapping[str, Any] | None = None,
+) -> Path:
     """Writes `classifier` as the next version of a SavedModel below `export_dir`.
+
+    Args:
+        classifier: The classifier.
+        config: Its run.
+        export_dir: Folder of the versions.
+        provenance: What is written beside it of where the weights come from, see `weights_of`.
 
     Raises:
         WriteError: See `yt8m_gat.export.export_saved_model`.
@@ -19,5 +31,9 @@ def export(classifier: Any, config: RunConfig, export_dir: str | os.PathLike) ->
     # Records that are served need no labels; any that they have are not read.
     data = dataclasses.replace(config.data, num_source_classes=None, label_map=None)
     return export_saved_model(
-        classifier, RecordSchema.from_config(data), export_dir, config.data.normalize
+        classifier,
+        RecordSchema.from_config(data),
+        export_dir,
+        config.data.normalize,
+        provenance=provenance,
     )

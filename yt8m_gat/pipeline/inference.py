@@ -1,8 +1,6 @@
 """The Kaggle CSV of a run, or of an archive of one."""
 
 import contextlib
-import hashlib
-import json
 import os
 import sys
 import tempfile
@@ -21,14 +19,14 @@ from yt8m_gat.data import (
     new_skipped,
     read_class_ids,
 )
-from yt8m_gat.data.tfrecord import file_state
 from yt8m_gat.evaluation.inference import predict, predict_segments
 from yt8m_gat.evaluation.submission import SegmentSubmissionWriter, SubmissionWriter
 from yt8m_gat.export import read_archive
 from yt8m_gat.locks import only_writer
-from yt8m_gat.models import VideoClassifier, load_classifier
+from yt8m_gat.models import load_classifier, load_run
+from yt8m_gat.pipeline.digests import files_digest
 from yt8m_gat.pipeline.run_settings import on_segments, read_schema
-from yt8m_gat.run_folder import RunFolder
+from yt8m_gat.run_folder import RunFolder, digest_of
 
 
 @contextlib.contextmanager
@@ -117,11 +115,11 @@ def infer(
             ):
                 segment_writer.write(video_ids, start_times, probabilities)
     else:
-        classifier = load_classifier(folder, config, checkpoint)
+        loaded = load_run(folder, config, checkpoint)
         settings = {
-            "weights": _weights_digest(classifier),
-            "configuration": _digest(config.to_json()),
-            "records": _digest(json.dumps([file_state(path) for path in files])),
+            "weights": loaded.digest,
+            "configuration": digest_of([config.to_json().encode()]),
+            "records": files_digest(files),
             "batch_size": batch_size,
             "top_k": top_k,
             "versions": [tf.__version__, keras.__version__, np.__version__],
@@ -141,7 +139,7 @@ def infer(
                 skipped=skipped,
             )
             for video_ids, probabilities in predict(
-                classifier,
+                loaded.classifier,
                 iterate(dataset, files, skipped),
                 config.data.normalize,
                 num_videos - writer.num_rows,
@@ -151,15 +149,3 @@ def infer(
     if skipped is not None:
         print(skipped.summary(), file=sys.stderr)
     return num_videos
-
-
-def _weights_digest(classifier: VideoClassifier) -> str:
-    digest = hashlib.sha256()
-    for weight in classifier.weights:
-        digest.update(weight.path.partition("/")[2].encode())
-        digest.update(np.ascontiguousarray(weight.numpy()).tobytes())
-    return digest.hexdigest()
-
-
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()

@@ -17,7 +17,14 @@ from yt8m_gat.data import (
 )
 from yt8m_gat.data.parsing import Batch
 from yt8m_gat.metrics import evaluate as evaluate_arrays
-from yt8m_gat.models import VideoClassifier, build_from_config, copy_weights, load_classifier
+from yt8m_gat.models import (
+    VideoClassifier,
+    build_from_config,
+    copy_weights,
+    load_classifier,
+    load_run,
+)
+from yt8m_gat.pipeline.digests import weights_of
 from yt8m_gat.pipeline.exporting import export
 from yt8m_gat.pipeline.run_evaluator import build_evaluator
 from yt8m_gat.pipeline.run_settings import read_schema
@@ -167,8 +174,9 @@ def _report(
     best = "" if state.best_gap is None else f"; best validation GAP {state.best_gap:.4f}"
     print(f"{folder.path}: {state.step} steps, {finished}{best}")
     if export_dir is not None:
-        best_classifier = load_classifier(folder, config)
-        print(f"SavedModel: {export(best_classifier, config, export_dir)}")
+        loaded = load_run(folder, config)
+        provenance = weights_of(folder, "best", loaded)
+        print(f"SavedModel: {export(loaded.classifier, config, export_dir, provenance)}")
 
 
 def _start_from(classifier: VideoClassifier, finetune_from: str) -> None:

@@ -9,12 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from yt8m_gat.config import CONFIG_FILE, ConfigError, RunConfig
-from yt8m_gat.run_folder import (
-    RunFolder,
-    checkpoint_digest,
-    checkpoint_prefix,
-    checkpoint_steps,
-)
+from yt8m_gat.run_folder import RunFolder, digest_of
 from yt8m_gat.untrusted import fits, read_json
 
 EVALUATION_FILE = "evaluation.json"
@@ -208,7 +203,7 @@ def read_run(
         OSError: `train_dir` holds no run, or `evaluation_file` is not there.
     """
     folder = RunFolder(train_dir)
-    config = RunConfig.load(folder.path)
+    config, config_bytes = RunConfig.load_with_bytes(folder.path)
     name = name or folder.path.resolve().name
     evaluation: dict[str, Any] = {}
     warning = ""
@@ -216,7 +211,9 @@ def read_run(
     if evaluation_file is not None or default.is_file():
         path = default if evaluation_file is None else Path(evaluation_file)
         evaluation = _read_evaluation(path)
-        is_ours, warning = _provenance(folder, evaluation.get("settings", {}), path)
+        is_ours, warning = _provenance(
+            folder, digest_of([config_bytes]), evaluation.get("settings", {}), path
+        )
         if not is_ours:
             evaluation = {}
     return ReportedRun(
@@ -224,7 +221,9 @@ def read_run(
     )
 
 
-def _provenance(folder: RunFolder, settings: dict[str, Any], path: Path) -> tuple[bool, str]:
+def _provenance(
+    folder: RunFolder, config_digest: str, settings: dict[str, Any], path: Path
+) -> tuple[bool, str]:
     """Whether an evaluation may be of the run as it is now, and the warning if that is not sure."""
     checkpoint = settings.get("checkpoint", "best")
     anew = (
@@ -237,12 +236,12 @@ def _provenance(folder: RunFolder, settings: dict[str, Any], path: Path) -> tupl
             f"{path} does not say of which weights it is, as those of an older eval.py: its "
             f"figures may be of an earlier state of the run. To be sure, {anew}"
         )
-    weights = _weights_digest(folder, checkpoint)
+    weights = folder.weights_digest(checkpoint)
     same = {
         folder.best_weights.name if checkpoint == "best" else "the newest checkpoint": (
             settings["weights"] == weights
         ),
-        CONFIG_FILE: settings["config"] == folder.config_digest(),
+        CONFIG_FILE: settings["config"] == config_digest,
     }
     if all(same.values()):
         return True, ""
@@ -252,22 +251,6 @@ def _provenance(folder: RunFolder, settings: dict[str, Any], path: Path) -> tupl
         changed = [name for name, is_same in same.items() if not is_same]
         what = f"the run has changed since ({' and '.join(changed)})"
     return False, f"the figures of {path} are left out: {what}. To have them, {anew}"
-
-
-def _weights_digest(folder: RunFolder, checkpoint: str) -> str | None:
-    """Of the weights that are there now; None where there are none.
-
-    The newest checkpoint goes by its name: whether it is whole TensorFlow alone can tell.
-    """
-    try:
-        if checkpoint == "best":
-            return folder.best_digest()
-        steps = checkpoint_steps(folder.checkpoints)
-        if not steps:
-            return None
-        return checkpoint_digest(checkpoint_prefix(folder.checkpoints, steps[0]))
-    except FileNotFoundError:
-        return None
 
 
 def _read_evaluation(path: Path) -> dict[str, Any]:

@@ -459,7 +459,7 @@ class Trainer:
         if self.distribution.is_chief:
             self._check_weights()
             self.folder.put_back()
-            save_weights(self.classifier, self.folder.best_weights)
+            save_weights(self.classifier, self.folder.best_weights, self.state.step)
 
     def _record(self, kind: str, values: dict[str, Any]) -> None:
         state = self.state
