@@ -199,8 +199,12 @@ def runs(tmp_path_factory, sample_dir):
 def test_a_run_past_a_damaged_checkpoint_ends_as_if_nothing_had_been(
     runs, sample_dir, tmp_path, capsys
 ):
+    """Nor does it matter that TensorFlow takes the folder's name for a pattern of another's."""
     whole, part = runs
-    folder = RunFolder(shutil.copytree(part.path, tmp_path / "run"))
+    folder = RunFolder(shutil.copytree(part.path, tmp_path / "run[1]"))
+    sibling = RunFolder(shutil.copytree(part.path, tmp_path / "run1"))
+    for path in sibling.checkpoints.glob("ckpt-9.*"):
+        path.unlink()
     half(folder.checkpoints / f"ckpt-9{DATA}")
     assert read_state(folder).step == 9  # The state itself is in the first half.
     flip(folder.checkpoints / f"ckpt-9{INDEX}")

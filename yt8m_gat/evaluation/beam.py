@@ -14,12 +14,10 @@ if __name__ == "__main__":
 
 import argparse
 import contextlib
-import os
-import sys
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-from yt8m_gat.cli import run_command, start_tensorflow
+from yt8m_gat.cli import reported_errors, run_command, start_tensorflow
 
 if __name__ == "__main__":
     start_tensorflow()  # Before the imports below bring it with all its notices.
@@ -27,18 +25,16 @@ if __name__ == "__main__":
 import apache_beam as beam
 import numpy as np
 import tensorflow as tf
+from apache_beam.io.filesystem import BeamIOError
 from apache_beam.io.filesystems import FileSystems
 from apache_beam.metrics import Metrics, MetricsFilter
 from apache_beam.ml.inference.base import ModelHandler, RunInference
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from yt8m_gat.config import ConfigError
-from yt8m_gat.disk import WriteError
 from yt8m_gat.evaluation.submission import VIDEO_HEADER, video_rows
 from yt8m_gat.locks import only_writer
 from yt8m_gat.paths import expanded, is_remote, read_paths, saved_model_path
-
-EXIT_ERROR = 2
 
 _SIGNATURE = "serving_default"
 _NAMESPACE = "yt8m_gat"
@@ -274,11 +270,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Runs the pipeline to its end and prints what was written."""
     values, beam_arguments = _parser().parse_known_args(arguments)
     with contextlib.ExitStack() as stack:
-        try:
+        with reported_errors(ValueError, BeamIOError, tf.errors.OpError):
             read_paths(values, PATHS)
             parts = [part.strip() for part in values.input.split(",")]
             patterns = [expanded("--input", part) for part in parts if part]
             options = PipelineOptions(beam_arguments)
+            FileSystems.get_filesystem(values.output)  # An error for a place unknown to Beam.
             _check(patterns, values.saved_model, values.top_k)
             # Places elsewhere have no locks.
             local = None if is_remote(values.output) else values.output
@@ -294,9 +291,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 num_shards=values.num_shards,
                 skip_bad=values.on_bad_record == "skip",
             )
-        except (ValueError, WriteError) as error:
-            print(f"{os.path.basename(sys.argv[0])}: error: {error}", file=sys.stderr)
-            sys.exit(EXIT_ERROR)
         result = pipeline.run()
         result.wait_until_finish()
     counts = _counts(result)
