@@ -188,6 +188,13 @@ def define_flags(values: flags.FlagValues) -> None:
     define(_STRING, "train_data_pattern", "", "Training files: globs, separated by commas.")
     define(_STRING, "eval_data_pattern", "", "Validation files; without, nothing is validated.")
     define(_BOOLEAN, "start_new_model", False, "Start over, dropping the run in train_dir.")
+    define(
+        _BOOLEAN,
+        "accept_new_data",
+        False,
+        "Resume with other files than before: in a fresh epoch, and with a best GAP of its own if "
+        "they are for validation.",
+    )
     define(_STRING, "export_dir", None, "Write a SavedModel of the best weights there at the end.")
     define(_STRING, "model", configs.ModelConfig().name, f"One of {', '.join(configs.RECIPES)}.")
     define(
@@ -319,6 +326,7 @@ def _train(values: flags.FlagValues, folder: RunFolder, config: configs.RunConfi
                 eval_data_pattern=values.eval_data_pattern,
                 export_dir=values.export_dir,
                 start_new_model=values.start_new_model,
+                accept_new_data=values.accept_new_data,
                 label_map=values.label_map,
             )
         except KeyboardInterrupt:

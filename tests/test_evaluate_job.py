@@ -292,13 +292,14 @@ def test_figures_belong_to_the_weights_that_were_measured(
     pattern, tmp_path, monkeypatch, sample_dir
 ):
     """Another process replaces the weights of all runs as soon as they have been loaded."""
-    runs = {name: make_run(tmp_path / name, seed=seed) for seed, name in enumerate("abc")}
-    save_weights(load_classifier(runs["a"], CONFIG), runs["a"].best_weights, step=7)
+    config = dataclasses.replace(CONFIG, model=ModelConfig(name="FrameLevelLogisticModel"))
+    runs = {name: make_run(tmp_path / name, config, seed) for seed, name in enumerate("abc")}
+    save_weights(load_classifier(runs["a"], config), runs["a"].best_weights, step=7)
     digests = {
         name: hashlib.sha256(run.best_weights.read_bytes()).hexdigest()
         for name, run in runs.items()
     }
-    later = make_run(tmp_path / "later", seed=9).best_weights.read_bytes()
+    later = make_run(tmp_path / "later", config, seed=9).best_weights.read_bytes()
 
     def load_and_go_on(folder, *arguments):
         loaded = load_run(folder, *arguments)

@@ -15,6 +15,7 @@ import pandas as pd
 import pytest
 import tensorflow as tf
 
+import yt8m_gat
 from yt8m_gat import pipeline
 from yt8m_gat.config import (
     ConfigError,
@@ -26,7 +27,10 @@ from yt8m_gat.config import (
 )
 from yt8m_gat.data import BadRecordError, RecordSchema, iterate, make_dataset
 from yt8m_gat.evaluation.inference import predict
-from yt8m_gat.models import build_from_config, load_classifier
+from yt8m_gat.evaluation.submission import SubmissionWriter
+from yt8m_gat.export.saved_model import PROVENANCE_FILE
+from yt8m_gat.models import build_from_config, load_classifier, load_run
+from yt8m_gat.pipeline import inference
 from yt8m_gat.run_folder import RunFolder
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -173,6 +177,42 @@ def test_each_weight_is_stored_once(finished):
     assert weights <= stored < 1.1 * weights
 
 
+def test_an_export_says_which_weights_it_has(finished):
+    folder, _, state, export_dir = finished
+    assert json.loads((export_dir / "1" / PROVENANCE_FILE).read_text()) == {
+        "version": yt8m_gat.__version__,
+        "train_dir": str(folder.path),
+        "checkpoint": "best",
+        "weights": folder.weights_digest("best"),
+        "step": state.best_step,
+    }
+
+
+def test_rows_of_a_csv_belong_to_the_weights_that_made_them(
+    finished, sample_dir, tmp_path, monkeypatch
+):
+    """Another process replaces the weights as soon as they have been loaded."""
+    folder = RunFolder(shutil.copytree(finished[0].path, tmp_path / "run"))
+    digest = folder.weights_digest("best")
+    seen = []
+
+    def load_and_go_on(*arguments):
+        loaded = load_run(*arguments)
+        first_weights(finished[1], folder.best_weights)
+        return loaded
+
+    class Writer(SubmissionWriter):
+        def __init__(self, path, top_k, settings, earlier):
+            seen.append(settings["weights"])
+            super().__init__(path, top_k, settings, earlier)
+
+    monkeypatch.setattr(inference, "load_run", load_and_go_on)
+    monkeypatch.setattr(inference, "SubmissionWriter", Writer)
+    files, output_file = f"{sample_dir}/test*.tfrecord", tmp_path / "submission.csv"
+    pipeline.infer(folder, input_data_pattern=files, output_file=output_file)
+    assert seen == [digest] != [folder.weights_digest("best")]
+
+
 def test_an_export_never_touches_an_older_version(finished, tmp_path):
     folder, config, *_ = finished
     classifier = load_classifier(folder, config)
@@ -257,7 +297,8 @@ def test_a_run_killed_before_its_first_checkpoint_begins_its_metrics_anew(tmp_pa
     folder.append_metrics({"kind": "train", "step": 44})
     train(folder, config, sample_dir, eval_data_pattern=f"{sample_dir}/validate*.tfrecord")
     lines = [json.loads(line) for line in folder.metrics.read_text().splitlines()]
-    assert {line["step"] for line in lines} == {1}
+    assert [(line["kind"], line["step"]) for line in lines[:1]] == [("start", 0)]
+    assert {line["step"] for line in lines[1:]} == {1}
 
 
 def test_a_bad_record_stops_training_with_its_place(tmp_path, sample_dir):

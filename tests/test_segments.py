@@ -303,7 +303,8 @@ def test_a_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(
         f"--eval_data_pattern={clips[0]}/validate*.tfrecord",
     )
     # In the middle of the second epoch.
-    first_epoch = json.loads(finished.metrics.read_text().splitlines()[0])["step"]
+    lines = [json.loads(line) for line in finished.metrics.read_text().splitlines()]
+    first_epoch = next(line["step"] for line in lines if line["kind"] == "validation")
     run(train_script, monkeypatch, *arguments, f"--max_steps={first_epoch + 3}")
     run(train_script, monkeypatch, *arguments)
     weights = load_classifier(resumed, RunConfig.load(resumed.path), "last").get_weights()

@@ -182,6 +182,7 @@ BOOLEAN_OPTIONS = {
 # Booleans of train.py that are false anyway.
 FALSE_BY_DEFAULT = {
     "start_new_model",
+    "accept_new_data",
     "log_device_placement",
     "segment_labels",
     "unrated_as_negative",

@@ -83,7 +83,7 @@ class RunFolder:
     | `label_map.csv` | the label map, if the run has one |
     | `checkpoints/` | the newest states of training, for resuming |
     | `best.weights.h5` | the model's weights at its best validation GAP |
-    | `metrics.jsonl` | one JSON object per logged step and per validation |
+    | `metrics.jsonl` | one JSON object per start, logged step and validation |
     | `events/` | the same for TensorBoard |
 
     Files are written under a temporary name and renamed, so a file that is there is whole. Only

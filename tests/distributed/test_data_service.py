@@ -96,7 +96,9 @@ def test_training_sees_each_clip_once_an_epoch_and_begins_a_broken_epoch_anew(
 
 
 @pytest.mark.parametrize("first_through_service", [True, False])
-def test_an_order_is_not_taken_for_another(address, tmp_path, sample_dir, first_through_service):
+def test_an_order_is_not_taken_for_another(
+    address, tmp_path, sample_dir, files, first_through_service
+):
     """Begun through the service and resumed without it, or the other way round."""
     through, without = config_for(address, max_steps=2), config_for(None, max_steps=2)
     first, second = (through, without) if first_through_service else (without, through)
@@ -104,7 +106,7 @@ def test_an_order_is_not_taken_for_another(address, tmp_path, sample_dir, first_
     assert train(folder, first, sample_dir).batch == 2
     classifier = build_from_config(second)
     schema = RecordSchema.from_config(DATA)
-    trainer = Trainer(second, schema, classifier, ["x"], folder, measure=lambda *_: {})
+    trainer = Trainer(second, schema, classifier, files, folder, measure=lambda *_: {})
     assert trainer.restore() and trainer.state.batch == 0
 
 

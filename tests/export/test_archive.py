@@ -114,6 +114,23 @@ def test_an_unpacked_archive_can_be_packed_again(run, tgz, tmp_path):
     ]
 
 
+def test_config_and_weights_are_of_one_run(run, tmp_path, monkeypatch):
+    """train.py --start_new_model begins, and validates, while the run is packed."""
+    other = RunConfig(data=DataConfig(num_classes=7))
+
+    def begin_anew_and_open(path, mode):
+        if os.fspath(path) == os.fspath(run.best_weights) and RunConfig.load(run.path) != other:
+            run.prepare(other, start_new_model=True)
+            run.best_weights.write_bytes(b"other")
+        return open(path, mode)
+
+    monkeypatch.setattr(archive, "open", begin_anew_and_open, raising=False)
+    write_archive(run, tmp_path / "model.tgz")
+    members = members_of(tmp_path / "model.tgz")
+    assert RunConfig.from_json(members["config.json"].decode()) == other
+    assert members["best.weights.h5"] == b"other"
+
+
 def test_versions_are_optional(run, tmp_path):
     (run.path / "versions.json").unlink()
     write_archive(run, tmp_path / "model.tgz")

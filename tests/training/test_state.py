@@ -6,6 +6,7 @@ import re
 import pytest
 
 from yt8m_gat.config import TrainingConfig
+from yt8m_gat.data.identity import FileIdentity
 from yt8m_gat.training import TrainingState
 
 
@@ -24,11 +25,12 @@ def test_a_new_state_has_done_nothing():
         **dict.fromkeys(("step", "epoch", "batch", "examples", "best_step"), 0),
         **dict.fromkeys(("since_best", "since_reduction", "last_validation"), 0),
         **dict.fromkeys(("nonfinite", "nonfinite_in_a_row"), 0),
-        "best_gap": None,
+        **dict.fromkeys(("best_gap", "train_files", "eval_files")),
         "rate_factor": 1.0,
         "ordered": True,
     }
-    state = TrainingState(step=3, best_gap=0.25, rate_factor=0.1, ordered=False)
+    files = (FileIdentity("a", 10, 7), FileIdentity("b", 10, None))
+    state = TrainingState(step=3, best_gap=0.25, rate_factor=0.1, ordered=False, train_files=files)
     assert TrainingState.from_json(state.to_json()) == state
 
 

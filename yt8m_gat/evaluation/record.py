@@ -1,7 +1,6 @@
 """The JSON of one evaluation: written row by row, and taken up again where it ended."""
 
 import dataclasses
-import datetime
 import json
 import math
 import os
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from yt8m_gat.disk import replacing
+from yt8m_gat.provenance import utc_now
 from yt8m_gat.untrusted import MAX_JSON_BYTES, parse_json, read_text
 
 Row = dict[str, Any]
@@ -247,8 +247,7 @@ class EvaluationRecord:
         return path.with_name(path.name + ".old")
 
     def _write_measured(self) -> None:
-        now = datetime.datetime.now(datetime.UTC)
-        self._call["measured_at"] = now.isoformat(timespec="seconds")
+        self._call["measured_at"] = utc_now()
         self._measured = True
         self._complete = False
         self._write()

@@ -40,6 +40,7 @@ from yt8m_gat.pipeline.profile_observer import ProfileObserver
 from yt8m_gat.pipeline.run_evaluator import build_evaluator, total_map_distance
 from yt8m_gat.pipeline.run_settings import class_names, on_segments, read_schema
 from yt8m_gat.pipeline.shown_clips import show_clips
+from yt8m_gat.provenance import command_line
 from yt8m_gat.run_folder import RunFolder, digest_of
 from yt8m_gat.training import follow
 
@@ -241,9 +242,7 @@ class _Evaluation:
         """Where the figures come from, see `EvaluationRecord`; for people, where `_settings` is
         for comparing."""
         return {
-            "command": [
-                os.fsencode(argument).decode("utf-8", "backslashreplace") for argument in sys.argv
-            ],
+            "command": command_line(),
             **weights_of(self.folder, self.options.checkpoint, self.loaded),
             "pattern": self.options.eval_data_pattern,
             "files": self.files[:NAMED_FILES],

@@ -47,6 +47,7 @@ def train(
     eval_data_pattern: str = "",
     export_dir: str | os.PathLike | None = None,
     start_new_model: bool = False,
+    accept_new_data: bool = False,
     label_map: str | os.PathLike | None = None,
     callbacks: Sequence[keras.callbacks.Callback] = (),
 ) -> TrainingState:
@@ -60,6 +61,7 @@ def train(
         eval_data_pattern: Validation files; empty: no validation.
         export_dir: Where a SavedModel is written at the end; None: nowhere.
         start_new_model: Drop the run that is in the folder instead of resuming it.
+        accept_new_data: Resume it with other files than it has used, see `Trainer.restore`.
         label_map: File of the label map that `config` names.
         callbacks: Keras callbacks for the loop.
 
@@ -82,6 +84,7 @@ def train(
             eval_data_pattern,
             export_dir,
             start_new_model,
+            accept_new_data,
             label_map,
             callbacks,
         )
@@ -95,6 +98,7 @@ def _train(
     eval_data_pattern: str,
     export_dir: str | os.PathLike | None,
     start_new_model: bool,
+    accept_new_data: bool,
     label_map: str | os.PathLike | None,
     callbacks: Sequence[keras.callbacks.Callback],
 ) -> TrainingState:
@@ -151,10 +155,11 @@ def _train(
         folder,
         evaluate_arrays,
         validate,
+        eval_files,
         callbacks,
         distribution=distribution,
     )
-    if trainer.restore() and distribution.is_chief:
+    if trainer.restore(accept_new_data) and distribution.is_chief:
         print(f"{folder.path}: resuming at step {trainer.state.step}", flush=True)
     state = trainer.run()
     finished = state.finished(config.training)

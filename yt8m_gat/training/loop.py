@@ -1,5 +1,6 @@
 """The training loop of `train.py`: resumable at any step, validated by exact metrics."""
 
+import dataclasses
 import math
 import sys
 import time
@@ -11,6 +12,7 @@ import tensorflow as tf
 from absl import logging
 from tqdm import tqdm
 
+import yt8m_gat
 from yt8m_gat.config import ConfigError, RunConfig
 from yt8m_gat.data import (
     RecordSchema,
@@ -21,6 +23,7 @@ from yt8m_gat.data import (
     new_skipped,
     no_examples,
 )
+from yt8m_gat.data.identity import file_changes, identify_files
 from yt8m_gat.data.parsing import Batch
 from yt8m_gat.models import (
     VideoClassifier,
@@ -29,6 +32,7 @@ from yt8m_gat.models import (
     newest_checkpoint,
     save_weights,
 )
+from yt8m_gat.provenance import command_line, utc_now
 from yt8m_gat.run_folder import RunFolder
 from yt8m_gat.training.adversarial_model import AdversarialModel
 from yt8m_gat.training.checkpoints import Checkpoints
@@ -81,6 +85,7 @@ class Trainer:
             `label_weights` [B, C] or None by that name; shown for a batch now and then.
         validate: Gives the metrics of the classifier as it stands, `gap` among them; None trains
             without validation, and the last weights are the best.
+        eval_files: The files that it reads.
         callbacks: Keras callbacks, called with the usual methods.
         log_seconds: Least time between two logged steps.
         distribution: The replicas that train; `classifier` was made in its strategy's scope. None:
@@ -96,6 +101,7 @@ class Trainer:
         folder: RunFolder,
         measure: Measure,
         validate: Validate | None = None,
+        eval_files: Sequence[str] = (),
         callbacks: Sequence[keras.callbacks.Callback] = (),
         log_seconds: float = 5.0,
         distribution: Distribution | None = None,
@@ -107,6 +113,7 @@ class Trainer:
         self.folder = folder
         self.measure = measure
         self.validate = validate
+        self.eval_files = list(eval_files)
         self.log_seconds = log_seconds
         self.state = TrainingState()
         with self.distribution.strategy.scope():
@@ -142,12 +149,17 @@ class Trainer:
         """The model being trained."""
         return self.model.classifier
 
-    def restore(self) -> bool:
+    def restore(self, accept_new_data: bool = False) -> bool:
         """Takes up the newest whole checkpoint of the folder; False when there is none.
+
+        Args:
+            accept_new_data: Go on with other files than those of the checkpoint: in a fresh epoch,
+                and, where they are for validation, with the best GAP forgotten.
 
         Raises:
             DamagedCheckpointsError: There are some, and none is whole.
-            ConfigError: It is of another model, or this worker does not see the chief's.
+            ConfigError: It is of another model or of other files, or this worker does not see the
+                chief's.
             WorkerLostError: Another worker ended.
         """
         prefix = newest_checkpoint(self.folder.checkpoints) if self.distribution.is_chief else None
@@ -156,6 +168,7 @@ class Trainer:
         if step < 0:
             if self.distribution.is_chief:  # Killed before its first checkpoint, perhaps.
                 self.folder.forget_metrics_after(0)
+            self._identify_files()
             return False
         prefix = checkpoint_prefix(self.folder.checkpoints, step)
         if not tf.io.gfile.exists(prefix + ".index"):
@@ -165,6 +178,7 @@ class Trainer:
             )
         self._checkpoints.read(prefix)
         self.state = TrainingState.from_json(self._state_variable.numpy().decode())
+        self._check_files(accept_new_data)
         if self.state.batch and not (self.state.ordered and self._data_is_ordered):
             logging.warning(
                 "The order of the data is not that of a tf.data service: epoch %d begins anew, of "
@@ -176,6 +190,52 @@ class Trainer:
         if self.distribution.is_chief:
             self.folder.forget_metrics_after(self.state.step)
         return True
+
+    def _check_files(self, accept_new_data: bool) -> None:
+        """Refuses other files than those of the state, or begins a fresh epoch with them."""
+        before, state = dataclasses.replace(self.state), self.state
+        self._identify_files()
+        changes = {
+            "train_data_pattern": file_changes(before.train_files, state.train_files),
+            "eval_data_pattern": file_changes(before.eval_files, state.eval_files),
+        }
+        # The chief decides, also for a worker that sees other files than it does.
+        new = {flag: self.distribution.agree(float(bool(changes[flag]))) for flag in changes}
+        named = [
+            f"--{flag} names other files than the run in {self.folder.path} has used: "
+            f"{changes[flag] or 'the chief sees others'}"
+            for flag in changes
+            if new[flag]
+        ]
+        if named and not accept_new_data:
+            raise ConfigError(
+                f"{'. '.join(named)}. Name the same files, wherever they lie now; or go on with "
+                "these with --accept_new_data: in a fresh epoch, and, if they are for validation, "
+                "with the best GAP so far forgotten"
+            )
+        if new["train_data_pattern"] and state.batch:
+            state.epoch += 1
+            state.batch = 0
+            named.append(f"epoch {state.epoch} begins with these files")
+        if new["eval_data_pattern"] and state.best_gap is not None:
+            named.append(
+                f"the best GAP, {state.best_gap:.4f} at step {state.best_step}, was of other files "
+                f"and is forgotten; {self.folder.best_weights} stays until the next validation"
+            )
+            state.forget_best()
+        if before.train_files is None:
+            named.append(
+                "the run, of an older version, does not say which files it has used: nobody can "
+                "tell whether these are the same"
+            )
+        if named and self.distribution.is_chief:
+            logging.warning("%s.", "; ".join(named))
+
+    def _identify_files(self) -> None:
+        """Writes into the state which files are used; those for validation stay without any."""
+        self.state.train_files = identify_files(self.files)
+        if self.eval_files:
+            self.state.eval_files = identify_files(self.eval_files)
 
     def save(self) -> None:
         """Writes a checkpoint; the chief does.
@@ -219,6 +279,16 @@ class Trainer:
         if self.distribution.is_chief:
             self.folder.path.mkdir(parents=True, exist_ok=True)
             self._writer = tf.summary.create_file_writer(str(self.folder.events))
+            self.folder.append_metrics(
+                {
+                    "kind": "start",
+                    "step": self.state.step,
+                    "epoch": self.state.epoch,
+                    "time": utc_now(),
+                    "command": command_line(),
+                    "version": yt8m_gat.__version__,
+                }
+            )
         self.callbacks.on_train_begin()
         with StopRequest() as stop, self._progress() as self._bar:
             while not self._ended(stop):

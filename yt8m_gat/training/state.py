@@ -6,6 +6,7 @@ import dataclasses
 import json
 
 from yt8m_gat.config import ConfigError, TrainingConfig, from_dict
+from yt8m_gat.data.identity import FileIdentity
 from yt8m_gat.untrusted import parse_json
 
 
@@ -30,6 +31,9 @@ class TrainingState:
         nonfinite_in_a_row: Those among the last steps.
         ordered: Whether the batches of the current epoch came in the order that is a function of
             seed and epoch.
+        train_files: The files that it was trained on last; None: a version that did not say wrote
+            the checkpoint.
+        eval_files: Those that the best GAP was measured on, likewise; None also without any.
     """
 
     step: int = 0
@@ -45,6 +49,8 @@ class TrainingState:
     nonfinite: int = 0
     nonfinite_in_a_row: int = 0
     ordered: bool = True
+    train_files: tuple[FileIdentity, ...] | None = None
+    eval_files: tuple[FileIdentity, ...] | None = None
 
     def to_json(self) -> str:
         """This state as JSON."""
@@ -80,6 +86,11 @@ class TrainingState:
             self.rate_factor *= config.plateau_factor
             self.since_reduction = 0
         return False
+
+    def forget_best(self) -> None:
+        """Begins the comparison of validations anew: those to come are of other files."""
+        self.best_gap, self.best_step = None, 0
+        self.since_best = self.since_reduction = 0
 
     def finished(self, config: TrainingConfig) -> str | None:
         """Why training has ended under `config`; None while it goes on.
