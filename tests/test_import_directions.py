@@ -17,7 +17,7 @@ ALLOWED = {
     "cli": {"config", "interrupt", "paths"},
     "interrupt": set(),
     "paths": {"config"},
-    "locks": {"disk"},
+    "locks": {"disk", "interrupt"},
     "run_folder": {"config", "disk", "locks"},
     "starter_flags": set(),
     "reduction": set(),

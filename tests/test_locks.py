@@ -7,13 +7,14 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 
 import pytest
 
 from yt8m_gat import disk, locks
 from yt8m_gat.disk import WriteError, remove_unfinished, replacing
-from yt8m_gat.locks import InUseError, only_writer, only_writer_in, renew
+from yt8m_gat.locks import InUseError, only_writer, only_writer_in, renew, temporary_folder
 
 HOLD = """
 import sys
@@ -152,6 +153,21 @@ def only_writer_in_thread(folder):
     if errors:
         raise errors[0]
     yield
+
+
+def test_a_temporary_folder_goes_with_its_process_or_the_next(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with another_writer("file", tmp_path / "yt8m_gat-living"):
+        for name in ("yt8m_gat-living", "yt8m_gat-left", "others"):
+            (tmp_path / name).mkdir()
+            (tmp_path / name / "model").write_text("")
+        (tmp_path / "yt8m_gat-link").symlink_to(tmp_path / "others")
+        with temporary_folder() as folder:
+            assert folder.parent == tmp_path and folder.stat().st_mode & 0o777 == 0o700
+            (folder / "model").write_text("")
+        kept = [".yt8m_gat-living.lock", "others", "yt8m_gat-link", "yt8m_gat-living"]
+        assert sorted(os.listdir(tmp_path)) == kept
+        assert os.listdir(tmp_path / "others") == os.listdir(tmp_path / "yt8m_gat-living")
 
 
 def test_a_disk_without_locks_is_written_with_a_warning(tmp_path, monkeypatch, capsys):

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import keras
+import numpy as np
 import pytest
 
 from yt8m_gat import pipeline
@@ -146,6 +147,14 @@ def test_a_second_writer_is_refused_before_it_does_anything(tmp_path, name):
             write(path)
         left = {"out", ".out.lock"} if take is only_writer_in else {".out.lock"}
         assert set(os.listdir(tmp_path)) - {"page.html"} <= left
+
+
+def test_what_a_killed_writer_left_of_a_file_goes_with_the_next(tmp_path):
+    for name in ("a[1].csv", ".a[1].csv.partial.json"):
+        (tmp_path / f".{name}.unfinished").write_text("left")
+    with SubmissionWriter(tmp_path / "a[1].csv", 1, {"a": 1}) as writer:
+        writer.write(["v"], np.array([[0.5]]))
+    assert os.listdir(tmp_path) == ["a[1].csv"]
 
 
 def test_an_archive_has_one_writer(tmp_path, run):

@@ -11,10 +11,14 @@ import contextlib
 import dataclasses
 import datetime
 import errno
+import glob
 import json
 import os
+import secrets
+import shutil
 import socket
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -22,7 +26,8 @@ from pathlib import Path
 
 import filelock
 
-from yt8m_gat.disk import WriteError, writing
+from yt8m_gat.disk import WriteError, remove_unfinished, writing
+from yt8m_gat.interrupt import command_name
 
 LOCK_FILE = ".lock"
 """Name of the lock of a folder, inside it."""
@@ -32,6 +37,7 @@ _HOLDER_BYTES = 4096
 # How long a new holder may take to write its name into the file that it has just locked.
 _HOLDER_SECONDS = 0.5
 _ATTEMPTS = 10
+_TEMPORARY = "yt8m_gat-"
 
 
 class InUseError(WriteError):
@@ -75,7 +81,8 @@ class _Lock:
             WriteError: There is no place for its file.
         """
         while True:
-            with writing(self.path):
+            # What is wrong is said of the file that it is wrong with.
+            with writing(self.file if os.path.lexists(self.file) else self.path):
                 descriptor = os.open(
                     self.file, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666
                 )
@@ -138,7 +145,8 @@ os.register_at_fork(after_in_child=_forget)
 def only_writer(path: str | os.PathLike | None, make_folder: bool = False) -> Iterator[None]:
     """Holds the lock of an output file, or of a folder that is replaced as a whole.
 
-    A thread that holds it may enter it again.
+    What a killed process left half written is removed. A thread that holds the lock may enter it
+    again.
 
     Args:
         path: The output, which need not be there; None: there is none, and nothing to lock.
@@ -152,7 +160,9 @@ def only_writer(path: str | os.PathLike | None, make_folder: bool = False) -> It
         yield
         return
     real = Path(os.path.realpath(path))
-    with _holding(real.with_name(f".{real.name}{LOCK_FILE}"), path, make_folder):
+    with _holding(_beside(real), path, make_folder) as lock:
+        if lock.depth == 1:  # Else it may be this thread's own.
+            remove_unfinished(real.parent, glob.escape(real.name))
         yield
 
 
@@ -168,6 +178,26 @@ def only_writer_in(folder: str | os.PathLike) -> Iterator[None]:
     """
     with _holding(Path(os.path.realpath(folder), LOCK_FILE), folder, make_folder=True):
         yield
+
+
+@contextlib.contextmanager
+def temporary_folder() -> Iterator[Path]:
+    """Gives a folder that is removed at the end; those that killed processes left go as well."""
+    place = Path(os.path.realpath(tempfile.gettempdir()))
+    for left in place.glob(f"{_TEMPORARY}*"):
+        # Another's, or one that somebody works in.
+        with contextlib.suppress(OSError):
+            if left.lstat().st_uid == os.geteuid() and not left.is_symlink():
+                with _holding(_beside(left), left, make_folder=False) as lock:
+                    if lock.descriptor is not None:
+                        shutil.rmtree(left)
+    folder = place / f"{_TEMPORARY}{secrets.token_hex(8)}"
+    with only_writer(folder):
+        folder.mkdir(mode=0o700)
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def renew(folder: str | os.PathLike) -> None:
@@ -190,7 +220,7 @@ def renew(folder: str | os.PathLike) -> None:
 
 
 @contextlib.contextmanager
-def _holding(file: Path, path: str | os.PathLike, make_folder: bool) -> Iterator[None]:
+def _holding(file: Path, path: str | os.PathLike, make_folder: bool) -> Iterator[_Lock]:
     key, thread = str(file), threading.get_ident()
     with _registry:
         lock = _held.get(key)
@@ -201,7 +231,7 @@ def _holding(file: Path, path: str | os.PathLike, make_folder: bool) -> Iterator
             _held[key] = lock
         lock.depth += 1
     try:
-        yield
+        yield lock
     finally:
         with _registry:
             lock.depth -= 1
@@ -226,6 +256,11 @@ def _take(lock: _Lock, make_folder: bool) -> None:
                 raise
 
 
+def _beside(path: Path) -> Path:
+    """The lock's file of an output that is no folder to write in."""
+    return path.with_name(f".{path.name}{LOCK_FILE}")
+
+
 def _make_folder(folder: Path) -> list[Path]:
     """Makes a folder; gives those that were not there, the outermost first."""
     missing = []
@@ -238,14 +273,11 @@ def _make_folder(folder: Path) -> list[Path]:
 
 
 def _this_process() -> dict[str, str | int]:
-    command = Path(sys.argv[0])
-    if command.name == "__main__.py":
-        command = command.parent
     return {
         "process": os.getpid(),
         "host": socket.gethostname(),
         "since": datetime.datetime.now().astimezone().isoformat(" ", "seconds"),
-        "command": command.name,
+        "command": command_name(),
     }
 
 

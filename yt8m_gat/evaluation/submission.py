@@ -238,6 +238,7 @@ class SubmissionWriter(_WholeFile):
         elif not (temporary.exists() and self._progress.exists()):
             temporary.unlink(missing_ok=True)
             self._progress.unlink(missing_ok=True)
+        unfinished_path(self._progress).unlink(missing_ok=True)
 
     def write(self, video_ids: Sequence[bytes | str], probabilities: np.ndarray) -> None:
         """Writes a batch of rows.

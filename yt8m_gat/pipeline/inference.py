@@ -3,7 +3,6 @@
 import contextlib
 import os
 import sys
-import tempfile
 from collections.abc import Iterator, Sequence
 
 import keras
@@ -22,7 +21,7 @@ from yt8m_gat.data import (
 from yt8m_gat.evaluation.inference import predict, predict_segments
 from yt8m_gat.evaluation.submission import SegmentSubmissionWriter, SubmissionWriter
 from yt8m_gat.export import read_archive
-from yt8m_gat.locks import only_writer
+from yt8m_gat.locks import only_writer, temporary_folder
 from yt8m_gat.models import load_classifier, load_run
 from yt8m_gat.pipeline.digests import files_digest
 from yt8m_gat.pipeline.run_settings import on_segments, read_schema
@@ -53,8 +52,8 @@ def model_folder(
         with only_writer(untar_model_dir, make_folder=True):  # Until the predictions are made.
             yield read_archive(input_model_tgz, untar_model_dir)
     else:
-        with tempfile.TemporaryDirectory() as folder:
-            yield read_archive(input_model_tgz, os.path.join(folder, "model"))
+        with temporary_folder() as folder:
+            yield read_archive(input_model_tgz, folder / "model")
 
 
 def infer(
