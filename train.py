@@ -45,6 +45,12 @@ _DATA = {
     "max_frames": (_INTEGER, "Longer clips are cut after this many frames."),
     "normalize": (_STRING, f"l2 normalization of the features: {configs.NORMALIZATIONS}."),
     "segment_labels": (_BOOLEAN, "Train on the rated segments of 2019 records, not whole clips."),
+    "labels_key": (_STRING, "Name of the int64 list that holds a record's labels."),
+    "labels_are": (
+        _STRING,
+        "indices or multi_hot: What that list holds, class indices or a 0 or 1 for each class "
+        "(default: indices, and files that look otherwise, or hold no label, are refused).",
+    ),
 }
 _MODEL = {
     "num_heads": (_INTEGER, "Attention heads per modality."),

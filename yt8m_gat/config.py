@@ -31,6 +31,7 @@ CAM_GRADIENTS = ("logit", "loss")
 TEMPORAL_EXAMPLES = ("both", "correct", "wrong")
 LABEL_LOSSES = ("CrossEntropyLoss", "HingeLoss", "SoftmaxLoss")
 CLASS_REDUCTIONS = ("mean", "sum")
+LABEL_FORMS = ("indices", "multi_hot")
 ON_BAD_RECORD = ("error", "skip")
 ON_NONFINITE = ("stop", "skip")
 DISTRIBUTIONS = ("none", "mirrored", "multi_worker")
@@ -186,6 +187,10 @@ class DataConfig:
         normalize: l2 normalization after dequantizing: `none` for the papers' models, `concat`
             as the starter code does, or `per_feature`.
         segment_labels: The examples are the rated segments of the records (2019), not whole clips.
+        labels_key: Name of the int64 list that holds a record's labels.
+        labels_are: What that list is: class `indices`, or `multi_hot`, a 0 or 1 for each class.
+            None: indices, and files are refused before training or evaluating where no label is
+            found or where the lists look like 0/1 vectors (`yt8m_gat.data.label_check`).
     """
 
     feature_names: tuple[str, ...] = ("rgb", "audio")
@@ -197,6 +202,8 @@ class DataConfig:
     frame_features: bool = True
     normalize: str = "none"
     segment_labels: bool = False
+    labels_key: str = "labels"
+    labels_are: str | None = None
 
     def __post_init__(self) -> None:
         if not self.feature_names or len(self.feature_names) != len(self.feature_sizes):
@@ -218,6 +225,10 @@ class DataConfig:
             _require_at_least("num_classes", self.num_source_classes, 1)
         _require_at_least("max_frames", self.max_frames, 1)
         _require_choice("normalize", self.normalize, NORMALIZATIONS)
+        if not self.labels_key:
+            raise ConfigError("--labels_key must name the list of labels. Received: nothing")
+        if self.labels_are is not None:
+            _require_choice("labels_are", self.labels_are, LABEL_FORMS)
 
     @property
     def sizes(self) -> dict[str, int]:

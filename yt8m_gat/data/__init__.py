@@ -11,6 +11,7 @@ _NAMES = {
     "dataset": ("as_pair", "as_pairs", "find_files", "make_dataset", "no_examples"),
     "description": ("RecordDescription", "describe_record", "discover"),
     "diagnosis": ("bad_record_from", "iterate"),
+    "label_check": ("check_labels", "no_label"),
     "errors": ("BadRecordError", "Fault", "TooManyBadRecordsError"),
     "label_space": ("LabelMap", "read_label_names"),
     "parsing": ("parse_frame_batch", "parse_video_batch"),

@@ -22,7 +22,9 @@ class RecordDescription:
         frame_level: It has feature lists (`tf.SequenceExample`), not features alone
             (`tf.Example`).
         video_id: Its id; empty when it has none.
-        labels: Its class indices.
+        labels: The values of its list of labels.
+        integers: The int64 lists that it holds beside its features, by name; that of the labels
+            and those of ratings among them.
         lengths: Feature -> frames (frame level); empty at video level.
         sizes: Feature -> the sizes found, ascending: bytes per frame, or floats per video.
         segment_labels: Class indices of its rated segments (2019).
@@ -32,6 +34,7 @@ class RecordDescription:
     frame_level: bool
     video_id: str
     labels: tuple[int, ...]
+    integers: dict[str, tuple[int, ...]]
     lengths: dict[str, int]
     sizes: dict[str, tuple[int, ...]]
     segment_labels: tuple[int, ...]
@@ -71,6 +74,15 @@ def _values(
         faults.append((Fault.WRONG_TYPE, f"feature {key} is a {found}, not a {kind}"))
         return ()
     return tuple(getattr(feature, kind).value)
+
+
+def int64_lists(features: tf.train.Features) -> dict[str, tuple[int, ...]]:
+    """The int64 lists among some features, by name in order; empty ones are left out."""
+    return {
+        name: values
+        for name in sorted(features.feature)
+        if (values := tuple(features.feature[name].int64_list.value))
+    }
 
 
 def _frame_bytes(
@@ -119,8 +131,12 @@ def _decoded(payload: bytes) -> tf.train.SequenceExample:
         ) from error
 
 
-def describe_record(payload: bytes) -> RecordDescription:
+def describe_record(payload: bytes, labels_key: str = LABELS_KEY) -> RecordDescription:
     """Describes a frame-, video- or segment-level record.
+
+    Args:
+        payload: Its bytes.
+        labels_key: Name of its list of labels.
 
     Raises:
         UndecodableRecordError: The payload is none.
@@ -138,7 +154,7 @@ def describe_record(payload: bytes) -> RecordDescription:
         faults.append((Fault.VIDEO_ID, f"it has none of the ids {' and '.join(ID_KEYS)}"))
     elif not _is_text(video_id):
         faults.append((Fault.VIDEO_ID, "its id is no UTF-8 text, or has control characters"))
-    labels = _values(context, LABELS_KEY, "int64_list", faults)
+    labels = _values(context, labels_key, "int64_list", faults)
     segment_labels = _values(context, "segment_labels", "int64_list", faults)
     lengths = {}
     sizes = {}
@@ -158,6 +174,7 @@ def describe_record(payload: bytes) -> RecordDescription:
         frame_level=bool(lists),
         video_id=video_id.decode("utf-8", "replace"),
         labels=labels,
+        integers=int64_lists(context),
         lengths=lengths,
         sizes=sizes,
         segment_labels=segment_labels,
@@ -180,11 +197,16 @@ def find_fault(description: RecordDescription, schema: RecordSchema) -> tuple[Fa
     """
     if description.faults:
         return description.faults[0]
-    for label in description.labels:
+    labels, num_classes = description.labels, schema.num_source_classes
+    if schema.multi_hot_labels and labels and len(labels) != num_classes:
+        reason = f"it has {len(labels)} labels instead of {num_classes}, one a class"
+        return Fault.LABEL, reason
+    last = 1 if schema.multi_hot_labels else num_classes - 1
+    for label in labels:
         if label < 0:
             return Fault.LABEL, f"label {label} is negative"
-        if label >= schema.num_source_classes:
-            return Fault.LABEL, f"label {label} is outside 0 .. {schema.num_source_classes - 1}"
+        if label > last:
+            return Fault.LABEL, f"label {label} is outside 0 .. {last}"
     names = schema.feature_names
     needed = ", ".join(names)
     if description.frame_level != schema.frame_level:

@@ -23,7 +23,6 @@ from yt8m_gat.data.errors import Fault
 from yt8m_gat.data.frame_layout import frame_layout
 from yt8m_gat.data.schema import (
     ID_KEYS,
-    LABELS_KEY,
     SEGMENT_CLASS_KEY,
     SEGMENT_ID_BREAKS,
     SEGMENT_SCORE_KEY,
@@ -116,10 +115,12 @@ def _default_names(serialized: tf.Tensor, names: tf.Tensor | None) -> tf.Tensor:
 _RATING_KEYS = (SEGMENT_START_KEY, SEGMENT_CLASS_KEY, SEGMENT_SCORE_KEY)
 
 
-def _context_spec(with_labels: bool, with_ratings: bool = False) -> dict[str, Any]:
+def _context_spec(
+    schema: RecordSchema, with_labels: bool, with_ratings: bool = False
+) -> dict[str, Any]:
     spec: dict[str, Any] = {key: tf.io.RaggedFeature(tf.string) for key in ID_KEYS}
     if with_labels:
-        spec[LABELS_KEY] = tf.io.VarLenFeature(tf.int64)
+        spec[schema.labels_key] = tf.io.VarLenFeature(tf.int64)
     if with_ratings:
         for key in _RATING_KEYS:
             dtype = tf.float32 if key == SEGMENT_SCORE_KEY else tf.int64
@@ -142,6 +143,9 @@ def multi_hot(labels: tf.SparseTensor, num_classes: int) -> tf.Tensor:
 
 def _class_labels(labels: tf.SparseTensor, schema: RecordSchema) -> tf.Tensor:
     """The labels of records, int64 [B, any], as float32 [B, C], through the label map if any."""
+    if schema.multi_hot_labels:
+        hot = tf.sparse.retain(labels, tf.equal(labels.values, 1))
+        labels = tf.SparseTensor(hot.indices, hot.indices[:, 1], hot.dense_shape)
     found = multi_hot(labels, schema.num_source_classes)
     return found if schema.label_map is None else schema.label_map.apply(found)
 
@@ -181,8 +185,11 @@ def _check_context(
         "write the record anew with an id that is text",
     )
     if with_labels:
-        labels = context[LABELS_KEY]
+        labels = context[schema.labels_key]
         last = schema.num_source_classes - 1
+        if schema.multi_hot_labels:
+            _check_label_vectors(labels, checks, schema.num_source_classes)
+            last = 1
         _require_values(
             checks,
             Fault.LABEL,
@@ -194,6 +201,21 @@ def _check_context(
             lambda _: f"is outside 0 .. {last}",
             _VOCABULARY_REMEDY,
         )
+
+
+def _check_label_vectors(labels: tf.SparseTensor, checks: _Checks, num_classes: int) -> None:
+    """A record has a value for each class, or none at all."""
+    lengths = tf.math.unsorted_segment_sum(
+        tf.ones_like(labels.values), labels.indices[:, 0], labels.dense_shape[0]
+    )
+    checks.require(
+        Fault.LABEL,
+        tf.logical_or(tf.equal(lengths, 0), tf.equal(lengths, num_classes)),
+        lambda record: tf.strings.join(
+            ["it has ", _text(lengths[record]), f" labels instead of {num_classes}, one a class"]
+        ),
+        _VOCABULARY_REMEDY,
+    )
 
 
 def _check_segment_id(context: dict[str, Any], checks: _Checks) -> None:
@@ -501,7 +523,11 @@ def _parse_frames(
         raise ValueError("parse_frame_batch needs a frame-level schema; see parse_video_batch")
     names = _default_names(serialized, names)
     read = _read_clips(
-        serialized, schema, names, _context_spec(with_labels, with_ratings), fixed_num_frames
+        serialized,
+        schema,
+        names,
+        _context_spec(schema, with_labels, with_ratings),
+        fixed_num_frames,
     )
     context, lengths = read.context, read.lengths
     checks = _Checks(names)
@@ -573,7 +599,7 @@ def _parse_frames(
                 *(tf.identity(context[key].flat_values) for key in _RATING_KEYS),
             )
         if with_labels:
-            batch["labels"] = _class_labels(context[LABELS_KEY], schema)
+            batch["labels"] = _class_labels(context[schema.labels_key], schema)
         batch["num_frames"] = tf.identity(num_frames)
         num_steps = schema.max_frames if fixed_num_frames else None
         batch["features"] = {
@@ -615,7 +641,7 @@ def parse_video_batch(
     parsed, _, _ = tf.io.parse_sequence_example(
         serialized,
         context_features={
-            **_context_spec(with_labels),
+            **_context_spec(schema, with_labels),
             **{name: tf.io.RaggedFeature(tf.float32) for name in schema.feature_names},
         },
         example_names=names,
@@ -655,7 +681,7 @@ def parse_video_batch(
     with tf.control_dependencies([checks.enforce()]):
         batch: Batch = {"video_id": tf.identity(_video_id(parsed))}
         if with_labels:
-            batch["labels"] = _class_labels(parsed[LABELS_KEY], schema)
+            batch["labels"] = _class_labels(parsed[schema.labels_key], schema)
         batch["features"] = {
             name: tf.reshape(parsed[name].flat_values, [-1, size])  # [B, D]
             for name, size in schema.feature_sizes

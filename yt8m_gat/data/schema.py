@@ -30,7 +30,7 @@ ID_KEYS = ("id", "video_id")
 """Names of the id: YouTube-8M since 2018, and older YouTube-8M and AudioSet."""
 
 LABELS_KEY = "labels"
-"""Name of the list of class indices."""
+"""Name of the list of class indices, in the official records."""
 
 SEGMENT_FRAMES = 5
 """Frames of a segment of YouTube-8M Segments (2019)."""
@@ -61,7 +61,7 @@ class RecordSchema:
     | key | where | kind | shape |
     |---|---|---|---|
     | `id` or `video_id` | context | bytes | [1] |
-    | `labels` (may be absent) | context | int64 | [any number] |
+    | `labels_key` (may be absent) | context | int64 | [any number], or [C] of 0 and 1 |
     | each feature | feature list | bytes | T x [size] |
 
     Rated segments (2019), where they are asked for:
@@ -81,6 +81,9 @@ class RecordSchema:
         max_frames: Longer clips are cut after this many frames.
         frame_level: Whether the features have a time axis.
         label_map: From the labels of the records to the C classes; None: they are the classes.
+        labels_key: Name of the list of labels.
+        labels_are: `indices` of classes, or `multi_hot`, a 0 or 1 for each class of the records;
+            None: indices, and nobody has said so (`yt8m_gat.data.label_check`).
 
     Raises:
         ConfigError: A value that cannot be; the message names it and the flag it comes from.
@@ -91,6 +94,8 @@ class RecordSchema:
     max_frames: int = MAX_FRAMES
     frame_level: bool = True
     label_map: LabelMap | None = None
+    labels_key: str = LABELS_KEY
+    labels_are: str | None = None
 
     def __post_init__(self) -> None:
         given = self.feature_sizes
@@ -107,6 +112,11 @@ class RecordSchema:
         if reserved:
             raise ConfigError(
                 f"--feature_names must not use {reserved}: those names mean other parts of a batch"
+            )
+        if self.labels_key in (*ID_KEYS, *names):
+            raise ConfigError(
+                f"--labels_key must not be the name of an id or of a feature. "
+                f"Received: {self.labels_key!r}"
             )
         for name, size in self.feature_sizes:
             if size < 1:
@@ -147,12 +157,19 @@ class RecordSchema:
             config.max_frames,
             config.frame_features,
             label_map,
+            config.labels_key,
+            config.labels_are,
         )
 
     @property
     def num_source_classes(self) -> int:
         """Labels of records are 0 .. num_source_classes - 1."""
         return self.num_classes if self.label_map is None else self.label_map.num_sources
+
+    @property
+    def multi_hot_labels(self) -> bool:
+        """Whether a list of labels has a 0 or 1 for each class."""
+        return self.labels_are == "multi_hot"
 
     @property
     def feature_names(self) -> tuple[str, ...]:

@@ -13,11 +13,13 @@ from yt8m_gat.config import ConfigError, RunConfig
 from yt8m_gat.data import (
     RecordSchema,
     SkippedRecords,
+    check_labels,
     count_records,
     find_files,
     iterate,
     make_dataset,
     new_skipped,
+    no_label,
     preprocess,
 )
 from yt8m_gat.evaluation.attack_spec import AttackSpec
@@ -97,6 +99,13 @@ class _Evaluation:
         self.classifier = self.loaded.classifier
         self.schema = read_schema(folder, config)
         self.names = class_names(self.schema, options.label_names)
+        check_labels(
+            self.files,
+            self.schema,
+            "eval_data_pattern",
+            segments=self.segments is not None,
+            num_records=None,
+        )
         self.skipped: SkippedRecords | None = None
         self.num_records = count_records(self.files, skip_damage=options.on_bad_record == "skip")
         self.num_videos = min(self.num_records, options.max_videos or self.num_records)
@@ -305,6 +314,11 @@ class _Evaluation:
             return
         profiles = self._profiles()
         measured = self._measure(None, "clean", [profiles.observe] if profiles else [])
+        # Of the first videos alone, or of those that are no bad records.
+        if not measured.positives.any():
+            raise no_label(
+                self.schema, "eval_data_pattern", self.segments is not None, measured.num_examples
+            )
         classes = {
             "ap": measured.per_class_average_precision().tolist(),
             "positives": measured.positives.tolist(),

@@ -1,0 +1,198 @@
+"""Whether files hold labels at all, and in which form; looked at before anything is learned."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
+
+import tensorflow as tf
+from google.protobuf.message import DecodeError
+
+from yt8m_gat.config import ConfigError
+from yt8m_gat.data.description import int64_lists
+from yt8m_gat.data.errors import BadRecordError
+from yt8m_gat.data.schema import SEGMENT_CLASS_KEY, SEGMENT_SCORE_KEY, RecordSchema
+from yt8m_gat.data.tfrecord import read_records
+
+NUM_RECORDS = 10_000
+"""Records of the training data among which a label is looked for. Where 1 record in 1,000 has one,
+that many records have none once in 22,000 times."""
+
+NUM_LISTS = 16
+"""Lists of labels that say whether they are lists of indices."""
+
+_LEAST_CLASSES = 3
+"""Lists of two 0s and 1s may as well be the two classes of a small vocabulary."""
+
+
+@dataclasses.dataclass
+class IntegerKey:
+    """What the records seen so far hold under the name of one int64 list.
+
+    Attributes:
+        num_records: Records with a value there.
+        lengths: Lengths of their lists.
+        least: Their least value.
+        greatest: Their greatest value.
+    """
+
+    num_records: int = 0
+    lengths: collections.Counter[int] = dataclasses.field(default_factory=collections.Counter)
+    least: int = 0
+    greatest: int = 0
+
+    def add(self, values: Sequence[int]) -> None:
+        """Takes one record's list in, which is not empty."""
+        low, high = min(values), max(values)
+        first = self.num_records == 0
+        self.least = low if first else min(self.least, low)
+        self.greatest = high if first else max(self.greatest, high)
+        self.num_records += 1
+        self.lengths[len(values)] += 1
+
+    @property
+    def looks_multi_hot(self) -> bool:
+        """All lists have one length, and 0s and 1s alone, of which one is then listed twice."""
+        (length,) = self.lengths if len(self.lengths) == 1 else (0,)
+        return length >= _LEAST_CLASSES and self.least >= 0 and self.greatest <= 1
+
+    def __str__(self) -> str:
+        shortest, longest = min(self.lengths), max(self.lengths)
+        counts = f"{shortest}" if shortest == longest else f"{shortest} to {longest}"
+        text = f"{counts} values from {self.least} to {self.greatest}"
+        return text + (", 0/1 vectors" if self.looks_multi_hot else "")
+
+
+class IntegerKeys(dict[str, IntegerKey]):
+    """The int64 lists of some records, by name."""
+
+    def add(self, lists: dict[str, tuple[int, ...]]) -> None:
+        """Takes those of one record in."""
+        for name, values in lists.items():
+            self.setdefault(name, IntegerKey()).add(values)
+
+    def __str__(self) -> str:
+        if not self:
+            return "no int64 list"
+        return "; ".join(f"{name!r} ({key})" for name, key in sorted(self.items()))
+
+
+def check_labels(
+    files: Sequence[str],
+    schema: RecordSchema,
+    flag_name: str,
+    *,
+    segments: bool = False,
+    num_records: int | None = NUM_RECORDS,
+) -> None:
+    """Refuses files without labels, and lists that look like 0/1 vectors and are read as indices.
+
+    Nothing is looked at where `schema.labels_are` says `indices`: then they are believed to be.
+
+    A record without labels is a good one, so that no reader says anything where all are so: the
+    labels stand under another name, or a label map leaves none of them. As many records are looked
+    at, from the start of each file, as it takes to find `NUM_LISTS` lists; bad ones are left to
+    the reader.
+
+    Args:
+        files: Paths of TFRecord files.
+        schema: What their records are to hold.
+        flag_name: The flag that they came from, for the error.
+        segments: Look at the ratings of segments instead.
+        num_records: Most records to look at, spread evenly over the files; None: all.
+
+    Raises:
+        ConfigError: Names the int64 lists that the records do hold, and the remedy.
+    """
+    if schema.labels_are == "indices" and not segments:
+        return
+    mapped = None
+    if schema.label_map is not None:
+        mapped = {source for source, _ in schema.label_map.pairs}
+    seen = labelled = 0
+    keys, labels = IntegerKeys(), IntegerKey()
+    share = None if num_records is None else -(-num_records // len(files))
+    for context in itertools.chain.from_iterable(_contexts(path, share) for path in files):
+        seen += 1
+        lists = int64_lists(context)
+        keys.add(lists)
+        if not segments and (values := lists.get(schema.labels_key)):
+            labels.add(values)
+        classes = _rated_classes(context) if segments else _classes(lists, schema)
+        labelled += bool(classes if mapped is None else mapped.intersection(classes))
+        if labelled >= NUM_LISTS:
+            break
+    if not segments and not schema.multi_hot_labels and labels.looks_multi_hot:
+        (length,) = labels.lengths
+        raise ConfigError(
+            f"--{flag_name}: the lists under {schema.labels_key!r} look like 0/1 vectors over "
+            f"{length} classes, and would be read as the classes 0 and 1. Train with "
+            f"--labels_are=multi_hot --num_classes={length} of train.py, or with "
+            "--labels_are=indices if they are classes after all"
+        )
+    if seen and not labelled:
+        raise ConfigError(
+            f"--{flag_name}: none of {seen} records looked at "
+            + _what_is_missing(schema, segments, labels, keys)
+        )
+
+
+def no_label(
+    schema: RecordSchema, flag_name: str, segments: bool, num_examples: int
+) -> ConfigError:
+    """The error of an evaluation in which no example had a label."""
+    what = "segments has a rating above 0" if segments else "videos has a label"
+    where = "" if segments else f" under {schema.labels_key!r}"
+    return ConfigError(
+        f"--{flag_name}: none of the {num_examples} {what}{where}, so that nothing can be "
+        "measured. Give records like those that the run was trained on"
+    )
+
+
+def _what_is_missing(
+    schema: RecordSchema, segments: bool, labels: IntegerKey, keys: IntegerKeys
+) -> str:
+    mapped = "" if schema.label_map is None else " that the label map gives a class"
+    if segments:
+        return (
+            f"has a rating above 0{mapped} ({SEGMENT_SCORE_KEY}). They hold {keys}; leave out "
+            "--segment_labels to read the labels of whole clips"
+        )
+    if labels.num_records:
+        return (
+            f"has a label{mapped or ' that is on'}. Under {schema.labels_key!r} they hold {labels}"
+        )
+    return (
+        f"has a label under {schema.labels_key!r}. They hold {keys}; name the list of labels by "
+        "--labels_key of train.py, or, where labels are rarer than that, say so by "
+        "--labels_are=indices"
+    )
+
+
+def _contexts(path: str, share: int | None) -> Iterator[tf.train.Features]:
+    """What stands beside the frames in the good ones among a file's first records."""
+    for _, payload in itertools.islice(read_records(path), share):
+        if isinstance(payload, BadRecordError):
+            continue
+        try:
+            # A tf.Example decodes as a tf.SequenceExample that has a context alone.
+            yield tf.train.SequenceExample.FromString(payload).context
+        except DecodeError:
+            continue
+
+
+def _classes(lists: dict[str, tuple[int, ...]], schema: RecordSchema) -> Iterable[int]:
+    """The classes that are on in a record."""
+    values = lists.get(schema.labels_key, ())
+    if schema.multi_hot_labels:
+        return [label for label, value in enumerate(values) if value == 1]
+    return values
+
+
+def _rated_classes(context: tf.train.Features) -> Iterable[int]:
+    """The classes that a segment of a record is rated to show."""
+    classes = context.feature[SEGMENT_CLASS_KEY].int64_list.value
+    scores = context.feature[SEGMENT_SCORE_KEY].float_list.value
+    return [label for label, score in zip(classes, scores, strict=False) if score > 0]
