@@ -211,6 +211,12 @@ def define_flags(values: flags.FlagValues) -> None:
     )
     define(_STRING, "feature_names", None, "Features to read, separated by commas.")
     define(_STRING, "feature_sizes", None, "Their sizes, separated by commas.")
+    define(
+        _STRING,
+        "feature_types",
+        None,
+        "How the frames of all, or of each, are stored: uint8, float32 or float_list.",
+    )
     define(_BOOLEAN, "frame_features", None, "Frame-level records (default: as the model needs).")
     define(
         _STRING,
@@ -251,6 +257,8 @@ def config_from_flags(values: flags.FlagValues) -> configs.RunConfig:
         data["feature_names"] = comma_separated(values.feature_names)
     if values.feature_sizes is not None:
         data["feature_sizes"] = integers("feature_sizes", values.feature_sizes)
+    if values.feature_types is not None:
+        data["feature_types"] = comma_separated(values.feature_types)
     frame_features = values.frame_features
     data["frame_features"] = recipe.frame_level if frame_features is None else frame_features
     options = given(_MODEL)

@@ -32,6 +32,7 @@ TEMPORAL_EXAMPLES = ("both", "correct", "wrong")
 LABEL_LOSSES = ("CrossEntropyLoss", "HingeLoss", "SoftmaxLoss")
 CLASS_REDUCTIONS = ("mean", "sum")
 LABEL_FORMS = ("indices", "multi_hot")
+FEATURE_TYPES = ("uint8", "float32", "float_list")
 ON_BAD_RECORD = ("error", "skip")
 ON_NONFINITE = ("stop", "skip")
 DISTRIBUTIONS = ("none", "mirrored", "multi_worker")
@@ -177,7 +178,10 @@ class DataConfig:
 
     Attributes:
         feature_names: Features read from each record, in order.
-        feature_sizes: Their sizes (bytes per frame, or floats per video).
+        feature_sizes: Their sizes: values per frame, or per video.
+        feature_types: How each one's frames are stored: `uint8` (quantized, a byte a value),
+            `float32` (4 bytes a value, little endian) or `float_list` (a list of floats); one
+            stands for all. Empty: `uint8`, the official form. Videos are lists of floats.
         num_classes: C, the classes that the model tells apart.
         num_source_classes: Labels of records are 0 .. num_source_classes - 1, mapped to the
             classes by the run's label map; None: they are the classes.
@@ -195,6 +199,7 @@ class DataConfig:
 
     feature_names: tuple[str, ...] = ("rgb", "audio")
     feature_sizes: tuple[int, ...] = (1024, 128)
+    feature_types: tuple[str, ...] = ()
     num_classes: int = 3862
     num_source_classes: int | None = None
     label_map: str | None = None
@@ -215,6 +220,7 @@ class DataConfig:
             raise ConfigError(f"--feature_names must differ. Received: {list(self.feature_names)}")
         for size in self.feature_sizes:
             _require_at_least("feature_sizes", size, 1)
+        self._complete_types()
         _require_at_least("num_classes", self.num_classes, 1)
         if (self.label_map is None) != (self.num_source_classes is None):
             raise ConfigError(
@@ -229,6 +235,31 @@ class DataConfig:
             raise ConfigError("--labels_key must name the list of labels. Received: nothing")
         if self.labels_are is not None:
             _require_choice("labels_are", self.labels_are, LABEL_FORMS)
+
+    def _complete_types(self) -> None:
+        given = self.feature_types
+        if not given:
+            return
+        for kind in given:
+            _require_choice("feature_types", kind, FEATURE_TYPES)
+        if not self.frame_features:
+            raise ConfigError(
+                "--feature_types is about frames; the features of videos are lists of floats. "
+                f"Received: {list(given)}; leave it out"
+            )
+        types = given * len(self.feature_names) if len(given) == 1 else given
+        if len(types) != len(self.feature_names):
+            raise ConfigError(
+                "--feature_types must name one type, or one for each of --feature_names. "
+                f"Received: {list(given)} for {list(self.feature_names)}"
+            )
+        # The official form has one spelling, that of runs from before there were others.
+        object.__setattr__(self, "feature_types", () if set(types) == {"uint8"} else types)
+
+    @property
+    def dequantized(self) -> bool:
+        """Whether a model sees dequantized bytes and nothing else: values of known levels."""
+        return self.frame_features and not self.feature_types and self.normalize == "none"
 
     @property
     def sizes(self) -> dict[str, int]:

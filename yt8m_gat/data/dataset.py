@@ -402,9 +402,9 @@ def as_pair(batch: Batch) -> tuple[Any, ...]:
     """One batch as (inputs, labels), the form of `keras.Model.train_step`.
 
     Returns:
-        inputs: each feature under its name, uint8 [B, T, D] (video level: float32 [B, D]), and at
-        frame level `num_frames`, int32 [B]; labels: float32 [B, C]. Of rated segments a third
-        part, the label weights, float32 [B, C].
+        inputs: each feature under its name, uint8 [B, T, D] (float32 of those stored as floats;
+        video level: float32 [B, D]), and at frame level `num_frames`, int32 [B]; labels: float32
+        [B, C]. Of rated segments a third part, the label weights, float32 [B, C].
     """
     inputs = dict(batch["features"])
     if "num_frames" in batch:

@@ -26,7 +26,11 @@ class RecordDescription:
         integers: The int64 lists that it holds beside its features, by name; that of the labels
             and those of ratings among them.
         lengths: Feature -> frames (frame level); empty at video level.
-        sizes: Feature -> the sizes found, ascending: bytes per frame, or floats per video.
+        sizes: Feature -> the sizes found, ascending: bytes per frame, or floats per video or per
+            frame of `float_lists`.
+        float_lists: Features whose frames are lists of floats, not bytes.
+        not_finite: Features of which a value, float32 where they are bytes, is not finite.
+        float32_like: Features whose first frame, of bytes, reads as float32 of ordinary size.
         segment_labels: Class indices of its rated segments (2019).
         faults: What keeps any reader from reading it, whatever the schema, with the kind.
     """
@@ -37,6 +41,9 @@ class RecordDescription:
     integers: dict[str, tuple[int, ...]]
     lengths: dict[str, int]
     sizes: dict[str, tuple[int, ...]]
+    float_lists: frozenset[str]
+    not_finite: frozenset[str]
+    float32_like: frozenset[str]
     segment_labels: tuple[int, ...]
     faults: tuple[tuple[Fault, str], ...]
 
@@ -52,7 +59,8 @@ class RecordDescription:
         for name, sizes in self.sizes.items():
             size = " or ".join(map(str, sizes)) or "no"
             if self.frame_level:
-                parts.append(f"{name}, {self.lengths[name]} frames of {size} bytes")
+                unit = "floats" if name in self.float_lists else "bytes"
+                parts.append(f"{name}, {self.lengths[name]} frames of {size} {unit}")
             else:
                 parts.append(f"{name}, {size} floats")
         return "; ".join(parts)
@@ -85,25 +93,56 @@ def int64_lists(features: tf.train.Features) -> dict[str, tuple[int, ...]]:
     }
 
 
-def _frame_bytes(
+def _frame_sizes(
     name: str, frames: Sequence[tf.train.Feature], faults: list[tuple[Fault, str]]
 ) -> list[int]:
-    """Bytes of each frame that is one bytes value; any other is a fault."""
+    """Bytes of each frame that is one bytes value, or floats of each in a feature whose first frame
+    is a list of them; any other frame is a fault."""
+    wanted = "float_list" if _is_float_list(frames) else "bytes_list"
     sizes = []
     for number, frame in enumerate(frames):
-        values = frame.bytes_list.value
-        if len(values) == 1:
-            sizes.append(len(values[0]))
-            continue
         found = frame.WhichOneof("kind") or "nothing"
-        reason = (
-            f"is a {found}, not a bytes_list"
-            if found != "bytes_list"
-            else f"has {len(values)} values instead of 1"
-        )
+        if found != wanted:
+            reason = f"is a {found}, not a {wanted}"
+        elif found == "float_list":
+            sizes.append(len(frame.float_list.value))
+            continue
+        elif len(frame.bytes_list.value) == 1:
+            sizes.append(len(frame.bytes_list.value[0]))
+            continue
+        else:
+            reason = f"has {len(frame.bytes_list.value)} values instead of 1"
         faults.append((Fault.WRONG_TYPE, f"feature {name}, frame {number} {reason}"))
         break
     return sizes
+
+
+_NOT_FINITE = "has a value that is not finite"
+
+
+def _floats(frames: Sequence[tf.train.Feature]) -> np.ndarray:
+    """All values of some frames, of bytes those of whole float32s."""
+    if _is_float_list(frames):
+        return np.concatenate([np.asarray(frame.float_list.value) for frame in frames])
+    content = b"".join(value for frame in frames for value in frame.bytes_list.value)
+    return np.frombuffer(content[: len(content) // 4 * 4], "<f4")
+
+
+def _is_float_list(frames: Sequence[tf.train.Feature]) -> bool:
+    return bool(frames) and frames[0].WhichOneof("kind") == "float_list"
+
+
+def _looks_like_float32(frames: Sequence[tf.train.Feature]) -> bool:
+    """Whether the first frame's bytes are float32 of ordinary size: quantized bytes, most of them
+    near 128, would be floats next to 0."""
+    if not frames or len(frames[0].bytes_list.value) != 1:
+        return False
+    frame = frames[0].bytes_list.value[0]
+    if not frame or len(frame) % 4 or not any(frame):
+        return False
+    values = np.abs(np.frombuffer(frame, "<f4"))
+    with np.errstate(invalid="ignore"):
+        return bool(np.all((values == 0) | ((values > 1e-6) & (values < 1e6))))
 
 
 def canonical(payload: bytes) -> bytes:
@@ -161,14 +200,14 @@ def describe_record(payload: bytes, labels_key: str = LABELS_KEY) -> RecordDescr
     for name in sorted(lists):
         frames = lists[name].feature
         lengths[name] = len(frames)
-        sizes[name] = tuple(sorted(set(_frame_bytes(name, frames, faults))))
+        sizes[name] = tuple(sorted(set(_frame_sizes(name, frames, faults))))
     if not lists:
         for name in sorted(context.feature):
             values = context.feature[name].float_list.value
             if values:
                 sizes[name] = (len(values),)
                 if not np.isfinite(values).all():
-                    reason = f"feature {name} has a value that is not finite"
+                    reason = f"feature {name} {_NOT_FINITE}"
                     faults.append((Fault.NOT_FINITE, reason))
     return RecordDescription(
         frame_level=bool(lists),
@@ -177,6 +216,11 @@ def describe_record(payload: bytes, labels_key: str = LABELS_KEY) -> RecordDescr
         integers=int64_lists(context),
         lengths=lengths,
         sizes=sizes,
+        float_lists=frozenset(name for name in lists if _is_float_list(lists[name].feature)),
+        not_finite=frozenset(
+            name for name in lists if not np.isfinite(_floats(lists[name].feature)).all()
+        ),
+        float32_like=frozenset(name for name in lists if _looks_like_float32(lists[name].feature)),
         segment_labels=segment_labels,
         faults=tuple(faults),
     )
@@ -214,16 +258,22 @@ def find_fault(description: RecordDescription, schema: RecordSchema) -> tuple[Fa
             Fault.MISSING_FEATURE,
             f"it is a {description.level}-level record ({description}); each of {needed} is needed",
         )
-    for name, size in schema.feature_sizes:
+    for name in names:
         if name not in description.sizes or description.lengths.get(name) == 0:
             return (
                 Fault.MISSING_FEATURE,
                 f"feature {name} is missing or empty; each of {needed} is needed",
             )
+        size, unit = schema.stored_size(name)
+        if schema.frame_level and (unit == "values") != (name in description.float_lists):
+            kinds = ("float_list", "bytes_list")
+            found, wanted = kinds if name in description.float_lists else reversed(kinds)
+            return Fault.WRONG_TYPE, f"feature {name}, frame 0 is a {found}, not a {wanted}"
         for found in description.sizes[name]:
             if found != size:
-                unit = "bytes" if schema.frame_level else "values"
                 return Fault.FEATURE_SIZE, f"feature {name} has {found} {unit} instead of {size}"
+        if schema.types[name] != "uint8" and name in description.not_finite:
+            return Fault.NOT_FINITE, f"feature {name} {_NOT_FINITE}"
         if schema.frame_level and description.lengths[name] != description.lengths[names[0]]:
             return (
                 Fault.FRAME_COUNTS,

@@ -40,6 +40,10 @@ _ESCAPED = re.compile(r"\\(.)")  # The Assert operation escapes quotes and backs
 _LOST_OFFSET = re.compile(r"(?:corrupted|truncated) record at (\d+)")
 
 
+_TYPE_REMEDY = (
+    "say how the frames are stored by --feature_types of train.py (uint8 or float32: bytes; "
+    "float_list: lists of floats), or write the record anew"
+)
 _REMEDY = f"write the record anew; `{INSPECT_COMMAND}` lists all that cannot be read"
 
 
@@ -72,6 +76,8 @@ def finding_in(error: tf.errors.OpError) -> Finding | None:
         fault = Fault.WRONG_TYPE
         remedy = _REMEDY
         match = _TENSORFLOW_MESSAGE.search(message) or _SEQUENCE_MESSAGE.search(message)
+        if match is not None and match["reason"].startswith("Feature list"):
+            remedy = _TYPE_REMEDY
         if match is None:
             fault = Fault.UNDECODABLE
             match = _UNDECODABLE.search(message)

@@ -28,7 +28,7 @@ from yt8m_gat.cli import run_command, start_tensorflow
 if __name__ == "__main__":
     start_tensorflow()  # Before the imports below bring it with all its notices.
 
-from yt8m_gat.config import ConfigError
+from yt8m_gat.config import ConfigError, DataConfig
 from yt8m_gat.data.dataset import find_files
 from yt8m_gat.data.description import (
     RecordDescription,
@@ -37,8 +37,9 @@ from yt8m_gat.data.description import (
     find_fault,
 )
 from yt8m_gat.data.errors import BadRecordError, Fault
+from yt8m_gat.data.label_check import IntegerKeys
 from yt8m_gat.data.label_space import read_label_names
-from yt8m_gat.data.schema import RESERVED_NAMES, RecordSchema
+from yt8m_gat.data.schema import LABELS_KEY, RESERVED_NAMES, RecordSchema
 from yt8m_gat.data.tfrecord import file_size, read_records
 from yt8m_gat.paths import input_path, read_paths
 
@@ -93,6 +94,7 @@ class Inspection:
         schema: What each record is to hold; None takes it from the first readable record.
         num_classes: Size of the vocabulary; None accepts every label that is not negative.
         label_names: Label -> name, shown beside the most frequent labels.
+        labels_key: Name of the list of labels, without a schema.
     """
 
     def __init__(
@@ -100,8 +102,10 @@ class Inspection:
         schema: RecordSchema | None = None,
         num_classes: int | None = None,
         label_names: Mapping[int, str] | None = None,
+        labels_key: str = LABELS_KEY,
     ) -> None:
         self.schema = schema
+        self.labels_key = labels_key if schema is None else schema.labels_key
         self.label_names = dict(label_names or {})
         self.num_classes = num_classes
         self.files: list[FileReport] = []
@@ -110,6 +114,9 @@ class Inspection:
         self.segment_labels = Spread()
         self.label_counts: collections.Counter[int] = collections.Counter()
         self.sizes: dict[str, collections.Counter[int]] = {}
+        self.integers = IntegerKeys()
+        self.float_lists: collections.Counter[str] = collections.Counter()
+        self.float32_like: collections.Counter[str] = collections.Counter()
 
     def add_file(self, path: str) -> None:
         """Reads all of a file."""
@@ -121,7 +128,7 @@ class Inspection:
                 report.bad.append(payload)
                 continue
             try:
-                description = describe_record(payload)
+                description = describe_record(payload, self.labels_key)
             except UndecodableRecordError as error:
                 found: tuple[Fault, str] | None = (Fault.UNDECODABLE, str(error))
             else:
@@ -144,6 +151,9 @@ class Inspection:
         """Takes a record in; why it is bad, or None."""
         for name, sizes in description.sizes.items():
             self.sizes.setdefault(name, collections.Counter()).update(sizes)
+        self.integers.add(description.integers)
+        self.float_lists.update(description.float_lists)
+        self.float32_like.update(description.float32_like)
         if self.schema is None and not description.faults:
             self.schema = self._schema_of(description)
         if self.schema is None:
@@ -168,7 +178,14 @@ class Inspection:
         if not sizes:
             return None
         num_classes = _ANY_CLASS if self.num_classes is None else self.num_classes
-        return RecordSchema(sizes, num_classes, frame_level=description.frame_level)
+        types = ["float_list" if name in description.float_lists else "uint8" for name in sizes]
+        return RecordSchema(
+            sizes,
+            num_classes,
+            frame_level=description.frame_level,
+            labels_key=self.labels_key,
+            feature_types=tuple(types) if description.float_lists else (),
+        )
 
     @property
     def bad(self) -> list[BadRecordError]:
@@ -189,6 +206,19 @@ class Inspection:
             "features": {
                 name: {str(size): count for size, count in sorted(counts.items())}
                 for name, counts in self.sizes.items()
+            },
+            "float_lists": sorted(self.float_lists),
+            "float32_like": sorted(self.float32_like),
+            "int64_lists": {
+                name: {
+                    "records": key.num_records,
+                    "least": key.least,
+                    "greatest": key.greatest,
+                    "shortest": min(key.lengths),
+                    "longest": max(key.lengths),
+                    "looks_multi_hot": key.looks_multi_hot,
+                }
+                for name, key in sorted(self.integers.items())
             },
             "frames": self.frames.as_dict(),
             "labels_per_record": self.labels.as_dict(),
@@ -235,10 +265,26 @@ class Inspection:
             f"{facts['num_records']:>9} {facts['num_bad_records']:>6} "
             f"{facts['num_bytes'] / 1e6:>9.2f}  in {len(self.files)} files"
         )
-        unit = "floats" if facts["level"] == "video" else "bytes a frame"
         for name, counts in facts["features"].items():
+            unit = "bytes a frame"
+            if facts["level"] == "video":
+                unit = "floats"
+            elif name in self.float_lists:
+                unit = "floats a frame (--feature_types=float_list)"
             sizes = ", ".join(f"{size} {unit} in {count} records" for size, count in counts.items())
             lines.append(f"feature {name}: {sizes or 'no values'}")
+            if name in self.float32_like:
+                values = ", ".join(str(int(size) // 4) for size in counts)
+                lines.append(f"  float32? {values} values a frame with --feature_types=float32")
+        if self.integers:
+            lines.append(f"int64 lists: {self.integers}")
+        if self.labels_key not in self.integers:
+            lines.append(
+                f"no record has labels under {self.labels_key!r}: --labels_key names the list of "
+                "labels, here and in train.py"
+            )
+        elif self.integers[self.labels_key].looks_multi_hot:
+            lines.append("the labels look like 0/1 vectors: --labels_are=multi_hot of train.py")
         for title, key in (
             ("frames", "frames"),
             ("labels per record", "labels_per_record"),
@@ -281,6 +327,14 @@ def _parser() -> argparse.ArgumentParser:
         help="with --feature_names: the records are to be video-level ones",
     )
     parser.add_argument(
+        "--feature_types",
+        default="",
+        help="how the frames of all, or of each, are stored: uint8, float32 or float_list",
+    )
+    parser.add_argument(
+        "--labels_key", default=LABELS_KEY, help="name of the list of labels (default: labels)"
+    )
+    parser.add_argument(
         "--label_names",
         help="file with the labels' names (vocabulary.csv, label_names_2018.csv, "
         "class_labels_indices.csv, or the sample's label_names.csv)",
@@ -293,6 +347,8 @@ def _schema_from(arguments: argparse.Namespace) -> RecordSchema | None:
     if (arguments.feature_names is None) != (arguments.feature_sizes is None):
         raise ConfigError("--feature_names and --feature_sizes go together; give both or neither")
     if arguments.feature_names is None:
+        if arguments.feature_types:
+            raise ConfigError("--feature_types needs --feature_names and --feature_sizes")
         return None
     names = [name.strip() for name in arguments.feature_names.split(",")]
     try:
@@ -302,16 +358,16 @@ def _schema_from(arguments: argparse.Namespace) -> RecordSchema | None:
             "--feature_sizes must be whole numbers with commas between them. Received: "
             f"{arguments.feature_sizes!r}"
         ) from error
-    if len(names) != len(sizes):
-        raise ConfigError(
-            f"--feature_names and --feature_sizes must be of one length. Received: {names} and "
-            f"{sizes}"
-        )
-    return RecordSchema(
-        tuple(zip(names, sizes, strict=True)),
-        _ANY_CLASS if arguments.num_classes is None else arguments.num_classes,
-        frame_level=not arguments.video_level,
+    types = [kind.strip() for kind in arguments.feature_types.split(",") if kind.strip()]
+    config = DataConfig(
+        feature_names=tuple(names),
+        feature_sizes=tuple(sizes),
+        feature_types=tuple(types),
+        num_classes=_ANY_CLASS if arguments.num_classes is None else arguments.num_classes,
+        frame_features=not arguments.video_level,
+        labels_key=arguments.labels_key,
     )
+    return RecordSchema.from_config(config)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -321,7 +377,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         read_paths(arguments, PATHS)
         files = find_files(arguments.pattern, "pattern")
         names = None if arguments.label_names is None else read_label_names(arguments.label_names)
-        inspection = Inspection(_schema_from(arguments), arguments.num_classes, names)
+        inspection = Inspection(
+            _schema_from(arguments), arguments.num_classes, names, arguments.labels_key
+        )
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -23,6 +23,7 @@ from yt8m_gat.data.errors import Fault
 from yt8m_gat.data.frame_layout import frame_layout
 from yt8m_gat.data.schema import (
     ID_KEYS,
+    ITEM_BYTES,
     SEGMENT_CLASS_KEY,
     SEGMENT_ID_BREAKS,
     SEGMENT_SCORE_KEY,
@@ -377,14 +378,16 @@ def parse_frame_batch(
         segment_ids: Whether the ids are for the CSV of segments, see `SEGMENT_ID_BREAKS`.
 
     Returns:
-        `video_id` string [B]; `features` name -> uint8 [B, T, D], 0 on padding; `num_frames`
-        int32 [B], at most `max_frames`; `labels` float32 [B, C].
+        `video_id` string [B]; `features` name -> uint8 [B, T, D] as stored, or float32 of
+        those stored as floats, 0 on padding; `num_frames` int32 [B], at most `max_frames`;
+        `labels` float32 [B, C].
 
     Raises:
         tf.errors.InvalidArgumentError: A record is no `tf.SequenceExample`, has no id, lacks a
-            feature, has no frames, features of different lengths, a frame of another size, a
-            label outside the vocabulary, or with `segment_ids` an id that has one of the breaks.
-            The message names the file, the record and the remedy.
+            feature, has no frames, features of different lengths, a frame of another size or
+            with a value that is not finite, a label outside the vocabulary, or with `segment_ids`
+            an id that has one of the breaks. The message names the file, the record and the
+            remedy.
         ValueError: The schema is a video-level one.
     """
     batch, _ = _parse_frames(
@@ -424,6 +427,42 @@ def parse_rated_batch(
     )
 
 
+def _check_frames(name: str, schema: RecordSchema, checks: _Checks, read: _Clips) -> None:
+    """Size of each frame of a feature and, of floats, the values."""
+    frames, sizes = read.wrong_frames[name], read.wrong_sizes[name]
+    expected, unit = schema.stored_size(name)
+
+    def describe(record: tf.Tensor) -> tf.Tensor:
+        return tf.strings.join(
+            [
+                f"feature {name}, frame ",
+                _text(frames[record]),
+                " has ",
+                _text(sizes[record]),
+                f" {unit} instead of {expected}",
+            ]
+        )
+
+    kind = schema.types[name]
+    if kind != "float_list":
+        other = "uint8" if kind == "float32" else "float32"
+        size_of_other = schema.sizes[name] * ITEM_BYTES[other]
+        checks.require(
+            Fault.FEATURE_SIZE,
+            tf.logical_or(frames < 0, tf.not_equal(sizes, size_of_other)),
+            lambda record: tf.strings.join([describe(record), f": {other}?"]),
+            f"read {other} frames by --feature_types={other} of train.py; {_RUN_REMEDY}",
+        )
+    checks.require(Fault.FEATURE_SIZE, frames < 0, describe, _SIZE_REMEDY)
+    if kind != "uint8":
+        checks.require(
+            Fault.NOT_FINITE,
+            tf.reduce_all(tf.math.is_finite(read.features[name]), axis=[1, 2]),
+            lambda _: f"feature {name} has a value that is not finite",
+            "write the record anew",
+        )
+
+
 class _Clips(NamedTuple):
     """Frame-level records as read, not yet checked; names are those of the features.
 
@@ -431,8 +470,8 @@ class _Clips(NamedTuple):
         context: What stands beside the frames.
         lengths: Name -> int64 [B], frames in the record.
         wrong_frames: Name -> int32 [B], the first frame of a wrong size; -1 where there is none.
-        wrong_sizes: Name -> int32 [B], the bytes of that frame.
-        features: Name -> uint8 [B, T, D].
+        wrong_sizes: Name -> int32 [B], the bytes of that frame, or the values of its list.
+        features: Name -> uint8 or float32 [B, T, D], 0 on padding.
     """
 
     context: dict[str, Any]
@@ -450,6 +489,8 @@ def _read_clips(
     fixed_num_frames: bool,
 ) -> _Clips:
     """Reads records at once where all of them allow that, else frame by frame."""
+    if schema.feature_types:
+        return _read_frame_by_frame(serialized, schema, names, context_spec, fixed_num_frames)
     layout = frame_layout(schema.feature_sizes, schema.max_frames)
     found = layout.read(serialized, fixed_num_frames)
 
@@ -484,24 +525,32 @@ def _read_frame_by_frame(
         serialized,
         context_features=context_spec,
         sequence_features={
-            name: tf.io.FixedLenSequenceFeature([], tf.string, allow_missing=True)
-            for name in schema.feature_names
+            name: tf.io.RaggedFeature(tf.float32)
+            if kind == "float_list"
+            else tf.io.FixedLenSequenceFeature([], tf.string, allow_missing=True)
+            for name, kind in schema.types.items()
         },
         example_names=names,
     )
     wrong_frames, wrong_sizes, features = {}, {}, {}
-    for name, size in schema.feature_sizes:
-        values = frames[name][:, : schema.max_frames]  # strings [B, T]
-        num_bytes = tf.strings.length(values)
-        real = tf.sequence_mask(lengths[name], tf.shape(values)[1])
-        wrong = tf.logical_and(real, tf.not_equal(num_bytes, size))
+    for name, kind in schema.types.items():
+        size, (expected, _) = schema.sizes[name], schema.stored_size(name)
+        values = frames[name][:, : schema.max_frames]
+        if kind == "float_list":  # Ragged floats [B, (T), (D)].
+            lengths[name] = tf.cast(frames[name].row_lengths(), tf.int64)
+            sizes = tf.cast(values.row_lengths(axis=2).to_tensor(), tf.int32)  # [B, T]
+            decoded = values.to_tensor(shape=[None, None, size])  # [B, T, D]
+        else:  # Strings [B, T].
+            sizes = tf.strings.length(values)
+            decoded = tf.io.decode_raw(values, tf.as_dtype(kind), fixed_length=expected)
+        real = tf.sequence_mask(lengths[name], tf.shape(sizes)[1])
+        wrong = tf.logical_and(real, tf.not_equal(sizes, expected))
         # Of a batch without any frames (T = 0) another check speaks.
         wrong = tf.pad(wrong, [[0, 0], [0, 1]])
-        num_bytes = tf.pad(num_bytes, [[0, 0], [0, 1]])
+        sizes = tf.pad(sizes, [[0, 0], [0, 1]])
         first = tf.argmax(wrong, axis=1, output_type=tf.int32)
-        wrong_sizes[name] = tf.gather(num_bytes, first, batch_dims=1)
+        wrong_sizes[name] = tf.gather(sizes, first, batch_dims=1)
         wrong_frames[name] = tf.where(tf.reduce_any(wrong, axis=1), first, -1)
-        decoded = tf.io.decode_raw(values, tf.uint8, fixed_length=size)  # [B, T, D]
         if fixed_num_frames:
             missing = schema.max_frames - tf.shape(decoded)[1]
             decoded = tf.pad(decoded, [[0, 0], [0, missing], [0, 0]])
@@ -568,24 +617,8 @@ def _parse_frames(
             "one by --feature_names of train.py",
         )
     num_frames = tf.cast(tf.minimum(first_length, schema.max_frames), tf.int32)
-    for name, size in schema.feature_sizes:
-        wrong_frame, wrong_size = read.wrong_frames[name], read.wrong_sizes[name]
-        checks.require(
-            Fault.FEATURE_SIZE,
-            wrong_frame < 0,
-            lambda record, name=name, size=size, frame=wrong_frame, found=wrong_size: (
-                tf.strings.join(
-                    [
-                        f"feature {name}, frame ",
-                        _text(frame[record]),
-                        " has ",
-                        _text(found[record]),
-                        f" bytes instead of {size}",
-                    ]
-                )
-            ),
-            _SIZE_REMEDY,
-        )
+    for name in schema.feature_names:
+        _check_frames(name, schema, checks, read)
     if with_ratings:
         _check_ratings(context, checks, schema, num_frames)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Mapping
 
-from yt8m_gat.config import ConfigError, DataConfig
+from yt8m_gat.config import FEATURE_TYPES, ConfigError, DataConfig
 from yt8m_gat.data.label_space import LabelMap
 
 FRAME_FEATURE_SIZES = {"rgb": 1024, "audio": 128}
@@ -52,6 +52,10 @@ RESERVED_NAMES = frozenset(
 """Other parts of a batch, or of a record: no names of features."""
 
 
+ITEM_BYTES = {"uint8": 1, "float32": 4}
+"""Bytes of one value of a frame that is stored as bytes."""
+
+
 @dataclasses.dataclass(frozen=True)
 class RecordSchema:
     """The part of a record that is read.
@@ -61,8 +65,8 @@ class RecordSchema:
     | key | where | kind | shape |
     |---|---|---|---|
     | `id` or `video_id` | context | bytes | [1] |
-    | `labels_key` (may be absent) | context | int64 | [any number], or [C] of 0 and 1 |
-    | each feature | feature list | bytes | T x [size] |
+    | `labels_key` (may be absent) | context | int64 | [any number], or a 0 or 1 for each class |
+    | each feature | feature list | by its type, see below | T x [size] |
 
     Rated segments (2019), where they are asked for:
 
@@ -76,7 +80,7 @@ class RecordSchema:
 
     Attributes:
         feature_sizes: (name, size) of each feature, in order; a mapping is taken too. The size is
-            in bytes per frame at frame level, in floats per video at video level.
+            that of a frame (of a video at video level), in values.
         num_classes: C of the batch's labels.
         max_frames: Longer clips are cut after this many frames.
         frame_level: Whether the features have a time axis.
@@ -84,6 +88,8 @@ class RecordSchema:
         labels_key: Name of the list of labels.
         labels_are: `indices` of classes, or `multi_hot`, a 0 or 1 for each class of the records;
             None: indices, and nobody has said so (`yt8m_gat.data.label_check`).
+        feature_types: How the frames of each feature are stored: `uint8` or `float32`, bytes of
+            that type, or `float_list`, a list of floats; empty: `uint8` all.
 
     Raises:
         ConfigError: A value that cannot be; the message names it and the flag it comes from.
@@ -96,6 +102,7 @@ class RecordSchema:
     label_map: LabelMap | None = None
     labels_key: str = LABELS_KEY
     labels_are: str | None = None
+    feature_types: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         given = self.feature_sizes
@@ -123,6 +130,13 @@ class RecordSchema:
                 raise ConfigError(
                     f"--feature_sizes must be positive. Received: {size} for feature {name!r}"
                 )
+        if self.feature_types and (
+            len(self.feature_types) != len(names) or set(self.feature_types) - set(FEATURE_TYPES)
+        ):
+            raise ConfigError(
+                f"--feature_types must be one of {', '.join(FEATURE_TYPES)} for each feature. "
+                f"Received: {self.feature_types}"
+            )
         if self.num_classes < 1:
             raise ConfigError(f"--num_classes must be positive. Received: {self.num_classes}")
         if self.max_frames < 1:
@@ -159,6 +173,7 @@ class RecordSchema:
             label_map,
             config.labels_key,
             config.labels_are,
+            config.feature_types,
         )
 
     @property
@@ -170,6 +185,19 @@ class RecordSchema:
     def multi_hot_labels(self) -> bool:
         """Whether a list of labels has a 0 or 1 for each class."""
         return self.labels_are == "multi_hot"
+
+    @property
+    def types(self) -> dict[str, str]:
+        """Feature name -> how its frames are stored."""
+        types = self.feature_types or ("uint8",) * len(self.feature_sizes)
+        return dict(zip(self.feature_names, types, strict=True))
+
+    def stored_size(self, name: str) -> tuple[int, str]:
+        """How much one frame of a feature, or a video's feature, takes in a record; its unit."""
+        size, kind = self.sizes[name], self.types[name]
+        if kind == "float_list" or not self.frame_level:
+            return size, "values"
+        return ITEM_BYTES[kind] * size, "bytes"
 
     @property
     def feature_names(self) -> tuple[str, ...]:

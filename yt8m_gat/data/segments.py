@@ -6,7 +6,7 @@ Both give batches of `yt8m_gat.data.parsing.Batch`'s form in which an example is
 |---|---|---|
 | `video_id` | string | [S], repeated for each segment of a clip |
 | `segment_start_time` | int32 | [S], the segment's first second, which is its first frame |
-| `features` | uint8 | name -> [S, 5, D], 0 on padding |
+| `features` | uint8, or float32 of those stored as floats | name -> [S, 5, D], 0 on padding |
 | `num_frames` | int32 | [S], 5, or less at the clip's end |
 | `labels` | float32 | [S, C]: the scores; 0 where a pair was not rated (rated segments alone) |
 | `label_weights` | float32 | [S, C]: 1 at the rated pairs, else 0 (rated segments alone) |

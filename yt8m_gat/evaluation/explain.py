@@ -68,10 +68,7 @@ def explain(
     names = list(classifier.feature_sizes)
     clip = [np.asarray(features[name], np.float32)[None] for name in names]
     mask = ops.convert_to_tensor(real[None])
-    inputs = [
-        keras.Input(x.shape[1:], batch_size=1, name=name)
-        for name, x in zip(names, clip, strict=True)
-    ]
+    inputs = [keras.Input(x.shape[1:], batch_size=1) for x in clip]
     outputs = classifier.forward(dict(zip(names, inputs, strict=True)), mask)
     model = keras.Model(inputs, outputs.logits)
 

@@ -20,7 +20,7 @@ from yt8m_gat.data import (
 from yt8m_gat.disk import remove_unfinished, replacing
 from yt8m_gat.export.warm_up import longest_clip, longest_record, write_warm_up
 from yt8m_gat.locks import only_writer_in
-from yt8m_gat.models import VideoClassifier, without_auxiliary
+from yt8m_gat.models import VideoClassifier, feature_identifiers, without_auxiliary
 
 SERVING_DEFAULT = "serving_default"
 FRAMES = "frames"
@@ -60,9 +60,13 @@ class ServingModule(tf.Module):
         self._top_k = min(top_k, classifier.num_classes)
 
     @property
+    def _identifiers(self) -> dict[str, str]:
+        return feature_identifiers(self._schema.feature_names)
+
+    @property
     def frames_name(self) -> str:
         """The input of `frames`: the features in their order, `rgb_and_audio` by default."""
-        return _identifier("_and_".join(self._schema.feature_names))
+        return "_and_".join(self._identifiers.values())
 
     def signatures(self) -> dict[str, Any]:
         """The signatures that this classifier has, by name.
@@ -182,7 +186,7 @@ class ServingModule(tf.Module):
         video_id, features, frame_mask, num_frames = self._parse(example_bytes)
         outputs = self._classifier.value.forward(features, frame_mask, training=False)
         profiles = {
-            f"attention_{_identifier(name)}": _profile(levels[_GLOBAL], frame_mask)
+            f"attention_{self._identifiers[name]}": _profile(levels[_GLOBAL], frame_mask)
             for name, levels in outputs.attention_maps.items()
         }
         return {
@@ -261,11 +265,6 @@ def _rewritten(serialized: tf.Tensor, frame_level: bool) -> tf.Tensor:
     types = [tf.string] * len(fields)
     sizes, values = tf.io.decode_proto(serialized, message, fields, types, sanitize=True)
     return tf.io.encode_proto(sizes, values, fields, message)
-
-
-def _identifier(name: str) -> str:
-    """The name of a feature as one of an input or output of a signature."""
-    return re.sub(r"[^A-Za-z0-9_]", "_", name)
 
 
 def _profile(attention_map: tf.Tensor, frame_mask: tf.Tensor) -> tf.Tensor:

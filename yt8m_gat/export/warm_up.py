@@ -48,14 +48,21 @@ def longest_record(schema: RecordSchema) -> bytes:
         features[ID_KEYS[0]] = video_id
         return tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString()
     lists = {}
-    for name, size in schema.feature_sizes:
-        frame = tf.train.BytesList(value=[bytes([_BYTE]) * size])
-        frames = [tf.train.Feature(bytes_list=frame)] * longest_clip(schema)
+    for name in schema.feature_names:
+        frames = [_frame(schema, name)] * longest_clip(schema)
         lists[name] = tf.train.FeatureList(feature=frames)
     return tf.train.SequenceExample(
         context=tf.train.Features(feature={ID_KEYS[0]: video_id}),
         feature_lists=tf.train.FeatureLists(feature_list=lists),
     ).SerializeToString()
+
+
+def _frame(schema: RecordSchema, name: str) -> tf.train.Feature:
+    size, unit = schema.stored_size(name)
+    if unit == "values":
+        return tf.train.Feature(float_list=tf.train.FloatList(value=[0.0] * size))
+    byte = _BYTE if schema.types[name] == "uint8" else 0
+    return tf.train.Feature(bytes_list=tf.train.BytesList(value=[bytes([byte]) * size]))
 
 
 def write_warm_up(

@@ -8,6 +8,7 @@ from yt8m_gat.models.checkpoint import (
     readable_prefix,
 )
 from yt8m_gat.models.dbof import DbofClassifier
+from yt8m_gat.models.feature_identifiers import feature_identifiers
 from yt8m_gat.models.frame_level_logistic import FrameLevelLogisticClassifier
 from yt8m_gat.models.load import (
     LoadedClassifier,
@@ -44,6 +45,7 @@ __all__ = [
     "checkpoint_steps",
     "checkpointable",
     "copy_weights",
+    "feature_identifiers",
     "load_classifier",
     "load_run",
     "newest_checkpoint",

@@ -118,9 +118,9 @@ class TransformerClassifier(VideoClassifier):
                 dropout=dropout,
                 dual_normalization=dual_normalization,
                 dtype=self.dtype_policy,
-                name=f"{name}_block",
+                name=f"{identifier}_block",
             )
-            for name in self.feature_sizes
+            for identifier in self.identifiers.values()
         ]
         self.pooling = MaskedMeanPooling(dtype=self.dtype_policy, name="pooling")
         self.hidden = keras.layers.Dense(

@@ -5,6 +5,8 @@ from typing import Any, NamedTuple
 import keras
 from keras import ops
 
+from yt8m_gat.models.feature_identifiers import feature_identifiers
+
 FRAME_MASK = "frame_mask"
 
 
@@ -52,6 +54,7 @@ class VideoClassifier(keras.Model):
         if num_classes < 1:
             raise ValueError(f"`num_classes` must be positive. Received: num_classes={num_classes}")
         self.feature_sizes = dict(feature_sizes)
+        self.identifiers = feature_identifiers(feature_sizes)
         self.num_classes = num_classes
         self.frame_level = frame_level
         # Whether `forward` knows a second set of normalization layers.
@@ -97,7 +100,7 @@ class VideoClassifier(keras.Model):
         """Keras inputs in this model's convention; `num_frames` None leaves T open."""
         time = (num_frames,) if self.frame_level else ()
         inputs = {
-            name: keras.Input((*time, size), name=name, dtype="float32")
+            name: keras.Input((*time, size), name=self.identifiers[name], dtype="float32")
             for name, size in self.feature_sizes.items()
         }
         if self.frame_level:

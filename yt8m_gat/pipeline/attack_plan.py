@@ -62,10 +62,10 @@ def plan_attacks(
     )
     specs = [*specs]
     if options.protocol == "sceptic":
-        rounded = config.data.normalize == "none"
+        rounded = config.data.dequantized
         for there, what in (
             (map_distance, "adaptive: this model has no global attention maps"),
-            (rounded, "pgd:round=true: l2-normalized features have no levels"),
+            (rounded, "pgd:round=true: floats and l2-normalized features have no levels"),
             (source_run, "transfer: it needs --transfer_from"),
         ):
             if not there:

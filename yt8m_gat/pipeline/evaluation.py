@@ -180,11 +180,13 @@ class _Evaluation:
             )
         bounded = options.clip_to_range or options.round_to_levels
         bounded = bounded or any(spec.needs_quantized_features for spec in self.specs)
-        if bounded and data.normalize != "none":
+        if bounded and not data.dequantized:
+            seen = f"sees them l2-normalized (--normalize={data.normalize})"
+            if data.feature_types:
+                seen = f"reads floats (--feature_types={','.join(data.feature_types)})"
             raise ConfigError(
                 "--clip_to_range and --round_to_levels are about dequantized features, and this "
-                f"run sees them l2-normalized (--normalize={data.normalize}): they have neither "
-                "that range nor levels. Leave them out"
+                f"run {seen}: they have neither that range nor levels. Leave them out"
             )
         asks_for_transfer = any(spec.name == "transfer" for spec in self.specs)
         if asks_for_transfer and options.transfer_from is None:
@@ -206,7 +208,7 @@ class _Evaluation:
         other = RunConfig.load(path, flag)
         same = ["num_classes", "label_map", "frame_features"]
         if flag == "transfer_from":
-            same += ["sizes", "normalize", "max_frames"]
+            same += ["sizes", "feature_types", "normalize", "max_frames"]
         different = [
             f"{name}: {getattr(other.data, name)!r} != {getattr(self.config.data, name)!r}"
             for name in same

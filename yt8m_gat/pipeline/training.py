@@ -132,9 +132,9 @@ def _train(
 
     # Now, and not when the first validation is due, or when a GAP of 0 has ended the run.
     segments = config.data.segment_labels
-    check_labels(files, schema, "train_data_pattern", segments=segments)
     if eval_files:
         check_labels(eval_files, schema, "eval_data_pattern", segments=segments)
+    check_labels(files, schema, "train_data_pattern", segments=segments)
     if eval_files and next(validation_batches(), None) is None:
         raise no_examples(eval_files, "eval_data_pattern", config.data.segment_labels)
     if distribution.is_chief:
