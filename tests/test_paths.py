@@ -19,7 +19,7 @@ NO_PATHS = {
         *("dbof_pooling_method", "dbof_activation", "video_level_classifier_model", "label_loss"),
         *("class_reduction", "adversarial", "norm_scope", "temporal_loss", "cam_gradient"),
         *("temporal_examples", "optimizer", "on_bad_record", "mixed_precision", "on_nonfinite"),
-        *("distribute", "data_service"),
+        *("distribute", "data_service", "feature_types", "labels_key", "labels_are"),
     },
     "eval": {
         *("eval_data_pattern", "clips", "attacks", "epsilons", "corruptions", "severities"),
@@ -27,7 +27,9 @@ NO_PATHS = {
     "inference": {"input_data_pattern"},
     "yt8m_gat.demo": set(),
     "yt8m_gat.data.download": {"partition", "shard", "plan_url", "base_url"},
-    "yt8m_gat.data.inspect": {"pattern", "feature_names", "feature_sizes"},
+    "yt8m_gat.data.inspect": {
+        *("pattern", "feature_names", "feature_sizes", "feature_types", "labels_key"),
+    },
     "yt8m_gat.data.label_space": set(),
     "yt8m_gat.data.sample": set(),
     "yt8m_gat.evaluation.kaggle": {"keys"},

@@ -74,6 +74,9 @@ OTHER = {
         "max_frames": ("--max_frames=8", 8),
         "normalize": ("--normalize=concat", "concat"),
         "segment_labels": ("--segment_labels", True),
+        "feature_types": ("--feature_types= float32 ,uint8", ("float32", "uint8")),
+        "labels_key": ("--labels_key=a/b c", "a/b c"),
+        "labels_are": ("--labels_are=multi_hot", "multi_hot"),
     },
     ObjectiveConfig: {
         "label_loss": ("--label_loss=HingeLoss", "HingeLoss"),
