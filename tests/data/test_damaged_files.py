@@ -236,8 +236,8 @@ def test_inspect_segment_and_video_level(tmp_path, capsys):
     [
         (["--feature_names=r"], "go together"),
         (["--feature_names=r", "--feature_sizes=a"], "must be whole numbers"),
-        (["--feature_names=r", "--feature_sizes=1,2"], "must be of one length"),
-        (["--feature_names=r", "--feature_sizes=0"], "must be positive"),
+        (["--feature_names=r", "--feature_sizes=1,2"], "two lists of the same length"),
+        (["--feature_names=r", "--feature_sizes=0"], "must be at least 1"),
     ],
 )
 def test_inspect_refuses(files, capsys, arguments, message):

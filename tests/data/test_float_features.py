@@ -18,6 +18,7 @@ from yt8m_gat.data import (
 )
 from yt8m_gat.data.description import find_fault
 from yt8m_gat.data.errors import BadRecordError
+from yt8m_gat.data.inspect import main
 
 SIZES = {"r": 4, "u": 2}
 STORED = {
@@ -144,3 +145,30 @@ def test_settings_of_types():
             data=DataConfig(frame_features=False, feature_types=("float32",)),
             model=ModelConfig(name="MoeModel"),
         )
+
+
+def test_inspect_says_what_would_be_read_by_which_flag(tmp_path, capsys):
+    def payload(number):
+        rng = np.random.default_rng(number)
+        context = {"id": bytes_feature(b"a"), "clip/label": ints_feature(*np.eye(4, dtype=int)[1])}
+        return hand.sequence_example(
+            context,
+            lists=[floats_feature(0.5, 2.0)] * 3,
+            packed=[bytes_feature(rng.normal(size=8).astype("<f4").tobytes())] * 3,
+            quantized=[bytes_feature(rng.integers(100, 156, 32, np.uint8).tobytes())] * 3,
+        )
+
+    path = hand.write(tmp_path / "a.tfrecord", [payload(0), payload(1)])
+    assert main([path]) == 0
+    text = capsys.readouterr().out
+    assert "feature lists: 2 floats a frame (--feature_types=float_list) in 2 records" in text
+    assert "feature packed: 32 bytes a frame in 2 records\n  float32? 8 values a frame" in text
+    assert (
+        "feature quantized: 32 bytes a frame in 2 records\nint64 lists: 'clip/label' (4 val" in text
+    )
+    assert "no record has labels under 'labels': --labels_key names the list" in text
+    assert main([path, "--labels_key=clip/label"]) == 0
+    assert "the labels look like 0/1 vectors: --labels_are=multi_hot" in capsys.readouterr().out
+    arguments = ["--feature_names=packed", "--feature_sizes=8", "--feature_types=float32"]
+    assert main([path, *arguments]) == 0
+    assert main([path, *arguments[:2]]) == 1
