@@ -27,6 +27,7 @@ from yt8m_gat.cli import (
     refuse_arguments,
     reported_errors,
     run_command,
+    this_command,
 )
 from yt8m_gat.data.label_space import LabelMap
 from yt8m_gat.paths import input_path, output_path, read_paths, saved_model_path
@@ -346,6 +347,8 @@ def _train(values: flags.FlagValues, folder: RunFolder, config: configs.RunConfi
         except KeyboardInterrupt:
             exit_interrupted(folder.checkpoints, "checkpoints")
     if state.finished(config.training) is None:
+        # Not --start_new_model: that would drop what is to go on.
+        print(f"go on with: {this_command('start_new_model')}")
         sys.exit(EXIT_INTERRUPTED)
 
 

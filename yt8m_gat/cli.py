@@ -4,6 +4,9 @@ import contextlib
 import importlib
 import logging
 import os
+import re
+import shlex
+import shutil
 import signal
 import sys
 import tempfile
@@ -15,6 +18,7 @@ from yt8m_gat.config import ConfigError
 from yt8m_gat.interrupt import EXIT_INTERRUPTED, command_name, end_at_once, end_on_interrupt
 from yt8m_gat.untrusted import printable
 
+SCRIPTS = ("train.py", "eval.py", "inference.py")
 EXIT_ERROR = 2
 
 
@@ -147,6 +151,32 @@ def _ended_by_interrupt() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, previous)
+
+
+def duration(seconds: float) -> str:
+    """A length of time in words: `8 s`, `3 min 20 s`, `2 h 5 min`."""
+    seconds = round(seconds)
+    if seconds < 60:
+        return f"{seconds} s"
+    minutes, seconds = divmod(seconds, 60)
+    if minutes < 60:
+        return f"{minutes} min {seconds} s"
+    return f"{minutes // 60} h {minutes % 60} min"
+
+
+def script_command(script: str, **flags: str) -> str:
+    """The command of one of the scripts, ready to be pasted into the shell that runs this one."""
+    python = "python" if shutil.which("python") == sys.executable else sys.executable
+    folder, running = os.path.split(sys.argv[0])
+    path = os.path.join(folder, script) if running in SCRIPTS else script
+    given = [f"--{name}={shlex.quote(value)}" for name, value in flags.items()]
+    return " ".join([shlex.quote(python), shlex.quote(path), *given])
+
+
+def this_command(left_out: str) -> str:
+    """The command that runs now, ready to be pasted, without the boolean flag `left_out`."""
+    flag = re.compile(rf"--?{left_out}(=.*)?", re.DOTALL)
+    return shlex.join(part for part in sys.orig_argv if not flag.fullmatch(part))
 
 
 def refuse_arguments(arguments: Sequence[str]) -> None:

@@ -83,7 +83,7 @@ class RunFolder:
     | `label_map.csv` | the label map, if the run has one |
     | `checkpoints/` | the newest states of training, for resuming |
     | `best.weights.h5` | the model's weights at its best validation GAP |
-    | `metrics.jsonl` | one JSON object per start, logged step and validation |
+    | `metrics.jsonl` | an object per line: a start, means over some steps, a validation, the end |
     | `events/` | the same for TensorBoard |
 
     Files are written under a temporary name and renamed, so a file that is there is whole. Only
@@ -275,12 +275,24 @@ class RunFolder:
             records.append(record)
         return records
 
-    def forget_metrics_after(self, step: int) -> None:
-        """Drops the lines of steps that a resumed run will do again."""
+    def forget_metrics_after(self, step: int, epoch: int) -> list[dict[str, Any]]:
+        """Drops the lines of what a resumed run will do again, and the one that says it ended.
+
+        Args:
+            step: The last one that is done.
+            epoch: The first one that is not: what is said at its end will be said again.
+
+        Returns:
+            The lines that stay.
+        """
         if not self.metrics.is_file():
-            return
-        kept = [
-            json.dumps(record) + "\n" for record in self.read_metrics() if record["step"] <= step
-        ]
+            return []
+
+        def will_be_said_again(record: dict[str, Any]) -> bool:
+            of_epoch = record.get("kind") == "bad_records" and record.get("epoch", 0) >= epoch
+            return record["step"] > step or of_epoch or record.get("kind") == "end"
+
+        kept = [record for record in self.read_metrics() if not will_be_said_again(record)]
         with replacing(self.metrics) as temporary:
-            temporary.write_text("".join(kept), encoding="utf-8")
+            temporary.write_text("".join(json.dumps(r) + "\n" for r in kept), encoding="utf-8")
+        return kept

@@ -21,6 +21,12 @@ def validations(folder):
     return [line for line in lines if line["kind"] == "validation"]
 
 
+def losses(folder):
+    """Of each step: there is a checkpoint after each."""
+    lines = [json.loads(line) for line in folder.metrics.read_text().splitlines()]
+    return [(line["step"], line["loss"]) for line in lines if line["kind"] == "train"]
+
+
 def tensors(folder):
     reader = tf.train.load_checkpoint(newest_checkpoint(folder.checkpoints))
     # The graph of objects names layers as the process numbered them.
@@ -56,3 +62,5 @@ def test_nothing_of_a_kill_is_left(tmp_path, sample_dir):
     for expected, found in zip(*best, strict=True):
         np.testing.assert_array_equal(found, expected)
     assert validations(whole) == validations(killed)
+    assert losses(whole) == losses(killed)
+    assert [step for step, _ in losses(whole)] == list(range(1, MAX_STEPS + 1))

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import keras
 
+from yt8m_gat.cli import duration, script_command
 from yt8m_gat.config import ConfigError, RunConfig
 from yt8m_gat.data import (
     check_labels,
@@ -167,26 +168,37 @@ def _train(
     if trainer.restore(accept_new_data) and distribution.is_chief:
         print(f"{folder.path}: resuming at step {trainer.state.step}", flush=True)
     state = trainer.run()
-    finished = state.finished(config.training)
-    if finished is not None and distribution.is_chief:
-        _report(folder, config, state, finished, export_dir)
+    if distribution.is_chief:
+        if export_dir is not None and state.finished(config.training) is not None:
+            loaded = load_run(folder, config)
+            provenance = weights_of(folder, "best", loaded)
+            print(f"SavedModel: {export(loaded.classifier, config, export_dir, provenance)}")
+        _report(folder, config, trainer, eval_data_pattern)
     distribution.agree(0)  # A worker that leaves ends the others.
     return state
 
 
-def _report(
-    folder: RunFolder,
-    config: RunConfig,
-    state: TrainingState,
-    finished: str,
-    export_dir: str | os.PathLike | None,
-) -> None:
-    best = "" if state.best_gap is None else f"; best validation GAP {state.best_gap:.4f}"
-    print(f"{folder.path}: {state.step} steps, {finished}{best}")
-    if export_dir is not None:
-        loaded = load_run(folder, config)
-        provenance = weights_of(folder, "best", loaded)
-        print(f"SavedModel: {export(loaded.classifier, config, export_dir, provenance)}")
+def _report(folder: RunFolder, config: RunConfig, trainer: Trainer, eval_data_pattern: str) -> None:
+    """Says how long it took, where the best weights are, and what comes next."""
+    state = trainer.state
+    if state.best_gap is not None:
+        best = f"best validation GAP {state.best_gap:.4f} at step {state.best_step}, weights in"
+    elif folder.best_weights.is_file():
+        best = "no validation: the last weights are in"
+    else:
+        best = "not validated yet; the state is in"
+    place = folder.best_weights if folder.best_weights.is_file() else folder.checkpoints
+    taken = f"{state.step} steps in {duration(trainer.seconds)}"
+    print(f"{folder.path}: {taken}, {trainer.ended_by}; {best} {place}")
+    if state.finished(config.training) is None:
+        return
+    flags = {"train_dir": str(folder.path)}
+    if eval_data_pattern:
+        flags["eval_data_pattern"] = eval_data_pattern
+    if config.training.on_bad_record == "skip":
+        flags["on_bad_record"] = "skip"
+    missing = "" if eval_data_pattern else " --eval_data_pattern=... (files it has not seen)"
+    print(f"next: {script_command('eval.py', **flags)}{missing}")
 
 
 def _start_from(classifier: VideoClassifier, finetune_from: str) -> None:

@@ -14,8 +14,9 @@ from yt8m_gat.models import FRAME_MASK, ModelOutputs, VideoClassifier
 from yt8m_gat.training.objective import CleanPass, Objective, check_objective
 
 NUM_FRAMES = "num_frames"
-_LOSS = "loss"
-_PARTS = ("clean_loss", "adversarial_loss", "penalty")
+LOSS_PARTS = ("clean_loss", "adversarial_loss", "penalty")
+"""Names of the parts of the objective, `loss`, in what is logged."""
+
 # Between the seeds of two replicas: odd, so that no two of any number of them meet.
 _SEED_STEP = 0x9E3779B1
 
@@ -156,7 +157,7 @@ class AdversarialModel(keras.Model):
         self.objective = objective
         self.normalize = normalize
         self.regularization_penalty = regularization_penalty
-        self.trackers = [keras.metrics.Mean(name=name) for name in (_LOSS, *_PARTS)]
+        self.trackers = [keras.metrics.Mean(name=name) for name in ("loss", *LOSS_PARTS)]
         self.built = True
 
     @property
@@ -392,7 +393,7 @@ class AdversarialModel(keras.Model):
         loss = tf.reduce_mean(self.objective.loss(labels, logits, label_weights))
         self.trackers[0].update_state(loss, sample_weight=tf.shape(labels)[0])
         results = self.compute_metrics(inputs, labels, tf.sigmoid(logits), label_weights)
-        return {name: value for name, value in results.items() if name not in _PARTS}
+        return {name: value for name, value in results.items() if name not in LOSS_PARTS}
 
     def _unpack(self, data: Any) -> tuple[dict[str, Any], tf.Tensor, tf.Tensor | None]:
         if self.loss is not None:

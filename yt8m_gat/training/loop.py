@@ -34,7 +34,7 @@ from yt8m_gat.models import (
 )
 from yt8m_gat.provenance import command_line, utc_now
 from yt8m_gat.run_folder import RunFolder
-from yt8m_gat.training.adversarial_model import AdversarialModel
+from yt8m_gat.training.adversarial_model import LOSS_PARTS, AdversarialModel
 from yt8m_gat.training.checkpoints import Checkpoints
 from yt8m_gat.training.data_service import read_through
 from yt8m_gat.training.distribution import Distribution
@@ -42,6 +42,7 @@ from yt8m_gat.training.objective import build_objective
 from yt8m_gat.training.optimizer import build_optimizer
 from yt8m_gat.training.state import TrainingState
 from yt8m_gat.training.step import StepResult, TrainingStep
+from yt8m_gat.training.step_log import Speed, StepMeans
 from yt8m_gat.training.stop_request import StopRequest
 
 Validate = Callable[[], dict[str, float]]
@@ -75,6 +76,11 @@ class Trainer:
     that one of them gets, and a callback that asks for the end, end the run for all after the
     step that comes next.
 
+    Logging: a line of `metrics.jsonl` holds means over the steps since the line before. There is
+    one at every `log_steps`th step, `log_seconds` after the line before, and at each validation,
+    each checkpoint and the end, so that short runs have some, and a resumed run has those of an
+    uninterrupted one.
+
     Args:
         config: The run.
         schema: What the records hold.
@@ -87,7 +93,8 @@ class Trainer:
             without validation, and the last weights are the best.
         eval_files: The files that it reads.
         callbacks: Keras callbacks, called with the usual methods.
-        log_seconds: Least time between two logged steps.
+        log_steps: Steps at whose multiples there is a line.
+        log_seconds: Seconds after which there is one all the same.
         distribution: The replicas that train; `classifier` was made in its strategy's scope. None:
             one device.
     """
@@ -103,7 +110,8 @@ class Trainer:
         validate: Validate | None = None,
         eval_files: Sequence[str] = (),
         callbacks: Sequence[keras.callbacks.Callback] = (),
-        log_seconds: float = 5.0,
+        log_steps: int = 100,
+        log_seconds: float = 10.0,
         distribution: Distribution | None = None,
     ) -> None:
         self.config = config
@@ -114,8 +122,11 @@ class Trainer:
         self.measure = measure
         self.validate = validate
         self.eval_files = list(eval_files)
+        self.log_steps = log_steps
         self.log_seconds = log_seconds
         self.state = TrainingState()
+        self.seconds = 0.0
+        self.ended_by: str | None = None
         with self.distribution.strategy.scope():
             self.model = AdversarialModel(
                 classifier,
@@ -133,7 +144,11 @@ class Trainer:
         self._step: TrainingStep | None = None
         self._rate = math.nan
         self._signalled = self._stop_training = False
-        self._logged, self._logged_examples = time.monotonic(), 0
+        self._steps_per_epoch: int | None = None
+        self._speed = Speed()
+        self._since_logged, self._logged = StepMeans(), time.monotonic()
+        self._last_batch: dict[str, Any] = {}
+        self._last_line: dict[str, Any] = {}
         self._shown: dict[str, str] = {}
         self._checkpoints = Checkpoints(
             folder.checkpoints,
@@ -167,7 +182,7 @@ class Trainer:
         step = int(self.distribution.agree(step))
         if step < 0:
             if self.distribution.is_chief:  # Killed before its first checkpoint, perhaps.
-                self.folder.forget_metrics_after(0)
+                self.folder.forget_metrics_after(0, 0)
             self._identify_files()
             return False
         prefix = checkpoint_prefix(self.folder.checkpoints, step)
@@ -188,7 +203,9 @@ class Trainer:
             )
             self.state.batch = 0
         if self.distribution.is_chief:
-            self.folder.forget_metrics_after(self.state.step)
+            kept = self.folder.forget_metrics_after(self.state.step, self.state.epoch)
+            times = [line.get("seconds") for line in kept]
+            self.seconds = max((t for t in times if isinstance(t, int | float)), default=0.0)
         return True
 
     def _check_files(self, accept_new_data: bool) -> None:
@@ -267,7 +284,8 @@ class Trainer:
 
         Returns:
             The final state. `state.finished(config)` says why training ended; it is None after a
-            signal and when a callback asked to stop.
+            signal and when a callback asked to stop. `ended_by` says it in any case, and `seconds`
+            how long it took, with what came before a resumption.
 
         Raises:
             NonFiniteLossError: A step's loss or gradients were not finite, and are not to be left
@@ -289,32 +307,42 @@ class Trainer:
                     "version": yt8m_gat.__version__,
                 }
             )
+        self._clock = self._logged = time.monotonic()
         self.callbacks.on_train_begin()
         with StopRequest() as stop, self._progress() as self._bar:
             while not self._ended(stop):
                 self._run_epoch(stop)
+            self._log_steps()
+            self.ended_by = self._why_ended(stop)
             if not self._signalled and self.state.last_validation < self.state.step:
                 self._run_validation()
             # The last weights are the best when none were ever measured; else those measured are.
             if self.validate is None and self.state.best_gap is None:
                 self._save_best()
             self.save()
+            if self.state.finished(self.config.training) is not None:
+                self._bar.total = self._bar.n
         self.callbacks.on_train_end()
+        self._count_time()
         if self.distribution.is_chief:
             self._writer.close()
+            self.folder.append_metrics(
+                {
+                    "kind": "end",
+                    "step": self.state.step,
+                    "epoch": self.state.epoch,
+                    "reason": self.ended_by,
+                    "seconds": round(self.seconds, 1),
+                    "best_gap": self.state.best_gap,
+                    "best_step": self.state.best_step,
+                }
+            )
         if self.state.nonfinite:
             logging.warning(
                 "%d of %d steps were left out: loss or gradients not finite; %s names their clips.",
                 self.state.nonfinite,
                 self.state.step,
                 self.folder.metrics,
-            )
-        if self._signalled:
-            logging.warning(
-                "Stopped by %s after step %d; the state is saved. Run the same command again to "
-                "go on.",
-                stop.signal_name or "a signal to another worker",
-                self.state.step,
             )
         return self.state
 
@@ -328,6 +356,16 @@ class Trainer:
             or self._stop_training
             or self.state.finished(self.config.training) is not None
         )
+
+    def _why_ended(self, stop: StopRequest) -> str:
+        if self._signalled:
+            return f"stopped by {stop.signal_name or 'a signal to another worker'}"
+        return self.state.finished(self.config.training) or "stopped by a callback"
+
+    def _count_time(self) -> None:
+        now = time.monotonic()
+        self.seconds += now - self._clock
+        self._clock = now
 
     @property
     def _data_is_ordered(self) -> bool:
@@ -373,13 +411,14 @@ class Trainer:
                 own_batches=self._own_batches,
             )
         self.callbacks.on_epoch_begin(state.epoch)
-        logs: dict[str, float] = {}
+        of_epoch = StepMeans()
         batches = iterate(dataset, self.files, skipped)
         for batch, has_rows in self._together(batches, dataset.element_spec):
-            logs = self._run_step(batch, has_rows, stop)
+            of_epoch.add(self._run_step(batch, has_rows, stop))
             if state.step % training.eval_steps == 0:
                 self._run_validation()
             elif state.step % training.checkpoint_steps == 0:
+                self._log_steps()
                 self.save()
             if self._ended(stop):
                 return
@@ -388,12 +427,14 @@ class Trainer:
         if skipped is not None and self.distribution.is_chief:
             self._record("bad_records", skipped.as_dict())
             tqdm.write(f"epoch {state.epoch}: {skipped.summary()}")
+        self._steps_per_epoch = state.batch
         state.epoch += 1
         state.batch = 0
+        self._bar.total = self._total_steps()
         steps_per_epoch = state.step // state.epoch
         if state.step - state.last_validation >= min(training.eval_steps, steps_per_epoch):
             self._run_validation()
-        self.callbacks.on_epoch_end(state.epoch - 1, logs)
+        self.callbacks.on_epoch_end(state.epoch - 1, of_epoch.means())
 
     def _together(
         self, batches: Iterator[Batch], spec: dict[str, Any]
@@ -411,7 +452,7 @@ class Trainer:
             else:
                 yield tf.nest.map_structure(_stand_in, spec), False
 
-    def _run_step(self, batch: Batch, has_rows: bool, stop: StopRequest) -> dict[str, float]:
+    def _run_step(self, batch: Batch, has_rows: bool, stop: StopRequest) -> StepResult:
         state, training = self.state, self.config.training
         self.callbacks.on_train_batch_begin(state.batch)
         rate = state.learning_rate(training)
@@ -431,9 +472,18 @@ class Trainer:
         state.examples += result.num_examples
         self.callbacks.on_train_batch_end(state.batch - 1, result.terms)
         self._bar.update()
-        if self.distribution.is_chief and time.monotonic() - self._logged >= self.log_seconds:
-            self._log_step(result, batch)
-        return result.terms
+        self._speed.add(result.num_examples)
+        self._since_logged.add(result)
+        if has_rows and result.finite:
+            self._last_batch = {
+                "labels": batch["labels"],
+                "label_weights": batch.get("label_weights"),
+                "logits": result.logits,
+            }
+        seconds = time.monotonic() - self._logged
+        if state.step % self.log_steps == 0 or seconds >= self.log_seconds:
+            self._log_steps()
+        return result
 
     def _check_finite(self, result: StepResult, batch: Batch) -> None:
         """Stops at, or counts, a step whose loss or gradients are not finite."""
@@ -442,7 +492,7 @@ class Trainer:
             state.nonfinite_in_a_row = 0
             return
         ids = [video_id.decode(errors="replace") for video_id in batch["video_id"].numpy()]
-        loss = result.terms["total"]
+        loss = result.terms["loss"]
         what = "gradients are not finite" if math.isfinite(loss) else f"loss is {loss}"
         what = f"at step {state.step + 1} the {what}; nothing of it was saved"
         where = f"Clips: {', '.join(ids)}"
@@ -468,31 +518,44 @@ class Trainer:
                 }
             )
 
-    def _log_step(self, result: StepResult, batch: Batch) -> None:
-        """Shows and keeps the figures of one step, its batch's own GAP among them.
+    def _log_steps(self) -> None:
+        """Shows and keeps what the steps since the last time had in common, if there were any."""
+        since, self._since_logged = self._since_logged, StepMeans()
+        if since.num_steps == 0 or not self.distribution.is_chief:
+            return
+        self._count_time()
+        means, speed = since.means(), self._speed.clips_per_second()
+        line = {
+            "steps": since.num_steps,
+            **{name: means.get(name) for name in ("loss", *LOSS_PARTS)},
+            "batch_gap": self._batch_gap(),
+            "learning_rate": self._rate,
+            "examples_per_second": speed,
+            "seconds": round(self.seconds, 1),
+        }
+        self._record("train", line)
+        self._last_line = line
+        self._show(
+            {
+                "loss": _text(line["loss"], ".4g"),
+                "gap": _text(line["batch_gap"], ".3f"),
+                "clips/s": _text(speed, ".0f"),
+            }
+        )
+        self._speed.restart()
+        self._logged = time.monotonic()
 
-        With several workers that GAP is of the chief's rows, which are the first.
-        """
-        state, now = self.state, time.monotonic()
-        rate = (state.examples - self._logged_examples) / (now - self._logged)
-        self._logged, self._logged_examples = now, state.examples
-        logs, num_rows = result.terms, len(result.logits)
-        weights = batch.get("label_weights")
-        batch_gap = self.measure(
-            batch["labels"].numpy()[:num_rows],
-            tf.sigmoid(result.logits).numpy(),
+    def _batch_gap(self) -> float | None:
+        """Of the last batch alone; with several workers, of the chief's rows, which come first."""
+        if not self._last_batch:
+            return None
+        logits, weights = self._last_batch["logits"], self._last_batch["label_weights"]
+        num_rows = len(logits)
+        return self.measure(
+            self._last_batch["labels"].numpy()[:num_rows],
+            tf.sigmoid(logits).numpy(),
             label_weights=None if weights is None else weights.numpy()[:num_rows],
         )["gap"]
-        record = {
-            **{("loss" if name == "total" else name): value for name, value in logs.items()},
-            "batch_gap": batch_gap,
-            "learning_rate": self._rate,
-            "examples_per_second": rate,
-        }
-        self._record("train", record)
-        self._show(
-            {"loss": f"{logs['total']:.4g}", "gap": f"{batch_gap:.3f}", "clips/s": f"{rate:.0f}"}
-        )
 
     def _show(self, figures: dict[str, str]) -> None:
         """Puts figures beside the bar, in place of those of their names; the best GAP too."""
@@ -503,8 +566,13 @@ class Trainer:
 
     def _run_validation(self) -> None:
         state = self.state
+        self._log_steps()
+        loss, steps = self._last_line.get("loss"), self._last_line.get("steps")
+        loss = "" if loss is None else f"; loss {loss:.4f} over {steps} steps"
         if self.validate is None:
             state.last_validation = state.step
+            if self.distribution.is_chief:
+                tqdm.write(f"step {state.step}: no validation{loss}")
             return
         metrics = {}
         if self.distribution.is_chief:
@@ -519,11 +587,11 @@ class Trainer:
             self._record("validation", metrics)
             tqdm.write(
                 f"step {state.step}: validation GAP {gap:.4f}"
-                f" (best {state.best_gap:.4f} at step {state.best_step})"
+                f" (best {state.best_gap:.4f} at step {state.best_step}){loss}"
             )
             self._show({})
         self.save()
-        self._logged, self._logged_examples = time.monotonic(), state.examples
+        self._speed.restart()
 
     def _save_best(self) -> None:
         if self.distribution.is_chief:
@@ -542,18 +610,27 @@ class Trainer:
                     tf.summary.scalar(f"{kind}/{name}", value)
         self._writer.flush()
 
-    def _progress(self) -> tqdm:
-        """A bar over all steps; without `--max_steps` their number is estimated from the files.
+    def _total_steps(self) -> int | None:
+        """Steps that the configuration asks for, if nothing ends the run before; None: not known.
 
-        How many segments the files hold is not known beforehand.
+        Once an epoch is done all have as many steps as it had; before that their number is
+        estimated from the files. How many segments these hold is not known beforehand.
         """
-        training = self.config.training
-        total = training.max_steps
-        if not self.config.data.segment_labels:
-            steps = math.ceil(estimate_records(self.files) / training.batch_size)
-            total = min(steps * training.num_epochs, total or sys.maxsize)
+        state, training = self.state, self.config.training
+        before = state.step - state.batch
+        steps_per_epoch = self._steps_per_epoch
+        if steps_per_epoch is None and state.epoch:
+            steps_per_epoch = before / state.epoch
+        elif steps_per_epoch is None and self.config.data.segment_labels:
+            return training.max_steps
+        elif steps_per_epoch is None:
+            steps_per_epoch = math.ceil(estimate_records(self.files) / training.batch_size)
+        total = before + round(steps_per_epoch * (training.num_epochs - state.epoch))
+        return min(total, training.max_steps or total)
+
+    def _progress(self) -> tqdm:
         return tqdm(
-            total=total,
+            total=self._total_steps(),
             initial=self.state.step,
             unit="step",
             desc="train",
@@ -561,6 +638,10 @@ class Trainer:
             mininterval=0.5 if sys.stderr.isatty() else 10,
             disable=not self.distribution.is_chief,
         )
+
+
+def _text(value: float | None, how: str) -> str:
+    return "?" if value is None else format(value, how)
 
 
 def _stand_in(spec: tf.TensorSpec) -> tf.Tensor:

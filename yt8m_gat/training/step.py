@@ -6,17 +6,18 @@ from typing import Any, NamedTuple
 import keras
 import tensorflow as tf
 
-from yt8m_gat.training.adversarial_model import AdversarialModel, Replica, StepTerms, StepUpdate
+from yt8m_gat.training.adversarial_model import LOSS_PARTS, AdversarialModel, Replica, StepUpdate
 from yt8m_gat.training.distribution import Distribution
 
-_TERMS = StepTerms._fields[:4]
+_TERMS = ("loss", *LOSS_PARTS)
 
 
 class StepResult(NamedTuple):
     """What a step gave, the same on every worker but for the logits.
 
     Attributes:
-        terms: `total`, `clean_loss`, `adversarial_loss` and `penalty`: means over the batch.
+        terms: `loss` (the objective), `clean_loss`, `adversarial_loss` and `penalty`: means over
+            the batch.
         finite: Whether loss and gradients were finite.
         stop: Whether some worker got a signal to stop.
         stop_training: Whether a callback of some worker asked for the end.

@@ -1,0 +1,55 @@
+"""What is logged of the steps: means over all of them, not the figures of one batch."""
+
+import time
+
+from yt8m_gat.training.step import StepResult
+
+
+class StepMeans:
+    """Means of the steps' terms over their clips; a step that was left out has none.
+
+    Attributes:
+        num_steps: Steps added, those left out included.
+    """
+
+    def __init__(self) -> None:
+        self.num_steps = 0
+        self._num_clips = 0
+        self._sums: dict[str, float] = {}
+
+    def add(self, result: StepResult) -> None:
+        """Takes one step in."""
+        self.num_steps += 1
+        if result.finite:
+            self._num_clips += result.num_examples
+            for name, value in result.terms.items():
+                self._sums[name] = self._sums.get(name, 0.0) + result.num_examples * value
+
+    def means(self) -> dict[str, float]:
+        """Term -> its mean; empty where no step counts."""
+        return {name: value / self._num_clips for name, value in self._sums.items()}
+
+
+class Speed:
+    """Clips a second, without the step that compiles the graph and without validations."""
+
+    def __init__(self) -> None:
+        self._started: float | None = None
+        self._num_clips = 0
+
+    def add(self, num_clips: int) -> None:
+        """Takes in a step that has just ended."""
+        if self._started is None:
+            self.restart()
+        else:
+            self._num_clips += num_clips
+
+    def restart(self) -> None:
+        """Begins to measure now."""
+        self._started, self._num_clips = time.monotonic(), 0
+
+    def clips_per_second(self) -> float | None:
+        """Since the last restart; None where no step has ended since."""
+        if not self._num_clips:
+            return None
+        return self._num_clips / (time.monotonic() - self._started)
