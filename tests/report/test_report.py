@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import re
 import subprocess
 import sys
@@ -284,6 +285,13 @@ def test_the_command_reports_errors(tmp_path, capsys):
     folder = write_run(tmp_path / "sa")
     assert main([str(folder), "--evaluation", "a.json", "b.json"]) == 2
     assert "2 for 1 runs" in capsys.readouterr().err
+
+
+def test_a_run_in_a_folder_whose_name_is_no_text(tmp_path, monkeypatch):
+    write_run(folder := Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff")))
+    monkeypatch.chdir(folder)
+    assert main([".", "-o", "page.html"]) == 0
+    assert "\\udcff" in Path("page.html").read_text(encoding="utf-8")
 
 
 def test_a_point_lies_where_its_value_says():

@@ -24,6 +24,7 @@ from yt8m_gat.report.chart import standalone
 from yt8m_gat.report.page import build_explanation, build_page
 from yt8m_gat.report.source import read_run
 from yt8m_gat.run_folder import RunFolder
+from yt8m_gat.untrusted import printable
 
 PATHS = {
     "train_dirs": input_path,
@@ -97,7 +98,7 @@ def _report(arguments: argparse.Namespace) -> None:
             f"--evaluation must name one file per run. Received: {len(files)} for "
             f"{len(folders)} runs"
         )
-    names = [Path(folder).resolve().name for folder in folders]
+    names = [printable(Path(folder).resolve().name) for folder in folders]
     # Folders of the same name are told apart by their path as given.
     names = [
         name if names.count(name) == 1 else str(folder)

@@ -10,7 +10,7 @@ from typing import Any
 
 from yt8m_gat.config import CONFIG_FILE, ConfigError, RunConfig
 from yt8m_gat.run_folder import RunFolder, digest_of
-from yt8m_gat.untrusted import fits, read_json
+from yt8m_gat.untrusted import fits, printable, read_json
 
 EVALUATION_FILE = "evaluation.json"
 # Beside the name of a run that fails a check against masked gradients.
@@ -204,7 +204,7 @@ def read_run(
     """
     folder = RunFolder(train_dir)
     config, config_bytes = RunConfig.load_with_bytes(folder.path)
-    name = name or folder.path.resolve().name
+    name = name or printable(folder.path.resolve().name)
     evaluation: dict[str, Any] = {}
     warning = ""
     default = folder.path / EVALUATION_FILE
