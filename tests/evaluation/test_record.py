@@ -201,6 +201,18 @@ def test_a_row_of_the_same_name_stays_until_it_is_measured_again(tmp_path):
     assert written(path)["attacks"] == [{**others, "gap": 0.125}]
 
 
+def test_clips_stay_until_they_are_shown_again(tmp_path):
+    path = tmp_path / "x.json"
+    EvaluationRecord(SETTINGS, path).show([{"video_id": "a", "top": 1}, {"video_id": "b"}])
+    record = EvaluationRecord(SETTINGS, path)
+    record.show([{"video_id": "c"}, {"video_id": "a", "top": 2}])
+    assert record.finish()["clips"] == [
+        {"video_id": "c"},
+        {"video_id": "a", "top": 2},
+        {"video_id": "b"},
+    ]
+
+
 def test_provenance_names_each_call_that_measured(tmp_path):
     path = tmp_path / "x.json"
     known = {"version": "1", "pattern": "validate*", "num_files": 2}

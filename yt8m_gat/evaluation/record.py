@@ -46,9 +46,10 @@ class EvaluationRecord:
 
     The file is written anew, all of it or nothing, after each row. What an earlier call left there
     under the same settings stays: a row until another of the same attack and radius (corruption
-    and severity) is measured, any other part until it is measured again. So what is on disk grows,
-    also when calls are killed or ask for other attacks. Rows that this call has asked for come
-    first, in its order. `complete` is true when all that the last call asked for is there.
+    and severity) is measured, a clip until it is shown again, any other part until it is measured
+    again. So what is on disk grows, also when calls are killed or ask for other attacks. Rows and
+    clips that this call has asked for come first, in its order. `complete` is true when all that
+    the last call asked for is there.
 
     A file of other settings stays beside, as `NAME.old`, from the first row on.
 
@@ -187,6 +188,17 @@ class EvaluationRecord:
         if any(self._sections.get(name) != value for name, value in sections.items()):
             self._sections |= sections
             self._write_measured()
+
+    def show(self, clips: Sequence[Row]) -> None:
+        """Puts clips before those of earlier calls, or in their place, and writes the file."""
+        shown = {clip["video_id"] for clip in clips}
+        earlier = self._sections.get("clips")
+        kept = [
+            clip
+            for clip in (earlier if isinstance(earlier, list) else [])
+            if isinstance(clip, dict) and clip.get("video_id") not in shown
+        ]
+        self.set(clips=[*clips, *kept])
 
     def finish(self) -> dict[str, Any]:
         """The whole result; the file says that it is complete."""

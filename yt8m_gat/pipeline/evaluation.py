@@ -150,7 +150,7 @@ class _Evaluation:
         if options.attention:
             self._sensitivity()
         if options.clips or options.num_clips:
-            self.record.set(clips=self._show_clips())
+            self.record.show(self._show_clips())
         if self.baseline is not None:
             self._compare()
         # Read off all rows, those of earlier calls too.
