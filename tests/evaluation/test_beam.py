@@ -173,7 +173,11 @@ def test_bad_records_are_left_out_and_listed(run, damaged, tmp_path, capsys):
     [
         ({"input": "/nowhere/*.tfrecord"}, "no file matches '/nowhere/\\*.tfrecord'"),
         ({"input": ","}, "--input must name TFRecord files"),
+        ({"input": "foo://a/*.tfrecord"}, "Unable to get filesystem from specified path"),
+        ({"output": "foo://a/s"}, "Unable to get filesystem from specified path"),
         ({"saved_model": "/nowhere"}, "the folder of one version of an export"),
+        ({"saved_model": "foo://a/1"}, "File system scheme 'foo' not implemented"),
+        ({"saved_model": "export[1]/1"}, "--saved_model must have neither [ nor"),
         ({"top_k": "21"}, "--top_k must be at most 20"),
         ({"top_k": "0"}, "`top_k` must be positive"),
         ({"batch_size": "0"}, "`batch_size` must be positive"),
