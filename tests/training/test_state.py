@@ -34,6 +34,14 @@ def test_a_new_state_has_done_nothing():
     assert TrainingState.from_json(state.to_json()) == state
 
 
+def test_the_best_is_forgotten_and_a_validation_due():
+    state, _ = recorded([0.5, 0.4], plateau_patience=1, plateau_factor=0.5)
+    state.forget_best()
+    assert state == TrainingState(step=20, rate_factor=0.5)
+    assert state.record_validation(0.1, TrainingConfig())
+    assert (state.best_gap, state.best_step, state.last_validation) == (0.1, 20, 20)
+
+
 def test_an_equal_gap_is_no_better_one():
     state, answers = recorded([0.5, 0.5, 0.4, 0.6, 0.6])
     assert answers == [True, False, False, True, False]

@@ -89,8 +89,8 @@ class TrainingState:
 
     def forget_best(self) -> None:
         """Begins the comparison of validations anew: those to come are of other files."""
-        self.best_gap, self.best_step = None, 0
-        self.since_best = self.since_reduction = 0
+        self.best_gap = None
+        self.best_step = self.last_validation = self.since_best = self.since_reduction = 0
 
     def finished(self, config: TrainingConfig) -> str | None:
         """Why training has ended under `config`; None while it goes on.
