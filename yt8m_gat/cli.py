@@ -16,7 +16,7 @@ from typing import NoReturn
 
 from yt8m_gat.config import ConfigError
 from yt8m_gat.interrupt import EXIT_INTERRUPTED, command_name, end_at_once, end_on_interrupt
-from yt8m_gat.untrusted import printable
+from yt8m_gat.untrusted import print_error
 
 SCRIPTS = ("train.py", "eval.py", "inference.py")
 EXIT_ERROR = 2
@@ -34,16 +34,6 @@ def reported_errors(*error_types: type[Exception]) -> Iterator[None]:
     except (ConfigError, OSError, *error_types) as error:
         print_error(command_name(), error)
         sys.exit(EXIT_ERROR)
-
-
-def print_error(command: str, error: Exception | str) -> None:
-    """Prints what a command ends with on stderr.
-
-    Further lines of a message are indented: a line end in a name from outside can then begin no
-    line that looks like another message.
-    """
-    text = printable(str(error), keep="\n").replace("\n", "\n  ")
-    print(f"{command}: error: {text}", file=sys.stderr)
 
 
 def run_command(main: Callable[[], int | None]) -> NoReturn:

@@ -641,6 +641,14 @@ def from_dict(cls: type, values: Any, where: str) -> Any:
         raise ConfigError(
             f"unknown setting {where}{quoted(unknown[0])}: written by another version of yt8m_gat?"
         )
+    missing = [
+        field.name
+        for field in dataclasses.fields(cls)
+        if field.name not in values
+        and field.default is field.default_factory is dataclasses.MISSING
+    ]
+    if missing:
+        raise ConfigError(f"the setting {where}{missing[0]} is missing")
     return cls(**{name: as_hinted(hints[name], values[name], where + name) for name in values})
 
 

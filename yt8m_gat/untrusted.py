@@ -6,6 +6,8 @@ Standard library only, and nothing of ours: every room may import it.
 import json
 import os
 import re
+import sys
+import unicodedata
 from typing import Any
 
 MAX_DEPTH = 64
@@ -24,7 +26,7 @@ def printable(text: str, keep: str = "") -> str:
     r"""`text` with a backslash escape for each character that does not simply show itself.
 
     Those are the control characters (ESC, which moves the cursor and hides lines), the marks that
-    change the direction of text, line ends and halves of surrogate pairs.
+    change the direction of text, line ends and halves of surrogate pairs. Blanks of any width stay.
 
     Args:
         text: What came from outside.
@@ -37,8 +39,21 @@ def printable(text: str, keep: str = "") -> str:
     if text.isprintable():
         return text
     return "".join(
-        c if c.isprintable() or c in keep else c.encode("unicode_escape").decode() for c in text
+        c
+        if c.isprintable() or c in keep or unicodedata.category(c) == "Zs"
+        else c.encode("unicode_escape").decode()
+        for c in text
     )
+
+
+def print_error(command: str, error: Exception | str) -> None:
+    """Prints what a command ends with on stderr.
+
+    Further lines of a message are indented: a line end in a name from outside can then begin no
+    line that looks like another message.
+    """
+    text = printable(str(error), keep="\n").replace("\n", "\n  ")
+    print(f"{command}: error: {text}", file=sys.stderr)
 
 
 def quoted(text: str) -> str:

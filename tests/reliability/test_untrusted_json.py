@@ -6,8 +6,15 @@ import random
 
 import pytest
 
-from yt8m_gat.config import ConfigError, RunConfig
+from yt8m_gat import pipeline
+from yt8m_gat.config import ConfigError, DataConfig, RunConfig
+from yt8m_gat.data import read_class_ids
+from yt8m_gat.data.download import DownloadError, read_plan
+from yt8m_gat.data.label_space import ontology_map
+from yt8m_gat.evaluation.protocol import sceptic_attacks
+from yt8m_gat.evaluation.submission import SubmissionWriter, partial_file
 from yt8m_gat.run_folder import RunFolder
+from yt8m_gat.training.distribution import read_tf_config
 from yt8m_gat.training.state import TrainingState
 from yt8m_gat.untrusted import MAX_DEPTH, fits, parse_json, printable, quoted, read_json
 
@@ -164,3 +171,92 @@ def test_a_line_of_metrics_without_a_step_is_named(tmp_path, line):
     with pytest.raises(ConfigError, match=r"metrics\.jsonl, line 2: must be"):
         folder.forget_metrics_after(1)
     assert folder.metrics.read_bytes() == content
+
+
+def test_every_mutation_of_a_cluster_is_read_or_refused():
+    values = {
+        "cluster": {"chief": ["a:1"], "worker": ["b:1", "c:1"]},
+        "task": {"type": "worker", "index": 1},
+    }
+    assert read_tf_config(json.dumps(values)) == (values["cluster"], "worker", 1)
+    for text in mutations(values, len(HOSTILE)):
+        try:
+            cluster, _, index = read_tf_config(text)
+        except ConfigError:
+            continue
+        assert fits(cluster, {str: [str]})
+        assert isinstance(index, int)
+
+
+def test_every_mutation_of_a_download_plan_is_read_or_refused():
+    values = {"files": {"train00.tfrecord": "0" * 32, "train01.tfrecord": "1" * 32}}
+    for text in mutations(values, len(HOSTILE)):
+        try:
+            plan = read_plan(text.encode(), "url")
+        except DownloadError:
+            continue
+        assert plan == values["files"]
+
+
+def test_every_mutation_of_an_ontology_is_read_or_refused(tmp_path):
+    ontology, labels = tmp_path / "ontology.json", tmp_path / "labels.csv"
+    labels.write_text("index,mid,display_name\n0,/m/1,One\n")
+    values = [
+        {"id": "/m/0", "name": "All", "child_ids": ["/m/1"]},
+        {"id": "/m/1", "name": "One", "child_ids": []},
+    ]
+    for text in mutations(values, len(HOSTILE)):
+        ontology.write_text(text)
+        try:
+            label_map = ontology_map(ontology, labels)
+        except ConfigError:
+            continue
+        assert all(name.isprintable() for name in label_map.names)
+
+
+def test_every_mutation_of_the_progress_of_inference_is_taken_up_or_dropped(tmp_path, capsys):
+    """What is taken up is what was written: nothing else is known to be whole."""
+    path = tmp_path / "submission.csv"
+    rows, progress = partial_file(path), partial_file(path).with_suffix(".partial.json")
+    content = "VideoId,LabelConfidencePairs\nv,0 0.5\n"
+    counts = {"bytes": len(content), "batches": 1, "rows": 1}
+    values = {"settings": {"weights": "abc", "files": [["x", 1, 2]]}, "counts": counts}
+    num_taken_up = 0
+    for text in [json.dumps(values), *mutations(values, 12)]:
+        rows.write_text(content)
+        progress.write_text(text)
+        with SubmissionWriter(path, 1, values["settings"]) as writer:
+            if (writer.num_batches, writer.num_rows) != (0, 0):
+                num_taken_up += 1
+                assert parse_json(text)["settings"] == values["settings"]
+                assert writer.num_batches > 0
+                assert writer.num_rows >= 0
+    assert num_taken_up > 1
+
+
+@pytest.mark.parametrize("text", ["9" * 5000, "1" + "0" * 400, "-1", "\u00b2", "x"])
+def test_a_class_that_is_no_index_is_named_with_its_line(tmp_path, text):
+    path = tmp_path / "ids.csv"
+    path.write_text(f"Class\n3\n{text}\n", encoding="utf-8")
+    with pytest.raises(
+        ConfigError, match=r"line 3: a class must be an integer in 0 \.\. 9"
+    ) as error:
+        read_class_ids(path, 10)
+    assert len(str(error.value)) < 500
+
+
+def test_deepfool_on_one_class_is_refused_before_anything_is_measured(tmp_path):
+    (tmp_path / "x.tfrecord").write_bytes(b"")
+    RunConfig(data=DataConfig(num_classes=1)).save(tmp_path)
+    with pytest.raises(ConfigError, match=r"deepfool .* at least two classes"):
+        pipeline.evaluate(
+            RunFolder(tmp_path),
+            eval_data_pattern=f"{tmp_path}/x.tfrecord",
+            attacks=("pgd", "deepfool:steps=2"),
+        )
+
+
+@pytest.mark.parametrize("deepfool", [True, False])
+def test_the_sceptic_asks_for_deepfool_where_there_are_two_classes(deepfool):
+    specs = sceptic_attacks([0.5], transfer=True, adaptive=True, rounded=True, deepfool=deepfool)
+    assert ("deepfool" in {spec.name for spec in specs}) is deepfool

@@ -28,10 +28,8 @@ import concurrent.futures
 import dataclasses
 import hashlib
 import http.client
-import json
 import os
 import re
-import sys
 import threading
 import urllib.error
 import urllib.parse
@@ -47,6 +45,7 @@ from yt8m_gat.config import ConfigError
 from yt8m_gat.disk import put_in_place
 from yt8m_gat.locks import only_writer
 from yt8m_gat.paths import output_path, read_paths
+from yt8m_gat.untrusted import parse_json, print_error
 
 MIRRORS = ("us", "eu", "asia")
 LEVELS = ("frame", "video")
@@ -145,8 +144,8 @@ def read_plan(content: bytes, url: str) -> dict[str, str]:
         DownloadError: It is no plan, or a name in it could leave the folder or hide in it.
     """
     try:
-        files = json.loads(content)["files"]
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        files = parse_json(content)["files"]
+    except (ValueError, KeyError, TypeError) as error:
         raise DownloadError(
             f"{url} is no download plan, which is JSON with `files`: {error!r}"
         ) from error
@@ -492,7 +491,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _fail(message: object, code: int) -> int:
-    print(f"error: {message}", file=sys.stderr)
+    print_error("download", str(message))
     return code
 
 

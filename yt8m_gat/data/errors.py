@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 
-from yt8m_gat.untrusted import quoted
+from yt8m_gat.untrusted import printable, quoted
 
 
 class Fault(enum.StrEnum):
@@ -64,7 +64,8 @@ class BadRecordError(ValueError):
             where += f", record {record}"
         if offset is not None:
             where += f" (byte offset {offset})"
-        super().__init__(f"{where}: {reason}. Remedy: {remedy}.")
+        # What was found may be names in the record.
+        super().__init__(f"{where}: {printable(reason)}. Remedy: {remedy}.")
         self.fault = fault
         self.file = file
         self.record = record

@@ -19,7 +19,6 @@ import argparse
 import collections
 import dataclasses
 import json
-import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -42,6 +41,7 @@ from yt8m_gat.data.label_space import read_label_names
 from yt8m_gat.data.schema import LABELS_KEY, RESERVED_NAMES, RecordSchema
 from yt8m_gat.data.tfrecord import file_size, read_records
 from yt8m_gat.paths import input_path, read_paths
+from yt8m_gat.untrusted import print_error, printable
 
 # tf.Example stores class indices as int64.
 _ANY_CLASS = 2**63 - 1
@@ -302,7 +302,8 @@ class Inspection:
             for entry in facts["most_frequent_labels"]
         ]
         lines += [f"BAD {error}" for error in self.bad]
-        return "\n".join(lines)
+        # Names of files, features and labels are among them.
+        return "\n".join(map(printable, lines))
 
 
 PATHS = {"label_names": input_path}
@@ -381,7 +382,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             _schema_from(arguments), arguments.num_classes, names, arguments.labels_key
         )
     except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print_error("inspect", error)
         return 2
     for path in files:
         inspection.add_file(path)

@@ -32,7 +32,6 @@ import hashlib
 import io
 import json
 import os
-import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +40,7 @@ from yt8m_gat.config import ConfigError
 from yt8m_gat.disk import replacing
 from yt8m_gat.locks import only_writer
 from yt8m_gat.paths import input_path, output_path, read_paths
+from yt8m_gat.untrusted import excerpt, parse_json, print_error, printable, read_text
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -64,7 +64,8 @@ class LabelMap:
     Attributes:
         pairs: (source, target) indices, ascending, each pair once.
         num_sources: C_source; the labels of records are 0 .. C_source - 1.
-        names: Name of each target, empty where it has none; as many as there are targets.
+        names: Name of each target, empty where it has none; as many as there are targets. They
+            are kept as they can be shown, see `yt8m_gat.untrusted.printable`.
 
     Raises:
         ConfigError: There is no pair, or an index is outside its space.
@@ -76,6 +77,7 @@ class LabelMap:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "pairs", tuple(sorted(set(self.pairs))))
+        object.__setattr__(self, "names", tuple(printable(name) for name in self.names))
         if not self.pairs:
             raise ConfigError("a label map must have at least one pair of indices. Received: none")
         for space, size in (("source", self.num_sources), ("target", self.num_targets)):
@@ -185,18 +187,11 @@ class LabelMap:
 
 
 def _text_of(path: str | os.PathLike) -> str:
-    with open(path, "rb") as file:
-        content = file.read(MAX_FILE_BYTES + 1)
-    if len(content) > MAX_FILE_BYTES:
-        raise ConfigError(
-            f"{path} must have at most {MAX_FILE_BYTES} bytes: it is no file of labels. "
-            "Received: more"
-        )
     try:
         # utf-8-sig: spreadsheets put a byte order mark in front.
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path} must be a text file in UTF-8: {error}") from error
+        return read_text(path, MAX_FILE_BYTES, "utf-8-sig")
+    except ValueError as error:
+        raise ConfigError(f"{path} {error}. Give a file of labels") from error
 
 
 def _csv_lines(path: str | os.PathLike) -> Iterator[tuple[int, list[str]]]:
@@ -299,7 +294,7 @@ def read_label_names(path: str | os.PathLike) -> dict[int, str]:
             f"'Index,...,Name,...', 'index,mid,display_name' or '{','.join(HEADER)}'. Received: "
             f"{first[:200]!r}"
         )
-    return {index: name.strip() for index, name in names.items() if name.strip()}
+    return {index: printable(name.strip()) for index, name in names.items() if name.strip()}
 
 
 def _unquoted_names(path: str | os.PathLike) -> dict[int, str]:
@@ -388,9 +383,11 @@ def ontology_map(ontology: str | os.PathLike, class_labels: str | os.PathLike) -
 def _ontology_nodes(path: str | os.PathLike) -> dict[str, tuple[str, list[str]]]:
     """Node -> (name, children), in the order of the file."""
     try:
-        entries: Any = json.loads(_text_of(path))
+        entries: Any = parse_json(_text_of(path))
     except json.JSONDecodeError as error:
         raise ConfigError(f"{path}, line {error.lineno}: no JSON: {error.msg}") from error
+    except ValueError as error:
+        raise ConfigError(f"{path}: {error}") from error
     nodes: dict[str, tuple[str, list[str]]] = {}
     for number, entry in enumerate(entries if isinstance(entries, list) else [entries]):
         found = entry if isinstance(entry, Mapping) else {}
@@ -403,7 +400,7 @@ def _ontology_nodes(path: str | os.PathLike) -> dict[str, tuple[str, list[str]]]
         ):
             raise ConfigError(
                 f"{path}, entry {number}: an ontology is a list of nodes, each with id, name and "
-                f"child_ids. Received: {str(entry)[:200]}"
+                f"child_ids. Received: {excerpt(entry)}"
             )
         if node_id in nodes:
             raise ConfigError(f"{path}, entry {number}: node {node_id} is there twice")
@@ -460,7 +457,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             label_map = ontology_map(arguments.ontology, arguments.class_labels)
         label_map.save(arguments.output)
     except (ConfigError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print_error("label_space", error)
         return 2
     print(
         f"{arguments.output}: {label_map.num_sources} source classes, {label_map.num_targets} "

@@ -22,6 +22,7 @@ import tensorflow as tf
 from yt8m_gat.config import ConfigError
 from yt8m_gat.data.parsing import Batch, Ratings, parse_frame_batch, parse_rated_batch
 from yt8m_gat.data.schema import SEGMENT_FRAMES, RecordSchema
+from yt8m_gat.untrusted import excerpt
 
 SEGMENT_KINDS = ("rated", "windows")
 
@@ -163,10 +164,11 @@ def read_class_ids(path: str | os.PathLike, num_classes: int) -> tuple[int, ...]
                 if not text or (rows.line_num == 1 and not text.lstrip("-").isdecimal()):
                     continue
                 where = f"--segment_label_ids_file={os.fspath(path)}, line {rows.line_num}"
-                if not (text.isascii() and text.isdecimal()) or int(text) >= num_classes:
+                is_number = text.isascii() and text.isdecimal() and len(text) <= 18
+                if not is_number or int(text) >= num_classes:
                     raise ConfigError(
                         f"{where}: a class must be an integer in 0 .. {num_classes - 1}, the "
-                        f"classes of the model. Received: {text!r}"
+                        f"classes of the model. Received: {excerpt(text)}"
                     )
                 class_id = int(text)
                 if class_id in class_ids:

@@ -5,6 +5,7 @@ import os
 
 from yt8m_gat.config import ConfigError
 from yt8m_gat.data.label_space import HEADER, LabelMap, verticals_map
+from yt8m_gat.untrusted import printable
 
 
 def read_class_groups(path: str | os.PathLike, num_classes: int) -> dict[str, list[int]]:
@@ -65,7 +66,7 @@ def _targets(label_map: LabelMap) -> dict[str, list[int]]:
 def _two_columns(path: str | os.PathLike, rows: list[list[str]]) -> dict[str, list[int]]:
     groups: dict[str, list[int]] = {}
     for line, row in enumerate(rows, start=2):
-        index, group = (row[0].strip(), row[1].strip()) if len(row) == 2 else ("", "")
+        index, group = (row[0].strip(), printable(row[1].strip())) if len(row) == 2 else ("", "")
         if not (index.isascii() and index.isdigit() and len(index) <= 9 and group):
             raise ConfigError(
                 f"{path}, row {line}: a row must be a class and the name of its group. Received: "

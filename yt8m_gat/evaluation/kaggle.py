@@ -3,6 +3,7 @@
     python -m yt8m_gat.evaluation.kaggle check submission.csv
     python -m yt8m_gat.evaluation.kaggle score submission.csv truth.csv
     python -m yt8m_gat.evaluation.kaggle show submission.csv --label_names=vocabulary.csv
+    python -m yt8m_gat.evaluation.kaggle sheet submission.csv --output_file=to_look_at.csv
 
 The exit code is 0, or 1 when a rule is broken; every violation is printed with its line.
 """
@@ -27,16 +28,20 @@ import pandas as pd
 
 from yt8m_gat.cli import run_command
 from yt8m_gat.data import read_label_names
+from yt8m_gat.disk import replacing
 from yt8m_gat.evaluation.submission import SEGMENT_HEADER, VIDEO_HEADER
+from yt8m_gat.locks import only_writer
 from yt8m_gat.metrics import (
     average_precision,
     mean_average_precision,
     per_class_average_precision,
 )
-from yt8m_gat.paths import input_path, read_paths
+from yt8m_gat.paths import input_path, output_path, read_paths
+from yt8m_gat.untrusted import excerpt, print_error, printable
 
 TRUTH_HEADER = "VideoId,Labels"
 
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 # An unknown or missing video is an error of the whole file: this many are named.
 _NAMED_VIDEOS = 3
 
@@ -211,11 +216,33 @@ def describe_rows(
             if of_videos:
                 pairs = list(zip(fields[0::2], fields[1::2], strict=True))[:num_entries]
                 lines = [f"  {float(score):.4f}  {named(label)}" for label, score in pairs]
-                yield "\n".join([key, *lines])
+                yield "\n".join([printable(key), *lines])
             else:
-                yield f"{named(key)} ({len(fields)} segments)\n  {' '.join(fields[:num_entries])}"
+                shown_segments = printable(" ".join(fields[:num_entries]))
+                yield f"{named(key)} ({len(fields)} segments)\n  {shown_segments}"
     if missing and shown < num_rows:
         raise ValueError(f"{os.fspath(path)} has no row of {', '.join(missing)}")
+
+
+def write_sheet(path: str | os.PathLike, sheet: str | os.PathLike) -> None:
+    """Writes a copy of a submission for spreadsheets, which take some cells for formulas.
+
+    A cell that begins with one of `= + - @`, a tab or a carriage return gets an apostrophe in
+    front. It is for looking at: Kaggle knows no such ids.
+
+    Args:
+        path: A CSV without violations (see `check_submission`).
+        sheet: The copy.
+    """
+    with (
+        replacing(sheet) as temporary,
+        open(path, encoding="utf-8", newline="") as file,
+        open(temporary, "w", encoding="utf-8", newline="") as copy,
+    ):
+        csv.field_size_limit(sys.maxsize)
+        writer = csv.writer(copy, lineterminator="\n")
+        for row in csv.reader(file):
+            writer.writerow(["'" + cell if cell[:1] in _FORMULA else cell for cell in row])
 
 
 def _video_row_violations(
@@ -240,7 +267,7 @@ def _video_row_violations(
         except ValueError:
             score = math.nan
         if not math.isfinite(score):
-            yield f"a score must be a finite number, received {field!r}"
+            yield f"a score must be a finite number, received {excerpt(field)}"
             return
         scores.append(score)
     for before, after in itertools.pairwise(scores):
@@ -256,7 +283,8 @@ def _segment_row_violations(
     segments = content.split(" ") if content else []
     for segment in segments:
         if not re.fullmatch(r"[^\s:]+:[0-9]+", segment):
-            yield f"segments must be `id:start` joined by single spaces, received {segment!r}"
+            found = excerpt(segment)
+            yield f"segments must be `id:start` joined by single spaces, received {found}"
             return
     if len(segments) > max_per_class:
         yield f"a class must have at most {max_per_class} segments, received {len(segments)}"
@@ -266,8 +294,8 @@ def _segment_row_violations(
 def _label_violations(labels: Sequence[str], num_classes: int) -> Iterator[str]:
     for label in labels:
         is_integer = re.fullmatch("0|[1-9][0-9]*", label)
-        if not is_integer or int(label) >= num_classes:
-            yield f"a label must be an integer in 0 .. {num_classes - 1}, received {label!r}"
+        if not is_integer or len(label) > 18 or int(label) >= num_classes:
+            yield f"a label must be an integer in 0 .. {num_classes - 1}, received {excerpt(label)}"
     yield from _repetitions("label", labels)
 
 
@@ -309,7 +337,12 @@ def _check_truth(truth: pd.DataFrame, path: str | os.PathLike, num_classes: int)
             raise ValueError(f"Truth of video {video_id!r}: {violation}")
 
 
-PATHS = {"submission": input_path, "truth": input_path, "label_names": input_path}
+PATHS = {
+    "submission": input_path,
+    "truth": input_path,
+    "label_names": input_path,
+    "output_file": output_path,
+}
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -320,7 +353,11 @@ def _parser() -> argparse.ArgumentParser:
     check = commands.add_parser("check", help="print every violation of the format, by line")
     score = commands.add_parser("score", help="GAP and the other metrics of a 2018 submission")
     show = commands.add_parser("show", help="print rows with the names of their labels")
-    for command in (check, score, show):
+    sheet = commands.add_parser(
+        "sheet", help="write a copy for spreadsheets, in which no id is a formula"
+    )
+    sheet.add_argument("--output_file", required=True, help="the copy")
+    for command in (check, score, show, sheet):
         command.add_argument("submission", help="the CSV")
         command.add_argument("--num_classes", type=int, default=3862)
         command.add_argument("--top_k", type=int, default=20, help="most pairs of a 2018 row")
@@ -373,9 +410,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             ):
                 print(text)
             return 0
+        if options.command == "sheet":
+            with only_writer(options.output_file):
+                write_sheet(options.submission, options.output_file)
+            return 0
         result = score_submission(options.submission, options.truth, options.num_classes)
     except (OSError, ValueError, csv.Error) as error:
-        print(error, file=sys.stderr)
+        print_error("kaggle", error)
         return 1
     if "perr" not in result:
         print("perr is undefined: a video has more labels than pairs", file=sys.stderr)

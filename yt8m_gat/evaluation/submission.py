@@ -21,9 +21,12 @@ from yt8m_gat.data.schema import SEGMENT_ID_BREAKS
 from yt8m_gat.disk import put_in_place, replacing, unfinished_path, writing
 from yt8m_gat.locks import only_writer
 from yt8m_gat.metrics import top_k_indices
+from yt8m_gat.untrusted import fits, quoted, read_json
 
 VIDEO_HEADER = "VideoId,LabelConfidencePairs"
 SEGMENT_HEADER = "Class,Segments"
+
+_COUNTS = ("bytes", "batches", "rows")
 
 SYNC_SECONDS = 1.0
 """Least time between two states of an unfinished CSV that a killed program can go on from."""
@@ -192,20 +195,21 @@ class SubmissionWriter(_WholeFile):
         if size == 0:
             return 0
         try:
-            progress = json.loads(self._progress.read_text(encoding="utf-8"))
-            stored, counts = progress["settings"], progress["counts"]
-            num_bytes, num_batches, num_rows = (
-                int(counts[name]) for name in ("bytes", "batches", "rows")
-            )
-        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+            progress = read_json(self._progress)
+        except (OSError, ValueError):
             return 0
+        if not fits(progress, {"settings": dict, "counts": dict.fromkeys(_COUNTS, int)}):
+            return 0
+        stored = progress["settings"]
+        num_bytes, num_batches, num_rows = (progress["counts"][name] for name in _COUNTS)
         # As JSON gives them back.
         known = [json.loads(json.dumps(s)) for s in (self.settings, *self.earlier_settings)]
-        if stored not in known or not 0 < num_bytes <= size:
+        counts_can_be = 0 < num_bytes <= size and num_batches > 0 and num_rows >= 0
+        if stored not in known or not counts_can_be:
             differing = sorted(
-                name
-                for name in {*known[0], *(stored if isinstance(stored, dict) else ())}
-                if not isinstance(stored, dict) or stored.get(name) != known[0].get(name)
+                quoted(name)
+                for name in {*known[0], *stored}
+                if stored.get(name) != known[0].get(name)
             )
             print(
                 f"{self._path}: the rows of an unfinished run are dropped, "

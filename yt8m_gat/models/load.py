@@ -174,6 +174,13 @@ def save_weights(
                 stored.attrs[_STEP] = step
 
 
+# What Keras and HDF5 raise for a file that is cut, overwritten or another model's.
+_UNREADABLE = (
+    *(OSError, ValueError, KeyError, TypeError, RuntimeError, AttributeError),
+    *(IndexError, OverflowError, MemoryError),
+)
+
+
 class _WeightsFile(io.BytesIO):
     """The bytes of a file of weights, under a name by which Keras knows what they are."""
 
@@ -212,8 +219,7 @@ def _load_content(classifier: VideoClassifier, content: bytes, path: Path) -> in
             expected = stored.attrs.get(_CHECKSUM)
             step = stored.attrs.get(_STEP)
             step = None if step is None else int(step)
-    # What Keras and HDF5 raise for a file that is cut, overwritten or another model's.
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, AttributeError) as error:
+    except _UNREADABLE as error:
         raise ConfigError(
             f"{path} cannot be read as the weights of this model: {error}. {remedy}"
         ) from error

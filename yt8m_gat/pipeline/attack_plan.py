@@ -67,6 +67,7 @@ def plan_attacks(
             (map_distance, "adaptive: this model has no global attention maps"),
             (rounded, "pgd:round=true: floats and l2-normalized features have no levels"),
             (source_run, "transfer: it needs --transfer_from"),
+            (config.data.num_classes > 1, "deepfool: it needs two classes"),
         ):
             if not there:
                 print(f"--protocol={options.protocol} leaves out {what}", file=sys.stderr)
@@ -75,6 +76,7 @@ def plan_attacks(
             transfer=source_run is not None,
             adaptive=map_distance is not None,
             rounded=rounded,
+            deepfool=config.data.num_classes > 1,
         )
     if options.sanity_checks or options.protocol:
         frames, features = config.data.max_frames, len(config.data.sizes)

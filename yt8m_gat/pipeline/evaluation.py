@@ -188,6 +188,11 @@ class _Evaluation:
                 "--clip_to_range and --round_to_levels are about dequantized features, and this "
                 f"run {seen}: they have neither that range nor levels. Leave them out"
             )
+        if data.num_classes < 2 and any(spec.name == "deepfool" for spec in self.specs):
+            raise ConfigError(
+                "the attack deepfool looks for where the class of the highest score changes: it "
+                "needs a run of at least two classes. Received: a run of 1"
+            )
         asks_for_transfer = any(spec.name == "transfer" for spec in self.specs)
         if asks_for_transfer and options.transfer_from is None:
             raise ConfigError("the attack transfer needs another run: --transfer_from")

@@ -24,7 +24,7 @@ from yt8m_gat.report.chart import standalone
 from yt8m_gat.report.page import build_explanation, build_page
 from yt8m_gat.report.source import read_run
 from yt8m_gat.run_folder import RunFolder
-from yt8m_gat.untrusted import printable
+from yt8m_gat.untrusted import print_error, printable
 
 PATHS = {
     "train_dirs": input_path,
@@ -107,7 +107,7 @@ def _report(arguments: argparse.Namespace) -> None:
     runs = [read_run(*of_run) for of_run in zip(folders, files, names, strict=True)]
     for run in runs:
         if run.warning:
-            print(f"warning: {run.warning}", file=sys.stderr)
+            print(printable(f"warning: {run.warning}"), file=sys.stderr)
     page, figures = build_page(runs)
     write_page(arguments.output_file, page, figures, arguments.figures_dir)
 
@@ -143,7 +143,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         read_paths(arguments, PATHS, positional=("train_dirs",))
         run(arguments)
     except (ConfigError, OSError) as error:
-        print(f"{parser.prog}: error: {error}", file=sys.stderr)
+        print_error(parser.prog, error)
         return EXIT_ERROR
     return 0
 

@@ -5,6 +5,8 @@ from typing import Any
 
 import pandas as pd
 
+from yt8m_gat.untrusted import printable
+
 _METRICS = {
     "gap": "GAP",
     "map": "MAP",
@@ -74,7 +76,7 @@ def format_evaluation(result: dict[str, Any]) -> str:
     if sanity:
         parts.append("\nGradient masking")
         parts += [f"  {v['verdict']:8}{v['check']}: {v['detail']}" for v in sanity]
-    return "\n".join(parts)
+    return printable("\n".join(parts), keep="\n")
 
 
 def _labelled_rows(result: Mapping[str, Any], mark: str) -> dict[str, dict[str, Any]]:

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import json
 import os
 import sys
 from collections.abc import Iterator
@@ -11,6 +10,7 @@ from typing import Any
 import tensorflow as tf
 
 from yt8m_gat.config import ConfigError
+from yt8m_gat.untrusted import excerpt, fits, parse_json
 
 _EXAMPLE = (
     """TF_CONFIG='{"cluster": {"worker": ["host0:2222", "host1:2222"]}, """
@@ -124,7 +124,7 @@ def build_distribution(name: str, jit_compile: bool = False) -> Distribution:
         strategy = tf.distribute.MirroredStrategy([device.name for device in devices])
         distribution = Distribution(strategy)
     else:
-        cluster, job, index = _read_tf_config(os.environ.get("TF_CONFIG"))
+        cluster, job, index = read_tf_config(os.environ.get("TF_CONFIG"))
         workers = [("chief", 0)] * len(cluster.get("chief", ()))
         workers += [("worker", number) for number in range(len(cluster.get("worker", ())))]
         if (job, index) not in workers:
@@ -157,23 +157,27 @@ def build_distribution(name: str, jit_compile: bool = False) -> Distribution:
     return distribution
 
 
-def _read_tf_config(text: str | None) -> tuple[dict[str, Any], str, int]:
-    """Cluster, job and index."""
+def read_tf_config(text: str | None) -> tuple[dict[str, Any], str, int]:
+    """Cluster, job and index of this process.
+
+    Raises:
+        ConfigError: `text` is none, or is no cluster with a task.
+    """
     if not text:
         raise ConfigError(
             "--distribute=multi_worker needs the environment variable TF_CONFIG, on each machine "
             f"with an index of its own, for example {_EXAMPLE}"
         )
     try:
-        value = json.loads(text)
+        value = parse_json(text)
         cluster, task = value["cluster"], value["task"]
         job, index = task["type"], int(task["index"])
-        if not all(isinstance(addresses, list) for addresses in cluster.values()):
-            raise TypeError("its cluster's values are no lists")
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        if not fits(cluster, {str: [str]}):
+            raise TypeError("its cluster's values are no lists of addresses")
+    except (ValueError, KeyError, TypeError, OverflowError) as error:
         raise ConfigError(
             f"TF_CONFIG does not read as a cluster ({type(error).__name__}: {error}). It must be "
-            f"like {_EXAMPLE}. Received: {text!r}"
+            f"like {_EXAMPLE}. Received: {excerpt(text)}"
         ) from error
     others = sorted(set(cluster) - {"chief", "worker"})
     if others or len(cluster.get("chief", ())) > 1:

@@ -607,7 +607,8 @@ class Trainer:
         with self._writer.as_default(state.step):
             for name, value in values.items():
                 if value is not None:
-                    tf.summary.scalar(f"{kind}/{name}", value)
+                    # In float64: a rate of 1e36 is infinite in TensorBoard's float32, no error.
+                    tf.summary.scalar(f"{kind}/{name}", tf.constant(value, tf.float64))
         self._writer.flush()
 
     def _total_steps(self) -> int | None:
