@@ -11,6 +11,7 @@ if __name__ == "__main__":
 import contextlib
 import functools
 import os
+import shlex
 import tempfile
 from typing import Any
 
@@ -87,6 +88,7 @@ def define_flags(values: flags.FlagValues) -> None:
     )
     define.string("vocabulary", None, "CSV file that groups the classes: metrics per vertical.")
     define.string("compare_to", None, "Run folder of a baseline: AP differences, class by class.")
+    define.integer("min_positives", 10, "Positives that a class needs to be compared.", 1)
     define.boolean("attention", False, "Attention profiles and local sensitivity.")
     define.integer("sensitivity_videos", 500, "Videos for the local sensitivity.", 1)
     define.string("clips", "", "Ids of clips to show with labels and maps, separated by commas.")
@@ -154,8 +156,18 @@ def options_from_flags(values: flags.FlagValues) -> dict[str, Any]:
         *("attack_queries", "norm_scope", "clip_to_range", "round_to_levels", "transfer_from"),
         *("sanity_checks", "protocol", "label_names", "vocabulary", "compare_to", "attention"),
         *("sensitivity_videos", "num_clips", "on_bad_record", "max_bad_fraction"),
+        "min_positives",
     )
     return {**lists, **{name: values[name].value for name in single}}
+
+
+def _next_command(values: flags.FlagValues) -> str:
+    """The report of the file that was written; it finds evaluation.json in the run by itself."""
+    command = ["python", "-m", "yt8m_gat.report", values.train_dir]
+    default = os.path.join(values.train_dir, "evaluation.json")
+    if os.path.abspath(values.output_file) != os.path.abspath(default):
+        command += ["--evaluation", values.output_file]
+    return shlex.join(command)
 
 
 def main(argv: list[str]) -> None:
@@ -183,6 +195,8 @@ def _evaluate(values: flags.FlagValues, options: dict[str, Any]) -> None:
             except KeyboardInterrupt:
                 exit_interrupted(values.output_file)
             print(format_evaluation(result))
+            if values.output_file is not None:
+                print(f"\nWritten: {values.output_file}; {_next_command(values)} draws it")
             return
         print(
             f"{values.train_dir}: evaluating each new state ({values.checkpoint}) until the "

@@ -79,6 +79,7 @@ def whole(runs, pattern, tables, tmp_path_factory):
         "label_names": tables / "names.csv",
         "vocabulary": tables / "groups.csv",
         "compare_to": other.path,
+        "min_positives": 4,
         "attention": True,
         "sensitivity_videos": 3,
         "num_clips": 1,
@@ -97,7 +98,7 @@ def test_the_file_holds_the_result(whole):
 def test_each_row_has_its_figures(whole):
     result, _ = whole
     metrics = {"gap", "map", "map_all_scores", "perr", "hit_at_1", "loss", "num_videos"}
-    figures = {"attention_entropy_audio", "distance_to_uniform_audio", "partitions"}
+    figures = {"attention_entropy_audio", "distance_to_uniform_audio", "partitions", "intervals"}
     moved = {"attention_mse_audio", "attention_frobenius_audio"}
     assert set(result["clean"]) == metrics | figures | {"zero_gradient_share", "hits"}
     attacks = {row["attack"]: row for row in result["attacks"]}
@@ -121,6 +122,15 @@ def test_each_row_has_its_figures(whole):
     assert set(corruptions["frame_drop", 5]) == metrics | figures | key
     assert result["clean"]["partitions"]["count"] == 2
     assert set(result["clean"]["partitions"]["gap"]) == {"mean", "deviation"}
+
+
+def test_each_row_has_intervals_about_its_figures(whole):
+    result, _ = whole
+    for row in (result["clean"], *result["attacks"], *result["corruptions"]):
+        assert (row["intervals"]["level"], row["intervals"]["resamples"]) == (0.95, 200)
+        for name in ("gap", "perr", "hit_at_1"):
+            low, high = row["intervals"][name]
+            assert low <= row[name] <= high and high - low < 0.5, name
 
 
 def test_white_box_attacks_are_stronger_than_those_on_another_run(whole):
@@ -160,7 +170,12 @@ def test_classes_groups_and_the_comparison(whole):
     differences = comparison["differences"]
     assert [d is None for d in differences] == [ap is None for ap in classes["ap"]]
     index, name, largest = comparison["top"][0]
-    assert largest == differences[index] == max(d for d in differences if d is not None)
+    ranked = [c for c in with_positives if classes["positives"][c] >= 4]
+    assert comparison["num_ranked"] == len(ranked)
+    assert largest == differences[index] == max(differences[c] for c in ranked)
+    for entry in comparison["top"]:
+        low, high = comparison["intervals"][str(entry[0])]
+        assert low <= entry[2] <= high
     assert name == (f"class {index}" if index < NUM_CLASSES - 1 else None)
 
 
@@ -216,8 +231,20 @@ def test_the_table_shows_it_all(whole):
         assert any(line.startswith(start) for line in lines), start
     assert "32 videos; gradient exactly 0 at 0.00 % of them" in lines
     assert any(line.startswith("frame, epsilon 2 (4 attacks)") for line in lines)
-    for part in ("2 disjoint parts", "not flipped", "moved by", "even: 3 classes", "class 0"):
+    for part in ("2 disjoint parts", "not flipped", "moved by", "class 0", "95 % intervals"):
         assert part in text, part
+    # One table of verticals, clean and under the strongest attack, and the screen is not left.
+    result = whole[0]
+    by_gap = [row for row in result["attacks"] if row["epsilon"] is not None]
+    worst = min(by_gap, key=lambda row: row["gap"])
+    title = lines.index(f"Verticals; attacked: {worst['attack']}, epsilon 2")
+    for line, vertical in zip(lines[title + 2 :], result["verticals"], strict=False):
+        (attacked,) = [r for r in vertical["attacks"] if r["attack"] == worst["attack"]]
+        sides = (vertical["clean"], attacked)
+        figures = [f"{side[name]:.4f}" for side in sides for name in ("gap", "hit_at_1")]
+        counts = [str(vertical["num_classes"]), str(vertical["num_videos"])]
+        assert line.split() == [vertical["vertical"], *counts, *figures]
+    assert len(lines) < 60 and max(map(len, lines)) < 120
     assert "(!)" not in text and "Gradient masking" not in text
 
 
@@ -250,6 +277,7 @@ def test_interrupted_it_goes_on_after_the_rows_that_are_there(
         "corruptions": ("frame_drop",),
         "severities": (3,),
         "compare_to": runs[1].path,
+        "min_positives": 1,
         "attention": True,
         "sensitivity_videos": 1,
         "vocabulary": tables / "groups.csv",
@@ -268,12 +296,15 @@ def test_interrupted_it_goes_on_after_the_rows_that_are_there(
     with monkeypatch.context() as patch:
         calls = counted(patch)
         assert figures(pipeline.evaluate(runs[0], **options)) == figures(expected)
-    # An attack, a corruption and the baseline are left.
-    assert len(calls) == 3
+    # An attack, a corruption and the baseline are left, and resamples need our own scores again.
+    assert len(calls) == 4
     calls = counted(monkeypatch)
     assert figures(pipeline.evaluate(runs[0], **options)) == figures(expected)
     assert calls == []
-    capsys.readouterr()
+    line = capsys.readouterr().err.splitlines()[-1]
+    rows = "clean, noise 2.0, fgm 2.0, noise 1.0, frame_drop 3"
+    assert f"{options['output_file']}: these rows are an earlier call's" in line
+    assert f"not measured again: {rows} (--start_over" in line
     plain = {key: options[key] for key in ("eval_data_pattern", "output_file", "max_videos")}
     pipeline.evaluate(runs[0], vocabulary=options["vocabulary"], top_k=3, **plain)
     assert "top_k: 20 != 3): starting anew" in capsys.readouterr().err
@@ -413,6 +444,7 @@ def test_a_failed_check_marks_the_model(runs, pattern, monkeypatch):
     assert "(!)" not in format_evaluation(result)
     result["sanity"][0] |= {"verdict": "fail", "detail": "it falls"}
     text = format_evaluation(result)
+    assert text.startswith("Gradient masking\n  fail    ")  # The verdicts come first.
     assert "pgd, epsilon 0.5 (!)" in text and "fgm, epsilon 1 (!)" in text
     check = result["sanity"][0]["check"]
     assert f"fail    {check}: it falls" in text

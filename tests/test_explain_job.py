@@ -1,7 +1,10 @@
 """`pipeline.explain` and `python -m yt8m_gat.report explain` on a tiny run."""
 
+from hashlib import sha256
+
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from yt8m_gat import pipeline
 from yt8m_gat.config import ConfigError, DataConfig, ModelConfig, RunConfig, TrainingConfig
@@ -54,6 +57,15 @@ def clip(run):
     raise AssertionError("all clips of the sample are equally long")
 
 
+def labels_of(pattern, video_id):
+    for path in find_files(pattern, "input_data_pattern"):
+        for record in tf.data.TFRecordDataset(path).as_numpy_iterator():
+            context = tf.train.SequenceExample.FromString(record).context.feature
+            if context["id"].bytes_list.value[0] == video_id.encode():
+                return list(context["labels"].int64_list.value)
+    raise AssertionError(f"no clip {video_id}")
+
+
 def explain(run, clip, label=3, **options):
     return pipeline.explain(
         run[0], input_data_pattern=run[1], video_id=clip[0], label=label, **options
@@ -67,6 +79,13 @@ def test_it_explains_the_very_clip_over_its_real_frames(run, clip):
     outputs = model.forward(features, mask)
     probability = 1 / (1 + np.exp(-np.asarray(outputs.logits)[0, 3]))
     assert found["video_id"] == video_id and found["label"] == 3 and found["name"] is None
+    every = 1 / (1 + np.exp(-np.asarray(outputs.logits)[0]))
+    assert [entry[0] for entry in found["top"]] == np.argsort(-every)[:5].tolist()
+    assert found["top"][0][2] == pytest.approx(every.max(), rel=1e-4)
+    assert found["files"] == run[1]
+    digest = sha256(run[0].best_weights.read_bytes()).hexdigest()
+    assert (found["model"], found["options"]) == ("GAT", OPTIONS)
+    assert found["provenance"]["weights"] == digest
     assert found["probability"] == pytest.approx(probability, rel=1e-4)
     num_frames = int(np.sum(mask))
     kinds = {"Saliency", "SmoothGrad", "Grad-CAM++", "Attention profile"}
@@ -94,7 +113,15 @@ def test_a_name_is_as_good_as_a_number(run, clip, sample_dir, tmp_path):
         ]
     )
     assert code == 0
-    assert f"Label {name} (3) of clip {clip[0]}" in page.read_text()
+    text = page.read_text()
+    assert f"{name} (3): probability" in text and clip[0] in text
+    assert sha256(run[0].best_weights.read_bytes()).hexdigest() in text
+    # The clip's own labels, read from its record by hand.
+    labels = labels_of(run[1], clip[0])
+    assert labels
+    every = read_label_names(names)
+    assert ", ".join(f"{every[index]} ({index})" for index in labels) in text
+    assert f"python -m yt8m_gat.report explain --train_dir={run[0].path}" in text
 
 
 @pytest.mark.parametrize(

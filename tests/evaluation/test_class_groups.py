@@ -7,7 +7,9 @@ import pytest
 
 from yt8m_gat.config import ConfigError
 from yt8m_gat.evaluation.class_groups import read_class_groups
-from yt8m_gat.evaluation.comparison import compare_classes
+from yt8m_gat.evaluation.comparison import compare_classes, difference_intervals
+from yt8m_gat.evaluation.evaluator import Measurement
+from yt8m_gat.metrics import EvaluationMetrics, interval
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
 
@@ -70,12 +72,36 @@ def test_the_papers_verticals_are_there():
 def test_differences_of_classes():
     ours = np.array([0.5, 0.9, np.nan, 0.1, 0.4, 0.4])
     theirs = np.array([0.5, 0.4, np.nan, 0.8, 0.3, 0.3])
-    found = compare_classes(ours, theirs, {1: "one", 3: "three"}, num_extremes=2)
+    many = np.full(6, 10)
+    names = {1: "one", 3: "three"}
+    found = compare_classes(ours, theirs, names, many, num_extremes=2)
+    assert (found["min_positives"], found["num_ranked"]) == (10, 5)
     assert [entry[:2] for entry in found["top"]] == [[1, "one"], [4, None]]
     assert [entry[:2] for entry in found["bottom"]] == [[3, "three"], [0, None]]
     assert found["top"][0][2] == pytest.approx(0.5)
     np.testing.assert_allclose(found["differences"], ours - theirs)
-    only = compare_classes(np.array([np.nan, 0.25]), np.array([np.nan, 0.5]), {})
+    only = compare_classes(np.array([np.nan, 0.25]), np.array([np.nan, 0.5]), {}, many[:2])
     assert only["top"] == only["bottom"] == [[1, None, -0.25]]
-    with pytest.raises(ValueError, match=r"\(6,\) and \(5,\)"):
-        compare_classes(ours, theirs[:5], {})
+    with pytest.raises(ValueError, match=r"\(6,\), \(5,\) and \(6,\)"):
+        compare_classes(ours, theirs[:5], {}, many)
+    # The largest differences of all are those of classes with nine positives.
+    found = compare_classes(ours, theirs, names, np.array([10, 9, 0, 9, 12, 10]))
+    assert [entry[0] for entry in found["top"]] == [4, 5, 0] and found["num_ranked"] == 3
+    assert found["differences"][1] == pytest.approx(0.5)
+
+
+def test_differences_are_resampled_in_pairs():
+    rng = np.random.default_rng(0)
+    labels = rng.random((200, 2)) < 0.3
+    noise = rng.normal(size=(200, 2))
+    runs = []
+    for scores in (labels + noise, 2 * (labels + noise)):  # The same order: the same model.
+        metrics = EvaluationMetrics(2)
+        metrics.update(labels, scores)
+        runs.append(Measurement(metrics, None, {}, 200, False, labels.sum(axis=0), {}))
+    ap = runs[0].per_class_average_precision()
+    listed = compare_classes(ap, ap, {}, labels.sum(axis=0))
+    assert difference_intervals(listed, *runs) == {"0": [0.0, 0.0], "1": [0.0, 0.0]}
+    # Unpaired, even equal models seem to differ.
+    low, high = interval(runs[0].resampled_average_precision([0])[:, 0])
+    assert low < ap[0] - 0.02 and ap[0] + 0.02 < high

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from yt8m_gat.config import ConfigError, DataConfig, ModelConfig, ObjectiveConfig, RunConfig
+from yt8m_gat.config import DataConfig, ModelConfig, ObjectiveConfig, RunConfig
 from yt8m_gat.report.__main__ import main
 from yt8m_gat.report.chart import Series, line_chart, standalone, ticks
 from yt8m_gat.report.page import build_explanation, build_page
@@ -104,16 +104,17 @@ def test_the_tables_say_what_the_files_say(tmp_path):
         read_run(write_run(tmp_path / "aart", "AART", "frobenius")),
     ]
     tables = Page(build_page(runs)[0]).tables
-    assert ["sa", "37.03", "24.15", "37.53", "55.20", "77"] in tables[1]
-    assert tables[1][0] == ["run", "GAP", "MAP", "PERR", "Hit@1", "videos"]
-    assert tables[2][0] == ["run", "epsilon", "GAP", "PERR", "Hit@1"]
-    assert ["aart", "0.5", "27.22", "31.00", "49.00"] in tables[2]
-    assert ["aart", "1", "11.12", "20.00", "-"] in tables[2]
-    assert ["sa", "1.00"] in tables[3]  # DeepFool has no radius.
+    (clean,) = [t for t in tables if t[0] == ["run", "GAP", "MAP", "PERR", "Hit@1", "videos"]]
+    assert ["sa", "37.03", "24.15", "37.53", "55.20", "77"] in clean
+    (fgm,) = [t for t in tables if t[0] == ["run", "epsilon", "GAP", "PERR", "Hit@1"]]
+    assert ["aart", "0.5", "27.22", "31.00", "49.00"] in fgm
+    assert ["aart", "1", "11.12", "20.00", "-"] in fgm
+    assert ["sa", "1.00"] in tables[tables.index(fgm) + 1]  # DeepFool has no radius.
     (attention,) = [t for t in tables if t[0][1:] == ["entropy / log n, rgb", "to uniform, rgb"]]
     assert ["sa", "0.9357", "0.5451"] in attention
     # The mean of severities 1 and 5: (28 + 20) / 2.
-    assert ["frame drop", "24.00", "24.00"] in tables[-1]
+    (corruptions,) = [t for t in tables if t[0][0] == "GAP, %, mean over severities 1, 5"]
+    assert ["frame drop", "24.00", "24.00"] in corruptions
     # Beside A-ART's table 1: SA and A-ART, clean and at epsilon 0.5; there is no ART.
     (beside,) = [t for t in tables if "A-ART, adversarial" in t[0]]
     assert beside[2] == ["GAP, ours", "37.03", "-", "37.03", "27.22", "-", "27.22"]
@@ -219,7 +220,7 @@ def test_a_section_without_data_is_left_out(tmp_path):
     (folder / "metrics.jsonl").unlink()
     text, figures = build_page([read_run(folder)])
     assert figures == {}
-    assert re.findall("<h2>(.*?)</h2>", text) == ["Runs"]
+    assert re.findall("<h2>(.*?)</h2>", text) == ["Where the figures come from", "Settings"]
 
 
 def test_what_files_hold_is_escaped(tmp_path):
@@ -239,11 +240,35 @@ def test_what_files_hold_is_escaped(tmp_path):
 def test_an_explanation_is_drawn_and_escaped():
     curves = {"Saliency": {"<b>rgb": [0.1, 0.4], "audio": [0.2, 0.3]}, "Grad-CAM++": {}}
     text, figures = build_explanation(
-        {"video_id": "<i>x", "label": 3, "probability": 0.361, "curves": curves}
+        {
+            "video_id": "<i>x",
+            "labels": [[3, "<i>Games"], [0, None]],
+            "label": 3,
+            "name": "<i>Games",
+            "probability": 0.361,
+            "top": [[2, None, 0.8], [3, "<i>Games", 0.361]],
+            "model": "GAT",
+            "options": {"local_masks": ("<b>bd4", "bd2")},
+            "provenance": {
+                "train_dir": "<i>runs/gat",
+                "checkpoint": "best",
+                "weights": "0123<b>",
+                "step": 7,
+            },
+            "files": "<i>*.tfrecord",
+            "curves": curves,
+        },
+        ["python", "<i>"],
     )
+    facts, top = Page(text).tables
+    assert ["true labels", "<i>Games (3), class 0"] in facts
+    assert ["explained", "<i>Games (3): probability 36.10 %"] in facts
+    assert ["model", "GAT, local_masks=<b>bd4, bd2"] in facts
+    assert ["run", "<i>runs/gat"] in facts and ["weights", "best, step 7, SHA-256 0123<b>"] in facts
+    assert top[1:] == [["class 2", "80.00"], ["<i>Games (3)\u00a0✓", "36.10"]]
     assert list(figures) == ["saliency"]  # A model without a curve has no figure of it.
     assert figures["saliency"].count("<circle") == 4
-    assert "36.10 %" in text and "<i>" not in text and "<b>" not in text
+    assert "<i>" not in text and "<b>" not in text
     assert Page(text).open == []
 
 
@@ -272,9 +297,8 @@ def test_the_command_writes_page_and_figures(tmp_path, capsys):
 def test_errors_name_the_file(tmp_path, file, content, match):
     folder = write_run(tmp_path / "sa")
     (folder / file).write_text(content)
-    with pytest.raises(ConfigError, match=match) as caught:
-        read_run(folder)
-    assert str(folder / file) in str(caught.value)
+    (message,) = read_run(folder).unreadable
+    assert re.search(match, message) and str(folder / file) in message
 
 
 def test_the_command_reports_errors(tmp_path, capsys):

@@ -80,7 +80,8 @@ class AttentionProfiles:
 
     Args:
         lay_out: See `mean_maps`.
-        num_bins: Parts of the clip.
+        num_bins: Parts of the clip; of a set whose longest clip has fewer frames so many, since
+            a profile of ten frames in fifty parts is a staircase.
 
     Raises:
         ValueError: If `num_bins` is not positive.
@@ -92,6 +93,7 @@ class AttentionProfiles:
         self.lay_out = lay_out
         self.num_bins = num_bins
         self.num_clips = 0
+        self._longest = 0
         self._sums: dict[str, dict[str, np.ndarray]] = {}
 
     def update(self, attention_maps: AttentionMaps, frame_mask: Any) -> None:
@@ -112,13 +114,19 @@ class AttentionProfiles:
                         profile = attention_profile(mean_map, real)
                         total += resample_profile(profile, self.num_bins)
         self.num_clips += int(mask.any(axis=1).sum())
+        self._longest = max(self._longest, int(mask.sum(axis=1).max(initial=0)))
 
     def result(self) -> dict[str, dict[str, list[float]]]:
-        """Feature -> level -> `num_bins` means; empty when there was no clip."""
+        """Feature -> level -> a mean per part of the clip; empty when there was no clip."""
         if not self.num_clips:
             return {}
+        num_parts = min(self.num_bins, self._longest)
+        shares = self.num_clips * self.num_bins
         return {
-            feature: {level: _rounded(total / self.num_clips) for level, total in sums.items()}
+            feature: {
+                level: _rounded(resample_profile(total / shares, num_parts))
+                for level, total in sums.items()
+            }
             for feature, sums in self._sums.items()
         }
 

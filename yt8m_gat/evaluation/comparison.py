@@ -5,29 +5,37 @@ from typing import Any
 
 import numpy as np
 
+from yt8m_gat.evaluation.evaluator import Measurement
+from yt8m_gat.metrics import interval
+
 EXTREMES = 5
+MIN_POSITIVES = 10
 
 
 def compare_classes(
     average_precision: np.ndarray,
     baseline: np.ndarray,
     names: Mapping[int, str],
+    positives: np.ndarray,
+    min_positives: int = MIN_POSITIVES,
     num_extremes: int = EXTREMES,
 ) -> dict[str, Any]:
     """Differences in average precision, ours minus the baseline's, and the classes at both ends.
 
-    A class without a positive has no average precision and no part in this.
+    Classes with few positives have the largest differences, by chance alone; they are not ranked.
 
     Args:
         average_precision: [C], NaN where a class has none.
         baseline: [C], on the same videos.
         names: Class -> name, as far as they are known.
+        positives: [C], examples of each class.
+        min_positives: How many of them a class needs to be ranked.
         num_extremes: How many classes are listed at each end.
 
     Returns:
-        `{"top": [[class, name or None, difference]], "bottom": [...], "differences": [C]}`; the
-        largest gains first, and the largest losses first. Of equal differences the lower class
-        comes first.
+        `{"top": [[class, name or None, difference]], "bottom": [...], "differences": [C],
+        "min_positives", "num_ranked"}`; the largest gains first, and the largest losses first. Of
+        equal differences the lower class comes first.
 
     Raises:
         ValueError: The two have other classes.
@@ -35,22 +43,46 @@ def compare_classes(
     Reference: GAT, figure 8.
     """
     ours, theirs = np.asarray(average_precision), np.asarray(baseline)
-    if ours.shape != theirs.shape or ours.ndim != 1:
+    if not ours.shape == theirs.shape == np.shape(positives) or ours.ndim != 1:
         raise ValueError(
-            "the average precisions must have the same shape [C]. "
-            f"Received: {ours.shape} and {theirs.shape}"
+            "the average precisions and the positives must have the same shape [C]. "
+            f"Received: {ours.shape}, {theirs.shape} and {np.shape(positives)}"
         )
     differences = ours - theirs
-    known = np.flatnonzero(np.isfinite(differences))
+    ranked = np.flatnonzero(np.isfinite(differences) & (np.asarray(positives) >= min_positives))
 
     def listed(order: np.ndarray) -> list[list[Any]]:
         return [
             [int(index), names.get(int(index)), float(differences[index])]
-            for index in known[order][:num_extremes]
+            for index in ranked[order][:num_extremes]
         ]
 
     return {
-        "top": listed(np.argsort(-differences[known], kind="stable")),
-        "bottom": listed(np.argsort(differences[known], kind="stable")),
+        "top": listed(np.argsort(-differences[ranked], kind="stable")),
+        "bottom": listed(np.argsort(differences[ranked], kind="stable")),
         "differences": differences.tolist(),
+        "min_positives": min_positives,
+        "num_ranked": len(ranked),
+    }
+
+
+def difference_intervals(
+    comparison: Mapping[str, Any], ours: Measurement, baseline: Measurement
+) -> dict[str, list[float] | None]:
+    """Bootstrap intervals of the differences that a comparison lists, clip by clip in pairs.
+
+    Args:
+        comparison: What `compare_classes` gave.
+        ours: The measurement that it is of.
+        baseline: The other one, of the same videos in the same order.
+
+    Returns:
+        Class, as text, -> `[low, high]`, or None where too few resamples have a positive of it.
+    """
+    classes = [entry[0] for entry in (*comparison["top"], *comparison["bottom"])]
+    classes = list(dict.fromkeys(classes))
+    resampled = [one.resampled_average_precision(classes) for one in (ours, baseline)]
+    differences = resampled[0] - resampled[1]
+    return {
+        str(index): interval(values) for index, values in zip(classes, differences.T, strict=True)
     }

@@ -102,6 +102,10 @@ class Measurement:
             return self.segment_map.per_class_average_precision()
         return self.metrics.per_class_average_precision(self.metrics.all_scores)
 
+    def resampled_average_precision(self, classes: Sequence[int]) -> np.ndarray:
+        """The same of some classes on each resample of the examples; see `yt8m_gat.metrics`."""
+        return (self.segment_map or self.metrics).resampled_average_precision(classes)
+
 
 class Evaluator:
     """Runs one classifier over datasets, batch by batch.

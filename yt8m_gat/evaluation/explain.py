@@ -18,7 +18,7 @@ class Explanation:
     """Curves over the frames of one clip, each [T] and exactly 0 on padding.
 
     Attributes:
-        probability: Of the label.
+        probabilities: [C], of every class.
         saliency: Feature -> largest |d logit / d x| of each frame.
         smooth_grad: Feature -> the same, averaged over noisy copies of the clip.
         grad_cam: Grad-CAM++ over the contextual frames of all features; None for a model that
@@ -27,7 +27,7 @@ class Explanation:
             over heads and real rows; empty for models that do not attend.
     """
 
-    probability: float
+    probabilities: np.ndarray
     saliency: dict[str, np.ndarray]
     smooth_grad: dict[str, np.ndarray]
     grad_cam: np.ndarray | None
@@ -104,5 +104,5 @@ def explain(
         for name, maps in seen.attention_maps.items()
         if "global" in maps
     }
-    probability = float(ops.sigmoid(seen.logits)[0, label])
-    return Explanation(probability, curves(plain), curves(smooth), grad_cam, attention)
+    probabilities = np.asarray(ops.sigmoid(seen.logits))[0]
+    return Explanation(probabilities, curves(plain), curves(smooth), grad_cam, attention)

@@ -5,6 +5,7 @@ from yt8m_gat.metrics.average_precision import (
     mean_average_precision,
     per_class_average_precision,
 )
+from yt8m_gat.metrics.bootstrap import interval
 from yt8m_gat.metrics.class_subset import restrict_to_classes
 from yt8m_gat.metrics.evaluation_metrics import EvaluationMetrics, evaluate
 from yt8m_gat.metrics.segment_map import SegmentMeanAveragePrecision
@@ -15,6 +16,7 @@ __all__ = [
     "SegmentMeanAveragePrecision",
     "average_precision",
     "evaluate",
+    "interval",
     "mean_average_precision",
     "per_class_average_precision",
     "restrict_to_classes",

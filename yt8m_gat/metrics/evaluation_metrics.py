@@ -1,6 +1,8 @@
 """GAP, MAP, PERR and Hit@1 of the YouTube-8M starter code, exact over a whole data set."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -8,6 +10,13 @@ from yt8m_gat.metrics.average_precision import (
     average_precision,
     mean_average_precision,
     per_class_average_precision,
+)
+from yt8m_gat.metrics.bootstrap import (
+    LEVEL,
+    NUM_RESAMPLES,
+    RankedPairs,
+    interval,
+    resample_counts,
 )
 from yt8m_gat.metrics.score_columns import ScoreColumns
 from yt8m_gat.metrics.top_k import top_k_indices
@@ -249,6 +258,87 @@ class EvaluationMetrics:
             "mean": dict(zip(names, values.mean(axis=0).tolist(), strict=True)),
             "deviation": dict(zip(names, values.std(axis=0, ddof=1).tolist(), strict=True)),
         }
+
+    def intervals(self) -> dict[str, Any]:
+        """Bootstrap intervals of `gap`, `perr` and `hit_at_1` over the choice of the videos.
+
+        Returns:
+            `{"level", "resamples", metric: [low, high] or None}`; see `yt8m_gat.metrics.bootstrap`.
+
+        Raises:
+            ValueError: If no video was seen.
+        """
+        videos = self._videos()
+        num_videos, num_pairs = videos.top_scores.shape
+        ranked = RankedPairs.of(
+            videos.top_scores.ravel(),
+            videos.top_hits.ravel(),
+            np.repeat(np.arange(num_videos), num_pairs),
+        )
+        label_counts = videos.label_counts.astype(np.float64)
+        hits = videos.top_hits[:, 0].astype(np.float64)
+        values = np.array(
+            [
+                [
+                    ranked.average_precision(counts, counts @ label_counts),
+                    counts @ videos.perr / num_videos,
+                    counts @ hits / num_videos,
+                ]
+                for counts in resample_counts(num_videos)
+            ]
+        )
+        names = ("gap", "perr", "hit_at_1")
+        return {
+            "level": LEVEL,
+            "resamples": NUM_RESAMPLES,
+            **{name: interval(column) for name, column in zip(names, values.T, strict=True)},
+        }
+
+    def resampled_average_precision(self, classes: Sequence[int]) -> np.ndarray:
+        """Average precision of some classes on each resample of the videos.
+
+        Over all scores of a class where they are kept, else over its share of the pooled pairs.
+
+        Args:
+            classes: Which classes.
+
+        Returns:
+            `[NUM_RESAMPLES, len(classes)]`, NaN where a resample has no positive of the class.
+
+        Raises:
+            ValueError: If no video was seen.
+        """
+        videos = self._videos()
+        num_videos, num_pairs = videos.top_scores.shape
+        label_rows = np.repeat(np.arange(num_videos), videos.label_counts)
+        pair_rows = np.repeat(np.arange(num_videos), num_pairs)
+        ranked, positive_rows = [], []
+        for index in classes:
+            rows = label_rows[videos.label_classes == index]
+            positive_rows.append(rows)
+            if self.all_scores:
+                scores = np.ascontiguousarray(self._scores.columns(index, index + 1)[:, 0])
+                hits = np.zeros(num_videos, bool)
+                hits[rows] = True
+                ranked.append(RankedPairs.of(scores, hits, np.arange(num_videos)))
+            else:
+                pairs = np.flatnonzero(videos.top_classes.ravel() == index)
+                ranked.append(
+                    RankedPairs.of(
+                        videos.top_scores.ravel()[pairs],
+                        videos.top_hits.ravel()[pairs],
+                        pair_rows[pairs],
+                    )
+                )
+        return np.array(
+            [
+                [
+                    pairs.average_precision(counts, counts[rows].sum(dtype=np.int64))
+                    for pairs, rows in zip(ranked, positive_rows, strict=True)
+                ]
+                for counts in resample_counts(num_videos)
+            ]
+        ).reshape(NUM_RESAMPLES, len(ranked))
 
     def per_class_average_precision(self, all_scores: bool = False) -> np.ndarray:
         """Average precision of each class, whose mean is `map` or, if asked, `map_all_scores`.

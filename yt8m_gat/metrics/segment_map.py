@@ -1,8 +1,11 @@
 """MAP@K over rated segments, the metric of the 2019 YouTube-8M challenge."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from yt8m_gat.metrics.average_precision import average_precision, mean_average_precision
+from yt8m_gat.metrics.bootstrap import NUM_RESAMPLES, RankedPairs, resample_counts
 
 
 class SegmentMeanAveragePrecision:
@@ -103,6 +106,46 @@ class SegmentMeanAveragePrecision:
                 scores, class_hits = scores[scores >= cut], class_hits[scores >= cut]
             result[index] = average_precision(scores, class_hits, num_positives)
         return result
+
+    def resampled_average_precision(self, classes: Sequence[int]) -> np.ndarray:
+        """Average precision of some classes on each resample of the segments.
+
+        Args:
+            classes: Which classes.
+
+        Returns:
+            `[NUM_RESAMPLES, len(classes)]`; NaN where a resample has no positive of the class, and
+            everywhere when there are more than K segments: where the cut is depends on them all.
+        """
+        if self.num_segments > self.top_k:
+            return np.full((NUM_RESAMPLES, len(classes)), np.nan)
+        rows = np.concatenate(self._rated_rows)
+        rated_classes = np.concatenate(self._rated_classes)
+        hits = np.concatenate(self._rated_hits)
+        scores = np.concatenate(
+            [
+                batch[of_batch - start, of_classes]
+                for batch, of_batch, of_classes, start in zip(
+                    self._scores,
+                    self._rated_rows,
+                    self._rated_classes,
+                    np.cumsum([0, *map(len, self._scores)])[:-1],
+                    strict=True,
+                )
+            ]
+        )
+        of_classes = [rated_classes == index for index in classes]
+        ranked = [RankedPairs.of(scores[of], hits[of], rows[of]) for of in of_classes]
+        positive_rows = [rows[of & hits] for of in of_classes]
+        return np.array(
+            [
+                [
+                    pairs.average_precision(counts, counts[positive].sum(dtype=np.int64))
+                    for pairs, positive in zip(ranked, positive_rows, strict=True)
+                ]
+                for counts in resample_counts(self.num_segments)
+            ]
+        ).reshape(NUM_RESAMPLES, len(ranked))
 
     def result(self) -> dict[str, float]:
         """`segment_map` and the int `num_segments`.

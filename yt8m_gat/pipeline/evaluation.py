@@ -25,11 +25,11 @@ from yt8m_gat.data import (
 from yt8m_gat.evaluation.attack_spec import AttackSpec
 from yt8m_gat.evaluation.attention_statistics import AttentionProfiles
 from yt8m_gat.evaluation.class_groups import read_class_groups
-from yt8m_gat.evaluation.comparison import compare_classes
+from yt8m_gat.evaluation.comparison import compare_classes, difference_intervals
 from yt8m_gat.evaluation.evaluator import Corruption, Measurement, Observer
 from yt8m_gat.evaluation.first_videos import first_videos
 from yt8m_gat.evaluation.local_sensitivity import LocalSensitivity
-from yt8m_gat.evaluation.record import EvaluationRecord
+from yt8m_gat.evaluation.record import ROW_KEYS, EvaluationRecord
 from yt8m_gat.evaluation.sanity import sanity_checks
 from yt8m_gat.evaluation.worst_case import packed, worst_cases
 from yt8m_gat.layers import AttentionLevel, expand_attention_map
@@ -107,6 +107,8 @@ class _Evaluation:
             num_records=None,
         )
         self.skipped: SkippedRecords | None = None
+        self.clean: Measurement | None = None  # Kept for the comparison alone.
+        self.measured: set[str] = set()  # Names of the rows that this call measured.
         self.num_records = count_records(self.files, skip_damage=options.on_bad_record == "skip")
         self.num_videos = min(self.num_records, options.max_videos or self.num_records)
         # Segments are counted when they have been read.
@@ -144,8 +146,9 @@ class _Evaluation:
             self._attack_row(planned, first=index == 0)
         for corruption in options.all_corruptions:
             identity = {"corruption": corruption.name, "severity": corruption.severity}
+            description = f"{corruption.name} {corruption.severity}"
             if not self.record.take_over("corruptions", identity):
-                measured = self._measure(corruption, f"{corruption.name} {corruption.severity}")
+                measured = self._measure(corruption, description)
                 self._add("corruptions", identity, measured)
         if options.attention:
             self._sensitivity()
@@ -169,7 +172,14 @@ class _Evaluation:
             self.record.set(sanity=verdicts)
         if self.skipped is not None:
             print(self.skipped.summary(), file=sys.stderr)
-        return self.record.finish()
+        result = self.record.finish()
+        if earlier := [row for row in _row_names(result) if row not in self.measured]:
+            print(
+                f"{options.output_file}: these rows are an earlier call's, not measured again: "
+                f"{', '.join(earlier)} (--start_over measures all anew)",
+                file=sys.stderr,
+            )
+        return result
 
     def _refuse_what_cannot_be(self) -> None:
         options, data = self.options, self.config.data
@@ -306,6 +316,8 @@ class _Evaluation:
             raise ConfigError(f"--partitions={self.options.partitions}: {error}") from error
         if self.planned and kind != "corruptions":
             row["hits"] = packed(measured.metrics.hits_at_1)
+        row["intervals"] = measured.metrics.intervals()
+        self.measured.add(_row_name(kind, identity))
         self.record.add(kind, identity, row, measured.group_results(), **sections)
 
     def _clean_row(self) -> None:
@@ -326,6 +338,8 @@ class _Evaluation:
             raise no_label(
                 self.schema, "eval_data_pattern", self.segments is not None, measured.num_examples
             )
+        if self.baseline is not None:
+            self.clean = measured
         classes = {
             "ap": measured.per_class_average_precision().tolist(),
             "positives": measured.positives.tolist(),
@@ -405,8 +419,13 @@ class _Evaluation:
         folder, config = self.baseline
         digest = folder.weights_digest("best")
         earlier = self.record.section("comparison")
-        ours = np.array(self.record.result["classes"]["ap"], np.float64)
-        if earlier.get("weights") == digest:
+        min_positives = self.options.min_positives
+        of_baseline = None
+        if (
+            earlier.get("weights") == digest
+            and earlier.get("min_positives") == min_positives
+            and "intervals" in earlier
+        ):
             theirs = np.array(earlier["baseline_ap"], np.float64)
         else:
             loaded = load_run(folder, config)
@@ -415,17 +434,44 @@ class _Evaluation:
                 loaded.classifier, config, top_k=self.options.top_k, all_scores=self.all_scores
             )
             batches = self._batches(read_schema(folder, config))
-            measured = evaluator.measure(batches, None, self.num_videos, "baseline")
-            theirs = measured.per_class_average_precision()
+            of_baseline = evaluator.measure(batches, None, self.num_videos, "baseline")
+            theirs = of_baseline.per_class_average_precision()
+        classes = self.record.result["classes"]
+        found = compare_classes(
+            np.array(classes["ap"], np.float64),
+            theirs,
+            self.names,
+            np.array(classes["positives"]),
+            min_positives,
+        )
+        intervals = earlier.get("intervals")
+        if of_baseline is not None:
+            intervals = {}
+            if found["top"]:
+                # The row may be an earlier call's, and resamples need the scores.
+                clean = self.clean or self._measure(None, "clean")
+                intervals = difference_intervals(found, clean, of_baseline)
         self.record.set(
             comparison={
                 "baseline": os.fspath(folder.path),
                 "weights": digest,
                 "attack": None,
-                **compare_classes(ours, theirs, self.names),
+                **found,
+                "intervals": intervals,
                 "baseline_ap": theirs.tolist(),
             }
         )
+
+
+def _row_name(kind: str, row: Mapping[str, Any]) -> str:
+    """`clean`, `fgm 0.5` or `frame_drop 3`."""
+    values = [row[key] for key in ROW_KEYS[kind]]
+    return " ".join(str(value) for value in values if value is not None) or kind
+
+
+def _row_names(result: Mapping[str, Any]) -> list[str]:
+    rows = {**result, "clean": [result["clean"]]}
+    return [_row_name(kind, row) for kind in ROW_KEYS for row in rows[kind]]
 
 
 def evaluate_each(

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from yt8m_gat.attacks import CORRUPTIONS, SEVERITIES
 from yt8m_gat.config import MAX_BAD_FRACTION, NORM_SCOPES, ConfigError
+from yt8m_gat.evaluation.comparison import MIN_POSITIVES
 from yt8m_gat.evaluation.evaluator import Corruption
 from yt8m_gat.evaluation.protocol import PROTOCOLS
 
@@ -41,6 +42,7 @@ class EvaluationOptions:
         label_names: File that names the classes; None: the run's label map, if any.
         vocabulary: File that groups them, see `read_class_groups`: metrics per group too.
         compare_to: Run folder of a baseline, evaluated clean on the same videos.
+        min_positives: Positives that a class needs to be ranked in that comparison.
         attention: Attention profiles and local sensitivity.
         sensitivity_videos: Videos that the sensitivity is measured on.
         clips: Ids of clips that are shown with their labels and maps.
@@ -74,6 +76,7 @@ class EvaluationOptions:
     label_names: str | os.PathLike | None = None
     vocabulary: str | os.PathLike | None = None
     compare_to: str | os.PathLike | None = None
+    min_positives: int = MIN_POSITIVES
     attention: bool = False
     sensitivity_videos: int = 500
     clips: Sequence[str] = ()
@@ -109,7 +112,10 @@ class EvaluationOptions:
                 raise ConfigError(
                     f"--corruptions must be all, or of {', '.join(CORRUPTIONS)}. Received: {name!r}"
                 )
-        for flag in ("attack_steps", "attack_restarts", "attack_queries", "sensitivity_videos"):
+        for flag in (
+            *("attack_steps", "attack_restarts", "attack_queries", "sensitivity_videos"),
+            "min_positives",
+        ):
             if getattr(self, flag) < 1:
                 raise ConfigError(f"--{flag} must be at least 1. Received: {getattr(self, flag)}")
         for flag in ("max_videos", "num_clips"):

@@ -5,6 +5,8 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from yt8m_gat.config import ConfigError, RunConfig
 from yt8m_gat.data import (
     find_files,
@@ -15,6 +17,7 @@ from yt8m_gat.data import (
 from yt8m_gat.models import load_run
 from yt8m_gat.pipeline.digests import weights_of
 from yt8m_gat.pipeline.run_settings import class_names, read_schema
+from yt8m_gat.pipeline.shown_clips import TOP_LABELS
 from yt8m_gat.run_folder import RunFolder
 
 
@@ -39,9 +42,10 @@ def explain(
         checkpoint: `best` or `last`.
 
     Returns:
-        `{"video_id", "label", "name", "probability", "curves": {kind: {feature: [value per
-        frame]}}, "provenance"}`; the name is None where no name is known, and the last says which
-        weights were asked, see `weights_of`.
+        `{"video_id", "labels", "label", "name", "probability", "top", "model", "options", "files",
+        "provenance", "curves": {kind: {feature: [value per frame]}}}`: `labels` the true classes,
+        `[[class, name]]`, `top` the likeliest ones, `[[class, name, probability]]`; a name is None
+        where it is not known. `provenance` says which weights were asked, see `weights_of`.
 
     Raises:
         ConfigError: The run has no frames, there is no such class, or no such clip.
@@ -76,9 +80,20 @@ def explain(
     }
     return {
         "video_id": video_id,
+        "labels": [
+            [int(index), names.get(int(index))]
+            for index in np.flatnonzero(batch["labels"][place].numpy() > 0)
+        ],
         "label": label,
         "name": names.get(label),
-        "probability": found.probability,
+        "probability": float(found.probabilities[label]),
+        "top": [
+            [int(index), names.get(int(index)), float(found.probabilities[index])]
+            for index in np.argsort(-found.probabilities, kind="stable")[:TOP_LABELS]
+        ],
+        "model": config.model.name,
+        "options": config.model.options,
+        "files": input_data_pattern,
         "provenance": weights_of(folder, checkpoint, loaded),
         "curves": {
             kind: {name: curve[real].tolist() for name, curve in curves.items()}

@@ -15,7 +15,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from yt8m_gat.cli import EXIT_ERROR, quiet_tensorflow, run_command
+from yt8m_gat.cli import EXIT_ERROR, print_error, quiet_tensorflow, run_command
 from yt8m_gat.config import ConfigError
 from yt8m_gat.disk import replacing
 from yt8m_gat.locks import only_writer, only_writer_in
@@ -26,6 +26,7 @@ from yt8m_gat.report.source import read_run
 from yt8m_gat.run_folder import RunFolder
 from yt8m_gat.untrusted import print_error, printable
 
+_NAME = "python -m yt8m_gat.report"
 PATHS = {
     "train_dirs": input_path,
     "train_dir": input_path,
@@ -37,7 +38,7 @@ PATHS = {
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m yt8m_gat.report", description=__doc__)
+    parser = argparse.ArgumentParser(prog=_NAME, description=__doc__)
     parser.add_argument("train_dirs", nargs="+", metavar="RUN", help="run folders of train.py")
     parser.add_argument(
         "--evaluation",
@@ -58,8 +59,8 @@ def write_page(
 ) -> None:
     """Writes the page and, if asked to, each figure as a file of its own."""
     with only_writer(output_file), replacing(output_file) as temporary:
-        temporary.write_text(page, encoding="utf-8")
-    print(f"{output_file}: {len(page.encode()) / 1e3:.0f} kB, {len(figures)} figures")
+        _write_text(temporary, page)
+    print(f"{output_file}: {Path(output_file).stat().st_size / 1e3:.0f} kB, {len(figures)} figures")
     if figures_dir is None:
         return
     with only_writer_in(figures_dir):
@@ -67,12 +68,17 @@ def write_page(
             # Names come from files: nothing of them may leave the folder.
             safe = re.sub(r"[^A-Za-z0-9_-]+", "_", name)
             with replacing(Path(figures_dir, f"{safe}.svg")) as temporary:
-                temporary.write_text(standalone(svg), encoding="utf-8")
+                _write_text(temporary, standalone(svg))
+
+
+def _write_text(path: Path, text: str) -> None:
+    # JSON may hold halves of characters, which UTF-8 has no bytes for.
+    path.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def _explain_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m yt8m_gat.report explain",
+        prog=f"{_NAME} explain",
         description="Saliency, SmoothGrad and Grad-CAM++ of one label over the frames of one clip.",
     )
     parser.add_argument("--train_dir", required=True, help="run folder of train.py")
@@ -90,7 +96,8 @@ def _explain_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _report(arguments: argparse.Namespace) -> None:
+def _report(arguments: argparse.Namespace) -> int:
+    """A file that cannot be read is named, and the page is of the others."""
     folders = arguments.train_dirs
     files = arguments.evaluation or [None] * len(folders)
     if len(files) != len(folders):
@@ -104,15 +111,26 @@ def _report(arguments: argparse.Namespace) -> None:
         name if names.count(name) == 1 else str(folder)
         for name, folder in zip(names, folders, strict=True)
     ]
-    runs = [read_run(*of_run) for of_run in zip(folders, files, names, strict=True)]
+    runs, unreadable = [], []
+    for of_run in zip(folders, files, names, strict=True):
+        try:
+            runs.append(read_run(*of_run))
+        except (ConfigError, OSError) as error:
+            unreadable.append(str(error))
+    unreadable += [message for run in runs for message in run.unreadable]
+    for message in unreadable:
+        print_error(_NAME, message)
+    if not runs:
+        return EXIT_ERROR
     for run in runs:
         if run.warning:
             print(printable(f"warning: {run.warning}"), file=sys.stderr)
-    page, figures = build_page(runs)
+    page, figures = build_page(runs, unreadable, arguments.command)
     write_page(arguments.output_file, page, figures, arguments.figures_dir)
+    return EXIT_ERROR if unreadable else 0
 
 
-def _explain(arguments: argparse.Namespace) -> None:
+def _explain(arguments: argparse.Namespace) -> int:
     # Only here: the rest of the report does without TensorFlow.
     with quiet_tensorflow():
         from yt8m_gat import pipeline
@@ -127,8 +145,9 @@ def _explain(arguments: argparse.Namespace) -> None:
         )
     except pipeline.BadRecordError as error:
         raise ConfigError(str(error)) from error
-    page, figures = build_explanation(explanation)
+    page, figures = build_explanation(explanation, arguments.command)
     write_page(arguments.output_file, page, figures, arguments.figures_dir)
+    return 0
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -139,13 +158,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     else:
         parser, run = _parser(), _report
     arguments = parser.parse_args(argv)
+    arguments.command = [*parser.prog.split(), *argv]
     try:
         read_paths(arguments, PATHS, positional=("train_dirs",))
-        run(arguments)
+        return run(arguments)
     except (ConfigError, OSError) as error:
         print_error(parser.prog, error)
         return EXIT_ERROR
-    return 0
 
 
 if __name__ == "__main__":

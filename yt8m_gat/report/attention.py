@@ -1,10 +1,11 @@
 """Where models look, clean and attacked: over the set, and on single clips."""
 
-from collections.abc import Mapping, Sequence
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from yt8m_gat.report.chart import Series, line_chart
-from yt8m_gat.report.heat_map import heat_maps
+from yt8m_gat.report.chart import MOST_MARKERS, Series, line_chart, shared_heights
+from yt8m_gat.report.heat_map import Matrix, heat_maps, shared_scale
 from yt8m_gat.report.markup import (
     Cell,
     Figures,
@@ -77,9 +78,30 @@ def sensitivity_table(groups: Sequence[RunGroup]) -> list[str]:
     return [heading("Local sensitivity"), note(text), table(heads, rows)]
 
 
+@dataclasses.dataclass(frozen=True)
+class _Panel:
+    """A chart of profiles before its y axis is known."""
+
+    title: str
+    x_label: str
+    y_label: str
+    series: list[Series]
+
+
+def _drawn(panels: Mapping[str, _Panel]) -> Figures:
+    """The charts, on one y axis: they are there to be compared."""
+    if not panels:
+        return {}
+    heights = shared_heights([panel.series for panel in panels.values()], from_zero=True)
+    return {
+        name: line_chart(panel.title, panel.x_label, panel.y_label, panel.series, y_range=heights)
+        for name, panel in panels.items()
+    }
+
+
 def profile_figures(groups: Sequence[RunGroup]) -> Figures:
     """A figure per run, feature and level: the mean profile, clean and attacked."""
-    figures: Figures = {}
+    panels = {}
     for group in groups:
         run = group.runs[0]
         clean = run.attention.get("profiles", {})
@@ -88,20 +110,20 @@ def profile_figures(groups: Sequence[RunGroup]) -> Figures:
             lines = {"clean": clean[feature][level]}
             if level in attacked.get(feature, {}):
                 lines[_attack_words(run.attention)] = attacked[feature][level]
-            num_bins = len(lines["clean"])
+            num_parts = len(lines["clean"])
             series = [
-                Series(name, points, kind, markers=False, dash=kind)
+                Series(name, points, kind, markers=num_parts <= MOST_MARKERS, dash=kind)
                 for kind, (name, values) in enumerate(lines.items())
-                if (points := _points(values, offset=0.5, scale=1.0 / max(num_bins, 1)))
+                if (points := _points(values, offset=0.5, scale=1.0 / max(num_parts, 1)))
             ]
             if series:
-                figures[f"profile_{run.name}_{feature}_{level}"] = line_chart(
+                panels[f"profile_{run.name}_{feature}_{level}"] = _Panel(
                     f"{run.title}: {feature}, {level}",
                     "position in the clip",
                     "attention / uniform",
                     series,
                 )
-    return figures
+    return _drawn(panels)
 
 
 def clip_parts(groups: Sequence[RunGroup]) -> tuple[list[str], Figures]:
@@ -114,8 +136,18 @@ def clip_parts(groups: Sequence[RunGroup]) -> tuple[list[str], Figures]:
         labels = {entry[0]: entry[1] for entry in shows[0][1]["labels"] if len(entry) == 2}
         words = ", ".join(class_name(index, name) for index, name in labels.items())
         parts += [heading(f"Clip {video_id}"), note(f"Labels: {words or 'none'}.")]
+        panels = {name: panel for run, clip in shows for name, panel in _profiles(run, clip)}
+        profiles = _drawn(panels)
+        maps = {name: found for run, clip in shows for name, found in _maps(run, clip)}
+        scale = shared_scale(
+            (matrix, num_frames)
+            for _, found, num_frames in maps.values()
+            for matrix in found.values()
+        )
         for run, clip in shows:
-            drawn = _clip_figures(run, clip)
+            drawn = {name: profiles[name] for name, _ in _profiles(run, clip)}
+            for name, (title, found, num_frames) in _maps(run, clip):
+                drawn[name] = heat_maps(title, found, num_frames, scale)
             parts += [_top_table(run, clip, set(labels)), *gallery(drawn)]
             figures |= drawn
     return parts, figures
@@ -149,37 +181,47 @@ def _top_table(run: ReportedRun, clip: Mapping[str, Any], labels: set[Any]) -> s
     return table(heads, rows)
 
 
-def _clip_figures(run: ReportedRun, clip: Mapping[str, Any]) -> Figures:
-    figures: Figures = {}
-    sides = {"clean": clip["clean"]}
-    if "attacked" in clip:
-        sides["attacked"] = clip["attacked"]
-    profiles = clip["clean"].get("profiles", {})
-    name = f"{clip['video_id']}_{run.name}"
-    for feature, level in _places(profiles):
+def _sides(clip: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    return {kind: clip[kind] for kind in ("clean", "attacked") if kind in clip}
+
+
+def _profiles(run: ReportedRun, clip: Mapping[str, Any]) -> Iterator[tuple[str, _Panel]]:
+    """The charts of a clip's profiles, by their names."""
+    for feature, level in _places(clip["clean"].get("profiles", {})):
         series = []
-        for index, (kind, side) in enumerate(sides.items()):
+        for index, (kind, side) in enumerate(_sides(clip).items()):
             points = _points(side.get("profiles", {}).get(feature, {}).get(level, []))
             if points:
-                markers = len(points) <= 30
+                markers = len(points) <= MOST_MARKERS
                 series.append(Series(kind, points, index, markers=markers, dash=index))
         if series:
-            figures[f"clip_profile_{name}_{feature}_{level}"] = line_chart(
-                f"{run.title}: profile, {feature}, {level}", "frame", "attention received", series
+            yield (
+                f"clip_profile_{clip['video_id']}_{run.name}_{feature}_{level}",
+                _Panel(
+                    f"{run.title}: profile, {feature}, {level}",
+                    "frame",
+                    "attention received",
+                    series,
+                ),
             )
+
+
+def _maps(
+    run: ReportedRun, clip: Mapping[str, Any]
+) -> Iterator[tuple[str, tuple[str, dict[str, Matrix], int]]]:
+    """The title, maps and frames of each figure of a clip's maps, by their names."""
+    profiles = clip["clean"].get("profiles", {})
     for feature in clip["clean"].get("maps", {}):
         maps = {
             kind: rows
-            for kind, side in sides.items()
+            for kind, side in _sides(clip).items()
             if _is_square(rows := side.get("maps", {}).get(feature, {}).get("global", []))
         }
         if maps:
             # A map is cut to blocks; its profile has a number per frame.
             of_frames = profiles.get(feature, {}).get("global", maps[next(iter(maps))])
-            figures[f"clip_map_{name}_{feature}"] = heat_maps(
-                f"{run.title}: map, {feature}", maps, len(of_frames)
-            )
-    return figures
+            name = f"clip_map_{clip['video_id']}_{run.name}_{feature}"
+            yield name, (f"{run.title}: map, {feature}", maps, max(len(of_frames), 1))
 
 
 def _is_square(rows: Sequence[Sequence[Any]]) -> bool:

@@ -15,7 +15,7 @@ from yt8m_gat.report.markup import (
 from yt8m_gat.report.published import MAP_DISTANCES, TABLES, Column, PublishedTable
 from yt8m_gat.report.results import heading, partition_text
 from yt8m_gat.report.source import ReportedRun, RunGroup, find_row, number
-from yt8m_gat.report.spec import spec_title
+from yt8m_gat.report.spec import options_of, spec_title
 
 # What the papers attack with.
 _PAPERS_ATTACK = ("fgm", 0.5)
@@ -50,7 +50,12 @@ def _row_of(run: ReportedRun, column: Column, vertical: str | None) -> dict[str,
                 break
         else:
             return {}
-    return find_row(attacks, *_PAPERS_ATTACK) if column.adversarial else clean
+    if not column.adversarial:
+        return clean
+    found = find_row(attacks, *_PAPERS_ATTACK)
+    # The papers' radius is that of each frame.
+    norm = options_of(found).get("norm_scope")
+    return found if norm in (None, "frame") else {}
 
 
 def _ours(rows: Sequence[dict[str, Any]], metric: str) -> str:

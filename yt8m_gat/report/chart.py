@@ -2,18 +2,23 @@
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 
 WIDTH, HEIGHT = 400, 270
 _LEFT, _RIGHT, _TOP, _BOTTOM = 68, 12, 34, 44
 _LINE_HEIGHT = 17
+TEXT_HEIGHT = 15
 # Readable on white and on near-black; after Okabe and Ito, who chose them for the colour-blind.
 _LIGHT = ("#0072b2", "#c04f00", "#00805e", "#a8488a", "#8a6d00", "#2f7fb5", "#7a3fb0", "#666666")
 _DARK = ("#56b4e9", "#ff9348", "#2fc79b", "#e79bc8", "#e8d44d", "#9fd0f0", "#c39bf0", "#b0b0b0")
+NUM_COLORS = len(_LIGHT)
 _DASHES = ("none", "7 3", "2 3", "9 3 2 3")
 # Of heat maps, from nothing to most: one hue, away from the paper's own brightness.
 NUM_HEATS = 12
+# More points than these are a line without dots.
+MOST_MARKERS = 30
 _LIGHT_HEATS = ((246, 248, 250), (120, 180, 220), (8, 48, 107))
 _DARK_HEATS = ((27, 32, 38), (40, 110, 160), (200, 232, 255))
 
@@ -50,6 +55,8 @@ svg.chart text {{ fill: var(--soft); }}
 svg.chart text.title {{ fill: var(--ink); font-weight: 600; font-size: 13px; }}
 svg.chart text.key {{ fill: var(--ink); }}
 svg.chart .grid {{ stroke: var(--rule); stroke-width: 1; }}
+svg.chart .interval {{ stroke-width: 5; stroke-opacity: .35; }}
+svg.chart .whisker {{ stroke: var(--ink); stroke-width: 1.5; }}
 svg.chart .line {{ fill: none; stroke-width: 2; stroke-linejoin: round; }}
 """
 
@@ -64,6 +71,7 @@ class Series:
         index: Which colour and dash; the same thing keeps its own across charts.
         markers: Whether each point gets a dot.
         dash: Dash beside the one that comes with the colour, for a second line of the same thing.
+        intervals: (x, low, high) of the points whose interval is known, drawn as a bar.
     """
 
     name: str
@@ -71,6 +79,12 @@ class Series:
     index: int = 0
     markers: bool = True
     dash: int = 0
+    intervals: tuple[tuple[float, float, float], ...] = ()
+
+    @property
+    def heights(self) -> list[float]:
+        """Every y that it reaches."""
+        return [y for _, y in self.points] + [y for _, *ends in self.intervals for y in ends]
 
 
 def ticks(low: float, high: float, count: int = 5) -> list[float]:
@@ -85,7 +99,11 @@ def ticks(low: float, high: float, count: int = 5) -> list[float]:
     return [round(index * step, 12) for index in range(first, last + 1)]
 
 
-def _range(values: Sequence[float], pad: float) -> tuple[float, float]:
+Range = tuple[float, float]
+
+
+def padded(values: Sequence[float], pad: float) -> Range:
+    """The range of an axis that holds all values, with a share `pad` of it free at both ends."""
     low, high = min(values), max(values)
     if low == high:
         half = abs(low) / 10 or 0.5
@@ -93,30 +111,51 @@ def _range(values: Sequence[float], pad: float) -> tuple[float, float]:
     return low - pad * (high - low), high + pad * (high - low)
 
 
-def shortened(text: str, length: int) -> str:
-    """`text`, cut with an ellipsis where it is longer."""
-    return text if len(text) <= length else text[: length - 1] + "…"
+def shared_heights(panels: Iterable[Sequence[Series]], from_zero: bool = False) -> Range:
+    """The range of the y axes of charts that are compared; at least one has a point."""
+    heights = [y for panel in panels for line in panel for y in line.heights]
+    low, high = padded([*heights, 0.0] if from_zero else heights, 0.06)
+    return (0.0 if from_zero and low < 0 <= min(heights) else low), high
+
+
+def wrapped(text: str, width: int) -> list[str]:
+    """The lines of a text that does not fit into one; nothing of it is cut."""
+    return textwrap.wrap(text, width, break_on_hyphens=False) or [""]
+
+
+def text_lines(lines: Sequence[str], x: float, y: float, attributes: str) -> str:
+    """A `<text>` of several lines, the first at `y`."""
+    rest = "".join(
+        f'<tspan x="{x:g}" dy="{TEXT_HEIGHT}">{escape(line)}</tspan>' for line in lines[1:]
+    )
+    return f'<text {attributes} x="{x:g}" y="{y:g}">{escape(lines[0])}{rest}</text>'
 
 
 def opening(title: str, height: float) -> str:
-    """The start of an `<svg>` of a chart, with its title."""
+    """The start of an `<svg>` of a chart, with its title; a long one grows upwards."""
+    lines = wrapped(title, 48)
+    above = TEXT_HEIGHT * (len(lines) - 1)
     return (
-        f'<svg class="chart" xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height:g}" '
+        f'<svg class="chart" xmlns="http://www.w3.org/2000/svg" '
+        f'viewBox="0 {-above} {WIDTH} {height + above:g}" '
         f'role="img" aria-label="{escape(title)}">\n'
-        f'<text class="title" x="12" y="18">{escape(shortened(title, 54))}</text>'
+        + text_lines(lines, 12, 18 - above, 'class="title"')
     )
 
 
-def _key_rows(names: Sequence[str]) -> list[tuple[int, int]]:
-    """(x, row) of each entry of the legend, several to a row where they fit."""
+def _legend(names: Sequence[str]) -> tuple[list[tuple[int, int, list[str]]], int]:
+    """(x, row, lines) of each entry, several to a row where they fit, and how many rows."""
     places, x, row = [], _LEFT, 0
     for name in names:
-        width = 36 + round(6.6 * len(name))
-        if x > _LEFT and x + width > WIDTH - _RIGHT:
+        lines = wrapped(name, 44)
+        width = 36 + round(6.6 * max(map(len, lines)))
+        if x > _LEFT and (x + width > WIDTH - _RIGHT or len(lines) > 1):
             x, row = _LEFT, row + 1
-        places.append((x, row))
+        places.append((x, row, lines))
         x += width
-    return places
+        if len(lines) > 1:
+            x, row = _LEFT, row + len(lines)
+    return places, places[-1][1] + len(places[-1][2])
 
 
 def line_chart(
@@ -125,6 +164,8 @@ def line_chart(
     y_label: str,
     series: Sequence[Series],
     x_ticks: Mapping[float, str] | None = None,
+    y_range: Range | None = None,
+    x_range: Range | None = None,
 ) -> str:
     """An `<svg>` element of lines, with a legend below and values as tooltips on the dots.
 
@@ -134,6 +175,8 @@ def line_chart(
         y_label: Along the y axis.
         series: At least one, each with at least one point.
         x_ticks: Places on the x axis and what stands there; None: round numbers.
+        y_range: The y axis, shared with the charts that this one is compared with; None: its own.
+        x_range: The x axis, likewise.
 
     Raises:
         ValueError: There is no point to draw.
@@ -141,11 +184,10 @@ def line_chart(
     points = [point for line in series for point in line.points]
     if not points:
         raise ValueError(f"a chart needs at least one point. Received none for {title!r}")
-    x_low, x_high = _range([x for x, _ in points], 0.02)
-    y_low, y_high = _range([y for _, y in points], 0.06)
-    names = [shortened(line.name, 44) for line in series]
-    places = _key_rows(names)
-    height = HEIGHT + _LINE_HEIGHT * (places[-1][1] + 1)
+    x_low, x_high = x_range or padded([x for x, _ in points], 0.02)
+    y_low, y_high = y_range or shared_heights([series])
+    places, num_rows = _legend([line.name for line in series])
+    height = HEIGHT + _LINE_HEIGHT * num_rows
     right, bottom = WIDTH - _RIGHT, HEIGHT - _BOTTOM
 
     def at(x: float, y: float) -> tuple[float, float]:
@@ -176,9 +218,9 @@ def line_chart(
         f'<text transform="translate(11 {middle}) rotate(-90)" text-anchor="middle">'
         f"{escape(y_label)}</text>"
     )
-    for line, name, (x, row) in zip(series, names, places, strict=True):
-        color = f"var(--series-{line.index % len(_LIGHT)})"
-        dash = _DASHES[(line.dash + line.index // len(_LIGHT)) % len(_DASHES)]
+    for line, (x, row, lines) in zip(series, places, strict=True):
+        color = f"var(--series-{line.index % NUM_COLORS})"
+        dash = _DASHES[(line.dash + line.index // NUM_COLORS) % len(_DASHES)]
         drawn = " ".join("{:.1f},{:.1f}".format(*at(*point)) for point in line.points)
         stroke = f'class="line" style="stroke: {color}" stroke-dasharray="{dash}"'
         parts.append(f'<polyline {stroke} points="{drawn}"/>')
@@ -191,10 +233,16 @@ def line_chart(
                     f'<circle cx="{cx:.1f}" cy="{cy:.1f}" r="3" style="fill: {color}"><title>'
                     f"{escape(line.name)}: {escape(place)}, {point[1]:.4g}</title></circle>"
                 )
+        for place, low, high in line.intervals:
+            (cx, bottom_end), (_, top_end) = at(place, low), at(place, high)
+            parts.append(
+                f'<line class="interval" style="stroke: {color}" x1="{cx:.1f}" x2="{cx:.1f}" '
+                f'y1="{bottom_end:.1f}" y2="{top_end:.1f}"/>'
+            )
         y = HEIGHT + _LINE_HEIGHT * row + 6
         parts.append(
             f'<line {stroke} x1="{x}" x2="{x + 20}" y1="{y - 4}" y2="{y - 4}"/>'
-            f'<text class="key" x="{x + 25}" y="{y}">{escape(name)}</text>'
+            + text_lines(lines, x + 25, y, 'class="key"')
         )
     parts.append("</svg>")
     return "\n".join(parts)

@@ -1,15 +1,17 @@
 """Curves over epsilon, over severity and over the steps of training."""
 
+import dataclasses
+import functools
 import statistics
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from yt8m_gat.report.bar_chart import bar_chart
-from yt8m_gat.report.chart import Series, line_chart
-from yt8m_gat.report.markup import Figures, mean_and_deviation, table
-from yt8m_gat.report.results import class_name, gains
+from yt8m_gat.report.bar_chart import Bar, bar_chart, range_of
+from yt8m_gat.report.chart import MOST_MARKERS, Range, Series, line_chart, padded, shared_heights
+from yt8m_gat.report.markup import Figures, interval_of, mean_and_deviation, shown, table
+from yt8m_gat.report.results import Gain, class_name, gains
 from yt8m_gat.report.source import ReportedRun, RunGroup, number
-from yt8m_gat.report.spec import spec_title
+from yt8m_gat.report.spec import attack_title, ball_of
 
 # From this ratio of the largest to the smallest radius, radii stand at equal distances.
 _WIDE = 12.0
@@ -17,7 +19,16 @@ _WIDE = 12.0
 
 def robustness_curves(runs: Sequence[ReportedRun]) -> Figures:
     """A figure per attack that was run at two radii or more."""
-    return _curves(runs, lambda run: run.attacks, "attack", "epsilon", spec_title)
+    titles = {row["attack"]: attack_title(row) for run in runs for row in reversed(run.attacks)}
+    norms = {
+        row["attack"]: ball.norm
+        for run in runs
+        for row in run.attacks
+        if (ball := ball_of(row)) is not None
+    }
+    return _curves(
+        runs, lambda run: run.attacks, "attack", "epsilon", titles.__getitem__, norms.get
+    )
 
 
 def corruption_curves(runs: Sequence[ReportedRun]) -> Figures:
@@ -28,6 +39,7 @@ def corruption_curves(runs: Sequence[ReportedRun]) -> Figures:
         "corruption",
         "severity",
         lambda name: name.replace("_", " "),
+        lambda name: "",
     )
 
 
@@ -39,9 +51,25 @@ def corruption_table(groups: Sequence[RunGroup]) -> list[str]:
     if not names:
         return []
 
+    # Those that every corruption of every run was run at: means over others do not compare.
+    severities = set.intersection(
+        *(
+            {row["severity"] for row in run.corruptions if row["corruption"] == name}
+            for group in groups
+            for run in group.runs
+            for name in {row["corruption"] for row in run.corruptions}
+        )
+    )
+    if not severities:
+        return []
+
     def mean_gap(run: ReportedRun, wanted: Iterable[str]) -> float | None:
-        """Over all severities of `wanted`; None where one of them was not run."""
-        rows = [row for row in run.corruptions if row["corruption"] in wanted]
+        """Over the severities of `wanted`; None where one of them was not run."""
+        rows = [
+            row
+            for row in run.corruptions
+            if row["corruption"] in wanted and row["severity"] in severities
+        ]
         gaps = [gap for row in rows if (gap := number(row.get("gap"))) is not None]
         complete = {row["corruption"] for row in rows} == set(wanted)
         return statistics.fmean(gaps) if gaps and complete else None
@@ -60,58 +88,141 @@ def corruption_table(groups: Sequence[RunGroup]) -> list[str]:
     everything = [mean_and_deviation([mean_gap(r, names) for r in group.runs]) for group in groups]
     rows.append(["mean over all", *everything])
     classes = ["", *("" for _ in names), "ours"]
-    heads = ["GAP, %, mean over severities", *(group.title for group in groups)]
+    listed = ", ".join(map(shown, sorted(severities, key=lambda found: number(found) or 0.0)))
+    heads = [f"GAP, %, mean over severities {listed}", *(group.title for group in groups)]
     return [table(heads, rows, classes)]
 
 
 def gain_figures(runs: Sequence[ReportedRun]) -> Figures:
-    """A figure per run that was compared with a baseline, class by class."""
-    figures = {}
+    """A figure per run that was compared with a baseline, class by class, on one axis."""
+    panels = []
     for run in runs:
         bars = [
-            (class_name(index, name), 100 * difference)
-            for index, name, difference in gains(run)
-            if difference is not None
+            Bar(class_name(gain.index, gain.name), 100 * gain.difference, _in_points(gain))
+            for gain in gains(run)
+            if gain.difference is not None
         ]
         if bars:
-            figures[f"gains_{run.name}"] = bar_chart(f"{run.title}: gain in AP, points", bars)
-    return figures
+            panels.append((run, bars))
+    if not panels:
+        return {}
+    x_range = range_of(bar for _, bars in panels for bar in bars)
+    return {
+        f"gains_{run.name}": bar_chart(f"{run.title}: gain in AP, points", bars, x_range)
+        for run, bars in panels
+    }
+
+
+def _in_points(gain: Gain) -> Range | None:
+    return gain.interval and (100 * gain.interval[0], 100 * gain.interval[1])
 
 
 def training_curves(runs: Sequence[ReportedRun]) -> Figures:
-    """Losses, validation GAP, learning rate and attention entropy over the steps."""
-    wanted = [
-        ("train", "loss", "Training loss", 1.0),
-        ("validation", "loss", "Validation loss", 1.0),
-        ("validation", "gap", "Validation GAP, %", 100.0),
-        ("train", "learning_rate", "Learning rate", 1.0),
-    ]
-    entropies = {
-        key: None
-        for run in runs
-        for record in run.history
-        for key in record
-        if key.startswith("attention_entropy_")
-    }
-    for key in entropies:
-        feature = key.removeprefix("attention_entropy_")
-        wanted.append(("validation", key, f"Attention entropy / log n, {feature}", 1.0))
+    """Losses, validation GAP, learning rate and attention entropy over the steps.
+
+    Losses stand on one axis where they are the same function: what is minimized by objective, the
+    loss of the clean clips by its form.
+    """
+    steps = [float(record["step"]) for run in runs for record in run.history]
+    if not steps:
+        return {}
+    draw = functools.partial(_history, runs, padded(steps, 0.02))
     figures = {}
-    for kind, key, label, scale in wanted:
-        series = []
-        for index, run in enumerate(runs):
-            points = []
-            for record in run.history:
-                y = number(record.get(key)) if record.get("kind") == kind else None
-                if y is not None:
-                    points.append((float(record["step"]), scale * y))
-            if points:
-                series.append(Series(run.title, tuple(points), index, markers=len(points) <= 30))
-        if series:
-            # What the title says of the feature need not stand along the axis too.
-            y_label = label.removeprefix("Attention ").partition(",")[0]
-            figures[f"{kind}_{key}"] = line_chart(label, "step", y_label, series)
+    for place, (words, members) in enumerate(_by(runs, _objective).items()):
+        name = "train_loss" + (f"_{place}" if place else "")
+        figures |= draw(name, "train", "loss", f"Training loss: {words}", members)
+    for place, (words, members) in enumerate(_by(runs, _label_loss).items()):
+        suffix = f"_{place}" if place else ""
+        for kind, key, title in (
+            ("train", "clean_loss", "Training loss of the clean clips"),
+            ("validation", "loss", "Validation loss"),
+        ):
+            figures |= draw(f"{kind}_{key}{suffix}", kind, key, f"{title}: {words}", members)
+    figures |= draw("validation_gap", "validation", "gap", "Validation GAP, %", scale=100.0)
+    figures |= draw(
+        "train_learning_rate", "train", "learning_rate", "Learning rate", from_zero=True
+    )
+    prefix = "attention_entropy_"
+    entropies = dict.fromkeys(
+        key for run in runs for record in run.history for key in record if key.startswith(prefix)
+    )
+    for key in entropies:
+        title = f"Attention entropy / log n, {key.removeprefix(prefix)}"
+        figures |= draw(f"validation_{key}", "validation", key, title)
     return figures
+
+
+def _by(
+    runs: Sequence[ReportedRun], words: Callable[[ReportedRun], str]
+) -> dict[str, list[ReportedRun]]:
+    found: dict[str, list[ReportedRun]] = {}
+    for run in runs:
+        found.setdefault(words(run), []).append(run)
+    return found
+
+
+def _label_loss(run: ReportedRun) -> str:
+    objective = run.config.objective
+    words = [objective.label_loss, f"{objective.class_reduction} over the classes"]
+    if objective.unrated_as_negative:
+        words.append("unrated classes as negatives")
+    return ", ".join(words)
+
+
+def _objective(run: ReportedRun) -> str:
+    """All that makes the minimized sum what it is."""
+    objective = run.config.objective
+    kind = objective.adversarial
+    if kind == "none":
+        return _label_loss(run)
+    words = [_label_loss(run), kind]
+    if kind == "temporal":
+        words += [
+            f"{key}={value}"
+            for key, value in dataclasses.asdict(objective).items()
+            if key.startswith("temporal_")
+        ]
+    else:
+        words.append(f"epsilon {objective.epsilon:g} by {objective.norm_scope}")
+    if objective.alpha is not None:
+        words.append(f"alpha {objective.alpha:g}")
+    if kind in ("frobenius", "jensen_shannon"):
+        words.append(
+            f"beta {objective.penalty_weight:g} on {', '.join(objective.penalized_levels)}"
+        )
+    return ", ".join(words)
+
+
+def _history(
+    runs: Sequence[ReportedRun],
+    x_range: Range,
+    name: str,
+    kind: str,
+    key: str,
+    title: str,
+    members: Sequence[ReportedRun] | None = None,
+    scale: float = 1.0,
+    from_zero: bool = False,
+) -> Figures:
+    """The figure of one number of metrics.jsonl, of some of the runs; none where none has it."""
+    series = []
+    for index, run in enumerate(runs):
+        if members is not None and run not in members:
+            continue
+        points = tuple(
+            (float(record["step"]), scale * y)
+            for record in run.history
+            if record.get("kind") == kind and (y := number(record.get(key))) is not None
+        )
+        if points:
+            markers = len(points) <= MOST_MARKERS
+            series.append(Series(run.title, points, index, markers=markers))
+    if not series:
+        return {}
+    # What the title says of the feature need not stand along the axis too.
+    y_label = title.removeprefix("Attention ").partition(",")[0].partition(":")[0]
+    heights = shared_heights([series], from_zero)
+    return {name: line_chart(title, "step", y_label, series, y_range=heights, x_range=x_range)}
 
 
 def _curves(
@@ -120,32 +231,89 @@ def _curves(
     kind: str,
     x_key: str,
     words: Callable[[str], str],
+    family: Callable[[str], str | None],
 ) -> Figures:
-    """A figure of GAP over `x_key` per value of `kind` which has at least two of it, clean at 0."""
-    figures = {}
+    """A figure of GAP over `x_key` per value of `kind` which has at least two of it, clean at 0.
+
+    All have one y axis; those of a family, whose `x_key` means the same, one x axis too.
+    """
+    panels: dict[str, list[tuple[ReportedRun, int, dict[float, dict[str, Any]]]]] = {}
     for name in dict.fromkeys(row[kind] for run in runs for row in rows_of(run)):
-        lines = []
         for index, run in enumerate(runs):
-            points = {}
-            for row in rows_of(run):
-                x, y = number(row[x_key]), number(row.get("gap"))
-                if row[kind] == name and x is not None and y is not None:
-                    points[x] = 100 * y
-            clean = number(run.clean.get("gap"))
-            if len(points) >= 2:
-                if clean is not None:
-                    points.setdefault(0.0, 100 * clean)
-                lines.append((run.title, index, dict(sorted(points.items()))))
-        if not lines:
-            continue
-        places = sorted({x for *_, points in lines for x in points})
+            rows = {
+                x: row
+                for row in rows_of(run)
+                if row[kind] == name
+                and (x := number(row[x_key])) is not None
+                and number(row.get("gap")) is not None
+            }
+            if len(rows) >= 2:
+                if number(run.clean.get("gap")) is not None:
+                    rows.setdefault(0.0, run.clean)
+                panels.setdefault(name, []).append((run, index, dict(sorted(rows.items()))))
+    axes = {
+        of: _Axis.of(
+            x for name, lines in panels.items() if family(name) == of for *_, r in lines for x in r
+        )
+        for of in dict.fromkeys(map(family, panels))
+    }
+    drawn = {
+        name: [_line(run, index, rows, axes[family(name)]) for run, index, rows in lines]
+        for name, lines in panels.items()
+    }
+    if not drawn:
+        return {}
+    heights = shared_heights(drawn.values(), from_zero=True)
+    return {
+        f"{x_key}_{name}": line_chart(
+            words(name),
+            x_key,
+            "GAP, %",
+            series,
+            axes[family(name)].ticks,
+            heights,
+            axes[family(name)].range,
+        )
+        for name, series in drawn.items()
+    }
+
+
+def _line(
+    run: ReportedRun, index: int, rows: Mapping[float, Mapping[str, Any]], axis: "_Axis"
+) -> Series:
+    intervals = {x: interval_of(row, "gap") for x, row in rows.items()}
+    return Series(
+        run.title,
+        tuple((axis.at[x], 100 * row["gap"]) for x, row in rows.items()),
+        index,
+        intervals=tuple(
+            (axis.at[x], 100 * ends[0], 100 * ends[1]) for x, ends in intervals.items() if ends
+        ),
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Axis:
+    """Where radii or severities stand on an x axis.
+
+    Attributes:
+        at: Value -> place.
+        ticks: Place -> what stands there; None: round numbers.
+    """
+
+    at: dict[float, float]
+    ticks: dict[float, str] | None
+
+    @classmethod
+    def of(cls, values: Iterable[float]) -> "_Axis":
+        """Values that span much stand at equal distances."""
+        places = sorted(set(values))
         positive = [x for x in places if x > 0]
-        spread = len(positive) > 1 and positive[-1] / positive[0] > _WIDE
-        at = {x: float(i) if spread else x for i, x in enumerate(places)}
-        series = [
-            Series(title, tuple((at[x], y) for x, y in points.items()), index)
-            for title, index, points in lines
-        ]
-        x_ticks = {at[x]: f"{x:g}" for x in places} if spread else None
-        figures[f"{x_key}_{name}"] = line_chart(words(name), x_key, "GAP, %", series, x_ticks)
-    return figures
+        if len(positive) < 2 or positive[-1] / positive[0] <= _WIDE:
+            return cls({x: x for x in places}, None)
+        at = {x: float(index) for index, x in enumerate(places)}
+        return cls(at, {at[x]: f"{x:g}" for x in places})
+
+    @property
+    def range(self) -> Range:
+        return padded(list(self.at.values()), 0.02)

@@ -1,7 +1,7 @@
 """Attention maps as SVG, side by side on one scale."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 
 from yt8m_gat.report.chart import NUM_HEATS, WIDTH, opening
@@ -13,17 +13,35 @@ _TOP = 50
 _LEFT = 20
 
 
-def heat_maps(title: str, maps: Mapping[str, Matrix], num_frames: int) -> str:
+def shared_scale(maps: Iterable[tuple[Matrix, int]]) -> float:
+    """Where the scale of maps that are compared ends.
+
+    It is the largest of 99 in 100 weights, but at least twice the uniform one: a map without a
+    pattern is then a flat middle tone instead of noise blown up.
+
+    Args:
+        maps: Each with the frames that it stands for; 0 is given for none.
+    """
+    maps = list(maps)
+    weights = sorted(value for rows, _ in maps for row in rows for value in row)
+    if not weights:
+        return 0.0
+    most = weights[min(len(weights) - 1, math.ceil(0.99 * len(weights)) - 1)]
+    return max(most, *(2.0 / num_frames for _, num_frames in maps))
+
+
+def heat_maps(
+    title: str, maps: Mapping[str, Matrix], num_frames: int, top_weight: float | None = None
+) -> str:
     """An `<svg>` of square maps, two to a row, darker (or, on dark, brighter) for more.
 
-    All share one scale, from 0 to the largest of 99 in 100 weights, but at least twice the uniform
-    one: a map without a pattern is then a flat middle tone instead of noise blown up. Weights above
-    the scale have its last colour.
+    All share one scale from 0; weights above it have its last colour.
 
     Args:
         title: Above the maps.
         maps: Name -> a square of weights, row i what frame i attends to.
         num_frames: Frames n that the maps stand for, more than their rows where those are blocks.
+        top_weight: Where the scale ends, see `shared_scale`; None: that of these maps.
 
     Raises:
         ValueError: There is no map, or one is empty.
@@ -31,9 +49,7 @@ def heat_maps(title: str, maps: Mapping[str, Matrix], num_frames: int) -> str:
     if not maps or not all(map(len, maps.values())):
         raise ValueError(f"there must be maps, of at least one row. Received for {title!r}: {maps}")
     uniform = 1.0 / num_frames
-    weights = sorted(value for rows in maps.values() for row in rows for value in row)
-    most = weights[min(len(weights) - 1, math.ceil(0.99 * len(weights)) - 1)]
-    top_weight = max(most, 2 * uniform)
+    top_weight = top_weight or shared_scale((rows, num_frames) for rows in maps.values())
     num_rows = math.ceil(len(maps) / 2)
     height = _TOP + num_rows * (_SIDE + 40) + 34
     parts = [opening(title, height)]

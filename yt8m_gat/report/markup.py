@@ -2,12 +2,12 @@
 
 import dataclasses
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
 from yt8m_gat.report.chart import STYLE
-from yt8m_gat.report.source import number
+from yt8m_gat.report.source import number, pair
 
 # Figure name -> <svg>.
 Figures = dict[str, str]
@@ -37,8 +37,8 @@ th:first-child { position: sticky; left: 0; background: var(--paper); }
 thead th:first-child { background: var(--shade); }
 td.text { white-space: normal; text-align: left; min-width: 16rem; }
 td.bad { color: var(--bad); font-weight: 700; } td.quiet { color: var(--soft); }
-td.true { font-weight: 700; } td.name { text-align: left; white-space: normal;
-  min-width: 7.5rem; }
+td.lines { white-space: pre; } td.true { font-weight: 700; }
+td.name { text-align: left; white-space: normal; min-width: 7.5rem; }
 thead th { white-space: normal; min-width: 4rem; }
 details { margin: .1rem 0; } summary { cursor: pointer; font-weight: 600; padding: .2rem 0; }
 .warning { border-left: 4px solid var(--bad); padding: .1rem 0 .1rem .8rem; }
@@ -57,7 +57,8 @@ figure svg { display: block; width: 100%; height: auto; }
 
 @dataclasses.dataclass(frozen=True)
 class Cell:
-    """Text of a table with classes of the page's style: `bad`, `quiet`, `text`, `name`, `true`."""
+    """Text of a table with classes of the page's style: `bad`, `quiet`, `text`, `name`, `true`,
+    `lines`."""
 
     text: str
     kind: str
@@ -112,6 +113,21 @@ def percent(value: Any) -> str:
     return "-" if found is None else f"{100 * found:.2f}"
 
 
+def with_interval(row: Mapping[str, Any], metric: str) -> Cell:
+    """A metric in percent and, below it, its bootstrap interval, where the row has one."""
+    ends = interval_of(row, metric)
+    text = percent(row.get(metric))
+    if ends is not None:
+        text += f"\n({percent(ends[0])} to {percent(ends[1])})"
+    return Cell(text, "lines")
+
+
+def interval_of(row: Mapping[str, Any], metric: str) -> tuple[float, float] | None:
+    """The bootstrap interval of a row's metric; None in rows without."""
+    intervals = row.get("intervals")
+    return pair(intervals.get(metric)) if isinstance(intervals, dict) else None
+
+
 def plain(value: Any) -> str:
     """A number in four digits; a dash when there is none."""
     found = number(value)
@@ -160,7 +176,7 @@ def section(title: str, text: str, parts: Sequence[str]) -> list[str]:
     """A heading and what is below it; nothing at all when there is nothing below."""
     if not parts:
         return []
-    return [f"<h2>{escape(title)}</h2>", note(text), *parts]
+    return [f"<h2>{escape(title)}</h2>", *([note(text)] if text else []), *parts]
 
 
 def gallery(figures: Figures) -> list[str]:

@@ -1,8 +1,9 @@
 """One self-contained HTML page about one or several runs."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
+from yt8m_gat.report.answer import answer, differences
 from yt8m_gat.report.attention import (
     attention_table,
     clip_parts,
@@ -10,7 +11,7 @@ from yt8m_gat.report.attention import (
     sensitivity_table,
 )
 from yt8m_gat.report.beside import map_distance_table, published_tables
-from yt8m_gat.report.chart import Series, line_chart
+from yt8m_gat.report.chart import MOST_MARKERS, Series, line_chart
 from yt8m_gat.report.curves import (
     corruption_curves,
     corruption_table,
@@ -19,6 +20,7 @@ from yt8m_gat.report.curves import (
     training_curves,
 )
 from yt8m_gat.report.markup import (
+    Cell,
     Figures,
     document,
     gallery,
@@ -29,22 +31,31 @@ from yt8m_gat.report.markup import (
     table,
     warning,
 )
-from yt8m_gat.report.results import class_tables, result_tables, vertical_tables
+from yt8m_gat.report.results import class_name, class_tables, result_tables, vertical_tables
 from yt8m_gat.report.sceptic import sceptic_table, verdict_tables
+from yt8m_gat.report.settings import clips_words, page_note, provenance_table, settings_table
 from yt8m_gat.report.source import MARK, ReportedRun, group_runs
 
 
-def build_page(runs: Sequence[ReportedRun], title: str = "yt8m_gat: report") -> tuple[str, Figures]:
-    """The page and its figures.
+def build_page(
+    runs: Sequence[ReportedRun],
+    unreadable: Sequence[str] = (),
+    command: Sequence[str] = (),
+    title: str = "yt8m_gat: report",
+) -> tuple[str, Figures]:
+    """The page and its figures: the answer, then the checks, then the details, then the settings.
 
     Args:
         runs: At least one; each keeps its colour where runs are compared.
+        unreadable: Messages about files that should be on the page and cannot be read.
+        command: The command that writes the page.
         title: Its heading.
 
     Returns:
         The HTML, and `{figure name: <svg>}`.
     """
     groups = group_runs(runs)
+    in_short, answer_figures = answer(runs)
     robustness, corruption = robustness_curves(runs), corruption_curves(runs)
     profiles, gain, training = profile_figures(groups), gain_figures(runs), training_curves(runs)
     clips, clip_figures = clip_parts(groups)
@@ -58,24 +69,23 @@ def build_page(runs: Sequence[ReportedRun], title: str = "yt8m_gat: report") -> 
         attention += [
             note(
                 "Below: the attention that each part of the clip receives, mean over the rows of "
-                "the map and over the videos, by relative position; 1 is uniform attention. Solid: "
-                f"clean; dashed: attacked.{several}"
+                "the map and over the clips, by relative position; 1 is uniform attention. Solid: "
+                f"clean; dashed: attacked. All on one scale.{several}"
             ),
             *gallery(profiles),
         ]
     unfinished = [run.name for run in runs if run.evaluation.get("complete") is False]
+    measured = "; ".join(f"{run.name}: {clips_words(run)}" for run in runs if run.clean)
     body = [
+        *(warning(f"Not on this page: {message}") for message in unreadable),
         *(warning(run.warning) for run in runs if run.warning),
         *(
-            [note(f"Not finished, rows are still to come: {', '.join(unfinished)}.")]
+            [note(f"Not finished, rows may be missing: {', '.join(unfinished)}.")]
             if unfinished
             else []
         ),
-        *section(
-            "Runs",
-            "What was trained. A dash: the recipe's own value.",
-            [_settings(runs)],
-        ),
+        *(warning(f"Compare with care. {sentence}") for sentence in differences(runs)),
+        *section("In short", "", in_short),
         *section(
             "Can the attacks be trusted?",
             "A model that hides its gradients looks robust to attacks that follow them. These "
@@ -83,10 +93,24 @@ def build_page(runs: Sequence[ReportedRun], title: str = "yt8m_gat: report") -> 
             verdict_tables(runs),
         ),
         *section(
+            "The sceptic's table",
+            "Everything that was tried on each kind of model at one radius; mean and deviation "
+            "over seeds. The worst: on each run the attack that hurt it most. A penalty on maps "
+            "that move is cheapest to satisfy with uniform maps (entropy 1, distance 0): beside "
+            "such a map, one that hardly moves says nothing.",
+            sceptic_table(groups),
+        ),
+        *section(
+            "Robustness over epsilon",
+            "GAP under each attack, all on one scale; epsilon 0 is the clean evaluation, a bar the "
+            "interval over the clips. A curve that rises by more than that is a sign of masked "
+            "gradients.",
+            gallery(robustness),
+        ),
+        *section(
             "Results",
-            "Percent, over the whole evaluation set; loss, and the norm that the perturbation "
-            "really had, as they are. Fooled: clips whose first class is none of their labels. A "
-            "dash: not measured.",
+            f"Percent ({measured}); loss, and the norm that the perturbation really had, as they "
+            "are. Fooled: clips whose first class is none of their labels. A dash: not measured.",
             result_tables(runs),
         ),
         *section(
@@ -95,112 +119,123 @@ def build_page(runs: Sequence[ReportedRun], title: str = "yt8m_gat: report") -> 
             "here for the order of the columns and the size of the differences, not to be equalled "
             "on other data. A run stands in the column of its kind of attention and objective, "
             "whatever the width of its local window. Ours: mean over the matching runs, with their "
-            "deviation when there are several; of one run, mean and deviation over its partitions.",
+            "deviation when there are several; of one run with partitions, mean and deviation over "
+            "those.",
             published_tables(runs),
         ),
         *section(
-            "The sceptic's table",
-            "Everything that was tried on each kind of model at one radius; mean and deviation "
-            "over seeds. The worst: on each run the attack that hurt it most. A map that is "
-            "uniform (entropy 1, distance 0) cannot be moved, whatever made it so.",
-            sceptic_table(groups),
-        ),
-        *section(
-            "Robustness over epsilon",
-            "GAP under each attack; epsilon 0 is the clean evaluation. A curve that rises is a "
-            "sign of masked gradients.",
-            gallery(robustness),
-        ),
-        *section(
             "Verticals",
-            "Over the classes of one vertical and the videos that have one of them; GAP in "
+            "Over the classes of one vertical and the clips that have one of them; GAP in "
             "percent, then all metrics of each.",
             vertical_tables(runs),
         ),
         *section(
             "Class by class",
-            "Average precision against a baseline on the same videos, clean: the classes that gain "
-            "and lose the most. Percent, gains in points.",
-            [*(part for _, parts in class_tables(runs) for part in parts), *gallery(gain)],
+            "Average precision against a baseline on the same clips, clean: of the classes with "
+            "enough positives those that gain and lose the most. Percent, gains in points, with 95 "
+            "% bootstrap intervals of the difference. The extremes of many classes look larger "
+            "than they are: they were chosen for it.",
+            [*class_tables(runs), *gallery(gain)],
         ),
         *section(
             "Attention",
-            "Entropy over log n is 1, and the distance to uniform 0, for a map that attends to "
-            "all frames alike: such a map cannot be moved by an attack.",
+            "Of the global maps. Entropy over log n is 1, and the distance to uniform 0, for a map "
+            "that attends to all frames alike.",
             attention,
         ),
         *section(
             "Clips",
             "What the models see in single clips, clean and attacked: the top classes (a tick: a "
             "true label), the attention that each frame receives, and the global map averaged over "
-            "the heads, row i what frame i attends to; long clips in blocks.",
+            "the heads, row i what frame i attends to; long clips in blocks. The charts of a clip "
+            "share one scale.",
             clips,
         ),
         *section(
             "Natural corruptions",
-            "GAP over severity; 0 is the clean evaluation.",
+            "GAP over severity, all on one scale; 0 is the clean evaluation.",
             [*corruption_table(groups), *gallery(corruption)],
         ),
-        *section("Training", "From metrics.jsonl.", gallery(training)),
+        *section(
+            "Training",
+            "As logged in metrics.jsonl, over the optimizer's steps. Losses share an axis where "
+            "they are the same function of the outputs; between charts they are not comparable.",
+            gallery(training),
+        ),
+        *section("Where the figures come from", "", [*provenance_table(runs), page_note(command)]),
+        *section("Settings", "Of training. A dash: the run does not use it.", settings_table(runs)),
     ]
-    figures = {**robustness, **gain, **profiles, **clip_figures, **corruption, **training}
+    figures = {
+        **answer_figures,
+        **robustness,
+        **gain,
+        **profiles,
+        **clip_figures,
+        **corruption,
+        **training,
+    }
     return document(title, body), figures
 
 
-def build_explanation(explanation: dict[str, Any]) -> tuple[str, Figures]:
+def build_explanation(
+    explanation: dict[str, Any], command: Sequence[str] = ()
+) -> tuple[str, Figures]:
     """The page about one label of one clip, and its figures.
 
     Args:
         explanation: What `yt8m_gat.pipeline.explain` gives.
+        command: The command that writes the page.
     """
     figures = {}
     for kind, curves in explanation["curves"].items():
         series = [
             Series(
-                name, tuple((float(t), y) for t, y in enumerate(values)), index, len(values) < 61
+                name,
+                tuple((float(t), y) for t, y in enumerate(values)),
+                index,
+                len(values) <= MOST_MARKERS,
             )
             for index, (name, values) in enumerate(curves.items())
         ]
         if series:
             name = kind.lower().replace(" ", "_").replace("+", "p")
-            figures[name] = line_chart(kind, "frame (one a second)", kind, series)
-    label = f"{explanation['label']}"
-    if explanation.get("name"):
-        label = f"{explanation['name']} ({label})"
+            figures[name] = line_chart(kind, "frame", kind, series)
+    label = class_name(explanation["label"], explanation["name"])
+    provenance = explanation["provenance"]
+    digest = f"SHA-256 {provenance['weights']}"
+    step = [] if provenance["step"] is None else [f"step {provenance['step']}"]
+    options = [f"{key}={shown(value)}" for key, value in explanation["options"].items()]
+    true = [class_name(*entry) for entry in explanation["labels"]]
+    facts = [
+        ["clip", explanation["video_id"]],
+        ["true labels", ", ".join(true) or "none"],
+        ["explained", f"{label}: probability {percent(explanation['probability'])} %"],
+        ["run", provenance["train_dir"]],
+        ["model", ", ".join([explanation["model"], *options])],
+        ["weights", ", ".join([provenance["checkpoint"], *step, digest])],
+        ["files", explanation["files"]],
+    ]
+    known = {index for index, _ in explanation["labels"]}
+    top = [
+        [class_name(index, name) + ("\u00a0✓" if index in known else ""), percent(probability)]
+        for index, name, probability in explanation["top"]
+    ]
     text = (
-        f"Label {label} of clip {explanation['video_id']}: probability "
-        f"{percent(explanation['probability'])} %. Real frames only; padding is exactly 0 in all. "
+        "Real frames only; padding is exactly 0 in all. "
         "Saliency is the largest gradient of the label's logit within a frame, SmoothGrad its mean "
         "over noisy copies; Grad-CAM++ is of the contextual frames before pooling and keeps what "
         "speaks for the label alone: it is 0 throughout where nothing does; the attention "
-        "profile is the share of attention that a frame gets, whatever the label."
+        "profile is the share of attention that a frame gets, whatever the label. Each has a unit "
+        "of its own."
     )
-    return document("yt8m_gat: explanation", section("Over time", text, gallery(figures))), figures
-
-
-def _settings(runs: Sequence[ReportedRun]) -> str:
-    rows: list[tuple[str, Callable[[Any], Any]]] = [
-        ("model", lambda c: c.model.name),
-        ("options", lambda c: ", ".join(f"{k}={shown(v)}" for k, v in c.model.options.items())),
-        (
-            "features",
-            lambda c: ", ".join(f"{name} ({size})" for name, size in c.data.sizes.items()),
+    body = [
+        table(["", "what"], [[name, Cell(value, "name")] for name, value in facts]),
+        *section(
+            "What the model says",
+            "The likeliest classes; a tick: a true label.",
+            [table(["class", "probability, %"], top)],
         ),
-        ("classes", lambda c: c.data.num_classes),
-        ("most frames", lambda c: c.data.max_frames if c.data.frame_features else None),
-        ("normalize", lambda c: c.data.normalize),
-        ("adversarial", lambda c: c.objective.adversarial),
-        ("epsilon of training", lambda c: c.objective.epsilon),
-        ("norm scope", lambda c: c.objective.norm_scope),
-        ("alpha", lambda c: c.objective.alpha),
-        ("beta", lambda c: c.objective.beta),
-        ("reduction over classes", lambda c: c.objective.class_reduction),
-        ("learning rate", lambda c: c.training.base_learning_rate),
-        ("batch size", lambda c: c.training.batch_size),
-        ("epochs, at most", lambda c: c.training.num_epochs),
-        ("seed", lambda c: c.training.seed),
+        *section(f"Why {label}", text, gallery(figures)),
+        page_note(command),
     ]
-    return table(
-        ["", *(run.title for run in runs)],
-        [[name, *(shown(read(run.config)) or "-" for run in runs)] for name, read in rows],
-    )
+    return document("yt8m_gat: explanation", body), figures

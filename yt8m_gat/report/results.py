@@ -1,12 +1,13 @@
 """Metrics as tables: clean, attacked, over partitions and per group of classes."""
 
+import dataclasses
 from collections.abc import Iterable, Sequence
 from html import escape
 from typing import Any
 
 from yt8m_gat.report.markup import PERCENT_METRICS, folded, note, percent, plain, shown, table
-from yt8m_gat.report.source import ReportedRun, find_row, number
-from yt8m_gat.report.spec import spec_title
+from yt8m_gat.report.source import ReportedRun, find_row, number, pair
+from yt8m_gat.report.spec import attack_title, spec_title
 
 # A metric row of a table: the run, what was done to the clips, the metrics.
 Row = tuple[str, str, dict[str, Any]]
@@ -33,7 +34,8 @@ def result_tables(runs: Sequence[ReportedRun]) -> list[str]:
         radius = "epsilon" if any(epsilon is not None for _, epsilon, _ in rows) else ""
         cells = [(title, plain(epsilon) if radius else "", row) for title, epsilon, row in rows]
         few = len(attacks) == 1
-        parts += folded(f"{spec_title(attack)}: {attack}", _metric_table(radius, cells), few)
+        title = attack_title(rows[0][2])
+        parts += folded(f"{title}: {attack}", _metric_table(radius, cells), few)
     return parts + partitions
 
 
@@ -70,7 +72,7 @@ def _conditions(
     for row in attacks:
         epsilon = number(row["epsilon"])
         radius = "" if epsilon is None else f", {epsilon:g}"
-        named.append((f"{spec_title(row['attack'])}{radius}", row))
+        named.append((f"{attack_title(row)}{radius}", row))
     return named
 
 
@@ -118,11 +120,14 @@ def vertical_tables(runs: Sequence[ReportedRun]) -> list[str]:
         if run.verticals:
             heads.append(run.title)
             if shared:
-                heads.append(f"{run.title}, {spec_title(shared[0])}")
+                heads.append(f"{run.title}, {_words_of(*shared)}")
     rows = []
     for name, members in groups.items():
-        first = members[0][1]
-        row = [name, shown(first.get("num_classes")), shown(first.get("num_videos"))]
+        counts = [
+            " or ".join(dict.fromkeys(shown(group.get(key)) for _, group in members))
+            for key in ("num_classes", "num_videos")
+        ]
+        row = [name, *counts]
         by_run = {run.name: group for run, group in members}
         for run in runs:
             if run.verticals:
@@ -142,6 +147,10 @@ def vertical_tables(runs: Sequence[ReportedRun]) -> list[str]:
     return parts
 
 
+def _words_of(attack: str, epsilon: float | None) -> str:
+    return spec_title(attack) + ("" if epsilon is None else f", epsilon {epsilon:g}")
+
+
 def _first_attack(runs: Sequence[ReportedRun]) -> tuple[str, float | None] | None:
     """What the overview of the verticals shows: fgm at 0.5, as the papers, if it is there."""
     found = [
@@ -153,41 +162,78 @@ def _first_attack(runs: Sequence[ReportedRun]) -> tuple[str, float | None] | Non
     return ("fgm", 0.5) if ("fgm", 0.5) in found else (found[0] if found else None)
 
 
-def class_tables(runs: Sequence[ReportedRun]) -> list[tuple[ReportedRun, list[str]]]:
+@dataclasses.dataclass(frozen=True)
+class Gain:
+    """A class that a comparison lists.
+
+    Attributes:
+        index: The class.
+        name: Its name, where it is known.
+        difference: Ours minus the baseline's average precision.
+        interval: Its bootstrap interval, where it is known.
+    """
+
+    index: Any
+    name: Any
+    difference: float | None
+    interval: tuple[float, float] | None
+
+
+def class_tables(runs: Sequence[ReportedRun]) -> list[str]:
     """Per run that was compared with a baseline: the classes of the largest gains and losses."""
-    tables = []
+    parts = []
     for run in runs:
         comparison = run.evaluation.get("comparison")
         if not comparison:
             continue
         classes = run.evaluation.get("classes", {})
         rows = []
-        for index, name, difference in gains(run):
-            ours = _entry(classes.get("ap"), index)
+        for gain in gains(run):
+            ours = _entry(classes.get("ap"), gain.index)
+            difference = gain.difference
             baseline = None if ours is None or difference is None else ours - difference
             rows.append(
                 [
-                    class_name(index, name),
-                    shown(_entry(classes.get("positives"), index)),
+                    class_name(gain.index, gain.name),
+                    shown(_entry(classes.get("positives"), gain.index)),
                     percent(baseline),
                     percent(ours),
                     "-" if difference is None else f"{100 * difference:+.2f}",
+                    "-"
+                    if gain.interval is None
+                    else " to ".join(f"{100 * end:+.2f}" for end in gain.interval),
                 ]
             )
-        caption = note(f"{run.title}, over {comparison['baseline']}:")
-        heads = ["class", "positives", "AP, baseline", "AP, ours", "gain"]
-        tables.append((run, [caption, table(heads, rows)]))
-    return tables
+        heads = ["class", "positives", "AP, baseline", "AP, ours", "gain", "95 % interval"]
+        parts.append(note(f"{run.title}, over {comparison['baseline']}. {_ranked(comparison)}"))
+        if rows:
+            parts.append(table(heads, rows))
+    return parts
 
 
-def gains(run: ReportedRun) -> list[tuple[Any, str | None, float | None]]:
-    """(class, name, difference in AP) of the top and bottom classes, each class once."""
+def _ranked(comparison: dict[str, Any]) -> str:
+    """Which classes were ranked."""
+    least = comparison.get("min_positives")
+    if least is None:
+        return (
+            "Ranked: all classes, however few positives they have; without intervals (written by "
+            "an older eval.py). The largest differences are those of rare classes, by chance."
+        )
+    count = shown(comparison.get("num_ranked"))
+    return f"Ranked: the {count} classes with {shown(least)} positives or more (--min_positives)."
+
+
+def gains(run: ReportedRun) -> list[Gain]:
+    """The top and bottom classes of the run's comparison, each once, the largest gain first."""
     comparison = run.evaluation.get("comparison", {})
+    intervals = comparison.get("intervals")
     listed = {}
     for entry in [*comparison.get("top", []), *comparison.get("bottom", [])]:
         if len(entry) == 3:
-            listed.setdefault(str(entry[0]), (entry[0], entry[1], number(entry[2])))
-    return sorted(listed.values(), key=lambda entry: -(entry[2] or 0.0))
+            index, name, difference = entry
+            ends = intervals.get(str(index)) if isinstance(intervals, dict) else None
+            listed.setdefault(str(index), Gain(index, name, number(difference), pair(ends)))
+    return sorted(listed.values(), key=lambda gain: -(gain.difference or 0.0))
 
 
 def class_name(index: Any, name: Any) -> str:

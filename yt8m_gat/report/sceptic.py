@@ -1,12 +1,11 @@
 """What a sceptic asks of a robust model: can the attacks be trusted, and what do they all find."""
 
-import statistics
-from collections import Counter
 from collections.abc import Sequence
 
-from yt8m_gat.report.markup import Cell, folded, mean_and_deviation, percent, table, warning
+from yt8m_gat.report.markup import Cell, folded, mean_and_deviation, table, warning
 from yt8m_gat.report.source import MARK, ReportedRun, RunGroup, number
-from yt8m_gat.report.spec import spec_order, spec_title
+from yt8m_gat.report.spec import Ball, attack_title, ball_of, spec_order
+from yt8m_gat.report.strongest import main_ball, strongest
 
 _CHECKS = {
     "loss_over_epsilon": "the loss never falls as epsilon grows",
@@ -58,32 +57,41 @@ def verdict_tables(runs: Sequence[ReportedRun]) -> list[str]:
     return parts
 
 
-def _main_epsilon(runs: Sequence[ReportedRun]) -> float | None:
-    """The radius at which the most kinds of attacks were run."""
-    kinds = {(row["attack"], number(row["epsilon"])) for run in runs for row in run.attacks}
-    counts = Counter(epsilon for _, epsilon in kinds if epsilon is not None)
-    if not counts or max(counts.values()) < 2:
-        return None
-    return min(counts, key=lambda epsilon: (-counts[epsilon], epsilon))
-
-
 def sceptic_table(groups: Sequence[RunGroup]) -> list[str]:
-    """A row per attack at one radius, a column per kind of run; GAP, and what goes with it."""
+    """A row per attack in one ball, a column per kind of run; GAP, and what goes with it."""
     runs = [run for group in groups for run in group.runs]
-    epsilon = _main_epsilon(runs)
-    if epsilon is None:
+    ball = main_ball([run.attacks for run in runs])
+    titles = {
+        row["attack"]: attack_title(row)
+        for run in reversed(runs)
+        for row in run.attacks
+        if ball is not None and number(row["epsilon"]) == ball.epsilon
+    }
+    if ball is None or len(titles) < 2:
         return []
-    specs = {row["attack"] for run in runs for row in run.attacks if row["epsilon"] == epsilon}
     rows = [["clean", *(_gaps(group, None, None) for group in groups)]]
     rows += [
-        [spec_title(spec), *(_gaps(group, spec, epsilon) for group in groups)]
-        for spec in sorted(specs, key=spec_order)
+        [titles[spec], *(_gaps(group, spec, ball.epsilon) for group in groups)]
+        for spec in sorted(titles, key=spec_order)
     ]
-    rows.append([f"the worst of all at {epsilon:g}", *(_worst(g, epsilon) for g in groups)])
-    largest = max(number(row["epsilon"]) or 0.0 for run in runs for row in run.attacks)
-    if largest > epsilon:
-        rows.append([f"the worst of all at {largest:g}", *(_worst(g, largest) for g in groups)])
-    classes = ["", *("" for _ in specs), "ours"] + (["ours"] if largest > epsilon else [])
+    rows.append([f"the worst of all at {ball.words}", *(_worst(g, ball) for g in groups)])
+    alike = [
+        found
+        for run in runs
+        for row in run.attacks
+        if (found := ball_of(row)) is not None
+        and found._replace(epsilon=0.0) == ball._replace(epsilon=0.0)
+    ]
+    largest = max(alike, key=lambda found: found.epsilon)
+    classes = ["", *("" for _ in titles), "ours"]
+    if largest.epsilon > ball.epsilon:
+        rows.append(
+            [
+                f"the worst of all at epsilon {largest.epsilon:g}",
+                *(_worst(g, largest) for g in groups),
+            ]
+        )
+        classes.append("ours")
     keys = ["zero_gradient_share"]
     for run in runs:
         for prefix in ("attention_entropy_", "distance_to_uniform_"):
@@ -93,8 +101,8 @@ def sceptic_table(groups: Sequence[RunGroup]) -> list[str]:
             rows.append([_words(key), *(_clean(group, key) for group in groups)])
             classes.append("")
     for key, words in (
-        ("rho_mean", "DeepFool, mean rho"),
-        ("rho_median", "DeepFool, median rho"),
+        ("rho_mean", "DeepFool, mean rho of clips that flipped"),
+        ("rho_median", "DeepFool, median rho of clips that flipped"),
         ("share_not_flipped", "DeepFool, clips not flipped, %"),
     ):
         values = [[_deepfool(run, key) for run in group.runs] for group in groups]
@@ -102,7 +110,7 @@ def sceptic_table(groups: Sequence[RunGroup]) -> list[str]:
             in_percent = key == "share_not_flipped"
             rows.append([words, *(mean_and_deviation(v, in_percent) for v in values)])
             classes.append("")
-    heads = [f"GAP, %, epsilon {epsilon:g}", *(group.title for group in groups)]
+    heads = [f"GAP, %, epsilon {ball.epsilon:g}", *(group.title for group in groups)]
     return [table(heads, rows, classes)]
 
 
@@ -128,15 +136,9 @@ def _gaps(group: RunGroup, spec: str | None, epsilon: float | None) -> str:
     return mean_and_deviation([row.get("gap") for row in rows])
 
 
-def _worst(group: RunGroup, epsilon: float) -> str:
-    """Mean over the runs of the lowest GAP that any attack at this radius reached on each."""
-    lowest = []
-    for run in group.runs:
-        gaps = [number(row.get("gap")) for row in run.attacks if row["epsilon"] == epsilon]
-        found = [gap for gap in gaps if gap is not None]
-        if found:
-            lowest.append(min(found))
-    return percent(statistics.fmean(lowest)) if lowest else "-"
+def _worst(group: RunGroup, ball: Ball) -> str:
+    """Mean over the runs of the lowest GAP that any attack within this ball reached on each."""
+    return mean_and_deviation([strongest(run.attacks, ball).get("gap") for run in group.runs])
 
 
 def _deepfool(run: ReportedRun, key: str) -> float | None:

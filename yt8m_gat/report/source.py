@@ -18,11 +18,13 @@ MARK = "\u00a0‡"
 
 # What the parts of an evaluation must look like (`fits`). Rows may hold more.
 _NUMBER = (int, float, type(None))
+_ENTRY = [(int, float, str, type(None))]
 _PROFILES = {str: {str: [_NUMBER]}}
 _ROW = {"attack": str, "epsilon": _NUMBER}
 _DISTURBED = {"corruption": str, "severity": _NUMBER}
-_SIDE = {"top": [list], "profiles?": _PROFILES, "maps?": {str: {str: [[_NUMBER]]}}}
+_SIDE = {"top": [_ENTRY], "profiles?": _PROFILES, "maps?": {str: {str: [[_NUMBER]]}}}
 _PARTS = {
+    "clean": ((dict, type(None)), "a row of metrics, or null before it was measured"),
     "settings": (
         {"checkpoint?": str, "weights?": str, "config?": str},
         "settings with checkpoint, weights and config",
@@ -34,8 +36,16 @@ _PARTS = {
         "a list of check, verdict and detail",
     ),
     "verticals": (
-        [{"vertical": str, "clean": dict, "attacks?": [_ROW], "corruptions?": [_DISTURBED]}],
-        "a list of groups with vertical, clean and attacks",
+        [
+            {
+                "vertical": str,
+                "clean": (dict, type(None)),
+                "attacks?": [_ROW],
+                "corruptions?": [_DISTURBED],
+            }
+        ],
+        "a list of groups with vertical, clean (null where no video has one of its classes) and "
+        "attacks",
     ),
     "attention": (
         {
@@ -46,13 +56,18 @@ _PARTS = {
         "profiles and sensitivity by feature",
     ),
     "clips": (
-        [{"video_id": str, "labels": [list], "clean": _SIDE, "attacked?": _SIDE}],
+        [{"video_id": str, "labels": [_ENTRY], "clean": _SIDE, "attacked?": _SIDE}],
         "a list of clips with video_id, labels, clean and attacked",
     ),
     "comparison": (
-        {"baseline": str, "top": [list], "bottom": [list]},
+        {"baseline": str, "top": [_ENTRY], "bottom": [_ENTRY]},
         "a comparison with baseline, top and bottom",
     ),
+    "worst_cases": (
+        [{"axes": str, "epsilon": _NUMBER, "hit_at_1": _NUMBER}],
+        "a list of balls with axes, epsilon and hit_at_1",
+    ),
+    "provenance": (dict, "an object"),
     "classes": ({"ap?": [_NUMBER], "positives?": [_NUMBER]}, "figures of the classes"),
 }
 
@@ -69,6 +84,8 @@ class ReportedRun:
         history: The lines of `metrics.jsonl`.
         warning: What a reader must know of the evaluation: that it was left out, or that nobody
             can tell whether it is of the run as it is now. Empty: nothing.
+        unreadable: A message for each file of the run that is not what it should be, and is left
+            out.
     """
 
     name: str
@@ -76,11 +93,12 @@ class ReportedRun:
     evaluation: dict[str, Any]
     history: list[dict[str, Any]]
     warning: str = ""
+    unreadable: tuple[str, ...] = ()
 
     @property
     def clean(self) -> dict[str, Any]:
-        """Metrics without an attack."""
-        return self.evaluation.get("clean", {})
+        """Metrics without an attack; empty before they were measured."""
+        return self.evaluation.get("clean") or {}
 
     @property
     def attacks(self) -> list[dict[str, Any]]:
@@ -91,6 +109,21 @@ class ReportedRun:
     def corruptions(self) -> list[dict[str, Any]]:
         """A row per corruption and severity."""
         return self.evaluation.get("corruptions", [])
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What makes its evaluation comparable with others."""
+        return self.evaluation.get("settings", {})
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """When and by which command it was evaluated; empty where the file does not say."""
+        return self.evaluation.get("provenance", {})
+
+    @property
+    def worst_cases(self) -> list[dict[str, Any]]:
+        """Hit@1 over all attacks of a ball, clip by clip."""
+        return self.evaluation.get("worst_cases", [])
 
     @property
     def on_segments(self) -> bool:
@@ -124,8 +157,9 @@ class ReportedRun:
 
     @property
     def verticals(self) -> list[dict[str, Any]]:
-        """Metrics of groups of classes."""
-        return self.evaluation.get("verticals", [])
+        """Metrics of groups of classes; `clean` is empty of a group that no video belongs to."""
+        groups = self.evaluation.get("verticals", [])
+        return [{**group, "clean": group["clean"] or {}} for group in groups]
 
     def attacked(self, attack: str, epsilon: float | None) -> dict[str, Any]:
         """The row of an attack at a radius; empty when it was not run."""
@@ -182,6 +216,14 @@ def number(value: Any) -> float | None:
     return float(value)
 
 
+def pair(value: Any) -> tuple[float, float] | None:
+    """`value` if it is a list of two finite numbers, an interval say, else None."""
+    if not isinstance(value, list) or len(value) != 2:
+        return None
+    low, high = map(number, value)
+    return None if low is None or high is None else (low, high)
+
+
 def read_run(
     train_dir: str | os.PathLike,
     evaluation_file: str | os.PathLike | None = None,
@@ -190,7 +232,8 @@ def read_run(
     """Reads a run folder and its evaluation.
 
     An evaluation of other weights, or of another configuration, than the folder holds now is left
-    out with a warning: the run has been trained on since, or is another one.
+    out with a warning: the run has been trained on since, or is another one. So is a file that is
+    not what it should be: `unreadable` names it, and the rest of the run is still shown.
 
     Args:
         train_dir: The run folder.
@@ -199,26 +242,32 @@ def read_run(
         name: How the page calls it; None: the folder's name.
 
     Raises:
-        ConfigError: A file is not what it should be; the message names it.
-        OSError: `train_dir` holds no run, or `evaluation_file` is not there.
+        ConfigError: The folder holds no configuration that can be read.
     """
     folder = RunFolder(train_dir)
     config, config_bytes = RunConfig.load_with_bytes(folder.path)
     name = name or printable(folder.path.resolve().name)
     evaluation: dict[str, Any] = {}
+    history: list[dict[str, Any]] = []
     warning = ""
+    unreadable = []
     default = folder.path / EVALUATION_FILE
     if evaluation_file is not None or default.is_file():
         path = default if evaluation_file is None else Path(evaluation_file)
-        evaluation = _read_evaluation(path)
-        is_ours, warning = _provenance(
-            folder, digest_of([config_bytes]), evaluation.get("settings", {}), path
-        )
-        if not is_ours:
-            evaluation = {}
-    return ReportedRun(
-        name, config, evaluation, folder.read_metrics(), warning and f"{name}: {warning}"
-    )
+        try:
+            evaluation = _read_evaluation(path)
+            settings = evaluation.get("settings", {})
+            is_ours, warning = _provenance(folder, digest_of([config_bytes]), settings, path)
+            if not is_ours:
+                evaluation = {}
+        except (ConfigError, OSError) as error:
+            unreadable.append(f"{name}: {error}")
+    try:
+        history = folder.read_metrics()
+    except (ConfigError, OSError) as error:
+        unreadable.append(f"{name}: {error}")
+    warning = warning and f"{name}: {warning}"
+    return ReportedRun(name, config, evaluation, history, warning, tuple(unreadable))
 
 
 def _provenance(
@@ -259,7 +308,7 @@ def _read_evaluation(path: Path) -> dict[str, Any]:
         result = read_json(path)
     except ValueError as error:
         raise ConfigError(f"{path}: must be JSON ({error}); {remedy}") from error
-    if not isinstance(result, dict) or not isinstance(result.get("clean"), dict):
+    if not isinstance(result, dict) or "clean" not in result:
         raise ConfigError(
             f'{path}: must be an evaluation, {{"clean": {{...}}, "attacks": [...]}}; {remedy}'
         )

@@ -1,5 +1,9 @@
 """Attacks' specifications in words."""
 
+import math
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
 _NAMES = {
     "noise": "noise of the same norm",
     "fgm": "fast gradient",
@@ -32,6 +36,64 @@ def spec_title(spec: str) -> str:
         known = _OPTIONS[key].format(value) if key in _OPTIONS and value else setting
         words.append(_SWITCHES.get(setting, known))
     return ", ".join(words)
+
+
+class Ball(NamedTuple):
+    """What attacks must have in common for their strengths to be compared.
+
+    Attributes:
+        norm: What the l2 norm is taken over, `linf`, or "" where the row does not say.
+        rounded: Whether the result is rounded to bytes, which may leave the ball.
+        epsilon: The radius.
+    """
+
+    norm: str
+    rounded: bool
+    epsilon: float
+
+    @property
+    def words(self) -> str:
+        """`epsilon 0.5, l2 norm of each frame`."""
+        words = [f"epsilon {self.epsilon:g}"]
+        if self.norm:
+            words.append(_NORMS.get(self.norm, self.norm))
+        return ", ".join([*words, *(["rounded to bytes"] if self.rounded else [])])
+
+
+_NORMS = {
+    "frame": "l2 norm of each frame",
+    "example": "l2 norm over the frames of each feature",
+    "joint": "l2 norm over all frames and features",
+    "linf": "largest change of any number",
+}
+
+
+def ball_of(row: Mapping[str, Any]) -> Ball | None:
+    """The ball of an attacked row; None of an attack without a radius."""
+    epsilon = row["epsilon"]
+    if isinstance(epsilon, bool) or not isinstance(epsilon, int | float):
+        return None
+    if not 0 <= epsilon < math.inf:
+        return None
+    options = options_of(row)
+    name = row["attack"].split(":")[0]
+    norm = "linf" if name.endswith("_linf") else str(options.get("norm_scope") or "")
+    return Ball(norm, options.get("round") is True, float(epsilon))
+
+
+def options_of(row: Mapping[str, Any]) -> Mapping[str, Any]:
+    """All that the attack of a row was told; empty in a file that does not say."""
+    options = row.get("options")
+    return options if isinstance(options, dict) else {}
+
+
+def attack_title(row: Mapping[str, Any]) -> str:
+    """The attack of a row in words, with the steps or queries that it really had."""
+    spec, options = row["attack"], options_of(row)
+    for name in ("steps", "queries"):
+        if name in options and f":{name}=" not in spec:
+            spec += f":{name}={options[name]}"
+    return spec_title(spec)
 
 
 def spec_order(spec: str) -> tuple[int, int, str]:

@@ -1,23 +1,24 @@
 """Evaluations as text."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
 
+from yt8m_gat.report.strongest import main_ball, strongest
 from yt8m_gat.untrusted import printable
 
 _METRICS = {
     "gap": "GAP",
     "map": "MAP",
-    "map_all_scores": "MAP (all scores)",
+    "map_all_scores": "MAP, all",
     "segment_map": "segment MAP",
     "perr": "PERR",
     "hit_at_1": "Hit@1",
     "loss": "loss",
 }
 # Of perturbed rows; of a corruption, where it does not change which frames there are.
-_PERTURBATION = {"norm": "norm", "relative_norm": "|r|/|x|", "success": "success"}
+_PERTURBATION = {"relative_norm": "|r|/|x|", "success": "success"}
 _DEEPFOOL = {
     "rho_mean": "rho, mean",
     "rho_median": "rho, median",
@@ -29,13 +30,17 @@ _ATTENTION = {
     "attention_frobenius_": "moved by",
     "attention_mse_": "MSE",
 }
-_GROUP_METRICS = ("gap", "map", "perr", "hit_at_1")
 # Beside a row that a failed sanity check puts in doubt.
 MARK = " (!)"
 
 
 def format_evaluation(result: dict[str, Any]) -> str:
-    """The text of an evaluation as `eval.py` writes it: a row clean, one per attack, and so on."""
+    """The text of an evaluation as `eval.py` writes it, short enough for a screen.
+
+    The verdicts on gradient masking come first, then a row clean and one per attack. What goes
+    with each row (partitions, attention, verticals) is given clean and under the strongest attack;
+    the file has all of it.
+    """
     sanity = result.get("sanity", [])
     failed = [verdict["check"] for verdict in sanity if verdict["verdict"] == "fail"]
     rows = _labelled_rows(result, MARK if failed else "")
@@ -46,37 +51,63 @@ def format_evaluation(result: dict[str, Any]) -> str:
         for name, title in _PERTURBATION.items()
         if any(name in row for row in rows.values())
     }
-    parts = [_table(rows, {**names, **perturbation})]
+    parts = _verdicts(sanity)
+    parts.append(_table(rows, {**names, **perturbation}))
     kind = "segments" if "num_segments" in clean else "videos"
     count = f"{clean[f'num_{kind}']} {kind}"
     if "zero_gradient_share" in clean:
-        count += f"; gradient exactly 0 at {100 * clean['zero_gradient_share']:.2f} % of them"
+        share = clean["zero_gradient_share"]
+        if share is not None:
+            count += f"; gradient exactly 0 at {100 * share:.2f} % of them"
     parts.append(count)
     if failed:
         parts.append(
-            f"{MARK.strip()} no sound measure of robustness: failed {', '.join(failed)} (below)"
+            f"{MARK.strip()} no sound measure of robustness: failed {', '.join(failed)} (above)"
         )
+    ball = main_ball([result["attacks"]])
+    worst = strongest(result["attacks"], ball)
+    compared = {label: row for label, row in rows.items() if label == "clean" or row is worst}
+    parts += _intervals(compared)
     parts += _worst_cases(result.get("worst_cases", []))
-    parts += _partitions(rows)
+    parts += _partitions(compared)
     parts += _titled("DeepFool, rho of the clips that flipped", rows, _DEEPFOOL)
-    features = _features(rows.values())
-    parts += _titled(
-        "Global attention",
-        rows,
-        {
-            f"{prefix}{feature}": f"{title}, {feature}" if len(features) > 1 else title
-            for feature in features
-            for prefix, title in _ATTENTION.items()
-        },
-        float_format="{:.4g}".format,
-    )
-    parts += _verticals(result.get("verticals", []))
+    parts += _attention(compared)
+    parts += _verticals(result.get("verticals", []), worst)
     parts += _comparison(result.get("comparison"))
     parts += _clips(result.get("clips", []))
-    if sanity:
-        parts.append("\nGradient masking")
-        parts += [f"  {v['verdict']:8}{v['check']}: {v['detail']}" for v in sanity]
     return printable("\n".join(parts), keep="\n")
+
+
+def _verdicts(sanity: list[dict[str, str]]) -> list[str]:
+    """What failed and what warns with its numbers, the other checks by name."""
+    if not sanity:
+        return []
+    lines = ["Gradient masking"]
+    for verdict in dict.fromkeys(["fail", "warning", *(v["verdict"] for v in sanity)]):
+        found = [v for v in sanity if v["verdict"] == verdict]
+        if verdict in ("fail", "warning"):
+            lines += [f"  {verdict:8}{v['check']}: {v['detail']}" for v in found]
+        else:
+            lines.append(f"  {verdict:8}{', '.join(v['check'] for v in found)}")
+    return [*lines, ""]
+
+
+def _intervals(rows: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """GAP and Hit@1 with their bootstrap intervals."""
+    lines = []
+    for label, row in rows.items():
+        intervals = row.get("intervals") or {}
+        found = [
+            f"{_METRICS[name]} {ends[0]:.4f} to {ends[1]:.4f}"
+            for name in ("gap", "hit_at_1")
+            if (ends := intervals.get(name)) is not None
+        ]
+        if found:
+            lines.append(f"  {label}: {', '.join(found)}")
+    if not lines:
+        return []
+    level = 100 * next(row["intervals"]["level"] for row in rows.values() if row.get("intervals"))
+    return [f"\n{level:g} % intervals over the choice of the clips", *lines]
 
 
 def _labelled_rows(result: Mapping[str, Any], mark: str) -> dict[str, dict[str, Any]]:
@@ -149,23 +180,46 @@ def _partitions(rows: Mapping[str, Mapping[str, Any]]) -> list[str]:
     return [f"\nMean ± deviation over {first['count']} disjoint parts", frame.to_string()]
 
 
-def _features(rows: Iterable[Mapping[str, Any]]) -> list[str]:
-    prefix = "attention_entropy_"
-    names = [key.removeprefix(prefix) for row in rows for key in row if key.startswith(prefix)]
-    return list(dict.fromkeys(names))
+def _attention(rows: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """A line per figure of the global maps, a column per row: there are few of those."""
+    figures = {
+        f"{title}, {key.removeprefix(prefix)}": [row.get(key) for row in rows.values()]
+        for prefix, title in _ATTENTION.items()
+        for key in dict.fromkeys(key for row in rows.values() for key in row)
+        if key.startswith(prefix)
+    }
+    if not figures:
+        return []
+    frame = pd.DataFrame.from_dict(figures, orient="index", columns=list(rows), dtype=float)
+    return ["\nGlobal attention", frame.to_string(float_format="{:.4g}".format, na_rep="-")]
 
 
-def _verticals(verticals: list[dict[str, Any]]) -> list[str]:
-    parts = []
+def _verticals(verticals: list[dict[str, Any]], worst: Mapping[str, Any]) -> list[str]:
+    """One table, GAP and Hit@1 of each vertical clean and under the strongest attack."""
+    if not verticals:
+        return []
+    columns = ["classes", "videos", "GAP", "Hit@1"]
+    label = attack_label(worst) if worst else ""
+    if worst:
+        columns += ["GAP, attacked", "Hit@1, attacked"]
+    found = []
     for vertical in verticals:
-        title = f"{vertical['vertical']}: {vertical['num_classes']} classes, "
-        if vertical["clean"] is None:
-            parts.append(f"\n{title}no video has one")
-            continue
-        columns = {name: _METRICS[name] for name in _GROUP_METRICS}
-        parts.append(f"\n{title}{vertical['num_videos']} videos with one")
-        parts.append(_table(_labelled_rows(vertical, ""), columns))
-    return parts
+        sides = [vertical["clean"] or {}]
+        if worst:
+            key = (worst["attack"], worst["epsilon"])
+            same = [r for r in vertical["attacks"] if (r["attack"], r["epsilon"]) == key]
+            sides.append(same[0] if same else {})
+        figures = [side.get(name) for side in sides for name in ("gap", "hit_at_1")]
+        counts = [str(vertical["num_classes"]), str(vertical["num_videos"])]
+        found.append([*counts, *("-" if x is None else f"{x:.4f}" for x in figures)])
+    names = [vertical["vertical"] for vertical in verticals]
+    frame = pd.DataFrame(found, index=names, columns=columns)
+    title = "Verticals" + (f"; attacked: {label}" if worst else "")
+    return [f"\n{title}", frame.to_string()]
+
+
+def _figure(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
 
 
 def _name(entry: list[Any]) -> str:
@@ -176,8 +230,16 @@ def _comparison(comparison: dict[str, Any] | None) -> list[str]:
     if comparison is None:
         return []
     parts = [f"\nAverage precision of a class, ours minus that of {comparison['baseline']}"]
+    if "min_positives" in comparison:  # Not of an older version's file.
+        parts[0] += (
+            f"; of {comparison['num_ranked']} classes with {comparison['min_positives']} "
+            "positives or more"
+        )
     for end in ("top", "bottom"):
-        parts += [f"  {entry[2]:+.4f}  {_name(entry)}" for entry in comparison[end]]
+        for entry in comparison[end]:
+            ends = (comparison.get("intervals") or {}).get(str(entry[0]))
+            interval = "" if ends is None else f"  ({ends[0]:+.4f} to {ends[1]:+.4f})"
+            parts.append(f"  {entry[2]:+.4f}  {_name(entry)}{interval}")
         if end == "top":
             parts.append("  ...")
     return parts
@@ -192,6 +254,6 @@ def _clips(clips: list[dict[str, Any]]) -> list[str]:
             if name in clip:
                 seen = clip[name]
                 title = name if name == "clean" else attack_label(seen)
-                top = "; ".join(f"{_name(entry)} {entry[2]:.3f}" for entry in seen["top"])
+                top = "; ".join(f"{_name(entry)} {_figure(entry[2])}" for entry in seen["top"])
                 parts.append(f"  {title}: {top}")
     return parts

@@ -1,0 +1,191 @@
+"""What was trained and how, and where the figures of a page come from."""
+
+import datetime
+import shlex
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import yt8m_gat
+from yt8m_gat.config import ObjectiveConfig, RunConfig
+from yt8m_gat.report.markup import Cell, note, plain, shown, table
+from yt8m_gat.report.source import ReportedRun, number
+
+_UNKNOWN = "not known: written by an older eval.py"
+_DIGITS = 16
+Read = Callable[[ReportedRun], Any]
+
+
+def settings_table(runs: Sequence[ReportedRun]) -> list[str]:
+    """The settings that the runs used, a column each; a row that none of them used is left out."""
+    rows = [
+        [name, *(shown(read(run)) or "-" for run in runs)]
+        for name, read in _SETTINGS.items()
+        if any(read(run) not in (None, "", ()) for run in runs)
+    ]
+    return [table(["", *(run.title for run in runs)], rows)]
+
+
+def _of(read: Callable[[RunConfig], Any]) -> Read:
+    return lambda run: read(run.config)
+
+
+_GRADIENT = ("output", "frobenius", "jensen_shannon")
+_PENALTY = ("frobenius", "jensen_shannon")
+_TEMPORAL = ("temporal",)
+
+
+def _with(objectives: Sequence[str], read: Callable[[ObjectiveConfig], Any]) -> Read:
+    """What only runs of these objectives use; the others have a value that nothing reads."""
+
+    def used(run: ReportedRun) -> Any:
+        objective = run.config.objective
+        return read(objective) if objective.adversarial in objectives else None
+
+    return used
+
+
+def _last(key: str) -> Read:
+    """The largest that metrics.jsonl has."""
+
+    def read(run: ReportedRun) -> Any:
+        values = [number(record.get(key)) for record in run.history]
+        found = [value for value in values if value is not None]
+        return int(max(found)) if found else None
+
+    return read
+
+
+def _learning_rates(run: ReportedRun) -> str | None:
+    """The rate as it went: each value with the first step that was logged with it."""
+    changes: list[tuple[int, float]] = []
+    for record in run.history:
+        rate = number(record.get("learning_rate"))
+        if rate is not None and (not changes or rate != changes[-1][1]):
+            changes.append((int(record["step"]), rate))
+    if not changes:
+        return None
+    if len(changes) > 4:
+        lowest, highest = min(r for _, r in changes), max(r for _, r in changes)
+        return (
+            f"{plain(changes[0][1])} at step {changes[0][0]}, {len(changes) - 1} changes between "
+            f"{plain(lowest)} and {plain(highest)}, {plain(changes[-1][1])} at step "
+            f"{changes[-1][0]}"
+        )
+    return ", ".join(f"{plain(rate)} from step {step}" for step, rate in changes)
+
+
+def _options(config: RunConfig) -> str:
+    return ", ".join(f"{key}={shown(value)}" for key, value in config.model.options.items())
+
+
+_SETTINGS: dict[str, Read] = {
+    "model": _of(lambda c: c.model.name),
+    "options beyond the recipe's": _of(_options),
+    "features": _of(lambda c: ", ".join(f"{name} ({size})" for name, size in c.data.sizes.items())),
+    "classes": _of(lambda c: c.data.num_classes),
+    "frames of a clip, at most": _of(
+        lambda c: c.data.max_frames if c.data.frame_features else None
+    ),
+    "normalize": _of(lambda c: c.data.normalize),
+    "trained on": _of(lambda c: "rated segments" if c.data.segment_labels else "whole clips"),
+    "adversarial objective": _of(lambda c: c.objective.adversarial),
+    "epsilon of training": _with(_GRADIENT, lambda o: o.epsilon),
+    "norm scope of training": _with(_GRADIENT, lambda o: o.norm_scope),
+    # Where they are not set: as `ObjectiveConfig.alpha` says.
+    "alpha, of the adversarial loss": _with(_GRADIENT, lambda o: 1 if o.alpha is None else o.alpha),
+    "alpha, of the clean loss": _with(_TEMPORAL, lambda o: 0.7 if o.alpha is None else o.alpha),
+    "beta, of the attention penalty": _with(_PENALTY, lambda o: o.penalty_weight),
+    "penalized levels": _with(_PENALTY, lambda o: o.penalized_levels),
+    "epsilon of TAF, levels of bytes": _with(_TEMPORAL, lambda o: o.temporal_epsilon),
+    "steps of TAF": _with(_TEMPORAL, lambda o: o.temporal_steps),
+    "loss of the labels": _of(lambda c: c.objective.label_loss),
+    "reduction over classes": _of(lambda c: c.objective.class_reduction),
+    "optimizer": _of(lambda c: c.training.optimizer),
+    "learning rate, as logged": _learning_rates,
+    "batch size": _of(lambda c: c.training.batch_size),
+    "last step logged": _last("step"),
+    "epochs finished by then": _last("epoch"),
+    "seed": _of(lambda c: c.training.seed),
+}
+
+
+def provenance_table(runs: Sequence[ReportedRun]) -> list[str]:
+    """Where each run's figures come from, a column per run that has some."""
+    measured = [run for run in runs if run.clean]
+    if not measured:
+        return []
+    rows = [
+        [name, *(Cell(read(run), "name") for run in measured)] for name, read in _PROVENANCE.items()
+    ]
+    calls = [len(run.provenance.get("earlier_calls") or ()) for run in measured]
+    if any(calls):
+        words = [f"{count} before measured some of the rows" if count else "-" for count in calls]
+        rows.append(["earlier calls", *(Cell(text, "name") for text in words)])
+    return [table(["", *(Cell(run.title, "name") for run in measured)], rows)]
+
+
+def _known(*keys: str) -> Callable[[ReportedRun], str]:
+    """What the file says under the first of `keys` that it has."""
+
+    def read(run: ReportedRun) -> str:
+        for key in keys:
+            for part in (run.provenance, run.settings):
+                if part.get(key) is not None:
+                    return shown(part[key])
+        return _UNKNOWN if not run.provenance else "not known"
+
+    return read
+
+
+def _files(run: ReportedRun) -> str:
+    pattern, count = run.provenance.get("pattern"), _known("num_files")(run)
+    if pattern is None:
+        return f"{count} files, which: not known" if count.isdigit() else count
+    return f"{shown(pattern)} ({count} files)"
+
+
+def clips_words(run: ReportedRun) -> str:
+    """How many clips a run was evaluated on, and which."""
+    kind = "segments" if run.on_segments else "videos"
+    count = f"{shown(run.clean.get(f'num_{kind}'))} {'rated ' * run.on_segments}{kind}"
+    limit = number(run.settings.get("max_videos"))
+    records = number(run.provenance.get("num_records"))
+    if limit and (records is None or limit < records):
+        of_all = f" of {records:.0f}" if records else ""
+        return f"{count}, of the first {limit:.0f}{of_all} videos of the files"
+    if limit is None:
+        return f"{count}; whether those are all is not known"
+    skipped = run.settings.get("on_bad_record") == "skip"
+    return f"{count}, all of the files" + (" that could be read" if skipped else "")
+
+
+def _weights(run: ReportedRun) -> str:
+    digest = run.settings.get("weights") or run.provenance.get("weights")
+    if digest is None:
+        return _UNKNOWN
+    step = run.provenance.get("step")
+    state = _known("checkpoint")(run) + ("" if step is None else f", step {shown(step)}")
+    return f"{shown(digest)[:_DIGITS]}… (SHA-256), {state}"
+
+
+def _command(run: ReportedRun) -> str:
+    command = run.provenance.get("command")
+    if isinstance(command, list):
+        return shlex.join(map(str, command))
+    return shown(command) if command is not None else _known("command")(run)
+
+
+_PROVENANCE: dict[str, Callable[[ReportedRun], str]] = {
+    "measured at": _known("measured_at"),
+    "clips": clips_words,
+    "files": _files,
+    "weights": _weights,
+    "by yt8m_gat": _known("version"),
+    "command": _command,
+}
+
+
+def page_note(command: Sequence[str]) -> str:
+    """When and by which command this page was written."""
+    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    return note(f"Written {now} by yt8m_gat {yt8m_gat.__version__}: {shlex.join(command)}")
