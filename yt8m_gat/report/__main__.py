@@ -15,7 +15,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from yt8m_gat.cli import EXIT_ERROR, print_error, quiet_tensorflow, run_command
+from yt8m_gat.cli import EXIT_ERROR, quiet_tensorflow, run_command
 from yt8m_gat.config import ConfigError
 from yt8m_gat.disk import replacing
 from yt8m_gat.locks import only_writer, only_writer_in
