@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import re
 import shlex
 import sys
 import types
@@ -192,15 +193,15 @@ def test_speed_leaves_out_the_first_step_and_pauses(monkeypatch):
     speed = step_log.Speed()
     now[0] = 60.0
     speed.add(16)
-    assert speed.clips_per_second() is None
+    assert (speed.clips_per_second, speed.seconds) == (None, 0.0)
     now[0] = 62.0
     speed.add(16)
-    assert speed.clips_per_second() == 8
+    assert speed.clips_per_second == 8
     now[0] = 100.0
     speed.restart()
     now[0] = 104.0
     speed.add(10)
-    assert speed.clips_per_second() == 2.5
+    assert speed.clips_per_second == 2.5
 
 
 def test_the_last_words_are_a_command_that_can_be_pasted(tmp_path, sample_dir, capsys, monkeypatch):
@@ -214,8 +215,9 @@ def test_the_last_words_are_a_command_that_can_be_pasted(tmp_path, sample_dir, c
         train_data_pattern=f"{sample_dir}/train*.tfrecord",
         eval_data_pattern=pattern,
     )
-    *_, what, command = capsys.readouterr().out.splitlines()
-    assert what.startswith(f"{folder.path}: 1 steps in ")
+    *_, validation, what, command = capsys.readouterr().out.splitlines()
+    assert re.fullmatch(r"step 1: validation GAP .*; loss \d+\.\d+ over 1 step", validation)
+    assert what.startswith(f"{folder.path}: 1 step in ")
     best = f"best validation GAP {state.best_gap:.4f} at step 1, weights in {folder.best_weights}"
     assert what.endswith(f" s, --max_steps=1 reached; {best}")
     _, *words = shlex.split(command.removeprefix("next: "))

@@ -188,8 +188,10 @@ def _report(folder: RunFolder, config: RunConfig, trainer: Trainer, eval_data_pa
     else:
         best = "not validated yet; the state is in"
     place = folder.best_weights if folder.best_weights.is_file() else folder.checkpoints
-    taken = f"{state.step} steps in {duration(trainer.seconds)}"
-    print(f"{folder.path}: {taken}, {trainer.ended_by}; {best} {place}")
+    steps = "1 step" if state.step == 1 else f"{state.step} steps"
+    print(
+        f"{folder.path}: {steps} in {duration(trainer.seconds)}, {trainer.ended_by}; {best} {place}"
+    )
     if state.finished(config.training) is None:
         return
     flags = {"train_dir": str(folder.path)}

@@ -146,9 +146,8 @@ class Trainer:
         self._signalled = self._stop_training = False
         self._steps_per_epoch: int | None = None
         self._speed = Speed()
-        self._since_logged, self._logged = StepMeans(), time.monotonic()
+        self._since_logged, self._since_validation = StepMeans(), StepMeans()
         self._last_batch: dict[str, Any] = {}
-        self._last_line: dict[str, Any] = {}
         self._shown: dict[str, str] = {}
         self._checkpoints = Checkpoints(
             folder.checkpoints,
@@ -307,7 +306,7 @@ class Trainer:
                     "version": yt8m_gat.__version__,
                 }
             )
-        self._clock = self._logged = time.monotonic()
+        self._clock = time.monotonic()
         self.callbacks.on_train_begin()
         with StopRequest() as stop, self._progress() as self._bar:
             while not self._ended(stop):
@@ -474,14 +473,14 @@ class Trainer:
         self._bar.update()
         self._speed.add(result.num_examples)
         self._since_logged.add(result)
+        self._since_validation.add(result)
         if has_rows and result.finite:
             self._last_batch = {
                 "labels": batch["labels"],
                 "label_weights": batch.get("label_weights"),
                 "logits": result.logits,
             }
-        seconds = time.monotonic() - self._logged
-        if state.step % self.log_steps == 0 or seconds >= self.log_seconds:
+        if state.step % self.log_steps == 0 or self._speed.seconds >= self.log_seconds:
             self._log_steps()
         return result
 
@@ -524,7 +523,7 @@ class Trainer:
         if since.num_steps == 0 or not self.distribution.is_chief:
             return
         self._count_time()
-        means, speed = since.means(), self._speed.clips_per_second()
+        means, speed = since.means(), self._speed.clips_per_second
         line = {
             "steps": since.num_steps,
             **{name: means.get(name) for name in ("loss", *LOSS_PARTS)},
@@ -534,7 +533,6 @@ class Trainer:
             "seconds": round(self.seconds, 1),
         }
         self._record("train", line)
-        self._last_line = line
         self._show(
             {
                 "loss": _text(line["loss"], ".4g"),
@@ -543,7 +541,6 @@ class Trainer:
             }
         )
         self._speed.restart()
-        self._logged = time.monotonic()
 
     def _batch_gap(self) -> float | None:
         """Of the last batch alone; with several workers, of the chief's rows, which come first."""
@@ -567,8 +564,9 @@ class Trainer:
     def _run_validation(self) -> None:
         state = self.state
         self._log_steps()
-        loss, steps = self._last_line.get("loss"), self._last_line.get("steps")
-        loss = "" if loss is None else f"; loss {loss:.4f} over {steps} steps"
+        since, self._since_validation = self._since_validation, StepMeans()
+        loss = _text(since.means().get("loss"), ".4f")
+        loss = f"; loss {loss} over {since.num_steps} step{'' if since.num_steps == 1 else 's'}"
         if self.validate is None:
             state.last_validation = state.step
             if self.distribution.is_chief:

@@ -48,8 +48,12 @@ class Speed:
         """Begins to measure now."""
         self._started, self._num_clips = time.monotonic(), 0
 
+    @property
+    def seconds(self) -> float:
+        """Since the last restart; 0 before the first step has ended."""
+        return 0.0 if self._started is None else time.monotonic() - self._started
+
+    @property
     def clips_per_second(self) -> float | None:
         """Since the last restart; None where no step has ended since."""
-        if not self._num_clips:
-            return None
-        return self._num_clips / (time.monotonic() - self._started)
+        return self._num_clips / self.seconds if self._num_clips else None
