@@ -116,7 +116,7 @@ def test_a_second_ctrl_c_ends_at_once_whatever_is_being_done():
     time.sleep(0.5)
     assert process.poll() is None
     process.send_signal(signal.SIGINT)
-    assert end_of(process) == (130, "some.py: interrupted twice: ended at once\n")
+    assert end_of(process) == (130, "\nsome.py: interrupted twice: ended at once\n")
 
 
 @pytest.mark.parametrize("has_checkpoints", [True, False])

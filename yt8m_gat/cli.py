@@ -69,6 +69,7 @@ def _watch_for_second_interrupt() -> None:
         for _ in range(2):
             while os.read(receiver, 1) != bytes([signal.SIGINT]):
                 pass
+        os.write(stderr, b"\n")  # A progress bar may stand there.
         end_at_once(stderr, "interrupted twice: ended at once")
 
     threading.Thread(target=watch, daemon=True).start()
