@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from yt8m_gat.config import DataConfig, ModelConfig, ObjectiveConfig, RunConfig
-from yt8m_gat.report.__main__ import main
+from yt8m_gat.report.__main__ import main, write_page
 from yt8m_gat.report.chart import Series, line_chart, standalone, ticks
 from yt8m_gat.report.page import build_explanation, build_page
 from yt8m_gat.report.source import read_run
@@ -281,6 +281,15 @@ def test_the_command_writes_page_and_figures(tmp_path, capsys):
     for path in figures.iterdir():
         assert ElementTree.parse(path).getroot().tag.endswith("svg")
     assert f"{len(names)} figures" in capsys.readouterr().out
+
+
+def test_each_figure_has_a_file_of_its_own(tmp_path):
+    """Names of features are any text: those of another script had one file together."""
+    figures = {f"map_{name}": f"<svg><!--{name}--></svg>" for name in ("音", "声", "rgb", "RGB")}
+    write_page(tmp_path / "page.html", "page", figures, tmp_path / "figures")
+    written = sorted(path.read_text(encoding="utf-8") for path in (tmp_path / "figures").iterdir())
+    assert len(written) == 4
+    assert sum(any(f"<!--{name}-->" in text for text in written) for name in ("音", "声")) == 2
 
 
 @pytest.mark.parametrize(

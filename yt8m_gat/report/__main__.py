@@ -63,10 +63,14 @@ def write_page(
     print(f"{output_file}: {Path(output_file).stat().st_size / 1e3:.0f} kB, {len(figures)} figures")
     if figures_dir is None:
         return
+    taken: set[str] = set()
     with only_writer_in(figures_dir):
         for name, svg in figures.items():
-            # Names come from files: nothing of them may leave the folder.
+            # Names come from files: nothing of them may leave the folder, or take another's place.
             safe = re.sub(r"[^A-Za-z0-9_-]+", "_", name)
+            while safe.lower() in taken:
+                safe += "_"
+            taken.add(safe.lower())
             with replacing(Path(figures_dir, f"{safe}.svg")) as temporary:
                 _write_text(temporary, standalone(svg))
 
