@@ -149,6 +149,11 @@ def test_every_setting_has_a_flag_that_changes_it(section):
         assert getattr(getattr(config, SECTIONS[section]), name) == value, name
 
 
+def test_names_of_features_are_any_text():
+    data = parse("--feature_names= RGB/feature ,1 rgb:0", "--feature_sizes=3,4").data
+    assert data.sizes == {"RGB/feature": 3, "1 rgb:0": 4}
+
+
 @pytest.mark.parametrize(
     ("argument", "name", "value"),
     [
