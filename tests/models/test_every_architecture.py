@@ -129,19 +129,21 @@ def test_a_seed_fixes_weights_and_random_state(name):
     options = {**OPTIONS.get(recipe.family, {}), **OPTIONS.get(name, {})}
 
     def build(seed):
-        return build_model(name, {"rgb": SIZE}, 3, **options, seed=seed).get_weights()
+        model = build_model(name, {"rgb": SIZE}, 3, **options, seed=seed)
+        return {variable.path.partition("/")[2]: variable.numpy() for variable in model.variables}
 
     expected = build(7)
     random.seed(3)
     before = random.getstate()
-    for found, weight in zip(build(7), expected, strict=True):
-        np.testing.assert_array_equal(found, weight)
+    for found, value in zip(build(7).values(), expected.values(), strict=True):
+        np.testing.assert_array_equal(found, value)
     assert random.getstate() == before
     other = build(8)
-    kernels = [(a, b) for a, b in zip(other, expected, strict=True) if a.ndim > 1]
-    assert kernels
-    for found, weight in kernels:
-        assert not np.array_equal(found, weight)
+    drawn = [path for path in expected if path.endswith(("kernel", "seed_generator_state"))]
+    assert any("seed" in path for path in drawn) == (name != "ShareAtt")
+    assert len(drawn) >= 3
+    for found, (path, value) in zip(other.values(), expected.items(), strict=True):
+        assert np.array_equal(found, value) == (path not in drawn), path
 
 
 def policies(model):
