@@ -12,10 +12,12 @@ from yt8m_gat.data import (
     RecordSchema,
     check_labels,
     describe_record,
+    label_check,
     parse_frame_batch,
     parse_video_batch,
 )
 from yt8m_gat.data.description import find_fault
+from yt8m_gat.data.tfrecord import read_records
 
 SIZES = {"m": 2}
 
@@ -96,6 +98,21 @@ def test_one_label_in_the_share_looked_at_is_enough(tmp_path):
     with pytest.raises(ConfigError, match="none of 8 records"):
         check_labels(paths, schema(), "x", num_records=8)
     check_labels(paths, schema(), "x", num_records=None)
+
+
+def test_of_rare_labels_one_is_enough_after_the_share(tmp_path, monkeypatch):
+    """Else all of a large evaluation set would be read before the evaluation."""
+    read = []
+
+    def recorded(path):
+        read.append(path)
+        return read_records(path)
+
+    monkeypatch.setattr(label_check, "read_records", recorded)
+    monkeypatch.setattr(label_check, "NUM_RECORDS", 4)
+    paths = files(tmp_path, [video(0)] * 3, [video(1, labels=(3,))] * 2, [video(0)])
+    check_labels(paths, schema(), "x", num_records=None)
+    assert read == paths[:2]
 
 
 def test_records_that_cannot_be_read_are_left_to_the_reader(tmp_path):

@@ -92,9 +92,9 @@ def check_labels(
     Nothing is looked at where `schema.labels_are` says `indices`: then they are believed to be.
 
     A record without labels is a good one, so that no reader says anything where all are so: the
-    labels stand under another name, or a label map leaves none of them. As many records are looked
-    at, from the start of each file, as it takes to find `NUM_LISTS` lists; bad ones are left to
-    the reader.
+    labels stand under another name, or a label map leaves none of them. Records are looked at from
+    the start of each file until `NUM_LISTS` of them have labels, or one in `NUM_RECORDS`; bad ones
+    are left to the reader.
 
     Args:
         files: Paths of TFRecord files.
@@ -122,7 +122,7 @@ def check_labels(
             labels.add(values)
         classes = _rated_classes(context) if segments else _classes(lists, schema)
         labelled += bool(classes if mapped is None else mapped.intersection(classes))
-        if labelled >= NUM_LISTS:
+        if labelled >= NUM_LISTS or (labelled and seen >= NUM_RECORDS):
             break
     if not segments and not schema.multi_hot_labels and labels.looks_multi_hot:
         (length,) = labels.lengths
