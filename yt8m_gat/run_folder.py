@@ -267,7 +267,7 @@ class RunFolder:
                 raise ConfigError(
                     f"{self.metrics}, line {number}: must be JSON ({error})"
                 ) from error
-            if not fits(record, {"step": int}):
+            if not fits(record, {"step": int, "epoch?": int, "kind?": str}):
                 raise ConfigError(
                     f"{self.metrics}, line {number}: must be an object with a step. Remove the "
                     f"line. Received: {excerpt(record)}"

@@ -12,6 +12,7 @@ from yt8m_gat.data import read_class_ids
 from yt8m_gat.data.download import DownloadError, read_plan
 from yt8m_gat.data.label_space import ontology_map
 from yt8m_gat.evaluation.protocol import sceptic_attacks
+from yt8m_gat.evaluation.record import EvaluationRecord, as_json
 from yt8m_gat.evaluation.submission import SubmissionWriter, partial_file
 from yt8m_gat.run_folder import RunFolder
 from yt8m_gat.training.distribution import read_tf_config
@@ -157,19 +158,31 @@ def test_metrics_are_read_up_to_a_line_that_a_kill_cut(tmp_path):
     folder.append_metrics({"step": 2})
     folder.metrics.write_bytes(folder.metrics.read_bytes() + b'{"step": 3, "ids": ["\xc3')
     assert [record["step"] for record in folder.read_metrics()] == [1, 2]
-    folder.forget_metrics_after(1)
+    folder.forget_metrics_after(1, 0)
     assert folder.metrics.read_text() == '{"step": 1, "loss": NaN}\n'
 
 
 @pytest.mark.parametrize(
-    "line", ["{}", "3", "[]", '{"step": "4"}', '{"step": null}', '{"step": true}', "{", "\udcff"]
+    "line",
+    [
+        '{"step": 1, "kind": []}',
+        '{"step": 1, "kind": "bad_records", "epoch": "2"}',
+        "{}",
+        "3",
+        "[]",
+        '{"step": "4"}',
+        '{"step": null}',
+        '{"step": true}',
+        "{",
+        "\udcff",
+    ],
 )
 def test_a_line_of_metrics_without_a_step_is_named(tmp_path, line):
     folder = RunFolder(tmp_path)
     content = f'{{"step": 1}}\n{line}\n{{"step": 2}}\n'.encode(errors="surrogateescape")
     folder.metrics.write_bytes(content)
     with pytest.raises(ConfigError, match=r"metrics\.jsonl, line 2: must be"):
-        folder.forget_metrics_after(1)
+        folder.forget_metrics_after(1, 0)
     assert folder.metrics.read_bytes() == content
 
 
@@ -260,3 +273,35 @@ def test_deepfool_on_one_class_is_refused_before_anything_is_measured(tmp_path):
 def test_the_sceptic_asks_for_deepfool_where_there_are_two_classes(deepfool):
     specs = sceptic_attacks([0.5], transfer=True, adaptive=True, rounded=True, deepfool=deepfool)
     assert ("deepfool" in {spec.name for spec in specs}) is deepfool
+
+
+@pytest.mark.parametrize("with_checksum", [True, False])
+def test_every_mutation_of_an_evaluation_is_left_alone_or_harmless(tmp_path, capsys, with_checksum):
+    """A file that says what it should hold is continued as it was written, or not at all."""
+    path = tmp_path / "x.json"
+    groups = {"even": [0, 2], "odd": [1]}
+    record = EvaluationRecord({"top_k": 20}, path, groups)
+    record.add("clean", {}, {"gap": 0.5, "num_videos": 2}, {"even": {"num_videos": 2}, "odd": None})
+    record.add("attacks", {"attack": "fgm", "epsilon": 0.5}, {"gap": 0.25}, {"even": {"gap": 1.0}})
+    values = record.finish()
+    if not with_checksum:  # As an older version wrote it.
+        del values["checksum"]
+    num_continued = 0
+    for text in mutations(values, 6):
+        path.write_text(text)
+        again = EvaluationRecord({"top_k": 20}, path, groups)
+        if again.take_over("clean", {}):
+            num_continued += 1
+            assert not with_checksum or as_json(parse_json(text)) == values
+        again.add("corruptions", {"corruption": "noise", "severity": 1}, {"gap": 0.5})
+        again.finish()
+    assert "starting anew; it is kept as x.json.old" in capsys.readouterr().err
+    assert num_continued > (0 if with_checksum else 50)
+
+
+def test_a_figure_changed_by_hand_is_not_taken_over(tmp_path, capsys):
+    path = tmp_path / "x.json"
+    EvaluationRecord({}, path).add("clean", {}, {"gap": 0.5})
+    path.write_text(path.read_text().replace("0.5", "0.9"))
+    assert not EvaluationRecord({}, path).take_over("clean", {})
+    assert "x.json was changed since eval.py wrote it" in capsys.readouterr().err

@@ -1,6 +1,7 @@
 """The JSON of one evaluation: written row by row, and taken up again where it ended."""
 
 import dataclasses
+import hashlib
 import json
 import math
 import os
@@ -41,7 +42,8 @@ class EvaluationRecord:
 
     ```
     {"complete", "settings", "provenance", "clean", "attacks": [row], "corruptions": [row],
-     "verticals": [...], "classes", "attention", "clips", "comparison", "worst_cases", "sanity"}
+     "verticals": [...], "classes", "attention", "clips", "comparison", "worst_cases", "sanity",
+     "checksum"}
     ```
 
     The file is written anew, all of it or nothing, after each row. What an earlier call left there
@@ -51,7 +53,9 @@ class EvaluationRecord:
     clips that this call has asked for come first, in its order. `complete` is true when all that
     the last call asked for is there.
 
-    A file of other settings stays beside, as `NAME.old`, from the first row on.
+    A file of other settings stays beside, as `NAME.old`, from the first row on; so does one that
+    was changed by something else: `checksum` is the SHA-256 of all other parts. (A file of an older
+    version has none.)
 
     `provenance` says where the figures come from. What is not known is null, and a file of an
     older version has none of it:
@@ -124,7 +128,8 @@ class EvaluationRecord:
             result["verticals"] = [
                 _vertical(name, size, rows) for name, size in self._groups.items()
             ]
-        return result | self._sections
+        result |= self._sections
+        return {**result, "checksum": _checksum(result)}
 
     def section(self, name: str) -> dict[str, Any]:
         """A part of the result as it stands, also that of an earlier call; empty: there is none."""
@@ -220,10 +225,14 @@ class EvaluationRecord:
         try:
             self._text = read_text(self.path, MAX_JSON_BYTES)
             found = as_json(parse_json(self._text))
+            checksum = found.pop("checksum", None)
             settings = dict(found["settings"])
             rows = {kind: _entries(found, kind) for kind in ROW_KEYS}
         except (ValueError, KeyError, TypeError, AttributeError):
             self._say("holds no evaluation that could be continued")
+            return
+        if checksum not in (None, _checksum(found)):
+            self._say("was changed since eval.py wrote it")
             return
         different = [
             f"{key}: {settings.get(key)!r} != {self._settings.get(key)!r}"
@@ -277,6 +286,11 @@ class EvaluationRecord:
         self._keep_replaced, self._text = False, text
 
 
+def _checksum(result: Mapping[str, Any]) -> str:
+    """Of all other parts of a result."""
+    return hashlib.sha256(json.dumps(result, sort_keys=True).encode()).hexdigest()
+
+
 def _entries(found: Mapping[str, Any], kind: str) -> list[_Entry]:
     """The rows of a kind in a file; any of the usual errors: it is no evaluation."""
     rows = found[kind]
@@ -289,8 +303,8 @@ def _entries(found: Mapping[str, Any], kind: str) -> list[_Entry]:
         for name, group in verticals.items():
             of_group = [group[kind]] if kind == "clean" else group[kind]
             for other in of_group:
-                if other is not None and _Entry(other, {}).key(kind) == entry.key(kind):
-                    entry.groups[name] = other
+                if other is not None and _Entry(dict(other), {}).key(kind) == entry.key(kind):
+                    entry.groups[name] = dict(other)
         entries.append(entry)
     return entries
 
@@ -304,7 +318,7 @@ def _vertical(name: str, num_classes: int, rows: Mapping[str, list[_Entry]]) -> 
     return {
         "vertical": name,
         "num_classes": num_classes,
-        "num_videos": 0 if clean is None else clean["num_videos"],
+        "num_videos": 0 if clean is None else clean.get("num_videos"),
         **own,
         "clean": clean,
     }
