@@ -15,7 +15,7 @@ ADDONS_DIR := build/addons
 
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
-.PHONY: help env lint test test-beam test-addons demo lock clean
+.PHONY: help env lint test test-beam test-addons mutate demo lock clean
 
 help:
 	@echo "make env    make .venv from requirements.lock"
@@ -23,6 +23,7 @@ help:
 	@echo "make test   lint, import directions, and all tests but those of the next two"
 	@echo "make test-beam    inference on Apache Beam, in an environment of its own"
 	@echo "make test-addons  exports in TensorFlow 2.15, and figures of tensorflow-addons (Python 3.11)"
+	@echo "make mutate       plant faults in the package and count those that the tests see (an hour)"
 	@echo "make lock   resolve the lock files anew from pyproject.toml"
 
 env: $(READY)
@@ -65,6 +66,10 @@ $(ADDONS)/.ready: tests_addons/requirements.lock | $(READY)
 	$(UV) venv --clear --no-python-downloads --python $(ADDONS_PYTHON) $(ADDONS)
 	$(UV) pip install --python $(ADDONS)/bin/python --compile-bytecode --require-hashes -r tests_addons/requirements.lock
 	touch $@
+
+# MUTATE="--count=40 --only=losses/" for a part of it.
+mutate: $(READY)
+	$(BIN)/python tests/mutation/mutate.py $(MUTATE)
 
 demo: $(READY)
 	$(BIN)/python -m yt8m_gat.demo --output_dir=$(DEMO_DIR)
