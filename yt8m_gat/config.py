@@ -671,7 +671,9 @@ def as_hinted(hint: Any, value: Any, where: str) -> Any:
         if value is None:
             return None
         return as_hinted(arguments[0], value, where)
-    if origin in (tuple, Sequence) and isinstance(value, list | tuple):
+    if origin in (tuple, Sequence):
+        if not isinstance(value, list | tuple):  # A string is a sequence too.
+            raise ConfigError(f"{where} must be list. Received: {excerpt(value)}")
         return tuple(as_hinted(arguments[0], item, where) for item in value)
     if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
         if not math.isfinite(value):
@@ -679,6 +681,5 @@ def as_hinted(hint: Any, value: Any, where: str) -> Any:
         return float(value)
     expected = origin or hint
     if not isinstance(value, expected) or (expected is int and isinstance(value, bool)):
-        name = "list" if expected in (tuple, Sequence) else expected.__name__
-        raise ConfigError(f"{where} must be {name}. Received: {excerpt(value)}")
+        raise ConfigError(f"{where} must be {expected.__name__}. Received: {excerpt(value)}")
     return value

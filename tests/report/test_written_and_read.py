@@ -2,11 +2,13 @@
 
 import json
 import math
+import random
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
+from json_mutations import HOSTILE, mutated, places
 from test_report import Page, write_run
 
 from yt8m_gat.evaluation.attention_statistics import AttentionProfiles, clip_attention
@@ -164,3 +166,33 @@ def test_json_that_python_refuses_is_a_line(tmp_path, content):
     (folder / "evaluation.json").write_text(content)
     (message,) = read_run(folder).unreadable
     assert "must be JSON" in message and "\n" not in message
+
+
+def test_no_mutation_of_an_evaluation_stops_the_page(tmp_path):
+    """Another value in any place is drawn, or said to be unreadable."""
+    folder, text = write_run(tmp_path / "sa"), ""
+
+    @settings(max_examples=12, deadline=None, phases=[Phase.generate], derandomize=True)
+    @given(data=st.data())
+    def write(data):
+        nonlocal text
+        for _ in steps(data.draw, tmp_path / "whole.json"):
+            pass
+        text = max(text, (tmp_path / "whole.json").read_text(), key=len)
+
+    write()
+    values, rng = json.loads(text), random.Random(0)
+    paths = list(places(values))
+    unreadable = 0
+    known = [
+        (("clips", 0, "clean", "maps", "rgb", "global", 0, 0), "1e308"),
+        (("provenance", "earlier_calls"), "-Infinity"),
+        (("clean", "gap"), "1e308"),
+    ]
+    for path, hostile in known + [(rng.choice(paths), rng.choice(HOSTILE)) for _ in range(80)]:
+        (folder / "evaluation.json").write_text(mutated(values, path, hostile))
+        run = read_run(folder)
+        unreadable += bool(run.unreadable)
+        text, _ = build_page([run])
+        assert Page(text).open == []
+    assert 10 < unreadable < 80

@@ -79,9 +79,8 @@ def _cells(rows: Matrix, top_weight: float, x: float, y: float) -> str:
     """A path per colour, equal neighbours of a row as one rectangle: a fifth of a cell each."""
     runs: dict[int, list[str]] = {}
     for row, weights in enumerate(rows):
-        heats = [
-            max(0, min(NUM_HEATS - 1, int(NUM_HEATS * weight / top_weight))) for weight in weights
-        ]
+        shares = [max(0.0, min(1.0, weight / top_weight)) for weight in weights]
+        heats = [min(NUM_HEATS - 1, int(NUM_HEATS * share)) for share in shares]
         begin = 0
         for column in range(1, len(heats) + 1):
             if column == len(heats) or heats[column] != heats[begin]:

@@ -1,7 +1,6 @@
 """The files of one run, read for a report."""
 
 import dataclasses
-import math
 import os
 import re
 from collections.abc import Sequence
@@ -13,6 +12,7 @@ from yt8m_gat.run_folder import RunFolder, digest_of
 from yt8m_gat.untrusted import fits, printable, read_json
 
 EVALUATION_FILE = "evaluation.json"
+_LARGEST = 1e100
 # Beside the name of a run that fails a check against masked gradients.
 MARK = "\u00a0‡"
 
@@ -67,7 +67,7 @@ _PARTS = {
         [{"axes": str, "epsilon": _NUMBER, "hit_at_1": _NUMBER}],
         "a list of balls with axes, epsilon and hit_at_1",
     ),
-    "provenance": (dict, "an object"),
+    "provenance": ({"earlier_calls?": [dict]}, "an object, its earlier_calls a list of such"),
     "classes": ({"ap?": [_NUMBER], "positives?": [_NUMBER]}, "figures of the classes"),
 }
 
@@ -210,10 +210,13 @@ def group_runs(runs: Sequence[ReportedRun]) -> list[RunGroup]:
 
 
 def number(value: Any) -> float | None:
-    """`value` if it is a finite number, else None: JSON says null where a metric has no value."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    """`value` if it is a figure, else None: JSON says null where a metric has no value.
+
+    A figure is finite, and so small that an axis can be reckoned with it.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    return float(value)
+    return float(value) if abs(value) <= _LARGEST else None
 
 
 def pair(value: Any) -> tuple[float, float] | None:
