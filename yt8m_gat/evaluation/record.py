@@ -12,7 +12,7 @@ from typing import Any
 
 from yt8m_gat.disk import replacing
 from yt8m_gat.provenance import utc_now
-from yt8m_gat.untrusted import MAX_JSON_BYTES, parse_json, read_text
+from yt8m_gat.untrusted import MAX_JSON_BYTES, excerpt, parse_json, quoted, read_text
 
 Row = dict[str, Any]
 
@@ -235,7 +235,7 @@ class EvaluationRecord:
             self._say("was changed since eval.py wrote it")
             return
         different = [
-            f"{key}: {settings.get(key)!r} != {self._settings.get(key)!r}"
+            f"{quoted(key)}: {excerpt(settings.get(key))} != {excerpt(self._settings.get(key))}"
             for key in sorted({*settings, *self._settings})
             if settings.get(key) != self._settings.get(key)
         ]

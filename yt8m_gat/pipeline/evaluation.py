@@ -45,6 +45,7 @@ from yt8m_gat.pipeline.shown_clips import show_clips
 from yt8m_gat.provenance import command_line
 from yt8m_gat.run_folder import RunFolder, digest_of
 from yt8m_gat.training import follow
+from yt8m_gat.untrusted import printable
 
 # Scores kept for the all-scores MAP, mostly on disk (for the segment MAP, in memory): 4 bytes times
 # videos times classes.
@@ -176,7 +177,7 @@ class _Evaluation:
         if earlier := [row for row in _row_names(result) if row not in self.measured]:
             print(
                 f"{options.output_file}: these rows are an earlier call's, not measured again: "
-                f"{', '.join(earlier)} (--start_over measures all anew)",
+                f"{', '.join(map(printable, earlier))} (--start_over measures all anew)",
                 file=sys.stderr,
             )
         return result

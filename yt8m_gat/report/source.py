@@ -280,7 +280,7 @@ def _provenance(
     checkpoint = settings.get("checkpoint", "best")
     anew = (
         f"measure anew with python eval.py --train_dir={folder.path} --output_file={path}"
-        + (f" --checkpoint={checkpoint}" if checkpoint != "best" else "")
+        + (" --checkpoint=last" if checkpoint == "last" else "")
         + " and the flags that it had"
     )
     if not {"weights", "config"} <= settings.keys():
