@@ -85,6 +85,7 @@ class RunFolder:
     | `best.weights.h5` | the model's weights at its best validation GAP |
     | `metrics.jsonl` | an object per line: a start, means over some steps, a validation, the end |
     | `events/` | the same for TensorBoard |
+    | `.lock` | the lock of the process that trains here, while it does |
 
     Files are written under a temporary name and renamed, so a file that is there is whole. Only
     `train.py` writes here, one process at a time (`only_writer`); everybody may read.

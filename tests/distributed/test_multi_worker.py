@@ -7,6 +7,7 @@ import time
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from two_workers import TIMEOUT, start, wait_for
 
 from yt8m_gat import pipeline
@@ -21,7 +22,7 @@ from yt8m_gat.config import (
 from yt8m_gat.models import load_classifier
 from yt8m_gat.models.checkpoint import checkpoint_steps
 from yt8m_gat.run_folder import RunFolder
-from yt8m_gat.training import build_distribution
+from yt8m_gat.training import WorkerLostError, build_distribution
 
 
 def config_for(max_steps):
@@ -124,4 +125,18 @@ def test_a_wrong_tf_config_is_refused_by_what_is_wrong(monkeypatch, value, messa
     if value is not None:
         monkeypatch.setenv("TF_CONFIG", value)
     with pytest.raises(ConfigError, match=message):
+        build_distribution("multi_worker")
+
+
+def test_a_worker_says_where_it_listens_before_it_does(monkeypatch, capsys):
+    def unavailable():
+        assert "listening at a:1, and on all other addresses of this machine" in (
+            capsys.readouterr().err
+        )
+        raise tf.errors.UnavailableError(None, None, "nobody came")
+
+    cluster = {"cluster": {"worker": ["a:1", "b:2"]}, "task": {"type": "worker", "index": 0}}
+    monkeypatch.setenv("TF_CONFIG", json.dumps(cluster))
+    monkeypatch.setattr(tf.distribute, "MultiWorkerMirroredStrategy", unavailable)
+    with pytest.raises(WorkerLostError, match="nobody came"):
         build_distribution("multi_worker")
