@@ -245,6 +245,8 @@ class RunFolder:
 
     def append_metrics(self, record: dict[str, Any]) -> None:
         """Appends one line to `metrics.jsonl`."""
+        with writing(self.metrics):
+            self.path.mkdir(parents=True, exist_ok=True)  # It may have been deleted meanwhile.
         with writing(self.metrics), self.metrics.open("a", encoding="utf-8") as lines:
             lines.write(json.dumps(record) + "\n")
 
