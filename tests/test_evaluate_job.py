@@ -244,7 +244,7 @@ def test_the_table_shows_it_all(whole):
         figures = [f"{side[name]:.4f}" for side in sides for name in ("gap", "hit_at_1")]
         counts = [str(vertical["num_classes"]), str(vertical["num_videos"])]
         assert line.split() == [vertical["vertical"], *counts, *figures]
-    assert len(lines) < 60 and max(map(len, lines)) < 120
+    assert len(lines) < 60
     assert "(!)" not in text and "Gradient masking" not in text
 
 
