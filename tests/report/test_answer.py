@@ -141,6 +141,10 @@ def test_settings_are_those_that_were_used(tmp_path):
         {"kind": "train", "step": step, "epoch": step // 60, "loss": 0.5, "learning_rate": rate}
         for step, rate in ((1, 0.001), (50, 0.001), (100, 0.0001), (150, 0.0001))
     ]
+    start = {"kind": "start", "step": 0, "time": "2026-01-31T12:00:00+00:00", "version": "1.2.3"}
+    start["command"] = ["train.py", "--train_dir=x y"]
+    end = {"kind": "end", "step": 150, "reason": "--max_steps=150 reached", "seconds": 61.2}
+    lines = [start, *lines, end]
     for run in runs:
         (tmp_path / run.name / "metrics.jsonl").write_text("\n".join(map(json.dumps, lines)))
     runs = [read_run(tmp_path / run.name) for run in runs]
@@ -148,9 +152,13 @@ def test_settings_are_those_that_were_used(tmp_path):
     assert rows["epsilon of training"] == ["-", "0.5"]
     assert rows["alpha, of the adversarial loss"] == ["-", "1"]
     assert "beta, of the attention penalty" not in rows and "steps of TAF" not in rows
-    assert rows["learning rate, as logged"] == ["0.001 from step 1, 0.0001 from step 100"] * 2
+    assert rows["learning rate, as logged"] == ["0.001 at step 1, 0.0001 at step 100"] * 2
     assert rows["last step logged"] == ["150", "150"]
     assert rows["epochs finished by then"] == ["2", "2"]
+    assert rows["ended"] == ["--max_steps=150 reached, after 61 s of training"] * 2
+    assert rows["started"][0] == "2026-01-31T12:00:00+00:00 by yt8m_gat 1.2.3, step 0"
+    assert rows["command, the last"][0] == "train.py '--train_dir=x y'"
+    assert not any("at most" in name for name in rows)  # No limit that nothing came near.
     assert "epsilon of training" not in rows_below(build_page(runs[:1])[0], "Settings")
 
 

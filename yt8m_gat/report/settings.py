@@ -18,11 +18,11 @@ Read = Callable[[ReportedRun], Any]
 def settings_table(runs: Sequence[ReportedRun]) -> list[str]:
     """The settings that the runs used, a column each; a row that none of them used is left out."""
     rows = [
-        [name, *(shown(read(run)) or "-" for run in runs)]
+        [name, *(Cell(shown(read(run)) or "-", "name") for run in runs)]
         for name, read in _SETTINGS.items()
         if any(read(run) not in (None, "", ()) for run in runs)
     ]
-    return [table(["", *(run.title for run in runs)], rows)]
+    return [table(["", *(Cell(run.title, "name") for run in runs)], rows)]
 
 
 def _of(read: Callable[[RunConfig], Any]) -> Read:
@@ -55,6 +55,37 @@ def _last(key: str) -> Read:
     return read
 
 
+def _lines(run: ReportedRun, kind: str) -> list[dict[str, Any]]:
+    return [record for record in run.history if record.get("kind") == kind]
+
+
+def _starts(run: ReportedRun) -> str | None:
+    """When training was started, and each time that it was resumed; older runs do not say."""
+    words = [
+        f"{shown(line.get('time'))} by yt8m_gat {shown(line.get('version'))}, step {line['step']}"
+        for line in _lines(run, "start")
+    ]
+    return "; ".join(words) or None
+
+
+def _last_command(run: ReportedRun) -> str | None:
+    starts = _lines(run, "start")
+    return _words_of(starts[-1].get("command")) if starts else None
+
+
+def _ending(run: ReportedRun) -> str | None:
+    ends = _lines(run, "end")
+    if not ends:
+        return None
+    reason, seconds = ends[-1].get("reason"), number(ends[-1].get("seconds"))
+    return shown(reason) + ("" if seconds is None else f", after {seconds:.0f} s of training")
+
+
+def _words_of(command: Any) -> str:
+    """A command as one would type it."""
+    return shlex.join(map(str, command)) if isinstance(command, list) else shown(command)
+
+
 def _learning_rates(run: ReportedRun) -> str | None:
     """The rate as it went: each value with the first step that was logged with it."""
     changes: list[tuple[int, float]] = []
@@ -71,7 +102,7 @@ def _learning_rates(run: ReportedRun) -> str | None:
             f"{plain(lowest)} and {plain(highest)}, {plain(changes[-1][1])} at step "
             f"{changes[-1][0]}"
         )
-    return ", ".join(f"{plain(rate)} from step {step}" for step, rate in changes)
+    return ", ".join(f"{plain(rate)} at step {step}" for step, rate in changes)
 
 
 def _options(config: RunConfig) -> str:
@@ -83,7 +114,7 @@ _SETTINGS: dict[str, Read] = {
     "options beyond the recipe's": _of(_options),
     "features": _of(lambda c: ", ".join(f"{name} ({size})" for name, size in c.data.sizes.items())),
     "classes": _of(lambda c: c.data.num_classes),
-    "frames of a clip, at most": _of(
+    "frames of a clip that are read": _of(
         lambda c: c.data.max_frames if c.data.frame_features else None
     ),
     "normalize": _of(lambda c: c.data.normalize),
@@ -105,7 +136,10 @@ _SETTINGS: dict[str, Read] = {
     "batch size": _of(lambda c: c.training.batch_size),
     "last step logged": _last("step"),
     "epochs finished by then": _last("epoch"),
+    "ended": _ending,
     "seed": _of(lambda c: c.training.seed),
+    "started": _starts,
+    "command, the last": _last_command,
 }
 
 
@@ -170,9 +204,7 @@ def _weights(run: ReportedRun) -> str:
 
 def _command(run: ReportedRun) -> str:
     command = run.provenance.get("command")
-    if isinstance(command, list):
-        return shlex.join(map(str, command))
-    return shown(command) if command is not None else _known("command")(run)
+    return _known("command")(run) if command is None else _words_of(command)
 
 
 _PROVENANCE: dict[str, Callable[[ReportedRun], str]] = {
