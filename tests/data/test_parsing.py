@@ -152,7 +152,7 @@ BAD_CLIPS = {
     ),
     "id of another kind": (
         hand.sequence_example({"id": ints_feature(1)}, r=R, u=U),
-        "feature: id.*Expected type: string",
+        "feature id is no bytes_list",
     ),
     "label too large": (
         hand.sequence_example({**ID, "labels": ints_feature(1, 5)}, r=R, u=U),
@@ -164,15 +164,15 @@ BAD_CLIPS = {
     ),
     "labels of another kind": (
         hand.sequence_example({**ID, "labels": floats_feature(1)}, r=R, u=U),
-        "labels.*Expected type: int64",
+        "feature labels is no int64_list",
     ),
     "frames of another kind": (
         hand.sequence_example(ID, r=[floats_feature(1)] * 3, u=U),
-        "r, Index: 0.*Expected type: string",
+        "feature r, frame 0 is not one value of bytes",
     ),
     "two values in a frame": (
         hand.sequence_example(ID, r=[bytes_feature(b"abcd", b"abcd")] * 3, u=U),
-        "r, Index: 0.*values size: 2",
+        "feature r, frame 0 is not one value of bytes",
     ),
     "not a record": (b"\xff\xfe nonsense", "the payload is no tf.Example or tf.SequenceExample"),
     "empty": (b"", "none of the ids"),
@@ -196,7 +196,7 @@ def test_bad_clip(kind, tmp_path):
     error = caught.value
     assert (error.file, error.record) == (path, 2)
     assert error.offset == 2 * (len(good) + 16)
-    assert str(error).startswith(f"{path}, record 2 (byte offset {error.offset}): ")
+    assert str(error).startswith(f'"{path}", record 2 (byte offset {error.offset}): ')
     assert "node" not in str(error)
     # The same verdict in Python, where `inspect` comes to it.
     try:
@@ -215,7 +215,7 @@ BAD_VIDEOS = {
         hand.example(**ID, m=floats_feature(1, 2)),
         "feature m has 2 values instead of 3.*--feature_sizes",
     ),
-    "kind": (hand.example(**ID, m=ints_feature(1, 2, 3)), "m.*Expected type: float"),
+    "kind": (hand.example(**ID, m=ints_feature(1, 2, 3)), "feature m is no float_list"),
     "not finite": (
         hand.example(**ID, m=floats_feature(1, float("nan"), 3)),
         "feature m has a value that is not finite",

@@ -186,6 +186,191 @@ def _noise(rng, data):
     return rng.bytes(int(rng.integers(0, 60)))
 
 
+# Of the protocol buffer, whose meaning is for its library to say: forms that a writer may choose,
+# and some that none would.
+
+
+def varint(number, extra=0):
+    """A number, with so many digits more than it needs."""
+    digits = []
+    while number >= 128:
+        digits.append(number % 128 + 128)
+        number //= 128
+    return bytes(
+        [*digits, number + (128 if extra else 0), *[128] * (extra - 1), *[0] * (extra > 0)]
+    )
+
+
+def fields_of(message):
+    """(tag, content) of each field of a message that the library wrote; all have a length."""
+    fields, place = [], 0
+    while place < len(message):
+        tag, length, shift = message[place], 0, 0
+        place += 1
+        while True:
+            digit = message[place]
+            place += 1
+            length |= (digit & 127) << shift
+            shift += 7
+            if digit < 128:
+                break
+        fields.append((tag, message[place : place + length]))
+        place += length
+    return fields
+
+
+def _written(fields, rng=None, often=0.0):
+    """A message of such fields, and of bytes that are whole fields already."""
+    message = b""
+    for field in fields:
+        if isinstance(field, bytes):
+            message += field
+            continue
+        extra = int(rng.integers(1, 5)) if rng is not None and rng.random() < often else 0
+        message += bytes([field[0]]) + varint(len(field[1]), extra) + field[1]
+    return message
+
+
+# Levels of a record: what its fields hold, by tag.
+_LEVELS = {
+    "record": {0x0A: "features", 0x12: "feature_lists"},
+    "features": {0x0A: "features_entry"},
+    "feature_lists": {0x0A: "lists_entry"},
+    "features_entry": {0x12: "feature"},
+    "lists_entry": {0x12: "feature_list"},
+    "feature_list": {0x0A: "feature"},
+    "feature": {0x0A: "bytes_list", 0x12: "float_list", 0x1A: "int64_list"},
+    "bytes_list": {},
+    "float_list": {},
+    "int64_list": {},
+}
+
+_UNKNOWN = (
+    b"\x7a\x01z",  # field 15: bytes
+    b"\x78\x05",  # a number
+    b"\x7dabcd",  # 4 bytes
+    b"\x79abcdefgh",  # 8 bytes
+    b"\x7b\x78\x01\x7c",  # a group
+    b"\xfa\xff\xff\xff\x0f\x00",  # the largest field number
+    b"\xa2\x06\x00",  # field 100, empty
+)
+_NO_FIELD = (
+    b"\x00\x01",
+    b"\x7b",
+    b"\x7c",
+    b"\x0e",
+    b"\x7a\x7f",
+    b"\x7a" + b"\xff" * 9 + b"\x01",
+    b"\x80",
+)
+
+
+def _numbers(content, level):
+    """The values of a list of numbers, each as a field of its own."""
+    if level == "float_list":
+        return [b"\x0d" + content[i : i + 4] for i in range(0, len(content), 4)]
+    values, first = [], 0
+    for place, byte in enumerate(content):
+        if byte < 128:
+            values.append(b"\x08" + content[first : place + 1])
+            first = place + 1
+    return values
+
+
+def _reform(rng, fields, level):
+    """One change of a message's form; may change what it says."""
+    kind = int(rng.integers(14))
+    some = [i for i, field in enumerate(fields) if isinstance(field, tuple)]
+    place = int(rng.choice(some)) if some else None
+    if kind == 0:
+        fields.insert(
+            int(rng.integers(len(fields) + 1)), _UNKNOWN[int(rng.integers(len(_UNKNOWN)))]
+        )
+    elif kind == 1 and rng.integers(4) == 0:
+        fields.insert(
+            int(rng.integers(len(fields) + 1)), _NO_FIELD[int(rng.integers(len(_NO_FIELD)))]
+        )
+    elif kind == 2 and place is not None:  # Twice: the later one counts, or the two are merged.
+        fields.insert(int(rng.integers(len(fields) + 1)), fields[place])
+    elif kind == 3:
+        order = rng.permutation(len(fields))
+        fields[:] = [fields[i] for i in order]
+    elif kind == 4 and place is not None:
+        del fields[place]
+    elif kind == 5 and place is not None:  # Of the wire type of numbers.
+        tag, content = fields[place]
+        fields.insert(int(rng.integers(len(fields) + 1)), bytes([tag & 0xF8, len(content) % 128]))
+    elif kind == 6:  # An empty message, key or value.
+        tags = [*_LEVELS[level], 0x0A]
+        fields.insert(int(rng.integers(len(fields) + 1)), (int(rng.choice(tags)), b""))
+    elif kind == 7 and place is not None:  # Split where a message is, between its fields.
+        tag, content = fields[place]
+        if tag in _LEVELS[level]:
+            parts = fields_of_any(content, _LEVELS[level][tag])
+            cut = int(rng.integers(len(parts) + 1))
+            fields[place : place + 1] = [(tag, _written(parts[:cut])), (tag, _written(parts[cut:]))]
+    elif kind == 8 and level in ("int64_list", "float_list"):  # Not packed, in whole or in part.
+        for i in reversed(some):
+            numbers = _numbers(fields[i][1], level)
+            cut = int(rng.integers(len(numbers) + 1))
+            packed = b"".join(number[1:] for number in numbers[:cut])
+            fields[i : i + 1] = [(0x0A, packed), *numbers[cut:]]
+    elif kind == 9 and level == "int64_list" and place is not None:  # A number of too many digits.
+        extra = int(rng.integers(1, 11))
+        fields.append((0x0A, varint(int(rng.integers(NUM_CLASSES)), extra)))
+    elif kind == 10 and level == "feature":  # The last of the three counts.
+        other = (0x0A, 0x12, 0x1A)[int(rng.integers(3))]
+        fields.insert(int(rng.integers(len(fields) + 1)), (other, b""))
+    elif kind == 11 and level.endswith("_entry"):  # Keys that are no text.
+        key = (b"\xff", b"\xed\xa0\x80", b"k\x00", "ü".encode(), b"labels", b"r")[
+            int(rng.integers(6))
+        ]
+        fields.insert(int(rng.integers(len(fields) + 1)), (0x0A, key))
+    elif kind == 12 and place is not None:  # A tag of more bytes than it needs.
+        tag, content = fields[place]
+        fields[place] = varint(tag, int(rng.integers(1, 6))) + varint(len(content)) + content
+    elif kind == 13 and place is not None:  # As much as a message of another kind.
+        tag, content = fields[place]
+        fields[place] = (int(rng.choice((0x0A, 0x12, 0x1A, 0x22))), content)
+
+
+def fields_of_any(content, level):
+    """`fields_of`; numbers that are not packed stay whole."""
+    try:
+        return fields_of(content)
+    except IndexError:
+        return [content]
+
+
+def _reformed(rng, message, level, share):
+    """A message in which some levels have another form."""
+    fields = fields_of_any(message, level)
+    for i, field in enumerate(fields):
+        if isinstance(field, tuple) and (inner := _LEVELS[level].get(field[0])):
+            fields[i] = (field[0], _reformed(rng, field[1], inner, share))
+    if rng.random() < share[level]:
+        _reform(rng, fields, level)
+    return _written(fields, rng, 0.02 if share["digits"] else 0.0)
+
+
+def _another_form(rng, data):
+    """A record that the library wrote, in a form that it would not write."""
+    share = dict.fromkeys(_LEVELS, 0.0)
+    share |= {level: 0.5 for level in rng.choice(list(_LEVELS), 2)}
+    share["digits"] = rng.integers(4) == 0
+    if share["feature"]:
+        share["feature"] = 0.1  # There are many.
+    return _reformed(rng, data, "record", share)
+
+
+def reformed_payload(rng, video_id):
+    """A serialized record of another form, seldom of other content too."""
+    record = make_record(rng, video_id)
+    if rng.integers(4) == 0:
+        CONTENT[int(rng.integers(len(CONTENT)))](rng, record)
+    return _another_form(rng, record.SerializeToString())
+
+
 BYTES = (_flip_bits, _set_bytes, _cut, _insert, _remove, _repeat, _noise)
 
 

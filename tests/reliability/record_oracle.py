@@ -72,7 +72,7 @@ def _single_kind(features, key, kind):
     return tuple(getattr(feature, kind).value)
 
 
-def read_clip(payload, sizes, num_classes, max_frames):
+def read_clip(payload, sizes, num_classes, max_frames, with_labels=True):
     """The clip, or the kind of its fault; a set where more than one kind is right."""
     try:
         record = tf.train.SequenceExample.FromString(payload)
@@ -80,7 +80,7 @@ def read_clip(payload, sizes, num_classes, max_frames):
         return {"undecodable"}
     faults = set()
     ids = [_single_kind(record.context, key, "bytes_list") for key in ("id", "video_id")]
-    labels = _single_kind(record.context, "labels", "int64_list")
+    labels = _single_kind(record.context, "labels", "int64_list") if with_labels else ()
     if labels is None or None in ids:
         faults.add("wrong_type")
     video_id = next((values[0] for values in ids if values and values[0]), b"")

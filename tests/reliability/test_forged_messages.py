@@ -50,7 +50,7 @@ def record(label=0, x=None):
 WRONG_TYPE = tf.train.Feature(int64_list=tf.train.Int64List(value=[1, 2]))
 BAD = {
     "ours": (record(label=9), Fault.LABEL, "label 9 is outside 0 .. 4"),
-    "TensorFlow's": (record(x=WRONG_TYPE), Fault.WRONG_TYPE, "Data types don't match"),
+    "TensorFlow's": (record(x=WRONG_TYPE), Fault.WRONG_TYPE, "feature x is no float_list"),
     "undecodable": (b"\xff\xff", Fault.UNDECODABLE, "the payload is no tf.Example"),
 }
 

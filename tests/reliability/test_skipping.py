@@ -15,7 +15,9 @@ from yt8m_gat.data import (
     iterate,
     make_dataset,
     new_skipped,
+    parse_frame_batch,
 )
+from yt8m_gat.data.diagnosis import read_good_records
 from yt8m_gat.run_folder import RunFolder
 
 SCHEMA = RecordSchema({"rgb": 1024, "audio": 128}, 8, 12)
@@ -41,8 +43,9 @@ def batches(folder, skipped=None, **options):
     return [batch["video_id"].numpy().tolist() for batch in iterate(dataset, files, skipped)]
 
 
-def a_bad_record():
-    return BadRecordError(Fault.LABEL, "f", 0, 0, "bad", "mend it")
+def add_bad(skipped, num_bytes, place=("f", 0)):
+    error = BadRecordError(Fault.LABEL, *place, 0, "bad", "mend it")
+    skipped.add_bad(Fault.LABEL, place, num_bytes, lambda: error)
 
 
 @pytest.mark.parametrize(
@@ -54,23 +57,23 @@ def test_the_limit_is_the_largest_share_that_may_be_bad(fraction, num_bad, too_m
         skipped = SkippedRecords(fraction)
         skipped.add_good(1000 - num_bad, good_bytes * (1000 - num_bad))
         for _ in range(num_bad):
-            skipped.add_bad(a_bad_record(), bad_bytes)
+            add_bad(skipped, bad_bytes)
         assert skipped.exceeded() == skipped.exceeded(at_end=True) == too_many
 
 
 def test_the_limit_holds_for_the_bytes_too():
     skipped = SkippedRecords(0.01)
     skipped.add_good(1999, 99)
-    skipped.add_bad(a_bad_record(), 1)
+    add_bad(skipped, 1)
     assert not skipped.exceeded()
-    skipped.add_bad(a_bad_record(), 1)
+    add_bad(skipped, 1)
     assert skipped.exceeded()
 
 
 def test_the_limit_waits_for_a_thousand_records_or_the_end():
     skipped = SkippedRecords(0.0)
     skipped.add_good(998, 998)
-    skipped.add_bad(a_bad_record(), 1)
+    add_bad(skipped, 1)
     assert not skipped.exceeded() and skipped.exceeded(at_end=True)
     skipped.add_good(1, 1)
     assert skipped.exceeded()
@@ -144,3 +147,25 @@ def test_evaluation_and_inference_leave_them_out(damaged, tmp_path, capsys):
             output_file=tmp_path / "s.csv",
             on_bad_record="skip",
         )
+
+
+def test_a_bad_record_costs_no_more_than_a_good_one(tmp_path):
+    """Of 300, each is judged once, among others; the parser says what is wrong with those shown."""
+    path = tmp_path / "bad.tfrecord"
+    path.write_bytes(framed(b"bad") * 300)
+    judged, described = [], []
+
+    def find_faults(payloads):
+        judged.append(len(payloads))
+        return tf.constant(["undecodable"] * len(payloads))
+
+    def check(payloads):
+        described.append(len(payloads))
+        parse_frame_batch(payloads, SCHEMA)
+
+    skipped = SkippedRecords(1.0)
+    chunks = list(read_good_records(str(path), find_faults, check, skipped))
+    assert sum(judged) == 300 and len(judged) <= 5
+    assert described == [1] * 5
+    assert (skipped.num_bad, sum(len(numbers) for numbers, _ in chunks)) == (300, 0)
+    assert [bad.record for bad in skipped.first] == [0, 1, 2, 3, 4]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import glob
 import os
 from collections.abc import Callable, Sequence
@@ -13,10 +15,12 @@ import tensorflow as tf
 
 from yt8m_gat.config import ConfigError
 from yt8m_gat.data.allocation import keep_freed_memory
+from yt8m_gat.data.description import UndecodableRecordError, describe_record
 from yt8m_gat.data.diagnosis import read_good_records
 from yt8m_gat.data.errors import BadRecordError
 from yt8m_gat.data.parsing import (
     Batch,
+    find_faults,
     parse_frame_batch,
     parse_video_batch,
     quote_file,
@@ -25,7 +29,7 @@ from yt8m_gat.data.parsing import (
 from yt8m_gat.data.schema import RecordSchema
 from yt8m_gat.data.segments import SEGMENT_KINDS, parse_rated_segments, parse_windows
 from yt8m_gat.data.skipping import SkippedRecords
-from yt8m_gat.data.tfrecord import check_framing
+from yt8m_gat.data.tfrecord import check_framing, read_records
 from yt8m_gat.paths import expanded, is_remote
 
 SHUFFLE_BUFFER = 1024
@@ -164,17 +168,21 @@ def _checked_records_of(path: tf.Tensor, quoted: tf.Tensor) -> tf.data.Dataset:
 
 
 def _good_records_of(
-    parse: Callable[[tf.Tensor], Batch], skipped: SkippedRecords
+    find_faults: Callable[[tf.Tensor], tf.Tensor],
+    parse: Callable[[tf.Tensor], Batch],
+    skipped: SkippedRecords,
 ) -> Callable[[tf.Tensor, tf.Tensor], tf.data.Dataset]:
-    """As `_records_of`, of the records that `parse` takes; the others are counted."""
+    """As `_records_of`, of the records without a fault; the others are counted."""
+    serialized = tf.TensorSpec([None], tf.string)
+    find = tf.function(find_faults, input_signature=[serialized], autograph=False)
 
-    @tf.function(input_signature=[tf.TensorSpec([None], tf.string)], autograph=False)
+    @tf.function(input_signature=[serialized], autograph=False)
     def check(serialized: tf.Tensor) -> None:
         parse(serialized)
 
     def good_records_of(path: tf.Tensor, quoted: tf.Tensor) -> tf.data.Dataset:
         chunks = tf.data.Dataset.from_generator(
-            lambda path: read_good_records(path.decode(), check, skipped),
+            lambda path: read_good_records(path.decode(), find, check, skipped),
             output_signature=(tf.TensorSpec([None], tf.int64), tf.TensorSpec([None], tf.string)),
             args=(path,),
         )
@@ -269,7 +277,7 @@ def make_dataset(
         segments: `rated`: each rated segment is an example, with labels and label weights;
             `windows`: each window of 5 frames, without labels; None: each record.
         skipped: Leave bad records out and count them here, for this one pass. Each record is
-            parsed twice then, the first time to see whether it is good, by the same parser; that
+            read twice then, the first time to see whether it is good, by the same checks; that
             happens before anything is shuffled or batched, so that the order remains a function
             of the above. None: a bad record is an error.
         check_files: See `check_framing`. It runs in this process, so that a dataset which is
@@ -317,10 +325,22 @@ def make_dataset(
     seeds = _derived_seeds(seed, epoch)
     if shuffle:
         files = [files[i] for i in np.random.default_rng(int(seeds[0])).permutation(len(files))]
+    if schema.frame_level:
+        schema = dataclasses.replace(schema, other_sizes=_other_sizes(files[0], schema))
     parse = _parser(schema, segments, fixed_num_frames, with_labels)
     records_of = _checked_records_of if check_files else _records_of
     if skipped is not None:
-        records_of = _good_records_of(parse, skipped)
+        records_of = _good_records_of(
+            functools.partial(
+                find_faults,
+                schema=schema,
+                with_labels=with_labels and segments is None,
+                with_ratings=segments == "rated",
+                segment_ids=segments == "windows",
+            ),
+            parse,
+            skipped,
+        )
     paths = tf.data.Dataset.from_tensor_slices((files, [quote_file(path) for path in files]))
     if shuffle:
         records = paths.interleave(
@@ -369,6 +389,19 @@ def make_dataset(
     if drop_remainder:
         batches = batches.map(lambda batch: _with_batch_size(batch, batch_size))
     return _finished(batches)
+
+
+def _other_sizes(path: str, schema: RecordSchema) -> tuple[tuple[str, int], ...]:
+    """Features of bytes that a file's first record holds besides those that are read."""
+    try:
+        _, payload = next(read_records(path), (None, b""))
+        if isinstance(payload, BadRecordError):
+            return ()
+        record = describe_record(payload)
+    except (UndecodableRecordError, BadRecordError, OSError, tf.errors.OpError):
+        return ()  # The reader will say it.
+    others = sorted(set(record.lengths) - {*schema.feature_names, *record.float_lists})
+    return tuple((name, *record.sizes[name]) for name in others if len(record.sizes[name]) == 1)
 
 
 def _parser(

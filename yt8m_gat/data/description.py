@@ -28,8 +28,7 @@ class RecordDescription:
         lengths: Feature -> frames (frame level); empty at video level.
         sizes: Feature -> the sizes found, ascending: bytes per frame, or floats per video or per
             frame of `float_lists`.
-        kinds: Feature -> kind of its first frame, `bytes_list`, `float_list` or other, which are
-            no features; empty at video level.
+        float_lists: Features whose frames are lists of floats, not bytes.
         not_finite: Features of which a value, float32 where they are bytes, is not finite.
         float32_like: Features whose first frame, of bytes, reads as float32 of ordinary size.
         segment_labels: Class indices of its rated segments (2019).
@@ -42,16 +41,11 @@ class RecordDescription:
     integers: dict[str, tuple[int, ...]]
     lengths: dict[str, int]
     sizes: dict[str, tuple[int, ...]]
-    kinds: dict[str, str]
+    float_lists: frozenset[str]
     not_finite: frozenset[str]
     float32_like: frozenset[str]
     segment_labels: tuple[int, ...]
     faults: tuple[tuple[Fault, str], ...]
-
-    @property
-    def float_lists(self) -> frozenset[str]:
-        """Features whose frames are lists of floats, not bytes."""
-        return frozenset(name for name, kind in self.kinds.items() if kind == "float_list")
 
     @property
     def level(self) -> str:
@@ -103,10 +97,8 @@ def _frame_sizes(
     name: str, frames: Sequence[tf.train.Feature], faults: list[tuple[Fault, str]]
 ) -> list[int]:
     """Bytes of each frame that is one bytes value, or floats of each in a feature whose first frame
-    is a list of them; any other frame is a fault. A list of int64, of times say, is no feature."""
-    wanted = "float_list" if _kind(frames) == "float_list" else "bytes_list"
-    if _kind(frames) == "int64_list":
-        return []
+    is a list of them; any other frame is a fault."""
+    wanted = "float_list" if _is_float_list(frames) else "bytes_list"
     sizes = []
     for number, frame in enumerate(frames):
         found = frame.WhichOneof("kind") or "nothing"
@@ -130,14 +122,14 @@ _NOT_FINITE = "has a value that is not finite"
 
 def _floats(frames: Sequence[tf.train.Feature]) -> np.ndarray:
     """All values of some frames, of bytes those of whole float32s."""
-    if _kind(frames) == "float_list":
+    if _is_float_list(frames):
         return np.concatenate([np.asarray(frame.float_list.value) for frame in frames])
     content = b"".join(value for frame in frames for value in frame.bytes_list.value)
     return np.frombuffer(content[: len(content) // 4 * 4], "<f4")
 
 
-def _kind(frames: Sequence[tf.train.Feature]) -> str:
-    return (frames and frames[0].WhichOneof("kind")) or "nothing"
+def _is_float_list(frames: Sequence[tf.train.Feature]) -> bool:
+    return bool(frames) and frames[0].WhichOneof("kind") == "float_list"
 
 
 def _looks_like_float32(frames: Sequence[tf.train.Feature]) -> bool:
@@ -151,20 +143,6 @@ def _looks_like_float32(frames: Sequence[tf.train.Feature]) -> bool:
     values = np.abs(np.frombuffer(frame, "<f4"))
     with np.errstate(invalid="ignore"):
         return bool(np.all((values == 0) | ((values > 1e-6) & (values < 1e6))))
-
-
-def canonical(payload: bytes) -> bytes:
-    """The same record as the protocol buffer library would write it.
-
-    TensorFlow's parser takes bytes that are no record for one, and can die of them; of what the
-    library has read and written it gets none.
-
-    Raises:
-        UndecodableRecordError: The payload is no `tf.Example` or `tf.SequenceExample`.
-    """
-    record = _decoded(payload)
-    record.DiscardUnknownFields()
-    return record.SerializeToString()
 
 
 def _decoded(payload: bytes) -> tf.train.SequenceExample:
@@ -224,7 +202,7 @@ def describe_record(payload: bytes, labels_key: str = LABELS_KEY) -> RecordDescr
         integers=int64_lists(context),
         lengths=lengths,
         sizes=sizes,
-        kinds={name: _kind(lists[name].feature) for name in lists},
+        float_lists=frozenset(name for name in lists if _is_float_list(lists[name].feature)),
         not_finite=frozenset(
             name for name in lists if not np.isfinite(_floats(lists[name].feature)).all()
         ),
@@ -273,9 +251,10 @@ def find_fault(description: RecordDescription, schema: RecordSchema) -> tuple[Fa
                 f"feature {name} is missing or empty; each of {needed} is needed",
             )
         size, unit = schema.stored_size(name)
-        wanted = "float_list" if unit == "values" else "bytes_list"
-        if schema.frame_level and (kind := description.kinds[name]) != wanted:
-            return Fault.WRONG_TYPE, f"feature {name}, frame 0 is a {kind}, not a {wanted}"
+        if schema.frame_level and (unit == "values") != (name in description.float_lists):
+            kinds = ("float_list", "bytes_list")
+            found, wanted = kinds if name in description.float_lists else reversed(kinds)
+            return Fault.WRONG_TYPE, f"feature {name}, frame 0 is a {found}, not a {wanted}"
         for found in description.sizes[name]:
             if found != size:
                 return Fault.FEATURE_SIZE, f"feature {name} has {found} {unit} instead of {size}"

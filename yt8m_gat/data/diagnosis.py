@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -9,9 +10,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from yt8m_gat.data.description import UndecodableRecordError, canonical, describe_record
+from yt8m_gat.data.description import describe_record
 from yt8m_gat.data.errors import FRAMING_FAULTS, BadRecordError, Fault
-from yt8m_gat.data.parsing import INSPECT_COMMAND, unquote_file
+from yt8m_gat.data.parsing import unquote_file
 from yt8m_gat.data.skipping import SkippedRecords
 from yt8m_gat.data.tfrecord import Frame, find_damage, read_payload, read_records, walk_frames
 
@@ -19,32 +20,14 @@ from yt8m_gat.data.tfrecord import Frame, find_damage, read_payload, read_record
 _RECORDS_AT_ONCE = 64
 _BYTES_AT_ONCE = 8 << 20
 
-# The first is ours (yt8m_gat.data.parsing), the others TensorFlow's parsing operation's. A file's
-# name has no colon (`quote_file`), so that none can pass for the rest of a message.
+# A file's name has no colon (`quote_file`), so that none can pass for the rest of a message.
 _OWN_MESSAGE = re.compile(
     r"Bad record (?P<file>[^:]+):record (?P<record>\d+): (?P<reason>.+?)\. "
     r"Remedy: (?P<remedy>.+?)\. Fault: (?P<fault>\w+)\.",
     re.DOTALL,
 )
-_TENSORFLOW_MESSAGE = re.compile(
-    r"Name: (?P<file>[^:]+):record (?P<record>\d+), (?P<reason>[^\n]+?)\.?\s*(?=\n|\[\[|$)"
-)
-_SEQUENCE_MESSAGE = re.compile(
-    r"(?P<reason>Error in sequence feature .+?) in example (?P<file>[^:]+):record (?P<record>\d+)"
-)
-_UNDECODABLE = re.compile(
-    r"(?P<reason>Invalid protocol message input), example id: "
-    r"(?P<file>[^:]+):record (?P<record>\d+)"
-)
 _ESCAPED = re.compile(r"\\(.)")  # The Assert operation escapes quotes and backslashes.
 _LOST_OFFSET = re.compile(r"(?:corrupted|truncated) record at (\d+)")
-
-
-_TYPE_REMEDY = (
-    "say how the frames are stored by --feature_types of train.py (uint8 or float32: bytes; "
-    "float_list: lists of floats), or write the record anew"
-)
-_REMEDY = f"write the record anew; `{INSPECT_COMMAND}` lists all that cannot be read"
 
 
 class Finding(NamedTuple):
@@ -69,23 +52,11 @@ def finding_in(error: tf.errors.OpError) -> Finding | None:
     """What an error of the parser says; None when it is about something else."""
     if not isinstance(error, tf.errors.InvalidArgumentError):
         return None
-    message = error.message or ""
-    if match := _OWN_MESSAGE.search(_ESCAPED.sub(r"\1", message)):
-        fault, remedy = Fault(match["fault"]), match["remedy"]
-    else:
-        fault = Fault.WRONG_TYPE
-        remedy = _REMEDY
-        match = _TENSORFLOW_MESSAGE.search(message) or _SEQUENCE_MESSAGE.search(message)
-        if match is not None and match["reason"].startswith("Feature list"):
-            remedy = _TYPE_REMEDY
-        if match is None:
-            fault = Fault.UNDECODABLE
-            match = _UNDECODABLE.search(message)
-        if match is None:
-            return None
-    return Finding(
-        fault, unquote_file(match["file"]), int(match["record"]), match["reason"], remedy
-    )
+    match = _OWN_MESSAGE.search(_ESCAPED.sub(r"\1", error.message or ""))
+    if match is None:
+        return None
+    file, record = unquote_file(match["file"]), int(match["record"])
+    return Finding(Fault(match["fault"]), file, record, match["reason"], match["remedy"])
 
 
 def _read_record(file: str, record: int) -> tuple[int | None, bytes | None]:
@@ -112,14 +83,10 @@ def describe_bad_record(
         payload: Its bytes; None when unknown.
     """
     fault, _, _, reason, remedy = finding
-    if payload is not None:
-        try:
-            description = describe_record(payload)
-        except UndecodableRecordError as undecodable:
-            fault, reason = Fault.UNDECODABLE, str(undecodable)
-        else:
-            record_kind = f"{description.level}-level record" if description.sizes else "record"
-            reason += f" (the {record_kind} holds: {description})"
+    if payload is not None and fault != Fault.UNDECODABLE:
+        description = describe_record(payload)
+        record_kind = f"{description.level}-level record" if description.sizes else "record"
+        reason += f" (the {record_kind} holds: {description})"
     return BadRecordError(fault, file, record, offset, reason, remedy)
 
 
@@ -143,38 +110,50 @@ def bad_record_from(error: tf.errors.OpError, files: Sequence[str]) -> BadRecord
 
 
 def read_good_records(
-    path: str, check: Callable[[tf.Tensor], None], skipped: SkippedRecords
+    path: str,
+    find_faults: Callable[[tf.Tensor], tf.Tensor],
+    check: Callable[[tf.Tensor], None],
+    skipped: SkippedRecords,
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Numbers, int64 [n], and payloads, bytes [n], of a file's good records, in their order.
 
     Args:
         path: The file.
-        check: The parser; raises for serialized records, string [n], that it does not take.
+        find_faults: The kind of fault, string [n], of serialized records, string [n]; empty for a
+            good one.
+        check: The parser, which raises for what has a fault; asked about records that are shown.
         skipped: Counts the others; where too many are bad, the reading ends.
     """
     frames: list[Frame] = []
     payloads: list[bytes] = []
-    num_bytes = 0
 
     def good_ones() -> tuple[np.ndarray, np.ndarray]:
-        _drop_bad(path, frames, payloads, check, skipped)
-        skipped.add_good(len(frames), sum(frame.num_bytes for frame in frames))
-        numbers = np.array([frame.record for frame in frames], np.int64)
-        return numbers, np.array(payloads, object)
+        records = np.array(payloads, object)
+        faults = find_faults(tf.constant(records)).numpy()
+        good = faults == b""
+        for number in np.flatnonzero(~good):
+            frame, payload = frames[number], payloads[number]
+            skipped.add_bad(
+                Fault(faults[number].decode()),
+                (path, frame.record),
+                frame.num_bytes,
+                functools.partial(_describe_refused, check, path, frame, payload),
+            )
+        kept = [frames[number] for number in np.flatnonzero(good)]
+        skipped.add_good(len(kept), sum(frame.num_bytes for frame in kept))
+        return np.array([frame.record for frame in kept], np.int64), records[good]
 
+    num_bytes = 0
     for frame, payload in read_records(path):
-        bad = payload if isinstance(payload, BadRecordError) else None
-        if bad is None:
-            try:
-                payloads.append(canonical(payload))
-            except UndecodableRecordError as error:
-                finding = Finding(Fault.UNDECODABLE, path, frame.record, str(error), _REMEDY)
-                bad = describe_bad_record(finding, path, frame.record, frame.offset, None)
-            else:
-                frames.append(frame)
-                num_bytes += frame.num_bytes
-        if bad is not None:
-            skipped.add_bad(bad, frame.num_bytes)
+        if isinstance(payload, BadRecordError):
+            error = payload
+            skipped.add_bad(
+                error.fault, (path, frame.record), frame.num_bytes, lambda error=error: error
+            )
+        else:
+            frames.append(frame)
+            payloads.append(payload)
+            num_bytes += frame.num_bytes
         if len(frames) == _RECORDS_AT_ONCE or num_bytes >= _BYTES_AT_ONCE:
             yield good_ones()
             frames, payloads, num_bytes = [], [], 0
@@ -184,38 +163,17 @@ def read_good_records(
         yield good_ones()
 
 
-def _drop_bad(
-    path: str,
-    frames: list[Frame],
-    payloads: list[bytes],
-    check: Callable[[tf.Tensor], None],
-    skipped: SkippedRecords,
-) -> None:
-    """Removes from both lists what the parser does not take, one record after the other."""
-    while payloads:
-        try:
-            check(tf.constant(payloads))
-            return
-        except tf.errors.InvalidArgumentError as error:
-            finding = finding_in(error) or _finding_alone(payloads, check)
-            if finding is None:
-                raise
-            # Records without names are numbered.
-            frame = frames.pop(finding.record)
-            payload = payloads.pop(finding.record)
-            bad = describe_bad_record(finding, path, frame.record, frame.offset, payload)
-            skipped.add_bad(bad, frame.num_bytes)
-
-
-def _finding_alone(payloads: list[bytes], check: Callable[[tf.Tensor], None]) -> Finding | None:
-    """The first record that the parser does not take alone, where its error names none."""
-    for number, payload in enumerate(payloads):
-        try:
-            check(tf.constant([payload]))
-        except tf.errors.InvalidArgumentError as error:
-            reason = f"TensorFlow's parser refuses it: {error.message}"
-            return Finding(Fault.UNDECODABLE, "", number, reason, _REMEDY)
-    return None
+def _describe_refused(
+    check: Callable[[tf.Tensor], None], path: str, frame: Frame, payload: bytes
+) -> BadRecordError:
+    """The error for a record in which the parser finds a fault."""
+    try:
+        check(tf.constant([payload]))
+    except tf.errors.InvalidArgumentError as error:
+        if finding := finding_in(error):
+            return describe_bad_record(finding, path, frame.record, frame.offset, payload)
+        raise
+    raise RuntimeError(f"{path}, record {frame.record} has a fault, and the parser takes it")
 
 
 def iterate(

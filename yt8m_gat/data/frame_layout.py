@@ -23,7 +23,8 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from yt8m_gat.data.schema import LABELS_KEY, MAX_FRAMES
+from yt8m_gat.data.schema import MAX_FRAMES
+from yt8m_gat.data.wire_format import bounds_of_context
 
 _TAG = b"\x0a"  # Field 1 of its message, with a length: all but the two below.
 _LISTS_TAG = b"\x12"  # SequenceExample.feature_lists
@@ -31,9 +32,6 @@ _FRAMES_TAG = b"\x12"  # The value of an entry of FeatureLists.feature_list
 
 _MAX_BYTES = 1 << 30
 """Most bytes of a record's frames; protocol buffers have less than 2 GiB."""
-
-_LENGTH_BYTES = 4
-"""Most bytes of the context's length, which is thus below 256 MiB."""
 
 
 def _length(number: int) -> bytes:
@@ -143,8 +141,8 @@ class FrameLayout:
         """Whether a record has this form, all but the headers of its frames, bool [B]; how many
         frames, int32 [B]; the byte at which those of each feature begin, int32 [B, F]."""
         num_bytes = tf.strings.length(serialized)
-        position, ok = _end_of_context(serialized)
-        ok = tf.logical_and(ok, position <= num_bytes)
+        _, position = bounds_of_context(serialized)
+        ok = position > 0
         # The number of frames follows from that of the bytes.
         rest = tf.where(ok, num_bytes - position, 0)
         num_frames = tf.searchsorted(self._lists_sizes[:-1], rest)
@@ -198,24 +196,3 @@ def _begins_with(rows: tf.Tensor, header: bytes) -> tf.Tensor:
         found = tf.bitcast(rows[:, start : start + dtype.size], dtype)
         same.append(tf.equal(found, np.frombuffer(word, dtype.as_numpy_dtype)[0]))
     return tf.logical_and(*same)
-
-
-def _end_of_context(serialized: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Where the context ends, int32 [B], if a record begins with one, bool [B]."""
-    # A server lets a matrix through to a graph for vectors; TensorFlow's parser is to say so, here
-    # of as many empty records. Optimizers drop what is not used: the most labels of one, none.
-    parsed, _, _ = tf.io.parse_sequence_example(
-        tf.strings.substr(serialized, 0, 0),
-        context_features={LABELS_KEY: tf.io.VarLenFeature(tf.int64)},
-    )
-    num_labels = tf.cast(parsed[LABELS_KEY].dense_shape[1], tf.int32)
-    num_bytes = 1 + _LENGTH_BYTES + num_labels
-    head = tf.io.decode_raw(serialized, tf.uint8, fixed_length=num_bytes)
-    head = tf.cast(head, tf.int32)
-    digits = head[:, 1:]
-    goes_on = tf.math.cumprod(digits // 128, axis=1)
-    counts = tf.concat([tf.ones_like(goes_on[:, :1]), goes_on[:, :-1]], axis=1)
-    weights = [128**i for i in range(_LENGTH_BYTES)]
-    length = tf.reduce_sum(counts * (digits % 128) * weights, axis=1)
-    ok = tf.logical_and(tf.equal(head[:, 0], _TAG[0]), tf.equal(goes_on[:, -1], 0))
-    return 1 + tf.reduce_sum(counts, axis=1) + length, ok

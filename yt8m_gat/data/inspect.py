@@ -272,7 +272,7 @@ class Inspection:
             elif name in self.float_lists:
                 unit = "floats a frame (--feature_types=float_list)"
             sizes = ", ".join(f"{size} {unit} in {count} records" for size, count in counts.items())
-            lines.append(f"feature {name}: {sizes or 'no frames of bytes or floats'}")
+            lines.append(f"feature {name}: {sizes or 'no values'}")
             if name in self.float32_like:
                 values = ", ".join(str(int(size) // 4) for size in counts)
                 lines.append(f"  float32? {values} values a frame with --feature_types=float32")

@@ -30,8 +30,24 @@ from yt8m_gat.data.schema import (
     SEGMENT_START_KEY,
     RecordSchema,
 )
+from yt8m_gat.data.wire_format import (
+    Records,
+    bounds_of_context,
+    first_true,
+    read_records,
+    when_needed,
+)
 
 INSPECT_COMMAND = "python -m yt8m_gat.data.inspect"
+
+REWRITE_REMEDY = f"write the record anew; `{INSPECT_COMMAND}` lists all that cannot be read"
+
+_TYPE_REMEDY = (
+    "say how the frames are stored by --feature_types of train.py (uint8 or float32: bytes; "
+    "float_list: lists of floats), or write the record anew"
+)
+
+_LIST_NAMES = {tf.string: "bytes_list", tf.float32: "float_list", tf.int64: "int64_list"}
 
 Batch = dict[str, Any]
 """A dataset element: `video_id` string [B]; `features` name -> tensor; `labels` float32 [B, C];
@@ -68,6 +84,7 @@ class _Checks:
     def __init__(self, names: tf.Tensor) -> None:
         self._names = names
         self._checks: list[tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor | str], str]] = []
+        self._faults: list[Fault] = []
 
     def require(
         self,
@@ -78,6 +95,14 @@ class _Checks:
     ) -> None:
         """ok[b] must be True for each record b; `describe(b)` must be safe for any b."""
         self._checks.append((ok, describe, f". Remedy: {remedy}. Fault: {fault}."))
+        self._faults.append(fault)
+
+    def first_faults(self) -> tf.Tensor:
+        """string [B]: the kind of the first check that a record fails; empty for a good one."""
+        failed = tf.stack([tf.logical_not(ok) for ok, _, _ in self._checks], axis=1)  # [B, checks]
+        return tf.gather(
+            tf.constant([*map(str, self._faults), ""]), first_true(failed) % (len(self._faults) + 1)
+        )
 
     def enforce(self) -> tf.Tensor:
         """Stops at the first check that fails, and its first record."""
@@ -116,17 +141,39 @@ def _default_names(serialized: tf.Tensor, names: tf.Tensor | None) -> tf.Tensor:
 _RATING_KEYS = (SEGMENT_START_KEY, SEGMENT_CLASS_KEY, SEGMENT_SCORE_KEY)
 
 
-def _context_spec(
+def _context_types(
     schema: RecordSchema, with_labels: bool, with_ratings: bool = False
-) -> dict[str, Any]:
-    spec: dict[str, Any] = {key: tf.io.RaggedFeature(tf.string) for key in ID_KEYS}
+) -> dict[str, tf.DType]:
+    """Name -> type of the lists that are read from beside the frames."""
+    types = dict.fromkeys(ID_KEYS, tf.string)
     if with_labels:
-        spec[schema.labels_key] = tf.io.VarLenFeature(tf.int64)
+        types[schema.labels_key] = tf.int64
     if with_ratings:
-        for key in _RATING_KEYS:
-            dtype = tf.float32 if key == SEGMENT_SCORE_KEY else tf.int64
-            spec[key] = tf.io.RaggedFeature(dtype)
-    return spec
+        types |= {key: tf.int64 for key in _RATING_KEYS}
+        types[SEGMENT_SCORE_KEY] = tf.float32
+    return types
+
+
+def _read_context(
+    records: Records, checks: _Checks, types: dict[str, tf.DType]
+) -> dict[str, tf.RaggedTensor]:
+    """The lists of these names and types, [B, any]; a record may have none of a name."""
+    checks.require(
+        Fault.UNDECODABLE,
+        records.decodable,
+        lambda _: "the payload is no tf.Example or tf.SequenceExample",
+        REWRITE_REMEDY,
+    )
+    context = {}
+    for key, dtype in types.items():
+        context[key], right = records.values(key, dtype)
+        checks.require(
+            Fault.WRONG_TYPE,
+            right,
+            lambda _, key=key, dtype=dtype: f"feature {key} is no {_LIST_NAMES[dtype]}",
+            REWRITE_REMEDY,
+        )
+    return context
 
 
 def multi_hot(labels: tf.SparseTensor, num_classes: int) -> tf.Tensor:
@@ -186,7 +233,7 @@ def _check_context(
         "write the record anew with an id that is text",
     )
     if with_labels:
-        labels = context[schema.labels_key]
+        labels = context[schema.labels_key].to_sparse()
         last = schema.num_source_classes - 1
         if schema.multi_hot_labels:
             _check_label_vectors(labels, checks, schema.num_source_classes)
@@ -428,7 +475,7 @@ def parse_rated_batch(
 
 
 def _check_frames(name: str, schema: RecordSchema, checks: _Checks, read: _Clips) -> None:
-    """Size of each frame of a feature and, of floats, the values."""
+    """Type and size of each frame of a feature and, of floats, the values."""
     frames, sizes = read.wrong_frames[name], read.wrong_sizes[name]
     expected, unit = schema.stored_size(name)
 
@@ -444,6 +491,16 @@ def _check_frames(name: str, schema: RecordSchema, checks: _Checks, read: _Clips
         )
 
     kind = schema.types[name]
+    wrong_types = read.wrong_types[name]
+    wanted = "a float_list" if kind == "float_list" else "one value of bytes"
+    checks.require(
+        Fault.WRONG_TYPE,
+        wrong_types < 0,
+        lambda record: tf.strings.join(
+            [f"feature {name}, frame ", _text(wrong_types[record]), f" is not {wanted}"]
+        ),
+        _TYPE_REMEDY,
+    )
     if kind != "float_list":
         other = "uint8" if kind == "float32" else "float32"
         size_of_other = schema.sizes[name] * ITEM_BYTES[other]
@@ -464,122 +521,95 @@ def _check_frames(name: str, schema: RecordSchema, checks: _Checks, read: _Clips
 
 
 class _Clips(NamedTuple):
-    """Frame-level records as read, not yet checked; names are those of the features.
+    """The features of frame-level records as read, not yet checked; names are theirs.
 
     Attributes:
-        context: What stands beside the frames.
-        lengths: Name -> int64 [B], frames in the record.
+        lengths: Name -> int32 [B], frames in the record.
+        wrong_types: Name -> int32 [B], the first frame of another type; -1 where there is none.
         wrong_frames: Name -> int32 [B], the first frame of a wrong size; -1 where there is none.
         wrong_sizes: Name -> int32 [B], the bytes of that frame, or the values of its list.
         features: Name -> uint8 or float32 [B, T, D], 0 on padding.
     """
 
-    context: dict[str, Any]
     lengths: dict[str, tf.Tensor]
+    wrong_types: dict[str, tf.Tensor]
     wrong_frames: dict[str, tf.Tensor]
     wrong_sizes: dict[str, tf.Tensor]
     features: dict[str, tf.Tensor]
 
 
 def _read_clips(
-    serialized: tf.Tensor,
-    schema: RecordSchema,
-    names: tf.Tensor,
-    context_spec: dict[str, Any],
-    fixed_num_frames: bool,
-) -> _Clips:
+    serialized: tf.Tensor, schema: RecordSchema, fixed_num_frames: bool
+) -> tuple[Records, _Clips]:
     """Reads records at once where all of them allow that, else frame by frame."""
     if schema.feature_types:
-        return _read_frame_by_frame(serialized, schema, names, context_spec, fixed_num_frames)
-    layout = frame_layout(schema.feature_sizes, schema.max_frames)
+        records = read_records(serialized, tf.constant(False))
+        return records, _read_frame_by_frame(records, schema, fixed_num_frames)
+    layout = frame_layout(schema.feature_sizes + schema.other_sizes, schema.max_frames)
     found = layout.read(serialized, fixed_num_frames)
+    records = read_records(serialized, found.ok)
 
     def at_once() -> _Clips:
-        context, _, _ = tf.io.parse_sequence_example(
-            serialized, context_features=context_spec, example_names=names
-        )
-        lengths = tf.cast(found.num_frames, tf.int64)
-        none = tf.fill(tf.shape(lengths), -1)
+        none = tf.fill(tf.shape(found.num_frames), -1)
         return _Clips(
-            context,
-            dict.fromkeys(schema.feature_names, lengths),
-            dict.fromkeys(schema.feature_names, none),
-            dict.fromkeys(schema.feature_names, none),
-            dict(zip(schema.feature_names, found.features, strict=True)),
+            dict.fromkeys(schema.feature_names, found.num_frames),
+            *(dict.fromkeys(schema.feature_names, none) for _ in range(3)),
+            dict(zip(schema.feature_names, found.features, strict=False)),
         )
 
     def frame_by_frame() -> _Clips:
-        return _read_frame_by_frame(serialized, schema, names, context_spec, fixed_num_frames)
+        return when_needed(
+            lambda *records: _read_frame_by_frame(Records(*records), schema, fixed_num_frames),
+            *records,
+        )
 
-    return tf.cond(found.ok, at_once, frame_by_frame)
+    return records, tf.cond(records.usual, at_once, frame_by_frame)
 
 
-def _read_frame_by_frame(
-    serialized: tf.Tensor,
-    schema: RecordSchema,
-    names: tf.Tensor,
-    context_spec: dict[str, Any],
-    fixed_num_frames: bool,
-) -> _Clips:
-    context, frames, lengths = tf.io.parse_sequence_example(
-        serialized,
-        context_features=context_spec,
-        sequence_features={
-            name: tf.io.RaggedFeature(tf.float32)
-            if kind == "float_list"
-            else tf.io.FixedLenSequenceFeature([], tf.string, allow_missing=True)
-            for name, kind in schema.types.items()
-        },
-        example_names=names,
-    )
-    wrong_frames, wrong_sizes, features = {}, {}, {}
+def _read_frame_by_frame(records: Records, schema: RecordSchema, fixed_num_frames: bool) -> _Clips:
+    lengths, wrong_types, wrong_frames, wrong_sizes, features = {}, {}, {}, {}, {}
     for name, kind in schema.types.items():
         size, (expected, _) = schema.sizes[name], schema.stored_size(name)
-        values = frames[name][:, : schema.max_frames]
+        dtype = tf.float32 if kind == "float_list" else tf.string
+        frames, wrong_types[name] = records.frames(name, dtype)
+        lengths[name] = frames.row_lengths()
+        values = frames[:, : schema.max_frames]
         if kind == "float_list":  # Ragged floats [B, (T), (D)].
-            lengths[name] = tf.cast(frames[name].row_lengths(), tf.int64)
-            sizes = tf.cast(values.row_lengths(axis=2).to_tensor(), tf.int32)  # [B, T]
+            sizes = values.row_lengths(axis=2).to_tensor()  # [B, T]
             decoded = values.to_tensor(shape=[None, None, size])  # [B, T, D]
         else:  # Strings [B, T].
+            values = values.to_tensor("")
             sizes = tf.strings.length(values)
             decoded = tf.io.decode_raw(values, tf.as_dtype(kind), fixed_length=expected)
         real = tf.sequence_mask(lengths[name], tf.shape(sizes)[1])
-        wrong = tf.logical_and(real, tf.not_equal(sizes, expected))
+        wrong_frames[name] = first_true(tf.logical_and(real, tf.not_equal(sizes, expected)))
         # Of a batch without any frames (T = 0) another check speaks.
-        wrong = tf.pad(wrong, [[0, 0], [0, 1]])
         sizes = tf.pad(sizes, [[0, 0], [0, 1]])
-        first = tf.argmax(wrong, axis=1, output_type=tf.int32)
-        wrong_sizes[name] = tf.gather(sizes, first, batch_dims=1)
-        wrong_frames[name] = tf.where(tf.reduce_any(wrong, axis=1), first, -1)
+        wrong_sizes[name] = tf.gather(sizes, tf.maximum(wrong_frames[name], 0), batch_dims=1)
         if fixed_num_frames:
             missing = schema.max_frames - tf.shape(decoded)[1]
             decoded = tf.pad(decoded, [[0, 0], [0, missing], [0, 0]])
         features[name] = decoded
-    return _Clips(context, lengths, wrong_frames, wrong_sizes, features)
+    return _Clips(lengths, wrong_types, wrong_frames, wrong_sizes, features)
 
 
-def _parse_frames(
+def _checked_frames(
     serialized: tf.Tensor,
     schema: RecordSchema,
     names: tf.Tensor | None,
     *,
-    fixed_num_frames: bool,
+    fixed_num_frames: bool = False,
     with_labels: bool,
     with_ratings: bool,
     segment_ids: bool = False,
-) -> tuple[Batch, Ratings | None]:
+) -> tuple[_Checks, dict[str, tf.RaggedTensor], tf.Tensor, dict[str, tf.Tensor]]:
+    """What must hold; and what stands beside the frames, their number [B] and the features."""
     if not schema.frame_level:
         raise ValueError("parse_frame_batch needs a frame-level schema; see parse_video_batch")
-    names = _default_names(serialized, names)
-    read = _read_clips(
-        serialized,
-        schema,
-        names,
-        _context_spec(schema, with_labels, with_ratings),
-        fixed_num_frames,
-    )
-    context, lengths = read.context, read.lengths
-    checks = _Checks(names)
+    checks = _Checks(_default_names(serialized, names))
+    records, read = _read_clips(serialized, schema, fixed_num_frames)
+    context = _read_context(records, checks, _context_types(schema, with_labels, with_ratings))
+    lengths = read.lengths
     _check_context(context, checks, schema, with_labels)
     if segment_ids:
         _check_segment_id(context, checks)
@@ -616,12 +646,33 @@ def _parse_frames(
             "write the record anew with one value of each feature per frame, or leave out the odd "
             "one by --feature_names of train.py",
         )
-    num_frames = tf.cast(tf.minimum(first_length, schema.max_frames), tf.int32)
+    num_frames = tf.minimum(first_length, schema.max_frames)
     for name in schema.feature_names:
         _check_frames(name, schema, checks, read)
     if with_ratings:
         _check_ratings(context, checks, schema, num_frames)
+    return checks, context, num_frames, read.features
 
+
+def _parse_frames(
+    serialized: tf.Tensor,
+    schema: RecordSchema,
+    names: tf.Tensor | None,
+    *,
+    fixed_num_frames: bool,
+    with_labels: bool,
+    with_ratings: bool,
+    segment_ids: bool = False,
+) -> tuple[Batch, Ratings | None]:
+    checks, context, num_frames, features = _checked_frames(
+        serialized,
+        schema,
+        names,
+        fixed_num_frames=fixed_num_frames,
+        with_labels=with_labels,
+        with_ratings=with_ratings,
+        segment_ids=segment_ids,
+    )
     ratings = None
     with tf.control_dependencies([checks.enforce()]):
         batch: Batch = {"video_id": tf.identity(_video_id(context))}
@@ -632,11 +683,11 @@ def _parse_frames(
                 *(tf.identity(context[key].flat_values) for key in _RATING_KEYS),
             )
         if with_labels:
-            batch["labels"] = _class_labels(context[schema.labels_key], schema)
+            batch["labels"] = _class_labels(context[schema.labels_key].to_sparse(), schema)
         batch["num_frames"] = tf.identity(num_frames)
         num_steps = schema.max_frames if fixed_num_frames else None
         batch["features"] = {
-            name: tf.ensure_shape(tf.identity(read.features[name]), [None, num_steps, size])
+            name: tf.ensure_shape(tf.identity(features[name]), [None, num_steps, size])
             for name, size in schema.feature_sizes
         }
     return batch, ratings
@@ -666,20 +717,29 @@ def parse_video_batch(
             vocabulary. The message names the file, the record and the remedy.
         ValueError: The schema is a frame-level one.
     """
+    checks, parsed = _checked_videos(serialized, schema, names, with_labels)
+    with tf.control_dependencies([checks.enforce()]):
+        batch: Batch = {"video_id": tf.identity(_video_id(parsed))}
+        if with_labels:
+            batch["labels"] = _class_labels(parsed[schema.labels_key].to_sparse(), schema)
+        batch["features"] = {
+            name: tf.reshape(parsed[name].flat_values, [-1, size])  # [B, D]
+            for name, size in schema.feature_sizes
+        }
+    return batch
+
+
+def _checked_videos(
+    serialized: tf.Tensor, schema: RecordSchema, names: tf.Tensor | None, with_labels: bool
+) -> tuple[_Checks, dict[str, tf.RaggedTensor]]:
+    """What must hold; and what the records hold."""
     if schema.frame_level:
         raise ValueError("parse_video_batch needs a video-level schema; see parse_frame_batch")
-    names = _default_names(serialized, names)
-    # A tf.Example is, byte for byte, a tf.SequenceExample that has a context alone. The operation
-    # made for tf.Example does not name a record that it cannot decode.
-    parsed, _, _ = tf.io.parse_sequence_example(
-        serialized,
-        context_features={
-            **_context_spec(schema, with_labels),
-            **{name: tf.io.RaggedFeature(tf.float32) for name in schema.feature_names},
-        },
-        example_names=names,
-    )
-    checks = _Checks(names)
+    checks = _Checks(_default_names(serialized, names))
+    _, end = bounds_of_context(serialized)
+    records = read_records(serialized, tf.reduce_all(tf.equal(end, tf.strings.length(serialized))))
+    types = _context_types(schema, with_labels) | dict.fromkeys(schema.feature_names, tf.float32)
+    parsed = _read_context(records, checks, types)
     _check_context(parsed, checks, schema, with_labels)
     needed = ", ".join(schema.feature_names)
     names_remedy = _names_remedy(schema)
@@ -710,13 +770,38 @@ def parse_video_batch(
             lambda _, name=name: f"feature {name} has a value that is not finite",
             "write the record anew",
         )
+    return checks, parsed
 
-    with tf.control_dependencies([checks.enforce()]):
-        batch: Batch = {"video_id": tf.identity(_video_id(parsed))}
-        if with_labels:
-            batch["labels"] = _class_labels(parsed[schema.labels_key], schema)
-        batch["features"] = {
-            name: tf.reshape(parsed[name].flat_values, [-1, size])  # [B, D]
-            for name, size in schema.feature_sizes
-        }
-    return batch
+
+def find_faults(
+    serialized: tf.Tensor,
+    schema: RecordSchema,
+    *,
+    with_labels: bool = True,
+    with_ratings: bool = False,
+    segment_ids: bool = False,
+) -> tf.Tensor:
+    """The kind of fault of each record, for which a parser would refuse it.
+
+    Args:
+        serialized: string [B], serialized records.
+        schema: What to read.
+        with_labels: Whether the labels are looked at.
+        with_ratings: Whether the ratings of segments are, as by `parse_rated_batch`.
+        segment_ids: See `parse_frame_batch`.
+
+    Returns:
+        string [B], a `yt8m_gat.data.errors.Fault` each; empty for a good record.
+    """
+    if schema.frame_level:
+        checks, *_ = _checked_frames(
+            serialized,
+            schema,
+            None,
+            with_labels=with_labels,
+            with_ratings=with_ratings,
+            segment_ids=segment_ids,
+        )
+    else:
+        checks, _ = _checked_videos(serialized, schema, None, with_labels)
+    return checks.first_faults()

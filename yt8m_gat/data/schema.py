@@ -90,6 +90,8 @@ class RecordSchema:
             None: indices, and nobody has said so (`yt8m_gat.data.label_check`).
         feature_types: How the frames of each feature are stored: `uint8` or `float32`, bytes of
             that type, or `float_list`, a list of floats; empty: `uint8` all.
+        other_sizes: (name, bytes of a frame) of features that the records hold besides. They are
+            not read; records that hold these and no others are read faster.
 
     Raises:
         ConfigError: A value that cannot be; the message names it and the flag it comes from.
@@ -103,6 +105,7 @@ class RecordSchema:
     labels_key: str = LABELS_KEY
     labels_are: str | None = None
     feature_types: tuple[str, ...] = ()
+    other_sizes: tuple[tuple[str, int], ...] = ()
 
     def __post_init__(self) -> None:
         given = self.feature_sizes

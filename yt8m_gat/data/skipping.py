@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import bisect
 import collections
 import threading
+from collections.abc import Callable
 from typing import Any
 
 from yt8m_gat.config import MAX_BAD_FRACTION, ON_BAD_RECORD, ConfigError
@@ -31,7 +33,6 @@ class SkippedRecords:
         num_bytes: Their bytes, with framing.
         bad_bytes: Those of the bad ones.
         counts: Bad records by kind.
-        first: The first few of them, in the order of files and records.
 
     Raises:
         ConfigError: `max_bad_fraction` is outside [0, 1].
@@ -47,7 +48,7 @@ class SkippedRecords:
         self.num_bytes = 0
         self.bad_bytes = 0
         self.counts: collections.Counter[Fault] = collections.Counter()
-        self.first: list[BadRecordError] = []
+        self._first: list[tuple[tuple[str, int], BadRecordError]] = []
         self._lost_bytes = 0
         self._lock = threading.Lock()
 
@@ -62,19 +63,41 @@ class SkippedRecords:
             self.num_records += num_records
             self.num_bytes += num_bytes
 
-    def add_bad(self, error: BadRecordError, num_bytes: int) -> None:
-        """Counts a record that was left out, or the rest of a file."""
+    @property
+    def first(self) -> list[BadRecordError]:
+        """The first few of the bad ones, in the order of files and records."""
+        return [error for _, error in self._first]
+
+    def add_bad(
+        self,
+        fault: Fault,
+        place: tuple[str, int],
+        num_bytes: int,
+        describe: Callable[[], BadRecordError],
+    ) -> None:
+        """Counts a record that was left out, or the rest of a file.
+
+        Args:
+            fault: What is wrong with it.
+            place: Its file, and its number there.
+            num_bytes: Its bytes, with framing.
+            describe: Gives the error for it. Asked of those alone that are shown: it reads the
+                record once more.
+        """
+        # Files are read side by side: which error comes first is chance, their places are not.
+        with self._lock:
+            shown = len(self._first) < NUM_SHOWN or place < self._first[-1][0]
+        described = (place, describe()) if shown else None
         with self._lock:
             self.num_records += 1
             self.num_bytes += num_bytes
             self.bad_bytes += num_bytes
-            self.counts[error.fault] += 1
-            if error.fault in FRAMING_FAULTS:
+            self.counts[fault] += 1
+            if fault in FRAMING_FAULTS:
                 self._lost_bytes += num_bytes
-            self.first.append(error)
-            # Files are read side by side: which error comes first is chance, this is not.
-            self.first.sort(key=lambda bad: (bad.file, bad.record or 0))
-            del self.first[NUM_SHOWN:]
+            if described is not None:
+                bisect.insort(self._first, described, key=lambda bad: bad[0])
+                del self._first[NUM_SHOWN:]
 
     def exceeded(self, at_end: bool = False) -> bool:
         """Whether more is bad than may be.

@@ -39,8 +39,6 @@ from yt8m_gat.paths import expanded, is_remote, read_paths, saved_model_path
 _SIGNATURE = "serving_default"
 _NAMESPACE = "yt8m_gat"
 _BAD = "bad"
-# A record that says what it should not, and bytes that are no record.
-_REFUSED = (tf.errors.InvalidArgumentError, tf.errors.DataLossError)
 
 
 class NamedRecord(NamedTuple):
@@ -107,7 +105,7 @@ class SavedModelHandler(ModelHandler[NamedRecord, str | BadRecord, Any]):
         """
         try:
             return self._rows(batch, model)
-        except _REFUSED:
+        except tf.errors.InvalidArgumentError:
             # One by one, to know which.
             return [self._row_or_bad(record, model) for record in batch]
 
@@ -126,7 +124,7 @@ class SavedModelHandler(ModelHandler[NamedRecord, str | BadRecord, Any]):
     def _row_or_bad(self, record: NamedRecord, model: Any) -> str | BadRecord:
         try:
             return self._rows([record], model)[0]
-        except _REFUSED as error:
+        except tf.errors.InvalidArgumentError as error:
             reason = _reason(error.message)
             if self._skip_bad:
                 return BadRecord(record.file, reason)

@@ -100,7 +100,6 @@ class ServingModule(tf.Module):
         Raises:
             tf.errors.InvalidArgumentError: A record is bad; the message says which, why, and what
                 to do (`yt8m_gat.data.parse_frame_batch`).
-            tf.errors.DataLossError: One is no protocol buffer of that kind at all.
         """
         video_id, features, frame_mask, _ = self._parse(example_bytes)
         inputs = features if frame_mask is None else {**features, "frame_mask": frame_mask}
@@ -213,10 +212,14 @@ class ServingModule(tf.Module):
     ) -> tuple[tf.Tensor, dict[str, tf.Tensor], tf.Tensor | None, tf.Tensor | None]:
         """video_id, features, frame_mask and num_frames; the last two None at video level."""
         parse = parse_frame_batch if self._schema.frame_level else parse_video_batch
-        given = _require(tf.size(example_bytes) >= 1, "example_bytes must hold a record or more.")
+        shape = _sent_shape(example_bytes)
+        given = _require(
+            tf.logical_and(tf.equal(tf.size(shape), 1), tf.size(example_bytes) >= 1),
+            "example_bytes must be [N]: a record or more. Received shape:",
+            shape,
+        )
         with tf.control_dependencies([given]):
             example_bytes = tf.identity(example_bytes)
-        example_bytes = _rewritten(example_bytes, self._schema.frame_level)
         batch = parse(example_bytes, self._schema, with_labels=False)
         num_frames = batch.get("num_frames")
         features, frame_mask = preprocess(batch["features"], num_frames, self._normalize)
@@ -245,26 +248,15 @@ def _require(condition: tf.Tensor, rule: str, *received: tf.Tensor) -> tf.Operat
 
 def _require_shape(value: tf.Tensor, rank: int, size: int, rule: str) -> tf.Operation:
     """Fails as `_require` does unless `value` has so many axes, the last of this size."""
-    # A graph takes its inputs' declared axes for granted, and what is sent need not have them.
-    shape = tf.shape(tf.raw_ops.PlaceholderWithDefault(input=value, shape=tf.TensorShape(None)))
+    shape = _sent_shape(value)
     fits = tf.logical_and(tf.equal(tf.size(shape), rank), tf.reduce_all(shape[rank - 1 :] == size))
     return _require(fits, f"{rule}. Received shape:", shape)
 
 
-def _rewritten(serialized: tf.Tensor, frame_level: bool) -> tf.Tensor:
-    """Records as the protocol buffer library writes them, having read them; string [N].
-
-    Requests come from anybody, and TensorFlow's parser of records trusts the lengths in them: a
-    forged one ends the process, and some bytes that are no message pass.
-
-    Raises:
-        tf.errors.DataLossError: One is no such message.
-    """
-    message = "tensorflow.SequenceExample" if frame_level else "tensorflow.Example"
-    fields = ["context", "feature_lists"] if frame_level else ["features"]
-    types = [tf.string] * len(fields)
-    sizes, values = tf.io.decode_proto(serialized, message, fields, types, sanitize=True)
-    return tf.io.encode_proto(sizes, values, fields, message)
+def _sent_shape(value: tf.Tensor) -> tf.Tensor:
+    """The shape of an input, int32 [axes]."""
+    # A graph takes its inputs' declared axes for granted, and what is sent need not have them.
+    return tf.shape(tf.raw_ops.PlaceholderWithDefault(input=value, shape=tf.TensorShape(None)))
 
 
 def _profile(attention_map: tf.Tensor, frame_mask: tf.Tensor) -> tf.Tensor:

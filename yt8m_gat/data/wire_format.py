@@ -1,0 +1,378 @@
+"""What the bytes of records say, read inside the graph.
+
+A record says what `tf.train.SequenceExample.FromString` reads in it. (A `tf.Example` is, byte for
+byte, a `tf.SequenceExample` that has a context alone.) In the wire format that is
+
+    SequenceExample  1: Features, 2: FeatureLists
+    Features         1: entry, repeated:  1: key, 2: Feature
+    FeatureLists     1: entry, repeated:  1: key, 2: FeatureList
+    FeatureList      1: Feature, repeated
+    Feature          one of 1: BytesList, 2: FloatList, 3: Int64List
+    ...List          1: value, repeated
+
+A writer may split a message over several fields, which a reader merges; write an entry twice, of
+which the last counts; pack numbers or not; add fields that nobody knows, which are passed over. An
+entry with such a field is passed over as a whole. A key must be UTF-8.
+
+TensorFlow's own parser of records, `tf.io.parse_sequence_example`, is not used, because it differs
+from that (2.21): it takes one part of a list that is split, refuses unknown fields in some places
+and passes over keys in others, takes bytes that are no protocol buffer for a record, and dies of a
+forged length above 2 GB.
+
+Records of the usual form are read level by level, and each byte of a level is accounted for, so
+that nothing is merged, overwritten or unknown. If a batch has any other record, the protocol buffer
+library itself reads its records (`tf.io.decode_proto` with `sanitize`), which takes several times
+as long. The library in TensorFlow and the one in Python differ in one thing known: a tag of five
+bytes that stands for more than 32 bits is refused by Python's alone.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import tensorflow as tf
+from google.protobuf import descriptor_pb2
+
+_KINDS = {tf.string: "BytesList", tf.float32: "FloatList", tf.int64: "Int64List"}
+"""Type of the values -> the message that holds them, in the order of `Feature`'s fields."""
+
+_LENGTH_BYTES = 4
+"""Most bytes of the length of a usual context, which is thus below 256 MiB."""
+
+_TAG = 0x0A
+
+
+def _descriptors() -> bytes:
+    """The messages of records, for `decode_proto`, with entries as plain messages.
+
+    TensorFlow's own descriptors say that entries belong to a map; of those, a decoder drops what
+    it does not know, and with it the sign that Python's library would have passed them over.
+    """
+    field_type = descriptor_pb2.FieldDescriptorProto
+    file = descriptor_pb2.FileDescriptorProto(name="r.proto", package="r", syntax="proto3")
+
+    def message(name: str, *kinds: str | int, repeated: bool = False) -> None:
+        """Fields 1, 2, ... of a message; of a scalar type, or of a message's name."""
+        described = file.message_type.add(name=name)
+        for number, kind in enumerate(kinds, 1):
+            field = described.field.add(name=f"f{number}", number=number)
+            field.label = field_type.LABEL_REPEATED if repeated else field_type.LABEL_OPTIONAL
+            if isinstance(kind, str):
+                field.type, field.type_name = field_type.TYPE_MESSAGE, f".r.{kind}"
+            else:
+                field.type = kind
+            if name == "Feature":
+                field.oneof_index = 0
+
+    message("Record", "Features", "FeatureLists")
+    message("Features", "FeaturesEntry", repeated=True)
+    message("FeatureLists", "FeatureListsEntry", repeated=True)
+    message("FeaturesEntry", field_type.TYPE_STRING, "Feature")
+    message("FeatureListsEntry", field_type.TYPE_STRING, "FeatureList")
+    message("FeatureList", "Feature", repeated=True)
+    message("Feature", *_KINDS.values())
+    file.message_type[-1].oneof_decl.add(name="kind")
+    message("BytesList", field_type.TYPE_BYTES, repeated=True)
+    message("FloatList", field_type.TYPE_FLOAT, repeated=True)
+    message("Int64List", field_type.TYPE_INT64, repeated=True)
+    return b"bytes://" + descriptor_pb2.FileDescriptorSet(file=[file]).SerializeToString()
+
+
+_DESCRIPTORS = _descriptors()
+
+
+class Records(NamedTuple):
+    """What the records of a batch hold.
+
+    Attributes:
+        usual: bool []: the feature lists of all are usual, and left out here.
+        decodable: bool [B]: the bytes are a record at all; one that is none holds nothing.
+        rows: int32 [N], the record of each feature beside the frames, ascending.
+        keys: string [N], its name; a name comes once in a record.
+        present: bool [N, 3], whether it is a list of bytes, of floats, of integers.
+        features: string [N] each: that list, serialized.
+        list_rows: int32 [L], the record of each feature list, ascending.
+        list_keys: string [L], its name; a name comes once in a record.
+        lists: string [L]: the feature list, serialized.
+    """
+
+    usual: tf.Tensor
+    decodable: tf.Tensor
+    rows: tf.Tensor
+    keys: tf.Tensor
+    present: tf.Tensor
+    features: tuple[tf.Tensor, tf.Tensor, tf.Tensor]
+    list_rows: tf.Tensor
+    list_keys: tf.Tensor
+    lists: tf.Tensor
+
+    def values(self, key: str, dtype: tf.DType) -> tuple[tf.RaggedTensor, tf.Tensor]:
+        """The values of one feature beside the frames.
+
+        Args:
+            key: Its name.
+            dtype: Their type.
+
+        Returns:
+            The values [B, any]; and bool [B], False where it is a list of another type.
+        """
+        number = list(_KINDS).index(dtype)
+        others = tf.concat([self.present[:, :number], self.present[:, number + 1 :]], axis=1)
+        find = _traced(_find_values, dtype)
+        values, lengths, right = find(
+            tf.constant(key),
+            self.rows,
+            self.keys,
+            others,
+            self.features[number],
+            tf.size(self.decodable),
+        )
+        return tf.RaggedTensor.from_row_lengths(values, lengths, validate=False), right
+
+    def frames(self, key: str, dtype: tf.DType) -> tuple[tf.RaggedTensor, tf.Tensor]:
+        """The frames of one feature.
+
+        Args:
+            key: Its name.
+            dtype: Type of their values.
+
+        Returns:
+            Strings [B, any], or of numbers [B, any, any]; and int32 [B], the first frame that is
+            no list of this type, of bytes no single value, or -1 where there is none. For such a
+            frame an empty one stands.
+        """
+        find = _traced(_find_frames, dtype)
+        frames, counts, lengths, wrong = find(
+            tf.constant(key), self.list_rows, self.list_keys, self.lists, tf.size(self.decodable)
+        )
+        if dtype != tf.string:
+            frames = tf.RaggedTensor.from_row_lengths(frames, counts, validate=False)
+        return tf.RaggedTensor.from_row_lengths(frames, lengths, validate=False), wrong
+
+
+@functools.cache
+def _traced(function: Callable, *options: Any) -> Callable:
+    """A function that is traced once: that takes longer than all else in a parser."""
+    return tf.function(
+        functools.partial(function, *options), autograph=False, reduce_retracing=True
+    )
+
+
+def when_needed(function: Callable, *arguments: Any) -> Any:
+    """What a function of tensors gives, which TensorFlow's compiler leaves alone until it is run.
+
+    For branches that are seldom taken: to compile them takes longer than all else in a parser.
+    """
+    once = tf.data.Dataset.from_tensors(arguments)
+    return once.map(lambda *arguments: function(*arguments)).get_single_element()
+
+
+def _find_values(
+    dtype: tf.DType,
+    key: tf.Tensor,
+    rows: tf.Tensor,
+    keys: tf.Tensor,
+    others: tf.Tensor,
+    features: tf.Tensor,
+    num_records: tf.Tensor,
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """See `Records.values`: the values of all, how many a record has, and whether it has others."""
+    chosen = tf.where(tf.equal(keys, key))[:, 0]
+    sizes, (values,) = _decode(tf.gather(features, chosen), _KINDS[dtype], [dtype])
+    counts = sizes[:, 0]
+    right = tf.logical_not(tf.reduce_any(tf.gather(others, chosen), axis=1))
+    places = tf.gather(rows, chosen)[:, tf.newaxis]
+    lengths = tf.scatter_nd(places, counts, num_records[tf.newaxis])
+    right = tf.tensor_scatter_nd_update(tf.fill([num_records], True), places, right)
+    return _flat(values, counts), lengths, right
+
+
+def _find_frames(
+    dtype: tf.DType,
+    key: tf.Tensor,
+    list_rows: tf.Tensor,
+    list_keys: tf.Tensor,
+    lists: tf.Tensor,
+    num_records: tf.Tensor,
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
+    """See `Records.frames`: the frames or their values, values a frame, frames a record, wrong."""
+    number = list(_KINDS).index(dtype)
+    chosen = tf.where(tf.equal(list_keys, key))[:, 0]
+    num_frames, features = _repeated(tf.gather(lists, chosen), "FeatureList")
+    present, kinds, _ = _fields(features, "Feature", len(_KINDS))
+    sizes, (values,) = _decode(kinds[number], _KINDS[dtype], [dtype])
+    counts = sizes[:, 0]
+    if dtype == tf.string:
+        right = tf.equal(counts, 1)
+        frames = tf.where(right, tf.pad(values, [[0, 0], [0, 1]])[:, 0], "")
+    else:
+        right = present[:, number]
+        frames = _flat(values, counts)
+    places = tf.gather(list_rows, chosen)[:, tf.newaxis]
+    lengths = tf.scatter_nd(places, num_frames, num_records[tf.newaxis])
+    wrong = tf.RaggedTensor.from_row_lengths(tf.logical_not(right), lengths, validate=False)
+    return frames, counts, lengths, first_true(wrong.to_tensor(False))
+
+
+def first_true(flags: tf.Tensor) -> tf.Tensor:
+    """The first column of each row, bool [B, any], that is True; int32 [B], -1 where none is."""
+    flags = tf.pad(flags, [[0, 0], [0, 1]])  # There may be no column at all.
+    first = tf.argmax(flags, axis=1, output_type=tf.int32)
+    return tf.where(tf.reduce_any(flags, axis=1), first, -1)
+
+
+def bounds_of_context(serialized: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Where the context of usual records begins and ends, int32 [B] both; 0 where none is found."""
+    head = tf.io.decode_raw(serialized, tf.uint8, fixed_length=1 + _LENGTH_BYTES)
+    head = tf.cast(head, tf.int32)
+    digits = head[:, 1:]
+    goes_on = tf.math.cumprod(digits // 128, axis=1)
+    counts = tf.concat([tf.ones_like(goes_on[:, :1]), goes_on[:, :-1]], axis=1)
+    weights = [128**i for i in range(_LENGTH_BYTES)]
+    length = tf.reduce_sum(counts * (digits % 128) * weights, axis=1)
+    start = 1 + tf.reduce_sum(counts, axis=1)
+    end = start + length
+    found = tf.logical_and(tf.equal(head[:, 0], _TAG), tf.equal(goes_on[:, -1], 0))
+    found = tf.logical_and(found, end <= tf.strings.length(serialized))
+    return tf.where(found, start, 0), tf.where(found, end, 0)
+
+
+def read_records(serialized: tf.Tensor, usual_lists: tf.Tensor) -> Records:
+    """Reads all of some records, but for the frames of usual ones.
+
+    Args:
+        serialized: string [B], records.
+        usual_lists: bool []: each record is one context, and then feature lists that are known to
+            be usual or none.
+    """
+    return _traced(_read_records)(serialized, usual_lists)
+
+
+def _read_records(serialized: tf.Tensor, usual_lists: tf.Tensor) -> Records:
+    start, end = bounds_of_context(serialized)
+    contexts = tf.strings.substr(serialized, start, end - start)
+    readable, counts, entries = _entries_if_readable(contexts)
+    usual = tf.reduce_all(tf.stack([usual_lists, readable, tf.reduce_all(end > 0)]))
+
+    def read_contexts() -> tuple[tf.Tensor, ...]:
+        none = tf.zeros([0], tf.string)
+        return tf.ones_like(counts, tf.bool), counts, entries, tf.zeros([0], tf.int32), none, none
+
+    decodable, counts, entries, *lists = tf.cond(
+        usual, read_contexts, lambda: when_needed(_traced(_read_all), serialized)
+    )
+    rows, keys, values = _last(counts, entries, "FeaturesEntry")
+    present, features, _ = _fields(values, "Feature", len(_KINDS))
+    return Records(usual, decodable, rows, keys, present, tuple(features), *lists)
+
+
+def _read_all(serialized: tf.Tensor) -> tuple[tf.Tensor, ...]:
+    """Whether each is a record; entries of each context, those of all; and all feature lists."""
+    decodable, contexts, feature_lists = _rewritten(serialized)
+    counts, entries = _repeated(contexts, "Features")
+    num_lists, list_entries = _repeated(feature_lists, "FeatureLists")
+    return decodable, counts, entries, *_last(num_lists, list_entries, "FeatureListsEntry")
+
+
+# An operation that meets bytes which are no message fails; a dataset can go on after that.
+
+
+def _entries_if_readable(contexts: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Whether all contexts are messages; how many entries each has, int32 [B]; all entries."""
+
+    def read(contexts: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        sizes, (entries,) = _decode(contexts, "Features", [tf.string], sanitize=True)
+        return tf.constant(True), sizes[:, 0], entries
+
+    found = tf.data.Dataset.from_tensors(contexts).map(read).ignore_errors()
+    nothing = (tf.constant(False), tf.zeros([0], tf.int32), tf.zeros([0, 0], tf.string))
+    found = found.concatenate(tf.data.Dataset.from_tensors(nothing)).take(1)
+    readable, counts, entries = found.get_single_element()
+    return readable, counts, _flat(entries, counts)
+
+
+def _rewritten(serialized: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Whether each is a record, bool [B]; contexts and feature lists as the library writes them."""
+
+    def rewrite(number: tf.Tensor, record: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        _, parts = _decode(record[tf.newaxis], "Record", [tf.string] * 2, sanitize=True)
+        return number, parts[0][0, 0], parts[1][0, 0]
+
+    records = tf.data.Dataset.from_tensor_slices(serialized).enumerate()
+    found = records.map(rewrite).ignore_errors()
+    # An element for those that are none, so that there is one at least.
+    none = tf.data.Dataset.from_tensors((tf.constant(-1, tf.int64), "", ""))
+    found = none.concatenate(found).batch(tf.size(serialized, tf.int64) + 1)
+    numbers, contexts, feature_lists = found.get_single_element()
+    numbers = tf.cast(numbers[1:], tf.int32)
+    places = tf.scatter_nd(
+        numbers[:, tf.newaxis], tf.range(1, tf.size(numbers) + 1), tf.shape(serialized)
+    )
+    return places > 0, tf.gather(contexts, places), tf.gather(feature_lists, places)
+
+
+def _last(
+    counts: tf.Tensor, entries: tf.Tensor, message_type: str
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """The entries that count, of records with so many each: rows, keys and values."""
+    rows = tf.repeat(tf.range(tf.size(counts)), counts)
+    _, (keys, values), known = _fields(entries, message_type, 2)
+    # Those with something unknown are passed over; of the others with one key, the last counts.
+    names = tf.strings.join([tf.strings.as_string(rows), keys], ":")
+    distinct, name_of_entry = tf.unique(names)
+    places = tf.where(known, tf.range(tf.size(keys)), -1)
+    last = tf.math.unsorted_segment_max(places, name_of_entry, tf.size(distinct))
+    chosen = tf.where(tf.logical_and(known, tf.equal(tf.gather(last, name_of_entry), places)))[:, 0]
+    return tf.gather(rows, chosen), tf.gather(keys, chosen), tf.gather(values, chosen)
+
+
+def _decode(
+    messages: tf.Tensor, message_type: str, dtypes: list[tf.DType], sanitize: bool = False
+) -> tuple[tf.Tensor, list[tf.Tensor]]:
+    """How often each message [N] has fields 1, 2, ..., int32 [N, fields]; their values [N, any]."""
+    # The operation wants one message at least.
+    sizes, values = tf.io.decode_proto(
+        tf.concat([messages, [""]], axis=0),
+        f"r.{message_type}",
+        [f"f{number}" for number in range(1, len(dtypes) + 1)],
+        dtypes,
+        descriptor_source=_DESCRIPTORS,
+        sanitize=sanitize,
+    )
+    return sizes[:-1], [value[:-1] for value in values]
+
+
+def _fields(
+    messages: tf.Tensor, message_type: str, num_fields: int
+) -> tuple[tf.Tensor, list[tf.Tensor], tf.Tensor]:
+    """Fields 1, 2, ... of messages [N], each of which is there once at most.
+
+    Returns:
+        Whether it is there, bool [N, fields]; its bytes, string [N] each; and whether each byte
+        of a message is accounted for, bool [N].
+    """
+    sizes, values = _decode(messages, message_type, [tf.string] * num_fields)
+    present = sizes > 0
+    fields = [value[:, 0] for value in values]
+    num_bytes = tf.where(present, _num_field_bytes(tf.stack(fields, axis=1)), 0)
+    exact = tf.equal(tf.reduce_sum(num_bytes, axis=1), tf.strings.length(messages))
+    return present, fields, exact
+
+
+def _repeated(messages: tf.Tensor, message_type: str) -> tuple[tf.Tensor, tf.Tensor]:
+    """Field 1 of messages [N]: how often each has it, int32 [N]; the bytes of all, string [M]."""
+    sizes, (values,) = _decode(messages, message_type, [tf.string])
+    return sizes[:, 0], _flat(values, sizes[:, 0])
+
+
+def _flat(values: tf.Tensor, counts: tf.Tensor) -> tf.Tensor:
+    """The first `counts` [N] of the values [N, any] of each row, one after the other."""
+    return tf.boolean_mask(values, tf.sequence_mask(counts, tf.shape(values)[1]))
+
+
+def _num_field_bytes(content: tf.Tensor) -> tf.Tensor:
+    """Fewest bytes of a field with this content: a tag, the length and the content."""
+    lengths = tf.strings.length(content)
+    return 2 + sum(tf.cast(lengths >= 128**i, tf.int32) for i in range(1, 5)) + lengths
