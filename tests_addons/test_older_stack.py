@@ -52,7 +52,7 @@ def test_the_export_gives_the_same_there(name):
 
 def test_a_malformed_record_is_refused_there():
     serve = tf.saved_model.load(str(FOLDER / "GAT" / "1")).signatures["serving_default"]
-    with pytest.raises(tf.errors.InvalidArgumentError, match="the payload is no tf.Example"):
+    with pytest.raises(tf.errors.InvalidArgumentError, match=r"the payload is no tf\.Example"):
         serve(example_bytes=tf.constant([b"no record"]))
 
 
