@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from absl import flags
 
-import train
 from yt8m_gat import pipeline
 from yt8m_gat.cli import quiet_tensorflow
+from yt8m_gat.commands import train
 from yt8m_gat.config import ConfigError
 
 ROOT = Path(__file__).resolve().parents[1]

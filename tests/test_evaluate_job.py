@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from absl import flags
 
-import eval as eval_script
 import yt8m_gat
 from yt8m_gat import pipeline
+from yt8m_gat.commands import eval as eval_script
 from yt8m_gat.config import ConfigError, DataConfig, ModelConfig, ObjectiveConfig, RunConfig
 from yt8m_gat.evaluation.evaluator import Evaluator
 from yt8m_gat.evaluation.sanity import sanity_checks

@@ -6,9 +6,9 @@ import pytest
 import tensorflow as tf
 from absl import flags
 
-import inference as inference_script
-import train as train_script
 from yt8m_gat import pipeline
+from yt8m_gat.commands import inference as inference_script
+from yt8m_gat.commands import train as train_script
 from yt8m_gat.config import ConfigError, RunConfig
 from yt8m_gat.data import BadRecordError, LabelMap
 from yt8m_gat.run_folder import RunFolder

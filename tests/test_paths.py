@@ -13,7 +13,7 @@ from yt8m_gat.paths import input_path, output_path, read_paths, saved_model_path
 # Flags of text that are no paths; patterns of records go through `find_files`. A new flag of text
 # has to be entered here, or in the PATHS of its command.
 NO_PATHS = {
-    "train": {
+    "yt8m_gat.commands.train": {
         *("train_data_pattern", "eval_data_pattern", "model", "feature_names", "feature_sizes"),
         *("local_masks", "penalized_levels", "drop_epochs", "normalize", "attention"),
         *("dbof_pooling_method", "dbof_activation", "video_level_classifier_model", "label_loss"),
@@ -21,10 +21,10 @@ NO_PATHS = {
         *("temporal_examples", "optimizer", "on_bad_record", "mixed_precision", "on_nonfinite"),
         *("distribute", "data_service", "feature_types", "labels_key", "labels_are"),
     },
-    "eval": {
+    "yt8m_gat.commands.eval": {
         *("eval_data_pattern", "clips", "attacks", "epsilons", "corruptions", "severities"),
     },
-    "inference": {"input_data_pattern"},
+    "yt8m_gat.commands.inference": {"input_data_pattern"},
     "yt8m_gat.demo": set(),
     "yt8m_gat.data.download": {"partition", "shard", "plan_url", "base_url"},
     "yt8m_gat.data.inspect": {
@@ -35,7 +35,7 @@ NO_PATHS = {
     "yt8m_gat.evaluation.kaggle": {"keys"},
     "yt8m_gat.report.__main__": {"input_data_pattern", "video_id", "label"},
 }
-SCRIPTS = ("train", "eval", "inference")
+SCRIPTS = tuple(f"yt8m_gat.commands.{name}" for name in ("train", "eval", "inference"))
 
 
 def flags_of(script):
@@ -71,10 +71,10 @@ def test_every_flag_of_text_is_known_as_a_path_or_not(command):
 @pytest.mark.parametrize(
     ("command", "arguments", "code"),
     [
-        ("train", ["--train_dir=gs://bucket/run"], 2),
-        ("train", ["--export_dir=a[1]"], 2),
-        ("eval", ["--output_file=gs://bucket/f.json"], 2),
-        ("inference", ["--output_file=gs://bucket/f.csv"], 2),
+        ("yt8m_gat.commands.train", ["--train_dir=gs://bucket/run"], 2),
+        ("yt8m_gat.commands.train", ["--export_dir=a[1]"], 2),
+        ("yt8m_gat.commands.eval", ["--output_file=gs://bucket/f.json"], 2),
+        ("yt8m_gat.commands.inference", ["--output_file=gs://bucket/f.csv"], 2),
         ("yt8m_gat.demo", ["--output_dir=gs://bucket/demo"], 2),
         ("yt8m_gat.data.download", ["--partition=2/frame/train", "--output_dir=gs://bucket/d"], 2),
         ("yt8m_gat.data.inspect", ["x", "--label_names=gs://bucket/names.csv"], 2),
@@ -164,8 +164,8 @@ def test_paths_are_read_in_place(monkeypatch, tmp_path):
     }
     with pytest.raises(ConfigError, match=r"^RUN must be"):
         read_paths(argparse.Namespace(RUN="gs://x"), {"RUN": input_path}, positional=("RUN",))
-    script = flags_of("train")
+    script = flags_of("yt8m_gat.commands.train")
     script(["train.py", "--train_dir=~/run"])
-    read_paths(script, importlib.import_module("train").PATHS)
+    read_paths(script, importlib.import_module("yt8m_gat.commands.train").PATHS)
     assert script.train_dir == f"{tmp_path}/run"
     assert script.export_dir is None

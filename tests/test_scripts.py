@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from absl import flags
 
-import train
+from yt8m_gat.commands import train
 from yt8m_gat.config import (
     ConfigError,
     DataConfig,

@@ -10,10 +10,10 @@ import tensorflow as tf
 from absl import flags
 from sklearn.metrics import average_precision_score
 
-import eval as eval_script
-import inference as inference_script
-import train as train_script
 from yt8m_gat import pipeline
+from yt8m_gat.commands import eval as eval_script
+from yt8m_gat.commands import inference as inference_script
+from yt8m_gat.commands import train as train_script
 from yt8m_gat.config import ConfigError, DataConfig, ObjectiveConfig, RunConfig
 from yt8m_gat.data import dequantize
 from yt8m_gat.evaluation.kaggle import check_submission

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from absl import flags
 
-import train
 from yt8m_gat.cli import refuse_arguments
+from yt8m_gat.commands import train
 from yt8m_gat.config import RECIPES, ConfigError
 from yt8m_gat.starter_flags import OPTIMIZERS, REPLACED, warn_of_replaced
 
@@ -85,7 +85,8 @@ STARTER = {
 def defined(script):
     """The flags of a script, on a set of their own."""
     values = flags.FlagValues()
-    importlib.import_module(script.removesuffix(".py")).define_flags(values)
+    command = script.removesuffix(".py")
+    importlib.import_module(f"yt8m_gat.commands.{command}").define_flags(values)
     return values
 
 

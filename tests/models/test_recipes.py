@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 from absl import flags
 
-import train
+from yt8m_gat.commands import train
 from yt8m_gat.config import RECIPES, DataConfig, ObjectiveConfig, TrainingConfig
 
 SECTIONS = (DataConfig, ObjectiveConfig, TrainingConfig)
