@@ -49,7 +49,7 @@ test: lint
 	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 test-beam: $(BEAM)/.ready
-	$(BEAM)/bin/python -m pytest tests/evaluation/test_beam.py
+	$(BEAM)/bin/python -m pytest tests/prediction/test_beam.py
 
 $(BEAM)/.ready: requirements-beam.lock pyproject.toml | $(READY)
 	$(UV) venv --clear --python $(BIN)/python $(BEAM)

@@ -16,11 +16,11 @@ from yt8m_gat import pipeline
 from yt8m_gat.commands import eval as eval_script
 from yt8m_gat.config import ConfigError, DataConfig, ModelConfig, ObjectiveConfig, RunConfig
 from yt8m_gat.evaluation.evaluator import Evaluator
-from yt8m_gat.evaluation.sanity import sanity_checks
 from yt8m_gat.models.load import build_from_config, load_classifier, load_run, save_weights
 from yt8m_gat.pipeline import attack_plan, evaluation
 from yt8m_gat.report.source import read_run
 from yt8m_gat.report.table import format_evaluation
+from yt8m_gat.robustness.sanity import sanity_checks
 from yt8m_gat.run_folder import RunFolder
 
 NUM_CLASSES = 8

@@ -28,7 +28,10 @@ ALLOWED = {
     "models": {"layers", "config", "run_folder", "disk"},
     "data": {"config", "disk", "locks", "paths"},
     "training": {"data", "models", "losses", "attacks", "config", "run_folder", "disk"},
-    "evaluation": {"data", "metrics", "attacks", "config", "disk", "locks", "paths"},
+    "evaluation": {"data", "metrics", "attacks", "config", "disk"},
+    "robustness": {"data", "attacks", "config"},
+    "explanation": set(),
+    "prediction": {"data", "metrics", "config", "disk", "locks", "paths"},
     "export": {"data", "models", "config", "run_folder", "disk", "locks"},
     "report": {"config", "run_folder"},
     "commands": {
@@ -47,8 +50,8 @@ COMMANDS = {
     "data/inspect.py": {"cli", "interrupt"},
     "data/label_space.py": {"cli", "interrupt"},
     "data/sample.py": {"cli", "interrupt"},
-    "evaluation/beam.py": {"cli", "interrupt"},
-    "evaluation/kaggle.py": {"cli", "interrupt"},
+    "prediction/beam.py": {"cli", "interrupt"},
+    "prediction/kaggle.py": {"cli", "interrupt"},
     "report/__main__.py": {"cli", "disk", "interrupt", "locks", "paths", "pipeline"},
 }
 SCRIPTS = {"train", "eval", "inference"}

@@ -21,7 +21,7 @@ pathlib.Path(__file__).with_suffix(".imported").touch()
     [
         ("yt8m_gat.data.inspect", ["x.tfrecord"]),
         ("yt8m_gat.data.sample", ["--output_dir=sample", "--num_classes=4"]),
-        ("yt8m_gat.evaluation.beam", []),
+        ("yt8m_gat.prediction.beam", []),
     ],
 )
 def test_a_command_imports_tensorflow_in_silence(module, arguments, tmp_path):

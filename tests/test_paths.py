@@ -32,7 +32,7 @@ NO_PATHS = {
     },
     "yt8m_gat.data.label_space": set(),
     "yt8m_gat.data.sample": set(),
-    "yt8m_gat.evaluation.kaggle": {"keys"},
+    "yt8m_gat.prediction.kaggle": {"keys"},
     "yt8m_gat.report.__main__": {"input_data_pattern", "video_id", "label"},
 }
 SCRIPTS = tuple(f"yt8m_gat.commands.{name}" for name in ("train", "eval", "inference"))
@@ -84,7 +84,7 @@ def test_every_flag_of_text_is_known_as_a_path_or_not(command):
             2,
         ),
         ("yt8m_gat.data.sample", ["--output_dir=gs://bucket/sample"], 2),
-        ("yt8m_gat.evaluation.kaggle", ["check", "gs://bucket/f.csv"], 1),
+        ("yt8m_gat.prediction.kaggle", ["check", "gs://bucket/f.csv"], 1),
         ("yt8m_gat.report.__main__", ["gs://bucket/run"], 2),
         ("yt8m_gat.report.__main__", ["run", "--output_file=gs://bucket/page.html"], 2),
         (

@@ -27,11 +27,11 @@ from yt8m_gat.config import (
     TrainingConfig,
 )
 from yt8m_gat.data import BadRecordError, RecordSchema, iterate, make_dataset
-from yt8m_gat.evaluation.inference import predict
-from yt8m_gat.evaluation.submission import SubmissionWriter
 from yt8m_gat.export.saved_model import PROVENANCE_FILE
 from yt8m_gat.models import build_from_config, load_classifier, load_run
 from yt8m_gat.pipeline import inference
+from yt8m_gat.prediction.inference import predict
+from yt8m_gat.prediction.submission import SubmissionWriter
 from yt8m_gat.run_folder import RunFolder
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -20,7 +20,7 @@ from yt8m_gat.data import (
     parse_windows,
     read_class_ids,
 )
-from yt8m_gat.evaluation.submission import SegmentSubmissionWriter
+from yt8m_gat.prediction.submission import SegmentSubmissionWriter
 
 SCHEMA = RecordSchema({"r": 4, "u": 2}, 5, 40)
 

@@ -32,7 +32,7 @@ from yt8m_gat.data import (
     preprocess,
 )
 from yt8m_gat.disk import WriteError
-from yt8m_gat.evaluation.attention_statistics import attention_profile, mean_maps
+from yt8m_gat.explanation.attention_statistics import attention_profile, mean_maps
 from yt8m_gat.export import export_saved_model
 from yt8m_gat.models import build_model
 

@@ -34,7 +34,10 @@ from mutants import Mutant, drawn
 
 ROOT = Path(__file__).resolve().parents[2]
 
-ROOMS = ("layers", "losses", "attacks", "metrics", "training", "data", "evaluation")
+ROOMS = (
+    *("layers", "losses", "attacks", "metrics", "training", "data"),
+    *("evaluation", "robustness", "explanation", "prediction"),
+)
 # Where tests of these rooms are. Those of whole jobs take long and hold few of their values.
 _TESTED_IN = (*ROOMS, "models", "reliability", "export")
 _COPIED = ("yt8m_gat", "tests", "train.py", "eval.py", "inference.py", "pyproject.toml")

@@ -14,8 +14,8 @@ import tensorflow as tf
 
 from yt8m_gat.config import RunConfig
 from yt8m_gat.disk import WriteError, writing
-from yt8m_gat.evaluation.submission import SegmentSubmissionWriter, SubmissionWriter
 from yt8m_gat.export import write_archive
+from yt8m_gat.prediction.submission import SegmentSubmissionWriter, SubmissionWriter
 from yt8m_gat.run_folder import RunFolder
 
 ROOT = Path(__file__).resolve().parents[2]

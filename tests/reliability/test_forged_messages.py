@@ -19,8 +19,8 @@ from yt8m_gat.data import (
     read_label_names,
 )
 from yt8m_gat.data import inspect as inspect_command
-from yt8m_gat.evaluation import kaggle
 from yt8m_gat.evaluation.class_groups import read_class_groups
+from yt8m_gat.prediction import kaggle
 from yt8m_gat.report.table import format_evaluation
 
 SCHEMA = RecordSchema({"x": 2}, 5, frame_level=False)

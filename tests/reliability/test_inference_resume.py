@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from yt8m_gat.evaluation import submission
-from yt8m_gat.evaluation.submission import SubmissionWriter
+from yt8m_gat.prediction import submission
+from yt8m_gat.prediction.submission import SubmissionWriter
 
 ROOT = Path(__file__).resolve().parents[2]
 NUM_BATCHES = 60
@@ -31,7 +31,7 @@ def write_batches(path, settings, num_batches=NUM_BATCHES):
 WRITE = f"""
 import json, sys, time
 import numpy as np
-from yt8m_gat.evaluation import submission
+from yt8m_gat.prediction import submission
 submission.SYNC_SECONDS = float(sys.argv[2])
 with submission.SubmissionWriter(sys.argv[1], 3, json.loads(sys.argv[3])) as writer:
     print(writer.num_batches, flush=True)
@@ -147,7 +147,7 @@ def test_two_programs_never_write_one_csv(tmp_path):
 
 KILLED_AFTER = """
 import os, runpy, signal, sys
-from yt8m_gat.evaluation import submission
+from yt8m_gat.prediction import submission
 submission.SYNC_SECONDS = 0
 write, left = submission.SubmissionWriter.write, [int(sys.argv.pop(1))]
 def write_and_die(self, *arguments):

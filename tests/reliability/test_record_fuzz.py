@@ -198,7 +198,7 @@ class AnyModule(types.ModuleType):
 def beam(monkeypatch):
     """The module for Beam; where Beam is not installed, with a stand-in for what it imports."""
     if importlib.util.find_spec("apache_beam") is not None:
-        yield importlib.import_module("yt8m_gat.evaluation.beam")
+        yield importlib.import_module("yt8m_gat.prediction.beam")
         return
     for part in (
         *("", ".io", ".io.filesystem", ".io.filesystems", ".metrics", ".ml", ".ml.inference"),
@@ -206,7 +206,7 @@ def beam(monkeypatch):
     ):
         name = f"apache_beam{part}"
         monkeypatch.setitem(sys.modules, name, AnyModule(name))
-    module = importlib.import_module("yt8m_gat.evaluation.beam")
+    module = importlib.import_module("yt8m_gat.prediction.beam")
     yield module
     del sys.modules[module.__name__]
 

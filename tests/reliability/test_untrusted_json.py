@@ -11,9 +11,9 @@ from yt8m_gat.config import ConfigError, DataConfig, RunConfig
 from yt8m_gat.data import read_class_ids
 from yt8m_gat.data.download import DownloadError, read_plan
 from yt8m_gat.data.label_space import ontology_map
-from yt8m_gat.evaluation.protocol import sceptic_attacks
 from yt8m_gat.evaluation.record import EvaluationRecord, as_json
-from yt8m_gat.evaluation.submission import SubmissionWriter, partial_file
+from yt8m_gat.prediction.submission import SubmissionWriter, partial_file
+from yt8m_gat.robustness.protocol import sceptic_attacks
 from yt8m_gat.run_folder import RunFolder
 from yt8m_gat.training.distribution import read_tf_config
 from yt8m_gat.training.state import TrainingState

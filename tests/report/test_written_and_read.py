@@ -11,17 +11,17 @@ from hypothesis import strategies as st
 from json_mutations import HOSTILE, mutated, places
 from test_report import Page, write_run
 
-from yt8m_gat.evaluation.attention_statistics import AttentionProfiles, clip_attention
 from yt8m_gat.evaluation.comparison import compare_classes, difference_intervals
 from yt8m_gat.evaluation.evaluator import Measurement
 from yt8m_gat.evaluation.record import EvaluationRecord
-from yt8m_gat.evaluation.sanity import sanity_checks
-from yt8m_gat.evaluation.worst_case import packed, worst_cases
+from yt8m_gat.explanation.attention_statistics import AttentionProfiles, clip_attention
 from yt8m_gat.metrics import EvaluationMetrics, SegmentMeanAveragePrecision, restrict_to_classes
 from yt8m_gat.report.__main__ import main
 from yt8m_gat.report.page import build_page
 from yt8m_gat.report.source import read_run
 from yt8m_gat.report.table import format_evaluation
+from yt8m_gat.robustness.sanity import sanity_checks
+from yt8m_gat.robustness.worst_case import packed, worst_cases
 
 NUM_CLASSES = 5
 GROUPS = {"Finance": [0, 3], "a & b": [1], "<i>c": [2, 4]}

@@ -3,18 +3,17 @@
 import collections
 import dataclasses
 import math
-import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
-from tqdm import tqdm
 
 from yt8m_gat.attacks import Attack, DeepFool, corrupt, margin_loss
 from yt8m_gat.attacks.attack import logits_of, loss_and_gradients
 from yt8m_gat.config import ConfigError
 from yt8m_gat.data.preprocessing import normalize_features, preprocess
+from yt8m_gat.data.progress import advance, progress_bar
 from yt8m_gat.evaluation.traced import traced
 from yt8m_gat.metrics import EvaluationMetrics, SegmentMeanAveragePrecision, restrict_to_classes
 
@@ -505,34 +504,3 @@ def _update_group(
     labels, probabilities = restrict_to_classes(labels, probabilities, classes)
     if len(labels):
         metrics.update(labels, probabilities, weights)
-
-
-def progress_bar(description: str, total: int | None) -> tqdm:
-    """Progress in videos, with rate and time left; quiet where nobody looks."""
-    return tqdm(
-        total=total,
-        desc=description,
-        unit="video",
-        dynamic_ncols=True,
-        mininterval=0.5 if sys.stderr.isatty() else 10,
-    )
-
-
-def advance(bar: tqdm, batch: Mapping[str, Any], last_id: bytes) -> bytes:
-    """Moves the progress on by the videos of a batch; of segments, by those that begin in it.
-
-    Args:
-        bar: The progress.
-        batch: A batch of `yt8m_gat.data`.
-        last_id: What the call for the batch before returned; empty for the first.
-
-    Returns:
-        The last id of the batch.
-    """
-    ids = batch["video_id"].numpy()
-    if "segment_start_time" in batch:
-        before = [last_id, *ids[:-1]]
-        bar.update(sum(video_id != other for video_id, other in zip(ids, before, strict=True)))
-    else:
-        bar.update(len(ids))
-    return ids[-1]

@@ -7,7 +7,6 @@ import contextlib
 
 from yt8m_gat import cli
 from yt8m_gat.data import BadRecordError, TooManyBadRecordsError
-from yt8m_gat.evaluation.submission import partial_file
 from yt8m_gat.pipeline.evaluation import evaluate, evaluate_each
 from yt8m_gat.pipeline.explanation import explain
 from yt8m_gat.pipeline.exporting import export
@@ -15,6 +14,7 @@ from yt8m_gat.pipeline.inference import infer, model_folder
 from yt8m_gat.pipeline.run_evaluator import attention_figures, build_evaluator
 from yt8m_gat.pipeline.run_settings import read_schema
 from yt8m_gat.pipeline.training import train
+from yt8m_gat.prediction.submission import partial_file
 from yt8m_gat.training import NonFiniteLossError, WorkerLostError
 
 __all__ = [

@@ -22,16 +22,13 @@ from yt8m_gat.data import (
     no_label,
     preprocess,
 )
-from yt8m_gat.evaluation.attack_spec import AttackSpec
-from yt8m_gat.evaluation.attention_statistics import AttentionProfiles
 from yt8m_gat.evaluation.class_groups import read_class_groups
 from yt8m_gat.evaluation.comparison import compare_classes, difference_intervals
 from yt8m_gat.evaluation.evaluator import Corruption, Measurement, Observer
 from yt8m_gat.evaluation.first_videos import first_videos
-from yt8m_gat.evaluation.local_sensitivity import LocalSensitivity
 from yt8m_gat.evaluation.record import ROW_KEYS, EvaluationRecord
-from yt8m_gat.evaluation.sanity import sanity_checks
-from yt8m_gat.evaluation.worst_case import packed, worst_cases
+from yt8m_gat.explanation.attention_statistics import AttentionProfiles
+from yt8m_gat.explanation.local_sensitivity import LocalSensitivity
 from yt8m_gat.layers import AttentionLevel, expand_attention_map
 from yt8m_gat.locks import only_writer
 from yt8m_gat.models import load_run
@@ -43,6 +40,9 @@ from yt8m_gat.pipeline.run_evaluator import build_evaluator, total_map_distance
 from yt8m_gat.pipeline.run_settings import class_names, on_segments, read_schema
 from yt8m_gat.pipeline.shown_clips import show_clips
 from yt8m_gat.provenance import command_line
+from yt8m_gat.robustness.attack_spec import AttackSpec
+from yt8m_gat.robustness.sanity import sanity_checks
+from yt8m_gat.robustness.worst_case import packed, worst_cases
 from yt8m_gat.run_folder import RunFolder, digest_of
 from yt8m_gat.training import follow
 from yt8m_gat.untrusted import printable

@@ -10,7 +10,7 @@ from yt8m_gat.attacks import CORRUPTIONS, SEVERITIES
 from yt8m_gat.config import MAX_BAD_FRACTION, NORM_SCOPES, ConfigError
 from yt8m_gat.evaluation.comparison import MIN_POSITIVES
 from yt8m_gat.evaluation.evaluator import Corruption
-from yt8m_gat.evaluation.protocol import PROTOCOLS
+from yt8m_gat.robustness.protocol import PROTOCOLS
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -51,7 +51,7 @@ def explain(
         ConfigError: The run has no frames, there is no such class, or no such clip.
     """
     # Not needed, and slow to import, for anything else.
-    from yt8m_gat.evaluation.explain import explain as explain_clip
+    from yt8m_gat.explanation.explain import explain as explain_clip
 
     config = RunConfig.load(folder.path)
     if not config.data.frame_features:

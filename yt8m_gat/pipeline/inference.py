@@ -18,13 +18,13 @@ from yt8m_gat.data import (
     new_skipped,
     read_class_ids,
 )
-from yt8m_gat.evaluation.inference import predict, predict_segments
-from yt8m_gat.evaluation.submission import SegmentSubmissionWriter, SubmissionWriter
 from yt8m_gat.export import read_archive
 from yt8m_gat.locks import only_writer, temporary_folder
 from yt8m_gat.models import load_classifier, load_run
 from yt8m_gat.pipeline.digests import files_digest
 from yt8m_gat.pipeline.run_settings import on_segments, read_schema
+from yt8m_gat.prediction.inference import predict, predict_segments
+from yt8m_gat.prediction.submission import SegmentSubmissionWriter, SubmissionWriter
 from yt8m_gat.run_folder import RunFolder, digest_of
 
 

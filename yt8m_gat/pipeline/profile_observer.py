@@ -6,8 +6,8 @@ from typing import Any
 
 import tensorflow as tf
 
-from yt8m_gat.evaluation.attention_statistics import AttentionProfiles
 from yt8m_gat.evaluation.evaluator import Evaluator
+from yt8m_gat.explanation.attention_statistics import AttentionProfiles
 from yt8m_gat.losses import average_over_heads
 from yt8m_gat.pipeline.run_evaluator import Maps
 

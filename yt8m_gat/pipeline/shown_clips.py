@@ -8,8 +8,8 @@ import tensorflow as tf
 
 from yt8m_gat.config import ConfigError
 from yt8m_gat.data import preprocess
-from yt8m_gat.evaluation.attention_statistics import clip_attention
 from yt8m_gat.evaluation.evaluator import Evaluator, given_of
+from yt8m_gat.explanation.attention_statistics import clip_attention
 from yt8m_gat.pipeline.attack_plan import PlannedAttack
 from yt8m_gat.pipeline.evaluation_options import EvaluationOptions
 

@@ -18,9 +18,9 @@ from yt8m_gat.attacks import (
     margin_loss,
 )
 from yt8m_gat.attacks.attack import loss_and_gradients
-from yt8m_gat.evaluation.attack_spec import AttackSpec
-from yt8m_gat.evaluation.sanity import UNBOUNDED_EPSILON, failed, sanity_checks, sanity_specs
 from yt8m_gat.metrics import EvaluationMetrics
+from yt8m_gat.robustness.attack_spec import AttackSpec
+from yt8m_gat.robustness.sanity import UNBOUNDED_EPSILON, failed, sanity_checks, sanity_specs
 
 CLIPS, FRAMES, SIZE, CLASSES = 24, 4, 24, 60
 EPSILON = 0.5

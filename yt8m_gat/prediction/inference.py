@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from yt8m_gat.data.preprocessing import preprocess
-from yt8m_gat.evaluation.evaluator import advance, progress_bar
+from yt8m_gat.data.progress import advance, progress_bar
 
 
 def predict(

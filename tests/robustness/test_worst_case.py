@@ -3,8 +3,8 @@
 import numpy as np
 
 from yt8m_gat.attacks import AttackOptions
-from yt8m_gat.evaluation.attack_spec import AttackSpec
-from yt8m_gat.evaluation.worst_case import packed, worst_cases
+from yt8m_gat.robustness.attack_spec import AttackSpec
+from yt8m_gat.robustness.worst_case import packed, worst_cases
 
 
 def row(attack, epsilon, hits):

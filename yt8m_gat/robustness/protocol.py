@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from yt8m_gat.evaluation.attack_spec import AttackSpec
-from yt8m_gat.evaluation.sanity import SWEEP
+from yt8m_gat.robustness.attack_spec import AttackSpec
+from yt8m_gat.robustness.sanity import SWEEP
 
 PROTOCOLS = ("sceptic",)
 

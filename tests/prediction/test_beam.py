@@ -19,11 +19,11 @@ from exported_model import FRAME_SIZES, MAX_FRAMES, NUM_CLASSES, OPTIONS, frame_
 
 from yt8m_gat import pipeline
 from yt8m_gat.config import DataConfig, ModelConfig, RunConfig
-from yt8m_gat.evaluation import beam
-from yt8m_gat.evaluation.kaggle import check_submission
-from yt8m_gat.evaluation.submission import VIDEO_HEADER
 from yt8m_gat.models import load_classifier
 from yt8m_gat.models.load import build_from_config
+from yt8m_gat.prediction import beam
+from yt8m_gat.prediction.kaggle import check_submission
+from yt8m_gat.prediction.submission import VIDEO_HEADER
 from yt8m_gat.run_folder import RunFolder
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -128,7 +128,7 @@ def test_fewer_predictions_and_several_patterns(run, expected, tmp_path):
 def test_workers_of_their_own_processes(run, expected, tmp_path):
     """From the command line, where the workers know no `__main__`."""
     _, version, pattern = run
-    command = [sys.executable, "-m", "yt8m_gat.evaluation.beam", f"--input={pattern}", LOCAL]
+    command = [sys.executable, "-m", "yt8m_gat.prediction.beam", f"--input={pattern}", LOCAL]
     command += [f"--saved_model={version}", f"--output={tmp_path / 's'}"]
     command += ["--direct_running_mode=multi_processing", "--direct_num_workers=2"]
     environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONPATH": str(ROOT)}
@@ -210,7 +210,7 @@ def commands_of_the_documentation():
     return [
         shlex.split(line)[3:]
         for line in text.splitlines()
-        if line.strip().startswith("python -m yt8m_gat.evaluation.beam ")
+        if line.strip().startswith("python -m yt8m_gat.prediction.beam ")
     ]
 
 

@@ -5,9 +5,9 @@ import functools
 import pytest
 
 from yt8m_gat.attacks import AttackOptions
-from yt8m_gat.evaluation import sanity
-from yt8m_gat.evaluation.attack_spec import AttackSpec
-from yt8m_gat.evaluation.sanity import (
+from yt8m_gat.robustness import sanity
+from yt8m_gat.robustness.attack_spec import AttackSpec
+from yt8m_gat.robustness.sanity import (
     SWEEP,
     failed,
     sanity_specs,

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from yt8m_gat.evaluation.attention_statistics import (
+from yt8m_gat.explanation.attention_statistics import (
     AttentionProfiles,
     attention_profile,
     clip_attention,

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from yt8m_gat.evaluation.local_sensitivity import LocalSensitivity, local_share
+from yt8m_gat.explanation.local_sensitivity import LocalSensitivity, local_share
 from yt8m_gat.models.registry import build_model
 
 SIZES = {"rgb": 8, "audio": 4}

@@ -20,8 +20,8 @@ from yt8m_gat.attacks.adaptive import AdaptivePGD
 from yt8m_gat.attacks.registry import ATTACK_OPTIONS
 from yt8m_gat.config import ConfigError
 from yt8m_gat.data.quantization import dequantize
-from yt8m_gat.evaluation.attack_spec import QUANTIZATION_LEVELS, QUANTIZED_RANGE, AttackSpec
-from yt8m_gat.evaluation.protocol import sceptic_attacks
+from yt8m_gat.robustness.attack_spec import QUANTIZATION_LEVELS, QUANTIZED_RANGE, AttackSpec
+from yt8m_gat.robustness.protocol import sceptic_attacks
 
 SHARED = AttackOptions(norm_scope="example", steps=7, restarts=2, queries=9)
 

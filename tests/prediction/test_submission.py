@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from yt8m_gat.evaluation import submission
-from yt8m_gat.evaluation.submission import SegmentSubmissionWriter, SubmissionWriter
+from yt8m_gat.prediction import submission
+from yt8m_gat.prediction.submission import SegmentSubmissionWriter, SubmissionWriter
 
 
 def write(path, video_ids, probabilities, top_k=20):

@@ -120,7 +120,7 @@ class SubmissionWriter(_WholeFile):
     joined by single spaces, by descending score, `%i %g`: `twu2,6 0.527231 16 0.282346`. Of equal
     scores the lower class comes first. An id with a comma or a quote is quoted by the rules of
     CSV (RFC 4180), so that pandas reads it back; an id that is empty, has a line break or is not
-    UTF-8 is refused. Repeated ids are written as they come (`yt8m_gat.evaluation.kaggle check`
+    UTF-8 is refused. Repeated ids are written as they come (`yt8m_gat.prediction.kaggle check`
     finds them).
 
         with SubmissionWriter("submission.csv") as writer:

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from yt8m_gat.evaluation.explain import explain
+from yt8m_gat.explanation.explain import explain
 from yt8m_gat.models.registry import build_model
 
 SIZES = {"rgb": 16, "audio": 8}

@@ -1,0 +1,306 @@
+"""The Kaggle CSV of an exported model over any number of records, on Apache Beam.
+
+    python -m yt8m_gat.prediction.beam --input='test*.tfrecord' --saved_model=models/yt8m/1 \
+        --output=predictions/submission [--runner=... and other options of Beam]
+
+TFRecord files in; `predictions/submission-00000-of-00004.csv` and so on out, each with the header
+and the rows that `inference.py` writes, in no order. Needs the extra `beam` of the package.
+"""
+
+if __name__ == "__main__":
+    from yt8m_gat.interrupt import end_on_interrupt
+
+    end_on_interrupt()
+
+import argparse
+import contextlib
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+from yt8m_gat.cli import reported_errors, run_command, start_tensorflow
+
+if __name__ == "__main__":
+    start_tensorflow()  # Before the imports below bring it with all its notices.
+
+import apache_beam as beam
+import numpy as np
+import tensorflow as tf
+from apache_beam.io.filesystem import BeamIOError
+from apache_beam.io.filesystems import FileSystems
+from apache_beam.metrics import Metrics, MetricsFilter
+from apache_beam.ml.inference.base import ModelHandler, RunInference
+from apache_beam.options.pipeline_options import PipelineOptions
+
+from yt8m_gat.config import ConfigError
+from yt8m_gat.locks import only_writer
+from yt8m_gat.paths import expanded, is_remote, read_paths, saved_model_path
+from yt8m_gat.prediction.submission import VIDEO_HEADER, video_rows
+
+_SIGNATURE = "serving_default"
+_NAMESPACE = "yt8m_gat"
+_BAD = "bad"
+
+
+class NamedRecord(NamedTuple):
+    """A record and the file that it comes from."""
+
+    file: str
+    serialized: bytes
+
+
+class BadRecord(NamedTuple):
+    """A record that the model refused, and why."""
+
+    file: str
+    reason: str
+
+
+class SavedModelHandler(ModelHandler[NamedRecord, str | BadRecord, Any]):
+    """Runs the `serving_default` signature of an export: `NamedRecord`s in, rows of the CSV out.
+
+    Beam's own handler for TensorFlow needs `tensorflow_hub`, and looks up no signature.
+
+    Args:
+        saved_model: Folder of one version of an export.
+        top_k: Predictions of a row, at most those that the export gives.
+        batch_size: Records at once.
+        skip_bad: Give a `BadRecord` for a record that is refused, instead of stopping.
+
+    Raises:
+        ValueError: `top_k` or `batch_size` is not positive.
+    """
+
+    def __init__(
+        self, saved_model: str, top_k: int = 20, batch_size: int = 64, skip_bad: bool = False
+    ) -> None:
+        if top_k < 1:
+            raise ValueError(f"`top_k` must be positive. Received: top_k={top_k}")
+        if batch_size < 1:
+            raise ValueError(f"`batch_size` must be positive. Received: batch_size={batch_size}")
+        super().__init__(min_batch_size=batch_size, max_batch_size=batch_size)
+        self._saved_model = saved_model
+        self._top_k = top_k
+        self._skip_bad = skip_bad
+
+    def load_model(self) -> Any:
+        """The loaded SavedModel; Beam shares it between the threads of a process."""
+        return tf.saved_model.load(self._saved_model)
+
+    def run_inference(
+        self,
+        batch: Sequence[NamedRecord],
+        model: Any,
+        inference_args: dict[str, Any] | None = None,
+    ) -> Iterable[str | BadRecord]:
+        """A row, or a `BadRecord`, for each record, in order.
+
+        Args:
+            batch: Records.
+            model: What `load_model` gave.
+            inference_args: Beam's; there are none.
+
+        Raises:
+            ValueError: A record is bad, unless those are skipped; names its file. Or a prediction
+                is not finite.
+        """
+        try:
+            return self._rows(batch, model)
+        except tf.errors.InvalidArgumentError:
+            # One by one, to know which.
+            return [self._row_or_bad(record, model) for record in batch]
+
+    def _rows(self, batch: Sequence[NamedRecord], model: Any) -> list[str]:
+        serialized = tf.constant([record.serialized for record in batch])
+        outputs = model.signatures[_SIGNATURE](example_bytes=serialized)
+        video_ids = outputs["video_id"].numpy()
+        scores = outputs["predictions"].numpy()[:, : self._top_k]
+        if not np.isfinite(scores).all():
+            raise ValueError(
+                f"{self._saved_model}: probabilities must be finite. Received: NaN for video "
+                f"{video_ids[~np.isfinite(scores).all(axis=1)][0]!r}; export the run anew"
+            )
+        return video_rows(video_ids, outputs["class_indexes"].numpy()[:, : self._top_k], scores)
+
+    def _row_or_bad(self, record: NamedRecord, model: Any) -> str | BadRecord:
+        try:
+            return self._rows([record], model)[0]
+        except tf.errors.InvalidArgumentError as error:
+            reason = _reason(error.message)
+            if self._skip_bad:
+                return BadRecord(record.file, reason)
+            raise ValueError(
+                f"{record.file} has a bad record: {reason} To leave such records out: "
+                "--on_bad_record=skip"
+            ) from error
+
+
+class _SortOut(beam.DoFn):
+    """Counts rows and bad records, and parts them."""
+
+    def __init__(self) -> None:
+        self._counters = {
+            kind: Metrics.counter(_NAMESPACE, name)
+            for kind, name in ((str, "rows"), (BadRecord, "bad_records"))
+        }
+
+    def process(self, result: str | BadRecord) -> Iterator[Any]:
+        self._counters[type(result)].inc()
+        if isinstance(result, BadRecord):
+            yield beam.pvalue.TaggedOutput(_BAD, f"{result.file}: {result.reason}")
+        else:
+            yield result
+
+
+def _reason(message: str) -> str:
+    """What the model said, on one line, without TensorFlow's account of where."""
+    for mark in ("Bad record the given batch:record 0: ", "assertion failed: "):
+        message = message[message.find(mark) + len(mark) :] if mark in message else message
+    lines = [line.strip() for line in message.splitlines() if line.strip()]
+    described = [line for line in lines if not line.startswith(("[[", "Graph ", "Detected ", "<"))]
+    return " ".join(described or lines).strip("[]")
+
+
+def predict(
+    pipeline: beam.Pipeline,
+    patterns: Sequence[str],
+    saved_model: str,
+    output: str,
+    *,
+    top_k: int = 20,
+    batch_size: int = 64,
+    num_shards: int = 0,
+    skip_bad: bool = False,
+) -> None:
+    """Adds the whole way, from TFRecord files to sharded CSV, to a pipeline.
+
+    Args:
+        pipeline: The pipeline.
+        patterns: Globs, of any file system that Beam knows.
+        saved_model: Folder of one version of an export, that all workers can read.
+        output: Prefix of the files written: `<output>-00000-of-00004.csv`, and, where bad records
+            are left out, `<output>-bad-00000-of-00001.txt`, a line for each.
+        top_k: Predictions of a row.
+        batch_size: Records at once.
+        num_shards: Files; 0: as many as the runner likes.
+        skip_bad: Leave bad records out instead of stopping.
+
+    Raises:
+        ValueError: See `SavedModelHandler`.
+    """
+    handler = SavedModelHandler(saved_model, top_k, batch_size, skip_bad)
+    results = (
+        pipeline
+        | "patterns" >> beam.Create(list(patterns))
+        | "read" >> beam.io.ReadAllFromTFRecord(with_filename=True)
+        | "name" >> beam.MapTuple(NamedRecord)
+        | "predict" >> RunInference(handler)
+        | "sort out" >> beam.ParDo(_SortOut()).with_outputs(_BAD, main="rows")
+    )
+    _ = results.rows | "write" >> beam.io.WriteToText(
+        output, ".csv", num_shards=num_shards, header=VIDEO_HEADER
+    )
+    if skip_bad:
+        _ = results[_BAD] | "write bad" >> beam.io.WriteToText(
+            f"{output}-bad", ".txt", num_shards=1
+        )
+
+
+def _check(patterns: Sequence[str], saved_model: str, top_k: int) -> None:
+    """Refuses, before anything is started, what cannot work."""
+    if not patterns:
+        raise ConfigError("--input must name TFRecord files: globs, separated by commas")
+    for pattern, found in zip(patterns, FileSystems.match(list(patterns)), strict=True):
+        if not found.metadata_list:
+            raise ConfigError(f"--input: no file matches {pattern!r}")
+    if not tf.saved_model.contains_saved_model(saved_model):
+        raise ConfigError(
+            f"--saved_model must be the folder of one version of an export, {saved_model}/1 say; "
+            "train.py --export_dir writes it"
+        )
+    signatures = tf.saved_model.load(saved_model).signatures
+    if _SIGNATURE not in signatures:
+        raise ConfigError(f"--saved_model: {saved_model} has no signature {_SIGNATURE!r}")
+    given = signatures[_SIGNATURE].structured_outputs["predictions"].shape[1]
+    if top_k > given:
+        raise ConfigError(
+            f"--top_k must be at most {given}, the predictions that {saved_model} gives. "
+            f"Received: {top_k}"
+        )
+
+
+def _saved_model(flag: str, path: str) -> str:
+    """A SavedModel, which may be elsewhere: TensorFlow and Beam read from there."""
+    return path if is_remote(path) else saved_model_path(flag, path)
+
+
+PATHS = {"saved_model": _saved_model, "output": expanded}
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m yt8m_gat.prediction.beam",
+        description="Predicts TFRecords with an exported model on Apache Beam. Options that are "
+        "not listed are Beam's: --runner, --project, ...",
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("--input", required=True, help="TFRecord files: globs, separated by commas.")
+    add("--saved_model", required=True, help="Folder of one version of an export.")
+    add("--output", required=True, help="Prefix of the CSV files.")
+    add("--top_k", type=int, default=20, help="Predictions per video (default: 20).")
+    add("--batch_size", type=int, default=64, help="Records at once (default: 64).")
+    add("--num_shards", type=int, default=0, help="CSV files (default: the runner decides).")
+    add(
+        "--on_bad_record",
+        choices=("error", "skip"),
+        default="error",
+        help="Stop at a bad record, or leave it out, listed in <output>-bad-*.txt.",
+    )
+    return parser
+
+
+def _counts(result: Any) -> dict[str, int]:
+    found = result.metrics().query(MetricsFilter().with_namespace(_NAMESPACE))["counters"]
+    return {counter.key.metric.name: counter.result for counter in found}
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs the pipeline to its end and prints what was written."""
+    values, beam_arguments = _parser().parse_known_args(arguments)
+    with contextlib.ExitStack() as stack:
+        with reported_errors(ValueError, BeamIOError, tf.errors.OpError):
+            read_paths(values, PATHS)
+            parts = [part.strip() for part in values.input.split(",")]
+            patterns = [expanded("--input", part) for part in parts if part]
+            options = PipelineOptions(beam_arguments)
+            FileSystems.get_filesystem(values.output)  # An error for a place unknown to Beam.
+            _check(patterns, values.saved_model, values.top_k)
+            # Places elsewhere have no locks.
+            local = None if is_remote(values.output) else values.output
+            stack.enter_context(only_writer(local, make_folder=True))
+            pipeline = beam.Pipeline(options=options)
+            predict(
+                pipeline,
+                patterns,
+                values.saved_model,
+                values.output,
+                top_k=values.top_k,
+                batch_size=values.batch_size,
+                num_shards=values.num_shards,
+                skip_bad=values.on_bad_record == "skip",
+            )
+        result = pipeline.run()
+        result.wait_until_finish()
+    counts = _counts(result)
+    bad = counts.get("bad_records", 0)
+    print(
+        f"{values.output}-*.csv: {counts.get('rows', 0)} videos"
+        + (f"; {bad} bad records left out, listed in {values.output}-bad-*.txt" if bad else "")
+    )
+
+
+if __name__ == "__main__":
+    # By its own name, so that workers, where `__main__` is another program, find the classes.
+    from yt8m_gat.prediction.beam import main as main_by_name
+
+    run_command(main_by_name)
