@@ -16,7 +16,7 @@ of the two products of an attention map is two.
 
 Wall-clock seconds tell something on idle cores alone; processor seconds of all threads tell the
 work that was done wherever it ran. The model is SA, untrained, at full size; the clips are those of
-`yt8m_gat.data.sample`, and more of them are links to the same files.
+`yt8m_gat.acquisition.sample`, and more of them are links to the same files.
 """
 
 import argparse
@@ -98,6 +98,7 @@ def row(what, beside, seconds, other, passes=None, counted=None, reach=None):
 def make_run(folder, num_videos, max_frames):
     """Files of clips, and a run of one step: (run folder, pattern of the files)."""
     from yt8m_gat import pipeline
+    from yt8m_gat.acquisition.sample import SampleConfig, generate_sample
     from yt8m_gat.config import (
         DataConfig,
         ModelConfig,
@@ -105,7 +106,6 @@ def make_run(folder, num_videos, max_frames):
         RunConfig,
         TrainingConfig,
     )
-    from yt8m_gat.data.sample import SampleConfig, generate_sample
     from yt8m_gat.run_folder import RunFolder
 
     sample = SampleConfig(

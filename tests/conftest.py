@@ -38,7 +38,7 @@ def _kept_graphs_are_not_searched_again():
 @pytest.fixture(scope="session")
 def sample_dir(tmp_path_factory):
     """A tiny generated sample in the official layout: 96 + 32 + 32 clips of up to 12 frames."""
-    from yt8m_gat.data.sample import SampleConfig, generate_sample
+    from yt8m_gat.acquisition.sample import SampleConfig, generate_sample
 
     folder = tmp_path_factory.mktemp("sample")
     generate_sample(

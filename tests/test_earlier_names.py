@@ -12,6 +12,8 @@ PACKAGE = Path(__file__).resolve().parents[1] / "yt8m_gat"
 @pytest.mark.parametrize(
     ("earlier", "module"),
     [
+        ("data/download.py", "yt8m_gat.acquisition.download"),
+        ("data/sample.py", "yt8m_gat.acquisition.sample"),
         ("evaluation/beam.py", "yt8m_gat.prediction.beam"),
         ("evaluation/kaggle.py", "yt8m_gat.prediction.kaggle"),
     ],

@@ -26,6 +26,7 @@ ALLOWED = {
     "metrics": set(),
     "attacks": set(),
     "models": {"layers", "config", "run_folder", "disk"},
+    "acquisition": {"data", "config", "disk", "locks", "paths"},
     "data": {"config", "disk", "locks", "paths"},
     "training": {"data", "models", "losses", "attacks", "config", "run_folder", "disk"},
     "evaluation": {"data", "metrics", "attacks", "config", "disk"},
@@ -46,10 +47,10 @@ EVERYWHERE = {"provenance", "untrusted"}
 EVERYTHING = {"pipeline"}
 # Commands, like the scripts; the report calls `pipeline` when it is asked to explain a clip.
 COMMANDS = {
-    "data/download.py": {"cli", "interrupt"},
+    "acquisition/download.py": {"cli", "interrupt"},
     "data/inspect.py": {"cli", "interrupt"},
     "data/label_space.py": {"cli", "interrupt"},
-    "data/sample.py": {"cli", "interrupt"},
+    "acquisition/sample.py": {"cli", "interrupt"},
     "prediction/beam.py": {"cli", "interrupt"},
     "prediction/kaggle.py": {"cli", "interrupt"},
     "report/__main__.py": {"cli", "disk", "interrupt", "locks", "paths", "pipeline"},

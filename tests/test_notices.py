@@ -20,7 +20,7 @@ pathlib.Path(__file__).with_suffix(".imported").touch()
     ("module", "arguments"),
     [
         ("yt8m_gat.data.inspect", ["x.tfrecord"]),
-        ("yt8m_gat.data.sample", ["--output_dir=sample", "--num_classes=4"]),
+        ("yt8m_gat.acquisition.sample", ["--output_dir=sample", "--num_classes=4"]),
         ("yt8m_gat.prediction.beam", []),
     ],
 )

@@ -45,7 +45,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     sample, run = output_dir / "sample", output_dir / "gat"
     csv, figures = output_dir / "submission.csv", output_dir / "evaluation.json"
 
-    _run("-m", "yt8m_gat.data.sample", f"--output_dir={sample}", *_SAMPLE.split(), "--num_shards=4")
+    _run(
+        "-m",
+        "yt8m_gat.acquisition.sample",
+        f"--output_dir={sample}",
+        *_SAMPLE.split(),
+        "--num_shards=4",
+    )
     _run(
         "train.py",
         "--model=GAT",

@@ -35,7 +35,7 @@ from mutants import Mutant, drawn
 ROOT = Path(__file__).resolve().parents[2]
 
 ROOMS = (
-    *("layers", "losses", "attacks", "metrics", "training", "data"),
+    *("layers", "losses", "attacks", "metrics", "training", "acquisition", "data"),
     *("evaluation", "robustness", "explanation", "prediction"),
 )
 # Where tests of these rooms are. Those of whole jobs take long and hold few of their values.

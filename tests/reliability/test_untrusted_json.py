@@ -7,9 +7,9 @@ import pytest
 from json_mutations import HOSTILE, mutations
 
 from yt8m_gat import pipeline
+from yt8m_gat.acquisition.download import DownloadError, read_plan
 from yt8m_gat.config import ConfigError, DataConfig, RunConfig
 from yt8m_gat.data import read_class_ids
-from yt8m_gat.data.download import DownloadError, read_plan
 from yt8m_gat.data.label_space import ontology_map
 from yt8m_gat.evaluation.record import EvaluationRecord, as_json
 from yt8m_gat.prediction.submission import SubmissionWriter, partial_file

@@ -1,7 +1,7 @@
 """Records in, batches out.
 
-The names below are imported when they are first used: `python -m yt8m_gat.data.download`, and
-whatever else needs no tensors, then starts without TensorFlow.
+The names below are imported when they are first used: what needs no tensors,
+`python -m yt8m_gat.data.label_space` for one, then starts without TensorFlow.
 """
 
 import importlib

@@ -8,9 +8,8 @@ import pytest
 import tensorflow as tf
 from sklearn.metrics import roc_auc_score
 
-from yt8m_gat.data import sample
-from yt8m_gat.data.quantization import dequantize
-from yt8m_gat.data.sample import (
+from yt8m_gat.acquisition import sample
+from yt8m_gat.acquisition.sample import (
     MAX_DENSE_NORM,
     SampleConfig,
     draw_clip,
@@ -18,6 +17,7 @@ from yt8m_gat.data.sample import (
     label_names,
     planted_structure,
 )
+from yt8m_gat.data.quantization import dequantize
 
 CONFIG = SampleConfig(
     num_train=240, num_validate=10, num_test=9, num_classes=24, max_frames=30, num_shards=3, seed=5

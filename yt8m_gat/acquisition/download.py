@@ -1,0 +1,543 @@
+"""Fetches the official YouTube-8M records, as the official plan lists them.
+
+    python -m yt8m_gat.acquisition.download --partition=2/frame/train --mirror=us --shard=1,100 \
+        --output_dir=data/frame
+
+The plan of a partition gives each file's MD5. Shard X of Y of a partition is every file of which
+the MD5 of the name, as a number, is X - 1 modulo Y; so the shards of one Y hold each file once.
+
+A file gets its name when it is whole and its MD5 is right; until then it is `NAME.part`. Calling
+the command anew goes on from there: finished files are checked and skipped, parts are continued
+where the server can (HTTP ranges), begun anew where not. MD5 and plain HTTP find damage, not a
+forger.
+
+Exits with 1 when a file could not be had, with 2 when it cannot start, with 130 after Ctrl-C.
+Standard library, and tqdm for the progress.
+"""
+
+from __future__ import annotations
+
+if __name__ == "__main__":
+    from yt8m_gat.interrupt import end_on_interrupt
+
+    end_on_interrupt()
+
+import argparse
+import collections
+import concurrent.futures
+import dataclasses
+import hashlib
+import http.client
+import os
+import re
+import threading
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import BinaryIO
+
+from tqdm import tqdm
+
+from yt8m_gat.cli import run_command
+from yt8m_gat.config import ConfigError
+from yt8m_gat.disk import put_in_place
+from yt8m_gat.locks import only_writer
+from yt8m_gat.paths import output_path, read_paths
+from yt8m_gat.untrusted import parse_json, print_error
+
+MIRRORS = ("us", "eu", "asia")
+LEVELS = ("frame", "video")
+SPLITS = ("train", "validate", "test")
+
+CHUNK_BYTES = 1 << 18
+MAX_PLAN_BYTES = 1 << 26
+"""The official plans have 0.2 MB."""
+
+MAX_FAILED_FILES = 10
+"""After as many, no further file is begun: the fault is not theirs."""
+
+_RETRIED_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504})
+_RANGE_NOT_SATISFIABLE = 416
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,254}")
+_MD5 = re.compile(r"[0-9a-fA-F]{32}")
+
+
+class DownloadError(Exception):
+    """A file, or the plan, that could not be had; the message says which and why."""
+
+
+class _Interrupted(Exception):
+    """The download was asked to stop."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Partition:
+    """One part of the data set, such as `2/frame/train`.
+
+    Attributes:
+        version: 2 (2018) or 3 (2019, with rated segments).
+        level: `frame` or `video`.
+        split: `train`, `validate` or `test`.
+    """
+
+    version: str
+    level: str
+    split: str
+
+    @classmethod
+    def parse(cls, text: str) -> Partition:
+        """The partition written VERSION/LEVEL/SPLIT.
+
+        Raises:
+            ConfigError: It is not written so.
+        """
+        parts = text.strip("/").split("/")
+        if (
+            len(parts) != 3
+            or not re.fullmatch("[0-9]{1,3}", parts[0])
+            or parts[1] not in LEVELS
+            or parts[2] not in SPLITS
+        ):
+            raise ConfigError(
+                f"--partition must be VERSION/LEVEL/SPLIT with one of {', '.join(LEVELS)} and one "
+                f"of {', '.join(SPLITS)}, for example 2/frame/train. Received: {text!r}"
+            )
+        return cls(*parts)
+
+    def __str__(self) -> str:
+        return f"{self.version}/{self.level}/{self.split}"
+
+    @property
+    def plan_url(self) -> str:
+        """Where the official plan lies."""
+        return f"http://data.yt8m.org/{self.version}/download_plans/{self.level}_{self.split}.json"
+
+    def base_url(self, mirror: str) -> str:
+        """Where a mirror has the files."""
+        return f"http://{mirror}.data.yt8m.org/{self}"
+
+
+def parse_shard(text: str) -> tuple[int, int]:
+    """`X,Y` as two numbers, 1 <= X <= Y.
+
+    Raises:
+        ConfigError: It is not that.
+    """
+    match = re.fullmatch(r"\s*([0-9]{1,9})\s*,\s*([0-9]{1,9})\s*", text)
+    if match is None or not 1 <= int(match[1]) <= int(match[2]):
+        raise ConfigError(f"--shard must be X,Y with 1 <= X <= Y: shard X of Y. Received: {text!r}")
+    return int(match[1]), int(match[2])
+
+
+def in_shard(name: str, shard: tuple[int, int]) -> bool:
+    """Whether a file of that name belongs to shard X of Y."""
+    digest = hashlib.md5(name.encode(), usedforsecurity=False).hexdigest()
+    return int(digest, 16) % shard[1] == shard[0] - 1
+
+
+def read_plan(content: bytes, url: str) -> dict[str, str]:
+    """File name -> MD5 (32 lower-case digits) of a plan.
+
+    Raises:
+        DownloadError: It is no plan, or a name in it could leave the folder or hide in it.
+    """
+    try:
+        files = parse_json(content)["files"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise DownloadError(
+            f"{url} is no download plan, which is JSON with `files`: {error!r}"
+        ) from error
+    if not isinstance(files, Mapping) or not files:
+        raise DownloadError(f"{url}: `files` must map at least one file name to its MD5")
+    for name, md5 in files.items():
+        if not _NAME.fullmatch(name) or name.endswith(".part"):
+            raise DownloadError(
+                f"{url}: a file must have a plain name of letters, digits, '_', '-' and '.', not "
+                f"beginning with '.' and not ending in .part. Received: {name[:300]!r}"
+            )
+        if not isinstance(md5, str) or not _MD5.fullmatch(md5):
+            raise DownloadError(
+                f"{url}: file {name} must have an MD5 of 32 hexadecimal digits. Received: "
+                f"{str(md5)[:100]!r}"
+            )
+    return {name: md5.lower() for name, md5 in files.items()}
+
+
+class Downloader:
+    """Fetches files, each whole and checked or not at all.
+
+    Args:
+        timeout: Seconds that a connection may stand still.
+        max_attempts: Attempts in a row without progress until a file is given up; a wrong
+            checksum counts as one.
+        first_pause: Seconds before the second attempt; each further pause is twice as long, at
+            most a minute.
+        report_bytes: Called with the size of each piece that arrives, from any thread.
+    """
+
+    def __init__(
+        self,
+        *,
+        timeout: float = 30.0,
+        max_attempts: int = 6,
+        first_pause: float = 1.0,
+        report_bytes: Callable[[int], None] = lambda _: None,
+    ) -> None:
+        self._timeout = timeout
+        self._max_attempts = max_attempts
+        self._first_pause = first_pause
+        self._report_bytes = report_bytes
+        self._stopped = threading.Event()
+
+    def stop(self) -> None:
+        """Makes every fetch in progress end soon, leaving its part for later."""
+        self._stopped.set()
+
+    def fetch_plan(self, url: str) -> dict[str, str]:
+        """The plan at `url`; see `read_plan`.
+
+        Raises:
+            DownloadError: It cannot be had, or is none.
+        """
+        attempts = self._attempts(url)
+        while True:
+            try:
+                with self._open(url) as response:
+                    content = response.read(MAX_PLAN_BYTES + 1)
+                    missing = response.length
+            except (OSError, http.client.HTTPException) as error:
+                attempts.failed(error)
+                continue
+            if len(content) > MAX_PLAN_BYTES:
+                raise DownloadError(f"{url} is no download plan: more than {MAX_PLAN_BYTES} bytes")
+            if missing:
+                attempts.failed(ConnectionError(f"the connection ended {missing} bytes early"))
+                continue
+            return read_plan(content, url)
+
+    def fetch(self, url: str, path: str | os.PathLike, md5: str) -> bool:
+        """Fetches one file.
+
+        Args:
+            url: Where it lies.
+            path: Where it goes; the part lies beside it.
+            md5: Its MD5, in lower-case digits.
+
+        Returns:
+            Whether anything had to be fetched: not where the file is there and right.
+
+        Raises:
+            DownloadError: It could not be had, or has another MD5 each time.
+            InUseError: Another process fetches it.
+            OSError: It cannot be written.
+        """
+        path = Path(path)
+        part = path.with_name(path.name + ".part")
+        if path.is_file() and self._digest(path).hexdigest() == md5:
+            part.unlink(missing_ok=True)
+            return False
+        with only_writer(path):
+            self._fetch(url, part, md5)
+            put_in_place(part, path)
+        return True
+
+    def _fetch(self, url: str, part: Path, md5: str) -> None:
+        """Completes a part."""
+        attempts = self._attempts(url)
+        with open(part, "ab") as file:
+            while True:
+                digest = self._digest(part)
+                try:
+                    digest = self._receive(url, file, digest)
+                except _WriteError as error:
+                    raise error.reason from None
+                except (OSError, http.client.HTTPException) as error:
+                    attempts.failed(error, file.tell())
+                    continue
+                found = digest.hexdigest()
+                if found == md5:
+                    return
+                file.truncate(0)
+                attempts.failed(ConnectionError(f"its MD5 is {found}, the plan says {md5}"))
+
+    def _open(self, url: str, offset: int = 0) -> http.client.HTTPResponse:
+        headers = {"Range": f"bytes={offset}-"} if offset else {}
+        request = urllib.request.Request(url, headers=headers)
+        return urllib.request.urlopen(request, timeout=self._timeout)
+
+    def _receive(self, url: str, file: BinaryIO, digest: _Digest) -> _Digest:
+        """One attempt to complete a part; the digest of all of it."""
+        offset = file.seek(0, os.SEEK_END)
+        try:
+            response = self._open(url, offset)
+        except urllib.error.HTTPError as error:
+            if error.code != _RANGE_NOT_SATISFIABLE or not offset:
+                raise
+            error.close()
+            # The part has all the bytes that there are, or more: its digest decides.
+            return digest
+        with response:
+            if offset and not _continues_at(response, offset):
+                file.truncate(0)
+                file.seek(0)
+                digest = _new_digest()
+            while chunk := response.read1(CHUNK_BYTES):
+                try:
+                    file.write(chunk)
+                    file.flush()
+                except OSError as error:
+                    raise _WriteError(error) from error
+                digest.update(chunk)
+                self._report_bytes(len(chunk))
+                self._check_stopped()
+            if response.length:
+                raise ConnectionError(f"the connection ended {response.length} bytes early")
+        return digest
+
+    def _digest(self, path: Path) -> _Digest:
+        digest = _new_digest()
+        with open(path, "rb") as file:
+            while chunk := file.read(CHUNK_BYTES):
+                digest.update(chunk)
+                self._check_stopped()
+        return digest
+
+    def _check_stopped(self) -> None:
+        if self._stopped.is_set():
+            raise _Interrupted
+
+    def _pause(self, num_failures: int) -> None:
+        self._stopped.wait(min(60.0, self._first_pause * 2 ** (num_failures - 1)))
+        self._check_stopped()
+
+    def _attempts(self, url: str) -> _Attempts:
+        return _Attempts(url, self._max_attempts, self._pause)
+
+
+_Digest = type(hashlib.md5(usedforsecurity=False))
+
+
+def _new_digest() -> _Digest:
+    return hashlib.md5(usedforsecurity=False)
+
+
+class _WriteError(Exception):
+    """The disk, not the network."""
+
+    def __init__(self, reason: OSError) -> None:
+        super().__init__(str(reason))
+        self.reason = reason
+
+
+def _continues_at(response: http.client.HTTPResponse, offset: int) -> bool:
+    content_range = response.headers.get("Content-Range", "")
+    return response.status == 206 and content_range.startswith(f"bytes {offset}-")
+
+
+class _Attempts:
+    """Counts attempts in a row that brought nothing, and gives up after too many."""
+
+    def __init__(self, url: str, max_attempts: int, pause: Callable[[int], None]) -> None:
+        self._url = url
+        self._max_attempts = max_attempts
+        self._pause = pause
+        self._failures = 0
+        self._furthest = 0
+
+    def failed(self, error: Exception, position: int = 0) -> None:
+        """Waits for the next attempt, or raises `DownloadError`."""
+        if isinstance(error, urllib.error.HTTPError):
+            error.close()
+            if error.code not in _RETRIED_STATUS:
+                raise DownloadError(f"{self._url}: {error}") from error
+        # Measured from the furthest point: a server that breaks off at the same byte each time,
+        # and knows no ranges, makes no progress.
+        if position > self._furthest:
+            self._furthest = position
+            self._failures = 0
+        self._failures += 1
+        if self._failures >= self._max_attempts:
+            raise DownloadError(
+                f"{self._url}: given up after {self._failures} attempts: "
+                f"{str(error) or repr(error)}"
+            ) from error
+        self._pause(self._failures)
+
+
+@dataclasses.dataclass
+class Summary:
+    """What a download came to.
+
+    Attributes:
+        fetched: Files fetched.
+        present: Files that were there already.
+        failed: Why each other file could not be had; files never begun are not in it.
+        not_begun: Files left alone after `MAX_FAILED_FILES` failures.
+    """
+
+    fetched: int = 0
+    present: int = 0
+    failed: list[str] = dataclasses.field(default_factory=list)
+    not_begun: int = 0
+
+
+def download(
+    files: Mapping[str, str],
+    base_url: str,
+    output_dir: str | os.PathLike,
+    *,
+    num_workers: int = 4,
+    show_progress: bool = False,
+    **options: float,
+) -> Summary:
+    """Fetches files, several at a time.
+
+    Args:
+        files: Name -> MD5, see `read_plan`.
+        base_url: What comes before `/NAME` in each URL.
+        output_dir: Where they go; made if need be.
+        num_workers: Files fetched side by side.
+        show_progress: Show a bar.
+        **options: Of `Downloader`.
+
+    Returns:
+        What came of it. Ctrl-C stops it, leaving parts to go on from, and is raised again.
+
+    Raises:
+        OSError: A file cannot be written.
+    """
+    folder = Path(output_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    summary = Summary()
+    received = _Count()
+    downloader = Downloader(report_bytes=received.add, **options)
+    left = collections.deque(files.items())
+    running: set[concurrent.futures.Future[bool]] = set()
+    with (
+        tqdm(total=len(files), unit="file", disable=not show_progress) as bar,
+        concurrent.futures.ThreadPoolExecutor(num_workers) as pool,
+    ):
+        try:
+            while running or (left and len(summary.failed) < MAX_FAILED_FILES):
+                while left and len(running) < num_workers:
+                    if len(summary.failed) >= MAX_FAILED_FILES:
+                        break
+                    name, md5 = left.popleft()
+                    url = f"{base_url.rstrip('/')}/{urllib.parse.quote(name)}"
+                    running.add(pool.submit(downloader.fetch, url, folder / name, md5))
+                done, running = concurrent.futures.wait(
+                    running, timeout=0.5, return_when=concurrent.futures.FIRST_COMPLETED
+                )
+                for future in done:
+                    try:
+                        fetched = future.result()
+                    except DownloadError as error:
+                        summary.failed.append(str(error))
+                    else:
+                        summary.fetched += fetched
+                        summary.present += not fetched
+                    bar.update()
+                bar.set_postfix_str(f"{received.total / 1e6:.1f} MB", refresh=False)
+                bar.refresh()
+        except BaseException:
+            downloader.stop()
+            raise
+    summary.not_begun = len(left)
+    return summary
+
+
+class _Count:
+    """A sum that several threads add to."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self.total = 0
+
+    def add(self, number: int) -> None:
+        with self._lock:
+            self.total += number
+
+
+def _http_url(flag: str, url: str) -> str:
+    parts = urllib.parse.urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.netloc:
+        raise ConfigError(f"--{flag} must begin with http:// or https://. Received: {url!r}")
+    return url
+
+
+PATHS = {"output_dir": output_path}
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m yt8m_gat.acquisition.download",
+        description="Fetches the official YouTube-8M records; called anew, it goes on.",
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "--partition", required=True, help="VERSION/LEVEL/SPLIT, for example 2/frame/train"
+    )
+    parser.add_argument("--mirror", default="us", choices=MIRRORS, help="default: us")
+    parser.add_argument(
+        "--shard", default="1,1", metavar="X,Y", help="only shard X of Y (default: every file)"
+    )
+    parser.add_argument("--output_dir", required=True, help="folder for the files")
+    parser.add_argument("--num_workers", type=int, default=4, help="files at a time (default: 4)")
+    parser.add_argument("--plan_url", help="another plan than the official one")
+    parser.add_argument("--base_url", help="where the files are, instead of the mirror")
+    return parser
+
+
+def _fail(message: object, code: int) -> int:
+    print_error("download", str(message))
+    return code
+
+
+def main(argv: Sequence[str] | None = None, **options: float) -> int:
+    """Runs the command; returns its exit code.
+
+    Args:
+        argv: Its arguments; None: those of the process.
+        **options: Of `Downloader`.
+    """
+    arguments = _parser().parse_args(argv)
+    try:
+        read_paths(arguments, PATHS)
+        partition = Partition.parse(arguments.partition)
+        shard = parse_shard(arguments.shard)
+        if not 1 <= arguments.num_workers <= 64:
+            raise ConfigError(f"--num_workers must be 1 to 64. Received: {arguments.num_workers}")
+        plan_url = _http_url("plan_url", arguments.plan_url or partition.plan_url)
+        base_url = _http_url("base_url", arguments.base_url or partition.base_url(arguments.mirror))
+    except ConfigError as error:
+        return _fail(error, 2)
+    try:
+        plan = Downloader(**options).fetch_plan(plan_url)
+        files = {name: md5 for name, md5 in plan.items() if in_shard(name, shard)}
+        print(f"{partition}, shard {shard[0]} of {shard[1]}: {len(files)} of {len(plan)} files")
+        summary = download(
+            files,
+            base_url,
+            arguments.output_dir,
+            num_workers=arguments.num_workers,
+            show_progress=True,
+            **options,
+        )
+    except (DownloadError, OSError) as error:
+        return _fail(error, 2)
+    except KeyboardInterrupt:
+        return _fail("interrupted; the same command goes on from here", 130)
+    for message in summary.failed:
+        _fail(message, 1)
+    print(
+        f"{arguments.output_dir}: {summary.fetched} files fetched, {summary.present} there already"
+    )
+    if summary.not_begun:
+        _fail(f"{summary.not_begun} files not begun after {len(summary.failed)} failures", 1)
+    return 1 if summary.failed else 0
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,675 @@
+"""A seeded sample of frame-level records in the official layout, with a structure worth learning.
+
+    python -m yt8m_gat.acquisition.sample --output_dir=D --num_train=2000 --max_frames=60 --seed=0
+
+writes ``train00.tfrecord ...``, ``validate00.tfrecord ...``, ``test00.tfrecord ...`` and
+``label_names.csv`` (``label_id,label_name``) into D. A record is a ``tf.SequenceExample``:
+
+    ==============  =========  ====================  =======================================
+    key             where      kind                  shape
+    ==============  =========  ====================  =======================================
+    ``id``          context    bytes list            1, unique over the three splits
+    ``labels``      context    int64 list            the positive classes, ascending
+    ``rgb``         features   bytes list per frame  T x 1024 uint8
+    ``audio``       features   bytes list per frame  T x 128 uint8
+    ==============  =========  ====================  =======================================
+
+with T uniform over ``ceil(0.4 max_frames) .. max_frames`` (120 to 300 at full size).
+
+What is planted
+---------------
+*Labels.* Class c has the prior ``p_c = s (c + 2)^-zipf_exponent`` (at most 0.6), s such that the
+priors sum to ``labels_per_clip`` (at most 0.3 C); a clip's true labels are independent draws. A
+split of at least ``3 C`` clips has three clips or more that truly show each class. The labels
+WRITTEN are noisy: each true one is dropped with probability ``label_noise``, each other one added
+with probability ``label_noise * p_c``.
+
+*Background.* ``x_t = sigma * n_t``, with ``n_t = r n_(t-1) + sqrt(1 - r^2) e_t``,
+``e_t ~ N(0, I)``, ``r = smoothness``: smooth over time, with a spectrum like that of the leading
+principal components: sigma is flat over the first three quarters of the coordinates (the head) and
+falls to ``tail_deviation`` over the last quarter (the tail). The head's sigma is solved for so
+that, after clipping to [-2, 2] and with the cues' mean square added, the root mean square norm of
+a frame is about 27 (rgb) or 13.5 (audio) as in YouTube-8M.
+
+*Weak dense evidence, of every label.* A unit direction w_c in the tail is added to EVERY frame:
+``dense_norm * u * w_c``, u uniform in [0.6, 1.4] per clip and label; a local label has
+``local_dense_share`` of that, or it would be solved without its cues. The sum over a clip's
+labels is rescaled to an L2 norm of at most ``MAX_DENSE_NORM = 0.45`` per frame: less than the
+papers' epsilon = 0.5, so that one perturbation can erase or forge all of it.
+
+*Strong evidence, of every label,* in ``m = max(1, round(cue_share * T))`` places, present in a
+clip of the label with probability ``cue_presence``:
+
+*   a GLOBAL label has one cue, a unit direction in the head: ``cue_norm * a_c`` is added to m
+    frames drawn from the whole clip;
+*   a LOCAL label has two, a_c and b_c: m times, ``cue_norm * a_c`` in one frame and
+    ``cue_norm * b_c`` in another at most W frames away, ``W = max(1, round(max_frames / 30))``.
+    The same cues mean nothing when they are at least G frames apart,
+    ``G = max(W + 1, max_frames // 3)``: so they occur, m times each, in clips WITHOUT the label, as
+    distractors, with probability ``min(0.5, distractor_rate * p_c)``. How often each cue occurs
+    therefore says little, and how close together the two are says all: attention within
+    blocks of a few W (T_N = 5 of 30 frames, 20 of 300) sees it at once, attention over the clip
+    has to find it.
+
+In the sound ``cue_norm`` is halved, as the frame's norm is. A cue is many epsilons long in its
+frames: a model that finds cues frame by frame cannot be fooled within epsilon; one that leans on
+the dense evidence, or on the mean over the frames, can.
+
+*Audio* carries the same labels at the same times along directions of its own with probability
+``audio_agreement``; otherwise it is the sound of another, unrelated clip.
+
+All features are clipped to [-2, 2] and quantized. The directions depend on ``seed``,
+``num_classes`` and ``local_share`` alone, so train, validate and test share them; a clip depends on
+the seed, its split and its place in it, and on neither the number of shards nor the other splits.
+"""
+
+from __future__ import annotations
+
+if __name__ == "__main__":
+    from yt8m_gat.interrupt import end_on_interrupt
+
+    end_on_interrupt()
+
+import argparse
+import csv
+import dataclasses
+import numbers
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from scipy.signal import lfilter
+from scipy.special import erf
+
+from yt8m_gat.cli import run_command, start_tensorflow
+from yt8m_gat.data.schema import FRAME_FEATURE_SIZES
+from yt8m_gat.disk import remove_unfinished, replacing
+from yt8m_gat.locks import only_writer_in
+from yt8m_gat.paths import output_path, read_paths
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+# Root mean square L2 norm of a dequantized frame of YouTube-8M.
+FRAME_NORMS = {"rgb": 27.0, "audio": 13.5}
+# Below the papers' epsilon of 0.5 per frame.
+MAX_DENSE_NORM = 0.45
+SPLITS = ("train", "validate", "test")
+
+_MIN_LENGTH_SHARE = 0.4
+_TAIL_SHARE = 0.25
+_MAX_PRIOR = 0.6
+_MAX_LABELS_SHARE = 0.3
+_MIN_POSITIVES = 3
+# The range that is quantized.
+_MAX_VALUE = 2.0
+
+
+def _setting(default: float, low: float, high: float, meaning: str) -> Any:
+    """A field of `SampleConfig` with its range; the meaning is the flag's help too."""
+    return dataclasses.field(
+        default=default, metadata={"low": low, "high": high, "meaning": meaning}
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class SampleConfig:
+    """What to generate: sizes, the seed, and the strengths of the module docstring's formulas.
+
+    Each field says its default, its least and its greatest value, and what it is.
+
+    Raises:
+        ValueError: If a value is out of its range.
+    """
+
+    num_train: int = _setting(2000, 1, 10**8, "clips of the train split")
+    num_validate: int = _setting(400, 1, 10**8, "clips of the validate split")
+    num_test: int = _setting(400, 1, 10**8, "clips of the test split")
+    num_classes: int = _setting(24, 1, 10**5, "number of labels C")
+    max_frames: int = _setting(
+        60, 6, 10**4, "frames of the longest clip; the shortest has 0.4 of it"
+    )
+    num_shards: int = _setting(4, 1, 10**5, "files per split")
+    seed: int = _setting(0, 0, 2**63 - 1, "fixes every byte written")
+    labels_per_clip: float = _setting(3.0, 0.1, 1000, "mean number of true labels of a clip")
+    zipf_exponent: float = _setting(0.8, 0, 4, "decay of the class priors with the rank")
+    local_share: float = _setting(0.5, 0, 1, "share of the labels whose strong evidence is local")
+    dense_norm: float = _setting(
+        0.3, 0, 0.45, "L2 norm per frame and label of the weak dense evidence"
+    )
+    local_dense_share: float = _setting(
+        0.5, 0, 1, "dense evidence of a local label relative to a global label's"
+    )
+    tail_deviation: float = _setting(
+        0.3, 0.01, 0.8, "deviation of the background where the dense evidence lies"
+    )
+    cue_norm: float = _setting(12.0, 0, 25, "L2 norm of a strong cue in its rgb frame")
+    cue_share: float = _setting(0.1, 0, 0.2, "strong cues of a label per frame of the clip")
+    cue_presence: float = _setting(
+        0.9, 0, 1, "probability that a clip of a label shows its strong cue"
+    )
+    distractor_rate: float = _setting(
+        3.0, 0, 100, "clips with a local label's cues far apart per clip with the label"
+    )
+    audio_agreement: float = _setting(
+        0.8, 0, 1, "probability that the sound shows the clip's own labels"
+    )
+    smoothness: float = _setting(
+        0.4, 0, 0.99, "correlation of the background between neighbouring frames"
+    )
+    label_noise: float = _setting(0.05, 0, 0.5, "probability that a true label is not written")
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            low, high = field.metadata["low"], field.metadata["high"]
+            value = getattr(self, field.name)
+            whole = field.type == "int"
+            kind = numbers.Integral if whole else numbers.Real
+            if isinstance(value, bool) or not isinstance(value, kind) or not low <= value <= high:
+                raise ValueError(
+                    f"`{field.name}` must be a {'whole ' if whole else ''}number from {low} to "
+                    f"{high}: {field.metadata['meaning']}. Received: {field.name}={value!r}"
+                )
+        fewest = min(self.num_train, self.num_validate, self.num_test)
+        if self.num_shards > fewest:
+            raise ValueError(
+                "`num_shards` must be at most the number of clips of the smallest split, "
+                f"{fewest}, or files stay empty. Received: num_shards={self.num_shards}"
+            )
+
+    @property
+    def min_frames(self) -> int:
+        """Length of the shortest clip, in frames."""
+        return int(np.ceil(_MIN_LENGTH_SHARE * self.max_frames))
+
+    @property
+    def cue_window(self) -> int:
+        """Largest distance, in frames, at which two cues mean their local label."""
+        return max(1, round(self.max_frames / 30))
+
+    @property
+    def cue_gap(self) -> int:
+        """Smallest distance, in frames, of two cues that mean nothing."""
+        return max(self.cue_window + 1, self.max_frames // 3)
+
+
+@dataclasses.dataclass(frozen=True)
+class PlantedDirections:
+    """The unit directions planted in one modality.
+
+    Attributes:
+        deviation: Standard deviation of the background before clipping [D].
+        dense: Weak dense direction of each label [C, D], in the tail.
+        first_cue: Strong cue of each label [C, D], in the head.
+        second_cue: The other cue of each local label [C, D]; zero for global labels.
+    """
+
+    deviation: np.ndarray
+    dense: np.ndarray
+    first_cue: np.ndarray
+    second_cue: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class PlantedStructure:
+    """All that the three splits share.
+
+    Attributes:
+        priors: Probability of each true label [C], descending.
+        is_local: Whether a label's strong evidence is local [C].
+        directions: The planted directions of each feature.
+    """
+
+    priors: np.ndarray
+    is_local: np.ndarray
+    directions: dict[str, PlantedDirections]
+
+
+@dataclasses.dataclass(frozen=True)
+class Clip:
+    """One generated clip.
+
+    Attributes:
+        video_id: Unique over the three splits.
+        labels: The classes written, ascending: the true ones with the label noise.
+        true_labels: The classes whose evidence is planted, ascending.
+        audio_agrees: Whether the sound shows the clip's own labels.
+        cue_frames: Per label with a strong cue or a distractor in the picture: the frames of its
+            first and of its second cue (none for a global label).
+        features: Quantized frames, uint8 [T, D] per feature.
+    """
+
+    video_id: str
+    labels: np.ndarray
+    true_labels: np.ndarray
+    audio_agrees: bool
+    cue_frames: dict[int, tuple[np.ndarray, np.ndarray]]
+    features: dict[str, np.ndarray]
+
+
+def planted_structure(config: SampleConfig) -> PlantedStructure:
+    """Draws the priors, the kinds of the labels and the planted directions.
+
+    Args:
+        config: The sample.
+
+    Returns:
+        What the clips of all three splits share.
+
+    Raises:
+        ValueError: If the cues are too strong or too many for the frame norms.
+    """
+    num_classes = config.num_classes
+    rng = np.random.default_rng([config.seed, len(SPLITS)])
+    # Evenly over the ranks, so that both kinds have frequent and rare labels.
+    steps = np.floor(np.arange(1, num_classes + 1) * config.local_share + 1e-9)
+    is_local = np.diff(steps, prepend=0.0) > 0
+    priors = _priors(config)
+    cues_per_frame = _cues_per_frame(config, priors, is_local)
+    directions = {}
+    for name, size in FRAME_FEATURE_SIZES.items():
+        tail = size - int(size * _TAIL_SHARE)
+        dense = _unit_directions(rng, num_classes, size, slice(tail, size))
+        cues = _unit_directions(rng, 2 * num_classes, size, slice(0, tail))
+        directions[name] = PlantedDirections(
+            deviation=_spectrum(config, name, tail, cues_per_frame),
+            dense=dense,
+            first_cue=cues[:num_classes],
+            second_cue=cues[num_classes:] * is_local[:, None].astype(np.float32),
+        )
+    return PlantedStructure(priors, is_local, directions)
+
+
+def label_names(structure: PlantedStructure) -> list[str]:
+    """Names each label by its kind and its number within the kind: "global topic 0"."""
+    names, counts = [], {True: 0, False: 0}
+    for local in structure.is_local.tolist():
+        names.append(f"{'local pair' if local else 'global topic'} {counts[local]}")
+        counts[local] += 1
+    return names
+
+
+def draw_clip(config: SampleConfig, structure: PlantedStructure, split: str, index: int) -> Clip:
+    """Draws clip `index` of a split; the same arguments always give the same clip.
+
+    Args:
+        config: The sample.
+        structure: What `planted_structure(config)` gave.
+        split: "train", "validate" or "test".
+        index: Place of the clip in its split, from 0.
+
+    Returns:
+        The clip.
+
+    Raises:
+        ValueError: If there is no such split or clip.
+    """
+    if split not in SPLITS:
+        raise ValueError(f"`split` must be one of {SPLITS}. Received: split={split!r}")
+    num_clips = getattr(config, f"num_{split}")
+    if not 0 <= index < num_clips:
+        raise ValueError(
+            f"`index` must be at least 0 and below num_{split}={num_clips}. Received: index={index}"
+        )
+    rng = np.random.default_rng([config.seed, SPLITS.index(split), index])
+    num_frames = int(rng.integers(config.min_frames, config.max_frames + 1))
+    is_true = rng.random(config.num_classes) < structure.priors
+    if num_clips >= _MIN_POSITIVES * config.num_classes > index:
+        is_true[index % config.num_classes] = True
+    noise = rng.random(config.num_classes)
+    written = np.where(
+        is_true, noise >= config.label_noise, noise < config.label_noise * structure.priors
+    )
+    picture = _draw_evidence(rng, config, structure, is_true, num_frames)
+    audio_agrees = bool(rng.random() < config.audio_agreement)
+    sound = picture
+    if not audio_agrees:
+        others = rng.random(config.num_classes) < structure.priors
+        sound = _draw_evidence(rng, config, structure, others, num_frames)
+    features = {}
+    for name, directions in structure.directions.items():
+        evidence = sound if name == "audio" else picture
+        features[name] = _draw_frames(rng, config, name, directions, evidence, num_frames)
+    return Clip(
+        video_id=f"{split[:2]}{config.seed:x}-{index:07d}",
+        labels=np.flatnonzero(written),
+        true_labels=np.flatnonzero(is_true),
+        audio_agrees=audio_agrees,
+        cue_frames=picture.cue_frames,
+        features=features,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Evidence:
+    """What of the labels a clip shows: norms of the dense evidence [C] and frames of the cues."""
+
+    dense: np.ndarray
+    cue_frames: dict[int, tuple[np.ndarray, np.ndarray]]
+
+
+def _priors(config: SampleConfig) -> np.ndarray:
+    total = min(config.labels_per_clip, _MAX_LABELS_SHARE * config.num_classes)
+    weights = (np.arange(config.num_classes) + 2.0) ** -config.zipf_exponent
+    low, high = 0.0, config.num_classes / weights[-1]
+    for _ in range(100):
+        scale = (low + high) / 2
+        if np.minimum(scale * weights, _MAX_PRIOR).sum() < total:
+            low = scale
+        else:
+            high = scale
+    return np.minimum(high * weights, _MAX_PRIOR)
+
+
+def _unit_directions(
+    rng: np.random.Generator, count: int, size: int, coordinates: slice
+) -> np.ndarray:
+    """Random unit vectors [count, size] within the coordinates; orthogonal when they fit."""
+    width = coordinates.stop - coordinates.start
+    vectors = rng.standard_normal((count, width))
+    if count <= width:
+        vectors = np.linalg.qr(vectors.T)[0].T
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    directions = np.zeros((count, size), np.float32)
+    directions[:, coordinates] = vectors
+    return directions
+
+
+def _cue_norm(config: SampleConfig, name: str) -> float:
+    return config.cue_norm * FRAME_NORMS[name] / FRAME_NORMS["rgb"]
+
+
+def _distractor_priors(config: SampleConfig, priors: np.ndarray) -> np.ndarray:
+    return np.minimum(0.5, config.distractor_rate * priors)
+
+
+def _cues_per_frame(config: SampleConfig, priors: np.ndarray, is_local: np.ndarray) -> float:
+    """Mean number of cues in a frame, for clips long enough that `cue_share` needs no rounding."""
+    shown = priors * config.cue_presence
+    local = 2 * (shown + (1 - priors) * _distractor_priors(config, priors))
+    return config.cue_share * float(np.where(is_local, local, shown).sum())
+
+
+def _spectrum(config: SampleConfig, name: str, tail: int, cues_per_frame: float) -> np.ndarray:
+    """Deviation of the background per coordinate [D]."""
+    size = FRAME_FEATURE_SIZES[name]
+    low, high = config.tail_deviation, 100.0
+    # Half of the tail is the way down, the other half flat.
+    fall = np.minimum(np.linspace(0.0, 2.0, size - tail + 1)[1:], 1.0)
+    for _ in range(100):
+        head = (low + high) / 2
+        slope = head * (config.tail_deviation / head) ** fall
+        deviation = np.concatenate([np.full(tail, head), slope])
+        if _clipped_square(deviation).sum() < FRAME_NORMS[name] ** 2:
+            low = head
+        else:
+            high = head
+    # A cue's direction is random, so over the cues its square is spread evenly over the head.
+    cue_square = cues_per_frame * _cue_norm(config, name) ** 2 / tail
+    if cue_square > head**2 / 2:
+        raise ValueError(
+            "The cues must leave half of a frame's variance to the background. Received: "
+            f"{cues_per_frame:.2f} cues a frame with cue_norm={config.cue_norm:g}; lower cue_norm, "
+            "cue_share, distractor_rate or labels_per_clip"
+        )
+    deviation[:tail] = np.sqrt(head**2 - cue_square)
+    return deviation.astype(np.float32)
+
+
+def _clipped_square(deviation: np.ndarray) -> np.ndarray:
+    """E[clip(s z, -2, 2)^2] of a standard normal z, in closed form."""
+    limit = _MAX_VALUE / deviation
+    density = np.exp(-(limit**2) / 2) / np.sqrt(2 * np.pi)
+    inside = erf(limit / np.sqrt(2))
+    return deviation**2 * (inside - 2 * limit * density) + _MAX_VALUE**2 * (1 - inside)
+
+
+def _draw_evidence(
+    rng: np.random.Generator,
+    config: SampleConfig,
+    structure: PlantedStructure,
+    is_true: np.ndarray,
+    num_frames: int,
+) -> _Evidence:
+    dense = is_true * config.dense_norm * rng.uniform(0.6, 1.4, config.num_classes)
+    dense *= np.where(structure.is_local, config.local_dense_share, 1.0)
+    shows_cue = is_true & (rng.random(config.num_classes) < config.cue_presence)
+    distracts = rng.random(config.num_classes) < _distractor_priors(config, structure.priors)
+    distracts &= ~is_true & structure.is_local
+    count = max(1, round(config.cue_share * num_frames))
+    cue_frames = {}
+    for label in np.flatnonzero(shows_cue | distracts).tolist():
+        if not structure.is_local[label]:
+            frames = rng.choice(num_frames, count, replace=False)
+            cue_frames[label] = (np.sort(frames), np.empty(0, np.int64))
+        elif is_true[label]:
+            cue_frames[label] = _near_frames(rng, num_frames, count, config.cue_window)
+        else:
+            cue_frames[label] = _far_frames(rng, num_frames, count, config.cue_gap)
+    return _Evidence(dense, cue_frames)
+
+
+def _near_frames(
+    rng: np.random.Generator, num_frames: int, count: int, window: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Pairs of frames 1 to `window` apart, in either order."""
+    distance = rng.integers(1, window + 1, count)
+    start = rng.integers(0, num_frames - distance)
+    swapped = rng.random(count) < 0.5
+    return start + distance * swapped, start + distance * ~swapped
+
+
+def _far_frames(
+    rng: np.random.Generator, num_frames: int, count: int, gap: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Two groups of frames, each frame of one at least `gap` away from each of the other."""
+    early_end = int(rng.integers(1, num_frames - gap + 1))
+    early = rng.integers(0, early_end, count)
+    late = rng.integers(early_end - 1 + gap, num_frames, count)
+    return (early, late) if rng.random() < 0.5 else (late, early)
+
+
+def _draw_frames(
+    rng: np.random.Generator,
+    config: SampleConfig,
+    name: str,
+    directions: PlantedDirections,
+    evidence: _Evidence,
+    num_frames: int,
+) -> np.ndarray:
+    # Imports TensorFlow, which the command's --help need not wait for.
+    from yt8m_gat.data.quantization import quantize
+
+    frames = rng.standard_normal((num_frames, len(directions.deviation)), dtype=np.float32)
+    if config.smoothness:
+        # The first frame is scaled up so that every frame has the same variance.
+        innovation = np.sqrt(1 - config.smoothness**2)
+        frames[0] /= innovation
+        frames = lfilter([innovation], [1.0, -config.smoothness], frames, axis=0)
+    frames = (frames * directions.deviation).astype(np.float32)
+    dense = evidence.dense.astype(np.float32) @ directions.dense
+    norm = float(np.linalg.norm(dense))
+    frames += dense * (MAX_DENSE_NORM / norm if norm > MAX_DENSE_NORM else 1.0)
+    cue_norm = _cue_norm(config, name)
+    for label, (first, second) in evidence.cue_frames.items():
+        frames[np.unique(first)] += cue_norm * directions.first_cue[label]
+        frames[np.unique(second)] += cue_norm * directions.second_cue[label]
+    return quantize(np.clip(frames, -_MAX_VALUE, _MAX_VALUE))
+
+
+def generate_sample(
+    output_dir: str | Path, config: SampleConfig, show_progress: bool = False
+) -> None:
+    """Writes the three splits and ``label_names.csv``; one clip at a time is in memory.
+
+    Clip i of a split goes into shard ``i % num_shards``. Each file is written under a temporary
+    name and renamed when complete; a file of the same name is replaced.
+
+    Args:
+        output_dir: Folder to write to; made if need be.
+        config: What to generate.
+        show_progress: Whether to print clips, rate and time left to the standard error.
+
+    Raises:
+        FileExistsError: If the folder holds shards of another sample that would not be replaced,
+            since a pattern such as ``train*.tfrecord`` would mix the two.
+        NotADirectoryError: If `output_dir` is a file.
+        InUseError: Another process generates a sample there.
+        WriteError: A file cannot be written.
+    """
+    folder = Path(output_dir)
+    if folder.exists() and not folder.is_dir():
+        raise NotADirectoryError(f"--output_dir must be a folder. Received a file: {folder}")
+    with only_writer_in(folder):
+        remove_unfinished(folder, "label_names.csv", *(f"{split}*.tfrecord" for split in SPLITS))
+        _generate(folder, config, show_progress)
+
+
+def _generate(folder: Path, config: SampleConfig, show_progress: bool) -> None:
+    digits = max(2, len(str(config.num_shards - 1)))
+    paths = {
+        split: [
+            folder / f"{split}{shard:0{digits}d}.tfrecord" for shard in range(config.num_shards)
+        ]
+        for split in SPLITS
+    }
+    left_over = sorted(
+        path.name
+        for split in SPLITS
+        for path in folder.glob(f"{split}*.tfrecord")
+        if path not in paths[split]
+    )
+    if left_over:
+        some = ", ".join(left_over[:3]) + (" ..." if len(left_over) > 3 else "")
+        raise FileExistsError(
+            f"--output_dir must hold no shards of another sample. {folder} holds {some}: remove "
+            "them or name another folder"
+        )
+    structure = planted_structure(config)
+    with (
+        replacing(folder / "label_names.csv") as temporary,
+        temporary.open("w", newline="", encoding="utf-8") as file,
+    ):
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["label_id", "label_name"])
+        writer.writerows(enumerate(label_names(structure)))
+    progress = _Progress(config.num_train + config.num_validate + config.num_test, show_progress)
+    for split in SPLITS:
+        for shard, path in enumerate(paths[split]):
+            _write_shard(path, config, structure, split, shard, progress)
+
+
+def _write_shard(
+    path: Path,
+    config: SampleConfig,
+    structure: PlantedStructure,
+    split: str,
+    shard: int,
+    progress: _Progress,
+) -> None:
+    import tensorflow as tf
+
+    with (
+        replacing(path, tf.errors.OpError) as temporary,
+        tf.io.TFRecordWriter(str(temporary)) as writer,
+    ):
+        for index in range(shard, getattr(config, f"num_{split}"), config.num_shards):
+            record = _sequence_example(draw_clip(config, structure, split, index))
+            # The order of a map's entries is otherwise free.
+            writer.write(record.SerializeToString(deterministic=True))
+            progress.advance(split)
+
+
+def _sequence_example(clip: Clip) -> tf.train.SequenceExample:
+    import tensorflow as tf
+
+    context = {
+        "id": tf.train.Feature(bytes_list=tf.train.BytesList(value=[clip.video_id.encode()])),
+        "labels": tf.train.Feature(int64_list=tf.train.Int64List(value=clip.labels.tolist())),
+    }
+    feature_list = {
+        name: tf.train.FeatureList(
+            feature=[
+                tf.train.Feature(bytes_list=tf.train.BytesList(value=[frame.tobytes()]))
+                for frame in frames
+            ]
+        )
+        for name, frames in clip.features.items()
+    }
+    return tf.train.SequenceExample(
+        context=tf.train.Features(feature=context),
+        feature_lists=tf.train.FeatureLists(feature_list=feature_list),
+    )
+
+
+class _Progress:
+    """Counts clips and prints one line that is written over, at most five times a second."""
+
+    def __init__(self, total: int, shown: bool) -> None:
+        self._total = total
+        self._shown = shown
+        self._done = 0
+        self._started = time.monotonic()
+        self._printed = 0.0
+
+    def advance(self, split: str) -> None:
+        self._done += 1
+        now = time.monotonic()
+        complete = self._done == self._total
+        if not self._shown or (now - self._printed < 0.2 and not complete):
+            return
+        self._printed = now
+        rate = self._done / max(now - self._started, 1e-9)
+        print(
+            f"\r{split:<8} {self._done}/{self._total} clips, {rate:.0f} clips/s, "
+            f"{(self._total - self._done) / rate:.0f} s left   ",
+            end="\n" if complete else "",
+            file=sys.stderr,
+            flush=True,
+        )
+
+
+PATHS = {"output_dir": output_path}
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m yt8m_gat.acquisition.sample",
+        description="Writes a seeded sample of frame-level records in the YouTube-8M layout.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--output_dir", required=True, help="folder to write to")
+    for field in dataclasses.fields(SampleConfig):
+        parser.add_argument(
+            f"--{field.name}",
+            type=int if field.type == "int" else float,
+            default=field.default,
+            help=f"{field.metadata['meaning']} (default: {field.default})",
+        )
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs the command line: ``python -m yt8m_gat.acquisition.sample --help``."""
+    parser = _parser()
+    parsed = parser.parse_args(arguments)
+    try:
+        read_paths(parsed, PATHS)
+        options = vars(parsed)
+        output_dir = options.pop("output_dir")
+        config = SampleConfig(**options)
+        start_tensorflow()
+        generate_sample(output_dir, config, show_progress=True)
+    except (ValueError, OSError) as error:
+        parser.error(str(error))
+    print(
+        f"{config.num_train} train, {config.num_validate} validate and {config.num_test} test "
+        f"clips of {config.num_classes} classes, and label_names.csv, are in {output_dir}"
+    )
+
+
+if __name__ == "__main__":
+    run_command(main)
