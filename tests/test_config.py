@@ -7,7 +7,6 @@ import math
 import pytest
 
 from yt8m_gat.config import (
-    RECIPES,
     ConfigError,
     DataConfig,
     ModelConfig,
@@ -15,6 +14,7 @@ from yt8m_gat.config import (
     RunConfig,
     TrainingConfig,
 )
+from yt8m_gat.recipes import RECIPES
 from yt8m_gat.run_folder import RunFolder
 
 

@@ -12,7 +12,8 @@ from absl import flags
 
 from yt8m_gat.cli import refuse_arguments
 from yt8m_gat.commands import train
-from yt8m_gat.config import RECIPES, ConfigError
+from yt8m_gat.config import ConfigError
+from yt8m_gat.recipes import RECIPES
 from yt8m_gat.starter_flags import OPTIMIZERS, REPLACED, warn_of_replaced
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from yt8m_gat.config import RECIPES
 from yt8m_gat.models import (
     ModelOutputs,
     VideoClassifier,
@@ -16,6 +15,7 @@ from yt8m_gat.models import (
     without_auxiliary,
 )
 from yt8m_gat.models.registry import BUILDERS
+from yt8m_gat.recipes import RECIPES
 
 SIZE = 8
 OPTIONS = {

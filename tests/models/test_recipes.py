@@ -6,7 +6,8 @@ import pytest
 from absl import flags
 
 from yt8m_gat.commands import train
-from yt8m_gat.config import RECIPES, DataConfig, ObjectiveConfig, TrainingConfig
+from yt8m_gat.config import DataConfig, ObjectiveConfig, TrainingConfig
+from yt8m_gat.recipes import RECIPES
 
 SECTIONS = (DataConfig, ObjectiveConfig, TrainingConfig)
 

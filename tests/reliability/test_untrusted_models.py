@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from json_mutations import HOSTILE
 
-from yt8m_gat.config import RECIPES, ConfigError, DataConfig, ModelConfig, RunConfig
+from yt8m_gat.config import ConfigError, DataConfig, ModelConfig, RunConfig
 from yt8m_gat.models import build_from_config
 from yt8m_gat.models.load import load_weights, save_weights
 from yt8m_gat.models.registry import BUILDERS
+from yt8m_gat.recipes import RECIPES
 
 SMALL = {
     "transformer": {"hidden_size": 4, "num_heads": 2},

@@ -25,6 +25,7 @@ from yt8m_gat.cli import (
 )
 from yt8m_gat.data.label_space import LabelMap
 from yt8m_gat.paths import input_path, output_path, read_paths, saved_model_path
+from yt8m_gat.recipes import RECIPES
 from yt8m_gat.run_folder import RunFolder
 from yt8m_gat.starter_flags import OPTIMIZERS, REPLACED, warn_of_replaced
 
@@ -199,7 +200,7 @@ def define_flags(values: flags.FlagValues) -> None:
         "they are for validation.",
     )
     define(_STRING, "export_dir", None, "Write a SavedModel of the best weights there at the end.")
-    define(_STRING, "model", configs.ModelConfig().name, f"One of {', '.join(configs.RECIPES)}.")
+    define(_STRING, "model", configs.ModelConfig().name, f"One of {', '.join(RECIPES)}.")
     define(
         _STRING,
         "label_map",

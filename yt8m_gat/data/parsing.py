@@ -18,7 +18,6 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from yt8m_gat.config import RECIPES
 from yt8m_gat.data.errors import Fault
 from yt8m_gat.data.frame_layout import frame_layout
 from yt8m_gat.data.schema import (
@@ -37,6 +36,7 @@ from yt8m_gat.data.wire_format import (
     read_records,
     when_needed,
 )
+from yt8m_gat.recipes import RECIPES
 
 INSPECT_COMMAND = "python -m yt8m_gat.data.inspect"
 

@@ -17,8 +17,8 @@ from yt8m_gat.models.transformer import TransformerClassifier
 from yt8m_gat.models.video_classifier import VideoClassifier
 from yt8m_gat.models.video_level import VideoLevelClassifier
 
-# Recipe.family -> builder. `RECIPES` in config.py holds the recipes themselves, because the
-# scripts must know their names before Keras is imported.
+# Recipe.family -> builder. `yt8m_gat.recipes` holds the recipes themselves, because the commands
+# must know their names before Keras is imported.
 BUILDERS: dict[str, type[VideoClassifier]] = {
     "dbof": DbofClassifier,
     "frame_level_logistic": FrameLevelLogisticClassifier,
@@ -43,7 +43,7 @@ def build_model(
     """Builds the architecture of the recipe `name`, with fresh weights.
 
     Args:
-        name: A key of `yt8m_gat.config.RECIPES`, as given to `--model`.
+        name: A key of `yt8m_gat.recipes.RECIPES`, as given to `--model`.
         feature_sizes: Feature name -> size.
         num_classes: C.
         max_frames: T where the architecture needs a fixed one.

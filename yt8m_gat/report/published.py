@@ -3,7 +3,8 @@
 import dataclasses
 from collections.abc import Callable
 
-from yt8m_gat.config import RECIPES, RunConfig
+from yt8m_gat.config import RunConfig
+from yt8m_gat.recipes import RECIPES
 
 
 @dataclasses.dataclass(frozen=True)

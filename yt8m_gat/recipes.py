@@ -1,0 +1,106 @@
+"""The recipes: what `--model=NAME` stands for.
+
+They stand here and not beside their builders because the commands need their names and defaults
+before Keras is imported. Standard library only.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """What `--model=NAME` stands for: an architecture, its defaults and its default objective.
+
+    Attributes:
+        family: Key of the builder in `yt8m_gat.models.registry.BUILDERS`.
+        options: Arguments of that builder which make this recipe what it is.
+        adversarial: Default of `--adversarial`.
+        frame_level: Whether the model reads frames (or a video's mean features).
+        defaults: Fields of `DataConfig`, `ObjectiveConfig` and `TrainingConfig` for which the
+            recipe has a default of its own; a flag goes before it.
+        source: The paper, and the place in it, that the recipe comes from.
+    """
+
+    family: str
+    source: str
+    options: dict[str, Any] = dataclasses.field(default_factory=dict)
+    adversarial: str = "none"
+    frame_level: bool = True
+    defaults: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    @property
+    def dual_normalization(self) -> bool:
+        """Whether the builder has an option of this name: the architecture normalizes."""
+        return self.family in ("transformer", "dbof")
+
+    def defaults_of(self, section: type) -> dict[str, Any]:
+        """Those of `defaults` that are fields of the configuration class `section`."""
+        names = {field.name for field in dataclasses.fields(section)}
+        return {name: value for name, value in self.defaults.items() if name in names}
+
+
+# The starter code's flags: its l2 normalization, loss and clipping, and its learning rate.
+_STARTER: dict[str, Any] = {
+    "normalize": "concat",
+    "class_reduction": "sum",
+    "base_learning_rate": 0.01,
+    "learning_rate_decay": 0.95,
+    "clip_gradient_norm": 1.0,
+}
+# Its batch size too, where a video is one vector. (Frame-level models keep 64: 1024 clips of 300
+# frames are 1.4 GB of features alone.)
+_STARTER_VIDEO: dict[str, Any] = {
+    **_STARTER,
+    "feature_names": ("mean_rgb", "mean_audio"),
+    "batch_size": 1024,
+}
+
+RECIPES: dict[str, Recipe] = {
+    "Transformer": Recipe("transformer", "GAT, eq. 1 (SA); Non-ART; Baseline"),
+    "ART": Recipe("transformer", "A-ART, eq. 2", adversarial="output"),
+    "AART": Recipe("transformer", "A-ART, section 2.2", adversarial="frobenius"),
+    "GMSA": Recipe("transformer", "GAT, section 3.1", {"local_masks": ("bd20",)}),
+    "GAT": Recipe(
+        "transformer", "GAT, Algorithm 1", {"local_masks": ("bd20",)}, adversarial="frobenius"
+    ),
+    "GateOp": Recipe("transformer", "local temporal, eq. 9-13", {"local_masks": ("tp30",)}),
+    "GateAtt": Recipe(
+        "transformer", "local temporal, eq. 7", {"fusion": "maps", "local_masks": ("bd20",)}
+    ),
+    "ShareAtt": Recipe(
+        "transformer",
+        "local temporal, section 2.2",
+        {"fusion": "heads", "local_masks": ("bd10", "bd20", "bd30", "bd60")},
+    ),
+    "FrameLevelLogisticModel": Recipe(
+        "frame_level_logistic", "YouTube-8M starter code", defaults=_STARTER
+    ),
+    # At the starter's rate of 0.01 its validation GAP on the sample goes up and down, and ends at
+    # 0.49; at this one it reaches 0.66 in as many steps.
+    "DbofModel": Recipe(
+        "dbof", "YouTube-8M starter code", defaults={**_STARTER, "base_learning_rate": 0.001}
+    ),
+    # Dequantized frames as they are: see `LstmClassifier` for why it does not learn otherwise.
+    "LstmModel": Recipe(
+        "lstm",
+        "YouTube-8M starter code",
+        defaults={**_STARTER, "normalize": "none", "base_learning_rate": 0.001},
+    ),
+    "LogisticModel": Recipe(
+        "video_level",
+        "YouTube-8M starter code",
+        {"video_level_classifier_model": "LogisticModel"},
+        frame_level=False,
+        defaults=_STARTER_VIDEO,
+    ),
+    "MoeModel": Recipe(
+        "video_level",
+        "YouTube-8M starter code",
+        {"video_level_classifier_model": "MoeModel"},
+        frame_level=False,
+        defaults=_STARTER_VIDEO,
+    ),
+}
