@@ -6,10 +6,12 @@ TensorFlow is imported.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import math
 import os
+import re
 import types
 import typing
 from collections.abc import Sequence
@@ -23,6 +25,7 @@ from yt8m_gat.untrusted import excerpt, parse_json, quoted, read_text
 CONFIG_FILE = "config.json"
 _MAX_BYTES = 1 << 20
 _MAX_SEED = 2**32 - 1  # NumPy's.
+_IMPORT_PATH = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
 
 NORMALIZATIONS = ("none", "per_feature", "concat")
 ADVERSARIAL_OBJECTIVES = ("none", "output", "frobenius", "jensen_shannon", "temporal")
@@ -55,15 +58,33 @@ class ConfigError(ValueError):
     """A setting that cannot work; the message names the flag, the value and the remedy."""
 
 
+def is_import_path(name: str) -> bool:
+    """Whether a setting names code by an import path, `module:name`, instead of one of ours."""
+    return ":" in name
+
+
 def get_recipe(name: str) -> Recipe:
-    """The recipe called `name`.
+    """The recipe called `name`; that of a class `module:Class` has no defaults of its own.
 
     Raises:
         ConfigError: There is none; the message lists those that exist.
     """
+    if is_import_path(name):
+        _require_import_path("model", name)
+        return Recipe("imported", name, frame_level=None)
     if name not in RECIPES:
-        raise ConfigError(f"--model must be one of {', '.join(RECIPES)}. Received: {name!r}")
+        raise ConfigError(
+            f"--model must be one of {', '.join(RECIPES)}, or module:Class. Received: {name!r}"
+        )
     return RECIPES[name]
+
+
+def _require_import_path(flag: str, path: str) -> None:
+    if not _IMPORT_PATH.fullmatch(path):
+        raise ConfigError(
+            f"--{flag} must be module:name, as in my_package.my_models:MyModel; a module is named "
+            f"as in an import, not as a file. Received: {excerpt(path)}"
+        )
 
 
 def _require_choice(flag: str, value: str, choices: typing.Iterable[str]) -> None:
@@ -177,7 +198,8 @@ class ModelConfig:
     """Which recipe, and the builder's options beyond the recipe's own.
 
     Attributes:
-        name: A key of `yt8m_gat.recipes.RECIPES`.
+        name: A key of `yt8m_gat.recipes.RECIPES`, or the import path `module:Class` of a
+            `VideoClassifier`.
         options: Builder options that differ from the builder's defaults (`num_heads`, ...).
     """
 
@@ -196,7 +218,8 @@ class ObjectiveConfig:
     """What is minimized: L = CE + alpha * CE(X + R) + beta * penalty (GAT, Algorithm 1).
 
     Attributes:
-        label_loss: Loss of the labels, from logits.
+        label_loss: Loss of the labels, from logits: one of `LABEL_LOSSES`, or the import path
+            `module:name` of a function or of a `ClassificationLoss`.
         class_reduction: Its reduction over the classes. `beta` is meant beside a mean: a sum over
             3,862 classes would need a beta 3,862 times as large.
         adversarial: `none` (CE), `output` (L_Adv, ART), `frobenius` (L_AdvFr, A-ART, GAT),
@@ -243,7 +266,10 @@ class ObjectiveConfig:
     unrated_as_negative: bool = False
 
     def __post_init__(self) -> None:
-        _require_choice("label_loss", self.label_loss, LABEL_LOSSES)
+        if is_import_path(self.label_loss):
+            _require_import_path("label_loss", self.label_loss)
+        else:
+            _require_choice("label_loss", self.label_loss, (*LABEL_LOSSES, "module:name"))
         _require_choice("class_reduction", self.class_reduction, CLASS_REDUCTIONS)
         _require_choice("adversarial", self.adversarial, ADVERSARIAL_OBJECTIVES)
         _require_choice("norm_scope", self.norm_scope, NORM_SCOPES)
@@ -338,6 +364,7 @@ class TrainingConfig:
             machine; `multi_worker`: all of the machines in TF_CONFIG.
         data_service: Address of a tf.data service (`grpc://host:port`) that reads the training
             data; None: this process does.
+        callbacks: Import paths `module:function` of functions that make Keras callbacks.
     """
 
     batch_size: int = 64
@@ -367,8 +394,11 @@ class TrainingConfig:
     on_nonfinite: str = "stop"
     distribute: str = "none"
     data_service: str | None = None
+    callbacks: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        for path in self.callbacks:
+            _require_import_path("callbacks", path)
         _require_choice("optimizer", self.optimizer, OPTIMIZERS)
         for flag in ("batch_size", "num_epochs", "eval_steps", "checkpoint_steps", "num_readers"):
             _require_at_least(flag, getattr(self, flag), 1)
@@ -440,7 +470,7 @@ class RunConfig:
                 f"--model={self.model.name} reads frames; remove --frame_features=false, or choose "
                 "a video-level model"
             )
-        if not recipe.frame_level and self.data.frame_features:
+        if recipe.frame_level is False and self.data.frame_features:
             raise ConfigError(
                 f"--model={self.model.name} reads video-level records; remove --frame_features, "
                 "or choose a frame-level model"
@@ -454,11 +484,16 @@ class RunConfig:
             raise ConfigError(
                 "--unrated_as_negative is about rated segments: it needs --segment_labels"
             )
-        if not recipe.frame_level and self.objective.adversarial != "none":
+        if not self.data.frame_features and self.objective.adversarial != "none":
             raise ConfigError(
                 "--adversarial needs a frame-level model. "
                 f"Received: --model={self.model.name} --adversarial={self.objective.adversarial}"
             )
+
+    @property
+    def code(self) -> tuple[str, ...]:
+        """Import paths of the code that runs when this run's model and loss are loaded."""
+        return tuple(p for p in (self.model.name, self.objective.label_loss) if is_import_path(p))
 
     def to_json(self) -> str:
         """This configuration as indented JSON."""
@@ -561,30 +596,57 @@ def as_hinted(hint: Any, value: Any, where: str) -> Any:
     """A setting as read from JSON, as what its annotation says: lists become tuples.
 
     Args:
-        hint: The annotation: a plain type, `T | None`, `tuple[T, ...]`, `Sequence[T]`,
-            `dict[str, Any]` or a configuration class.
+        hint: The annotation: a plain type, `Any`, a union, `Literal`, `tuple[T, ...]`,
+            `tuple[T, U]`, `list[T]`, `Sequence[T]`, `dict[str, Any]` or a configuration class.
         value: The setting.
         where: What it is called, for the error.
 
     Raises:
         ConfigError: It is of another type, or a number that is not finite.
     """
+    if hint is Any:
+        return value
     if dataclasses.is_dataclass(hint):
         return from_dict(hint, value, where + ".")
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if origin is types.UnionType:
-        if value is None:
-            return None
-        return as_hinted(arguments[0], value, where)
-    if origin in (tuple, Sequence):
+    if origin in (types.UnionType, typing.Union):
+        return _as_one_of(arguments, value, where)
+    if origin is typing.Literal:
+        # 1 == True, and 1.0 == 1.
+        if not any(type(value) is type(choice) and value == choice for choice in arguments):
+            choices = ", ".join(map(repr, arguments))
+            raise ConfigError(f"{where} must be one of {choices}. Received: {excerpt(value)}")
+        return value
+    if origin in (tuple, Sequence, list):
         if not isinstance(value, list | tuple):  # A string is a sequence too.
             raise ConfigError(f"{where} must be list. Received: {excerpt(value)}")
-        return tuple(as_hinted(arguments[0], item, where) for item in value)
+        kinds = arguments
+        if origin is not tuple or arguments[-1] is Ellipsis:
+            kinds = arguments[:1] * len(value)
+        if len(kinds) != len(value):
+            raise ConfigError(
+                f"{where} must be a list of {len(kinds)} values. Received: {excerpt(value)}"
+            )
+        items = (as_hinted(kind, item, where) for kind, item in zip(kinds, value, strict=True))
+        return list(items) if origin is list else tuple(items)
     if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
         if not math.isfinite(value):
             raise ConfigError(f"{where} must be finite. Received: {value!r}")
         return float(value)
     expected = origin or hint
+    if not isinstance(expected, type):
+        raise ConfigError(f"{where} cannot be given: no value of JSON is a {excerpt(hint)}")
     if not isinstance(value, expected) or (expected is int and isinstance(value, bool)):
         raise ConfigError(f"{where} must be {expected.__name__}. Received: {excerpt(value)}")
     return value
+
+
+def _as_one_of(hints: Sequence[Any], value: Any, where: str) -> Any:
+    """`as_hinted` of a union: as the first of its members that the value fits."""
+    if value is None and types.NoneType in hints:
+        return None
+    *others, last = [hint for hint in hints if hint is not types.NoneType]
+    for hint in others:
+        with contextlib.suppress(ConfigError):
+            return as_hinted(hint, value, where)
+    return as_hinted(last, value, where)

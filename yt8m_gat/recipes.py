@@ -18,7 +18,8 @@ class Recipe:
         family: Key of the builder in `yt8m_gat.models.registry.BUILDERS`.
         options: Arguments of that builder which make this recipe what it is.
         adversarial: Default of `--adversarial`.
-        frame_level: Whether the model reads frames (or a video's mean features).
+        frame_level: Whether the model reads frames (or a video's mean features); None: as
+            `DataConfig.frame_features` says.
         defaults: Fields of `DataConfig`, `ObjectiveConfig` and `TrainingConfig` for which the
             recipe has a default of its own; a flag goes before it.
         source: The paper, and the place in it, that the recipe comes from.
@@ -28,7 +29,7 @@ class Recipe:
     source: str
     options: dict[str, Any] = dataclasses.field(default_factory=dict)
     adversarial: str = "none"
-    frame_level: bool = True
+    frame_level: bool | None = True
     defaults: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     @property

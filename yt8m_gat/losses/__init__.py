@@ -10,6 +10,7 @@ from yt8m_gat.losses.attention_penalty import (
 from yt8m_gat.losses.classification import (
     ClassificationLoss,
     CrossEntropyLoss,
+    FunctionLoss,
     HingeLoss,
     SoftmaxLoss,
     get_loss,
@@ -18,6 +19,7 @@ from yt8m_gat.losses.classification import (
 __all__ = [
     "ClassificationLoss",
     "CrossEntropyLoss",
+    "FunctionLoss",
     "HingeLoss",
     "SoftmaxLoss",
     "average_over_heads",

@@ -4,6 +4,7 @@ All of them reduce over the classes to one value an example; the caller means ov
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Any
 
 from keras import KerasTensor, backend, ops, saving
@@ -76,14 +77,14 @@ class ClassificationLoss(ABC):
         dtype = backend.result_type(logits.dtype, "float32")
         logits = ops.cast(logits, dtype)
         labels = ops.cast(labels, dtype)
-        _check_same_shape("labels", labels, logits)
+        _check_same_shape("`labels`", labels, logits)
         if label_weights is None or self.unrated_as_negative:
             total = sum_over(self.class_terms(labels, logits), axis=-1)
             if self.class_reduction == "sum":
                 return total
             return total / ops.cast(ops.shape(logits)[-1], dtype)
         label_weights = ops.cast(label_weights, dtype)
-        _check_same_shape("label_weights", label_weights, logits)
+        _check_same_shape("`label_weights`", label_weights, logits)
         labels = ops.where(label_weights > 0, labels, ops.zeros_like(labels))
         total = sum_over(self.class_terms(labels, logits) * label_weights, axis=-1)
         if self.class_reduction == "sum":
@@ -145,6 +146,51 @@ class SoftmaxLoss(ClassificationLoss):
         return -targets * ops.log_softmax(logits, axis=-1)
 
 
+@saving.register_keras_serializable(package="yt8m_gat")
+class FunctionLoss(ClassificationLoss):
+    """A loss whose terms a function gives: `(labels [B, C], logits [B, C]) -> [B, C]`.
+
+    Both are in float32 or wider. Reduction and weights as in `ClassificationLoss`.
+
+    Args:
+        function: Gives the summand of each class.
+        class_reduction: See `ClassificationLoss`.
+        unrated_as_negative: See `ClassificationLoss`.
+
+    Example:
+        >>> loss = FunctionLoss(lambda labels, logits: (labels - logits) ** 2, "sum")
+        >>> loss([[1.0, 0.0]], [[0.5, 2.0]]).numpy()
+        array([4.25], dtype=float32)
+    """
+
+    def __init__(
+        self, function: Callable[..., Any], class_reduction: str, unrated_as_negative: bool = False
+    ):
+        super().__init__(class_reduction, unrated_as_negative)
+        self.function = function
+
+    def get_config(self) -> dict[str, Any]:
+        """The constructor's arguments; Keras must know the function."""
+        function = saving.serialize_keras_object(self.function)
+        return {"function": function, **super().get_config()}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "FunctionLoss":
+        """The loss that `get_config` described."""
+        function = saving.deserialize_keras_object(config["function"])
+        return cls(**{**config, "function": function})
+
+    def class_terms(self, labels: KerasTensor, logits: KerasTensor) -> KerasTensor:
+        """What the function gives, `[B, C]`.
+
+        Raises:
+            ValueError: It has another shape.
+        """
+        terms = ops.convert_to_tensor(self.function(labels, logits))
+        _check_same_shape("the terms of the loss", terms, logits)
+        return terms
+
+
 _LOSSES = {
     "CrossEntropyLoss": CrossEntropyLoss,
     "HingeLoss": HingeLoss,
@@ -177,6 +223,6 @@ def _check_same_shape(name: str, values: KerasTensor, logits: KerasTensor) -> No
         for a, b in zip(values.shape, logits.shape, strict=True)
     ):
         raise ValueError(
-            f"`{name}` must have the shape of `logits`, {tuple(logits.shape)}. "
+            f"{name} must have the shape of `logits`, {tuple(logits.shape)}. "
             f"Received: {tuple(values.shape)}"
         )

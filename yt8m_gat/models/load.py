@@ -14,8 +14,9 @@ import h5py
 import keras
 import tensorflow as tf
 
-from yt8m_gat.config import CONFIG_FILE, ConfigError, RunConfig
+from yt8m_gat.config import CONFIG_FILE, ConfigError, RunConfig, is_import_path
 from yt8m_gat.disk import replacing
+from yt8m_gat.import_path import require_trust
 from yt8m_gat.models.checkpoint import newest_checkpoint, readable_prefix
 from yt8m_gat.models.registry import build_model
 from yt8m_gat.models.video_classifier import VideoClassifier
@@ -46,21 +47,29 @@ class LoadedClassifier:
     step: int | None
 
 
-def build_from_config(config: RunConfig) -> VideoClassifier:
+def build_from_config(config: RunConfig, trust_code: bool = False) -> VideoClassifier:
     """The classifier that `config` describes, with fresh weights.
+
+    Args:
+        config: The run.
+        trust_code: Import and run the code that `config.code` names.
 
     Raises:
         ConfigError: The architecture refuses an option, or has no room in memory.
+        UntrustedCodeError: `config` names code that is not trusted.
     """
+    require_trust(config, trust_code, "the configuration")
     no_options = inspect.signature(build_model).parameters.keys() & config.model.options.keys()
     if no_options:
         raise ConfigError(f"{min(no_options)} is no option of --model={config.model.name}")
     try:
-        return build_model(
+        classifier = build_model(
             config.model.name,
             config.data.sizes,
             config.data.num_classes,
             config.data.max_frames,
+            # Ours draw from Keras' global seed.
+            seed=config.training.seed if is_import_path(config.model.name) else None,
             **config.model.options,
         )
     except ConfigError:
@@ -74,6 +83,13 @@ def build_from_config(config: RunConfig) -> VideoClassifier:
             f"({excerpt(config.model.options)}, {config.data.num_classes} classes, features "
             f"{excerpt(config.data.sizes)}): {_words_of(error)}"
         ) from error
+    if classifier.frame_level != config.data.frame_features:
+        reads, remedy = "frames", "leave out --noframe_features"
+        if not classifier.frame_level:
+            reads = "video-level features"
+            remedy = "give --noframe_features and their --feature_names"
+        raise ConfigError(f"--model={config.model.name} reads {reads}: {remedy}")
+    return classifier
 
 
 def _words_of(error: Exception) -> str:
@@ -284,26 +300,31 @@ def _have_their_names(files: Sequence[BinaryIO]) -> bool:
 
 
 def load_classifier(
-    folder: RunFolder, config: RunConfig, checkpoint: str = "best"
+    folder: RunFolder, config: RunConfig, checkpoint: str = "best", trust_code: bool = False
 ) -> VideoClassifier:
     """The classifier of a run, see `load_run`."""
-    return load_run(folder, config, checkpoint).classifier
+    return load_run(folder, config, checkpoint, trust_code).classifier
 
 
-def load_run(folder: RunFolder, config: RunConfig, checkpoint: str = "best") -> LoadedClassifier:
+def load_run(
+    folder: RunFolder, config: RunConfig, checkpoint: str = "best", trust_code: bool = False
+) -> LoadedClassifier:
     """The classifier of a run, and which weights it has.
 
     Args:
         folder: The run.
         config: Its configuration.
         checkpoint: `best` (by validation GAP) or `last` (newest checkpoint).
+        trust_code: Run the code that the run names (`RunConfig.code`): its own model and loss.
 
     Raises:
         FileNotFoundError: The run has no such weights yet.
         ConfigError: They are damaged, or the folder holds another run than `config` by now.
+        UntrustedCodeError: The run names code that is not trusted.
         ValueError: `checkpoint` is neither.
     """
-    classifier = build_from_config(config)
+    require_trust(config, trust_code, folder.path)
+    classifier = build_from_config(config, trust_code)
     if checkpoint == "best":
         try:
             loaded = load_weights(classifier, folder.best_weights)

@@ -1,17 +1,22 @@
-"""From the name of a recipe to a model."""
+"""From the name of a recipe, or the import path of a class, to a model."""
 
 import contextlib
 import inspect
 import random
-import typing
 from collections.abc import Iterator
 from typing import Any
 
 import keras
 
-from yt8m_gat.config import ConfigError, as_hinted, get_recipe
+from yt8m_gat.config import ConfigError, as_hinted, get_recipe, is_import_path
+from yt8m_gat.import_path import described
 from yt8m_gat.models.dbof import DbofClassifier
 from yt8m_gat.models.frame_level_logistic import FrameLevelLogisticClassifier
+from yt8m_gat.models.imported import (
+    check_classifier,
+    constructor_parameters,
+    import_classifier,
+)
 from yt8m_gat.models.lstm import LstmClassifier
 from yt8m_gat.models.transformer import TransformerClassifier
 from yt8m_gat.models.video_classifier import VideoClassifier
@@ -26,8 +31,8 @@ BUILDERS: dict[str, type[VideoClassifier]] = {
     "transformer": TransformerClassifier,
     "video_level": VideoLevelClassifier,
 }
-# Builder arguments that have flags of their own.
-_NO_OPTIONS = {"self", "feature_sizes", "num_classes", "kwargs"}
+# Builder arguments that come from elsewhere than `ModelConfig.options`.
+_NO_OPTIONS = {"feature_sizes", "num_classes", "max_frames", "seed", "dtype", "name"}
 
 
 def build_model(
@@ -42,8 +47,13 @@ def build_model(
 ) -> VideoClassifier:
     """Builds the architecture of the recipe `name`, with fresh weights.
 
+    A class `module:Class` is imported, which runs its code. Its constructor gets `feature_sizes`,
+    `num_classes` and `dtype`, and `max_frames` and `seed` if it has arguments of these names, all
+    by keyword.
+
     Args:
-        name: A key of `yt8m_gat.recipes.RECIPES`, as given to `--model`.
+        name: A key of `yt8m_gat.recipes.RECIPES`, or the import path of a `VideoClassifier`, as
+            given to `--model`.
         feature_sizes: Feature name -> size.
         num_classes: C.
         max_frames: T where the architecture needs a fixed one.
@@ -57,30 +67,79 @@ def build_model(
         A built model; see `VideoClassifier` for its inputs and outputs.
 
     Raises:
-        ConfigError: There is no such recipe, its builder knows no such option, or an option is of
-            another type than its builder says.
+        ConfigError: There is no such recipe or class, its builder knows no such option, or an
+            option is of another type than its builder says; a class breaks the convention of
+            `VideoClassifier`.
         ValueError: The builder refuses an option's value.
     """
     recipe = get_recipe(name)
-    builder = BUILDERS[recipe.family]
-    arguments = {**recipe.options, **options}
-    # Of the class itself, Keras' `__new__` would hide the constructor's signature.
-    hints = typing.get_type_hints(builder.__init__)
-    known = set(inspect.signature(builder.__init__).parameters) - _NO_OPTIONS
-    for option, value in arguments.items():
+    imported = is_import_path(name)
+    builder = import_classifier(name) if imported else BUILDERS[recipe.family]
+    parameters = constructor_parameters(builder)
+    arguments = _checked_options(name, parameters, {**recipe.options, **options})
+    shared = {"max_frames": max_frames, "seed": seed}
+    arguments |= {key: value for key, value in shared.items() if key in parameters}
+    arguments |= {"feature_sizes": feature_sizes, "num_classes": num_classes, "dtype": dtype}
+    with contextlib.nullcontext() if seed is None else _seeded(seed):
+        if not imported:
+            return builder(**arguments)
+        _check_signature(name, builder, arguments)
+        try:
+            classifier = builder(**arguments)
+        except Exception as error:
+            raise ConfigError(
+                f"--model={name}: {builder.__name__}.__init__ failed: "
+                f"{described(error, inspect.getsourcefile(builder))}"
+            ) from error
+    check_classifier(classifier, name)
+    return classifier
+
+
+def _checked_options(
+    name: str, parameters: dict[str, inspect.Parameter], options: dict[str, Any]
+) -> dict[str, Any]:
+    """The options, each of the type that its parameter says; they may come from any file."""
+    known = parameters.keys() - _NO_OPTIONS
+    flag = "--model_options: {}" if is_import_path(name) else "--{}"
+    checked = {}
+    for option, value in options.items():
         if option not in known:
             raise ConfigError(
-                f"--{option} is no option of --model={name}; it has "
-                f"{', '.join(f'--{other}' for other in sorted(known - {'max_frames'})) or 'none'}"
+                f"{flag.format(option)} is no option of --model={name}; it has "
+                f"{', '.join(flag.format(other) for other in sorted(known)) or 'none'}"
             )
-        # Options may come from a file that anyone has written.
-        arguments[option] = as_hinted(hints[option], value, f"--{option}")
-    if "max_frames" in known:
-        arguments["max_frames"] = max_frames
-    with contextlib.nullcontext() if seed is None else _seeded(seed):
-        return builder(
-            feature_sizes=feature_sizes, num_classes=num_classes, dtype=dtype, **arguments
-        )
+        checked[option] = as_hinted(_hint_of(parameters[option]), value, flag.format(option))
+    return checked
+
+
+def _hint_of(parameter: inspect.Parameter) -> Any:
+    """Its annotation; without one, the type of its default; without either, anything."""
+    if parameter.annotation is not parameter.empty:
+        return parameter.annotation
+    if parameter.default is None or parameter.default is parameter.empty:
+        return Any
+    return type(parameter.default)
+
+
+def _check_signature(name: str, builder: type[VideoClassifier], arguments: dict[str, Any]) -> None:
+    """Refuses arguments that the constructor does not take, or not all that it needs."""
+    signature = inspect.signature(builder.__init__)
+    try:
+        signature.bind(None, **arguments)
+    except TypeError as error:
+        missing = [
+            parameter.name
+            for parameter in list(signature.parameters.values())[1:]
+            if parameter.default is parameter.empty
+            and parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
+            and parameter.name not in arguments
+        ]
+        remedy = "it must take feature_sizes and num_classes by name, and **kwargs for Keras"
+        if missing:
+            remedy = f"""give --model_options='{{"{missing[0]}": ...}}'"""
+        raise ConfigError(
+            f"--model={name}: {builder.__name__}.__init__: {error}; {remedy}"
+        ) from error
 
 
 @contextlib.contextmanager

@@ -29,6 +29,7 @@ from yt8m_gat.evaluation.first_videos import first_videos
 from yt8m_gat.evaluation.record import ROW_KEYS, EvaluationRecord
 from yt8m_gat.explanation.attention_statistics import AttentionProfiles
 from yt8m_gat.explanation.local_sensitivity import LocalSensitivity
+from yt8m_gat.import_path import require_trust
 from yt8m_gat.layers import AttentionLevel, expand_attention_map
 from yt8m_gat.locks import only_writer
 from yt8m_gat.models import load_run
@@ -96,7 +97,7 @@ class _Evaluation:
             self.groups = read_class_groups(options.vocabulary, config.data.num_classes)
         self.source = self._other_run("transfer_from", options.transfer_from)
         self.baseline = self._other_run("compare_to", options.compare_to)
-        self.loaded = load_run(folder, config, options.checkpoint)
+        self.loaded = load_run(folder, config, options.checkpoint, options.trust_code)
         self.classifier = self.loaded.classifier
         self.schema = read_schema(folder, config)
         self.names = class_names(self.schema, options.label_names)
@@ -234,6 +235,7 @@ class _Evaluation:
             raise ConfigError(
                 f"--{flag}={path} holds a run on other data (its != ours): {'; '.join(different)}"
             )
+        require_trust(other, self.options.trust_code, f"--{flag}={path}")
         return RunFolder(path), other
 
     def _has_global_maps(self) -> bool:
@@ -429,7 +431,7 @@ class _Evaluation:
         ):
             theirs = np.array(earlier["baseline_ap"], np.float64)
         else:
-            loaded = load_run(folder, config)
+            loaded = load_run(folder, config, trust_code=self.options.trust_code)
             digest = loaded.digest
             evaluator = build_evaluator(
                 loaded.classifier, config, top_k=self.options.top_k, all_scores=self.all_scores

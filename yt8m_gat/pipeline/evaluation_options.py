@@ -51,6 +51,8 @@ class EvaluationOptions:
         start_over: Evaluate anew what `output_file` already holds.
         on_bad_record: `error`, or `skip`: leave bad records out, and say so at the end.
         max_bad_fraction: See `yt8m_gat.data.SkippedRecords`.
+        trust_code: Run the code that this run, `transfer_from` and `compare_to` name, see
+            `yt8m_gat.models.load_run`.
     """
 
     eval_data_pattern: str
@@ -85,6 +87,7 @@ class EvaluationOptions:
     start_over: bool = False
     on_bad_record: str = "error"
     max_bad_fraction: float = MAX_BAD_FRACTION
+    trust_code: bool = False
 
     def __post_init__(self) -> None:
         if self.protocol is not None and self.protocol not in PROTOCOLS:

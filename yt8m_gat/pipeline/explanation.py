@@ -29,6 +29,7 @@ def explain(
     label: int | str,
     label_names: str | os.PathLike | None = None,
     checkpoint: str = "best",
+    trust_code: bool = False,
 ) -> dict[str, Any]:
     """Why a run gives a clip a label, over the clip's real frames.
 
@@ -40,6 +41,7 @@ def explain(
         label_names: File that names the classes, see `yt8m_gat.data.read_label_names`; None: the
             run's label map, if any.
         checkpoint: `best` or `last`.
+        trust_code: Run the code that the run names, see `yt8m_gat.models.load_run`.
 
     Returns:
         `{"video_id", "labels", "label", "name", "probability", "top", "model", "options", "files",
@@ -69,7 +71,7 @@ def explain(
     features, mask = preprocess(batch["features"], batch["num_frames"], config.data.normalize)
     place = places[0]
     real = mask[place].numpy()
-    loaded = load_run(folder, config, checkpoint)
+    loaded = load_run(folder, config, checkpoint, trust_code)
     clip = {name: value[place].numpy() for name, value in features.items()}
     found = explain_clip(loaded.classifier, clip, real, label)
     kinds = {

@@ -69,6 +69,7 @@ def infer(
     segment_max_pred: int = 100_000,
     on_bad_record: str = "error",
     max_bad_fraction: float = MAX_BAD_FRACTION,
+    trust_code: bool = False,
 ) -> int:
     """Writes the Kaggle CSV of a trained run, that of 2018, or that of 2019 about segments.
 
@@ -90,6 +91,7 @@ def infer(
         segment_max_pred: Most segments of a class in it. Memory: see `SegmentSubmissionWriter`.
         on_bad_record: `error`, or `skip`: leave bad records out, and say so at the end.
         max_bad_fraction: See `yt8m_gat.data.SkippedRecords`.
+        trust_code: Run the code that the run names, see `yt8m_gat.models.load_run`.
 
     Returns:
         The number of videos; of segments, bad records included.
@@ -107,14 +109,14 @@ def infer(
         if segment_label_ids_file is not None:
             class_ids = read_class_ids(segment_label_ids_file, config.data.num_classes)
         with SegmentSubmissionWriter(output_file, class_ids, segment_max_pred) as segment_writer:
-            classifier = load_classifier(folder, config, checkpoint)
+            classifier = load_classifier(folder, config, checkpoint, trust_code)
             dataset = make_dataset(files, schema, batch_size, segments="windows", skipped=skipped)
             for video_ids, start_times, probabilities in predict_segments(
                 classifier, iterate(dataset, files, skipped), config.data.normalize, num_videos
             ):
                 segment_writer.write(video_ids, start_times, probabilities)
     else:
-        loaded = load_run(folder, config, checkpoint)
+        loaded = load_run(folder, config, checkpoint, trust_code)
         settings = {
             "weights": loaded.digest,
             "configuration": digest_of([config.to_json().encode()]),

@@ -33,6 +33,7 @@ from yt8m_gat.pipeline.run_settings import read_schema
 from yt8m_gat.run_folder import RunFolder
 from yt8m_gat.training import (
     Distribution,
+    ImportedCallbacks,
     Trainer,
     TrainingState,
     build_distribution,
@@ -52,8 +53,11 @@ def train(
     accept_new_data: bool = False,
     label_map: str | os.PathLike | None = None,
     callbacks: Sequence[keras.callbacks.Callback] = (),
+    trust_code: bool = False,
 ) -> TrainingState:
     """Trains a run, new or resumed, and exports its best weights.
+
+    The code that `config` itself names is the caller's own, and runs.
 
     Args:
         folder: The run folder; made, or cleared for a new model, only when files, model options,
@@ -65,7 +69,8 @@ def train(
         start_new_model: Drop the run that is in the folder instead of resuming it.
         accept_new_data: Resume it with other files than it has used, see `Trainer.restore`.
         label_map: File of the label map that `config` names.
-        callbacks: Keras callbacks for the loop.
+        callbacks: Keras callbacks for the loop, before those that `config` names.
+        trust_code: Run the code that the run in `finetune_from` names and `config` does not.
 
     Several workers (`--distribute=multi_worker`) all call this; the first of them writes.
 
@@ -89,6 +94,7 @@ def train(
             accept_new_data,
             label_map,
             callbacks,
+            trust_code,
         )
 
 
@@ -103,6 +109,7 @@ def _train(
     accept_new_data: bool,
     label_map: str | os.PathLike | None,
     callbacks: Sequence[keras.callbacks.Callback],
+    trust_code: bool,
 ) -> TrainingState:
     if config.training.data_service and config.training.batch_size % distribution.num_workers:
         raise ConfigError(
@@ -114,9 +121,10 @@ def _train(
     keras.config.set_dtype_policy(config.training.mixed_precision)
     keras.utils.set_random_seed(config.training.seed)
     with distribution.strategy.scope():
-        classifier = build_from_config(config)
+        classifier = build_from_config(config, trust_code=True)
+    imported_callbacks = ImportedCallbacks(config.training.callbacks)
     if config.training.finetune_from is not None:
-        _start_from(classifier, config.training.finetune_from)
+        _start_from(classifier, config, trust_code)
     check_objective(build_objective(config.objective), classifier)
     schema = read_schema(folder, config, label_map)
 
@@ -162,7 +170,7 @@ def _train(
         evaluate_arrays,
         validate,
         eval_files,
-        callbacks,
+        [*callbacks, *imported_callbacks.make(config, folder.path)],
         distribution=distribution,
     )
     if trainer.restore(accept_new_data) and distribution.is_chief:
@@ -170,7 +178,7 @@ def _train(
     state = trainer.run()
     if distribution.is_chief:
         if export_dir is not None and state.finished(config.training) is not None:
-            loaded = load_run(folder, config)
+            loaded = load_run(folder, config, trust_code=True)
             provenance = weights_of(folder, "best", loaded)
             print(f"SavedModel: {export(loaded.classifier, config, export_dir, provenance)}")
         _report(folder, config, trainer, eval_data_pattern)
@@ -199,13 +207,18 @@ def _report(folder: RunFolder, config: RunConfig, trainer: Trainer, eval_data_pa
         flags["eval_data_pattern"] = eval_data_pattern
     if config.training.on_bad_record == "skip":
         flags["on_bad_record"] = "skip"
+    if config.code:
+        flags["trust_code"] = "true"
     missing = "" if eval_data_pattern else " --eval_data_pattern=... (files it has not seen)"
     print(f"next: {script_command('eval.py', **flags)}{missing}")
 
 
-def _start_from(classifier: VideoClassifier, finetune_from: str) -> None:
-    config = RunConfig.load(finetune_from, "finetune_from")
-    source = load_classifier(RunFolder(finetune_from), config)
+def _start_from(classifier: VideoClassifier, config: RunConfig, trust_code: bool) -> None:
+    finetune_from = config.training.finetune_from
+    source_config = RunConfig.load(finetune_from, "finetune_from")
+    # What the command line names is the user's own.
+    trusted = trust_code or set(source_config.code) <= set(config.code)
+    source = load_classifier(RunFolder(finetune_from), source_config, trust_code=trusted)
     try:
         copy_weights(source, classifier)
     except ValueError as error:

@@ -3,8 +3,7 @@
 import dataclasses
 from collections.abc import Callable
 
-from yt8m_gat.config import RunConfig
-from yt8m_gat.recipes import RECIPES
+from yt8m_gat.config import RunConfig, get_recipe
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,7 +46,7 @@ def _is(
     fusion: str, adversarial: str, levels: Callable[[tuple[str, ...]], bool]
 ) -> Callable[[RunConfig], bool]:
     def matches(config: RunConfig) -> bool:
-        recipe = RECIPES[config.model.name]
+        recipe = get_recipe(config.model.name)
         options = {**recipe.options, **config.model.options}
         return (
             recipe.family == "transformer"

@@ -7,6 +7,7 @@ from yt8m_gat.training.distribution import (
     build_distribution,
 )
 from yt8m_gat.training.follow import follow, read_state
+from yt8m_gat.training.imported_callbacks import ImportedCallbacks
 from yt8m_gat.training.loop import NonFiniteLossError, Trainer
 from yt8m_gat.training.objective import (
     GradientPerturbation,
@@ -21,6 +22,7 @@ __all__ = [
     "AdversarialModel",
     "Distribution",
     "GradientPerturbation",
+    "ImportedCallbacks",
     "NonFiniteLossError",
     "Objective",
     "StepTerms",

@@ -92,7 +92,12 @@ class Trainer:
         validate: Gives the metrics of the classifier as it stands, `gap` among them; None trains
             without validation, and the last weights are the best.
         eval_files: The files that it reads.
-        callbacks: Keras callbacks, called with the usual methods.
+        callbacks: Keras callbacks. They are called as `fit` calls them: `on_train_batch_end` with
+            the step's terms, `on_test_end` with a validation's metrics, `on_epoch_end` with the
+            means of the epoch and the latest validation's metrics as `val_gap` and so on, and
+            `on_train_end` with these too, also after Ctrl-C. A resumed run begins with
+            `on_train_begin`, in the epoch that it stands in; an epoch that is interrupted has no
+            end. Nothing is called after an exception, as in `fit`.
         log_steps: Steps at whose multiples there is a line.
         log_seconds: Seconds after which there is one all the same.
         distribution: The replicas that train; `classifier` was made in its strategy's scope. None:
@@ -138,7 +143,9 @@ class Trainer:
             optimizer = build_optimizer(config.training, self.distribution.num_replicas)
             self.model.compile(optimizer=optimizer)
             self.model.optimizer.build(self.model.trainable_variables)
-        self.callbacks = keras.callbacks.CallbackList(list(callbacks), model=self.model)
+        self.callbacks = keras.callbacks.CallbackList(
+            list(callbacks), model=self.model, epochs=config.training.num_epochs, steps=None
+        )
 
         self._state_variable = tf.Variable(self.state.to_json(), dtype=tf.string, trainable=False)
         self._step: TrainingStep | None = None
@@ -148,6 +155,8 @@ class Trainer:
         self._speed = Speed()
         self._since_logged, self._since_validation = StepMeans(), StepMeans()
         self._last_batch: dict[str, Any] = {}
+        self._epoch_means = StepMeans()
+        self._validation_logs: dict[str, float] = {}
         self._shown: dict[str, str] = {}
         self._checkpoints = Checkpoints(
             folder.checkpoints,
@@ -321,7 +330,7 @@ class Trainer:
             self.save()
             if self.state.finished(self.config.training) is not None:
                 self._bar.total = self._bar.n
-        self.callbacks.on_train_end()
+        self.callbacks.on_train_end({**self._epoch_means.means(), **self._validation_logs})
         self._count_time()
         if self.distribution.is_chief:
             self._writer.close()
@@ -410,10 +419,10 @@ class Trainer:
                 own_batches=self._own_batches,
             )
         self.callbacks.on_epoch_begin(state.epoch)
-        of_epoch = StepMeans()
+        self._epoch_means = StepMeans()
         batches = iterate(dataset, self.files, skipped)
         for batch, has_rows in self._together(batches, dataset.element_spec):
-            of_epoch.add(self._run_step(batch, has_rows, stop))
+            self._epoch_means.add(self._run_step(batch, has_rows, stop))
             if state.step % training.eval_steps == 0:
                 self._run_validation()
             elif state.step % training.checkpoint_steps == 0:
@@ -433,7 +442,9 @@ class Trainer:
         steps_per_epoch = state.step // state.epoch
         if state.step - state.last_validation >= min(training.eval_steps, steps_per_epoch):
             self._run_validation()
-        self.callbacks.on_epoch_end(state.epoch - 1, of_epoch.means())
+        self.callbacks.on_epoch_end(
+            state.epoch - 1, {**self._epoch_means.means(), **self._validation_logs}
+        )
 
     def _together(
         self, batches: Iterator[Batch], spec: dict[str, Any]
@@ -573,11 +584,15 @@ class Trainer:
                 tqdm.write(f"step {state.step}: no validation{loss}")
             return
         metrics = {}
+        self.callbacks.on_test_begin()
         if self.distribution.is_chief:
             self._check_weights()
             metrics = self.validate()
         # Early stopping and the rate follow from it: it has to be one figure.
         gap = self.distribution.agree(metrics.get("gap", 0.0))
+        logs = {**metrics, "gap": gap}
+        self.callbacks.on_test_end(logs)
+        self._validation_logs = {f"val_{name}": value for name, value in logs.items()}
         best = state.record_validation(gap, self.config.training)
         if best:
             self._save_best()

@@ -8,7 +8,7 @@ import keras
 import tensorflow as tf
 
 from yt8m_gat.attacks import Ball, RecordedPass, TemporalAugmentation
-from yt8m_gat.config import ConfigError, ObjectiveConfig
+from yt8m_gat.config import ConfigError, ObjectiveConfig, is_import_path
 from yt8m_gat.losses import (
     ClassificationLoss,
     frobenius_distance,
@@ -16,6 +16,7 @@ from yt8m_gat.losses import (
     jensen_shannon_divergence,
 )
 from yt8m_gat.models import VideoClassifier
+from yt8m_gat.training.imported_loss import import_loss
 
 PENALTIES: dict[str, Callable[..., Any]] = {
     "frobenius": frobenius_distance,
@@ -177,9 +178,21 @@ def check_objective(objective: Objective, classifier: VideoClassifier) -> None:
         )
 
 
-def build_loss(config: ObjectiveConfig) -> ClassificationLoss:
-    """`(labels [B, C], logits [B, C], label_weights) -> [B]`, in training and in evaluation."""
-    return get_loss(config.label_loss, config.class_reduction, config.unrated_as_negative)
+def build_loss(config: ObjectiveConfig, weighted: bool = True) -> ClassificationLoss:
+    """`(labels [B, C], logits [B, C], label_weights) -> [B]`, in training and in evaluation.
+
+    A `label_loss` that is an import path is imported, which runs its code: whoever has read
+    `config` from a file asks `yt8m_gat.import_path.require_trust` before.
+
+    Args:
+        config: Names the loss.
+        weighted: False: `label_weights` are never given, so that `unrated_as_negative` is nothing.
+
+    Raises:
+        ConfigError: See `import_loss`.
+    """
+    make = import_loss if is_import_path(config.label_loss) else get_loss
+    return make(config.label_loss, config.class_reduction, config.unrated_as_negative and weighted)
 
 
 def build_objective(config: ObjectiveConfig) -> Objective:
@@ -191,7 +204,7 @@ def build_objective(config: ObjectiveConfig) -> Objective:
         alpha = CLEAN_WEIGHT_OF_TAF if config.alpha is None else config.alpha
         cam_loss = None
         if config.cam_gradient == "loss":
-            cam_loss = get_loss(config.label_loss, config.class_reduction)
+            cam_loss = build_loss(config, weighted=False)
         augmentation = TemporalAugmentation(
             epsilon=config.temporal_epsilon,
             num_steps=config.temporal_steps,

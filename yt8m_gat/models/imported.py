@@ -1,0 +1,149 @@
+"""A classifier of the user's own: its class by import path, and whether it keeps the convention."""
+
+import inspect
+from typing import Any
+
+import tensorflow as tf
+
+from yt8m_gat.config import ConfigError
+from yt8m_gat.import_path import described, import_object
+from yt8m_gat.layers.attention_level import AttentionLevel
+from yt8m_gat.models.video_classifier import ModelOutputs, VideoClassifier
+
+
+def import_classifier(path: str) -> type[VideoClassifier]:
+    """The class that `module:Class` names; importing it runs its module.
+
+    Raises:
+        ConfigError: It cannot be imported, or is no subclass of `VideoClassifier` that takes
+            `feature_sizes` and `num_classes`.
+    """
+    value = import_object("model", path)
+    if not (isinstance(value, type) and issubclass(value, VideoClassifier)):
+        raise ConfigError(
+            f"--model={path} must be a subclass of yt8m_gat.models.VideoClassifier. "
+            f"Received: {value!r}"
+        )
+    return value
+
+
+def constructor_parameters(builder: type[VideoClassifier]) -> dict[str, inspect.Parameter]:
+    """The named arguments of a classifier's constructor, their annotations evaluated.
+
+    Those of its parents belong to them, as far as `**kwargs` hands them on; `VideoClassifier`'s
+    own and Keras' do not.
+
+    Raises:
+        ConfigError: An annotation cannot be evaluated.
+    """
+    parameters: dict[str, inspect.Parameter] = {}
+    for cls in builder.__mro__[: builder.__mro__.index(VideoClassifier)]:
+        if "__init__" not in vars(cls):
+            continue
+        try:
+            signature = inspect.signature(cls.__init__, eval_str=True)
+        except (NameError, TypeError, AttributeError, SyntaxError) as error:
+            raise ConfigError(
+                f"the annotations of {cls.__name__}.__init__ cannot be evaluated: {error}. Import "
+                "what they name where the class is defined"
+            ) from error
+        of_class = list(signature.parameters.values())[1:]  # Without `self`.
+        variadic = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+        for parameter in of_class:
+            if parameter.kind not in variadic:
+                parameters.setdefault(parameter.name, parameter)
+        if inspect.Parameter.VAR_KEYWORD not in [parameter.kind for parameter in of_class]:
+            break
+    return parameters
+
+
+def check_classifier(classifier: VideoClassifier, path: str) -> None:
+    """Refuses a classifier that breaks what all other code here relies on.
+
+    Traces `forward` once for batches of any size and any number of frames.
+
+    Raises:
+        ConfigError: It is not built, its `forward` fails, or something that it returns has another
+            shape than `ModelOutputs` says.
+    """
+    name = type(classifier).__name__
+    if not classifier.built:
+        raise ConfigError(f"--model={path}: {name}.__init__ must end with self.build_all()")
+    time = (None,) if classifier.frame_level else ()
+    features = {
+        feature: tf.TensorSpec([None, *time, size], tf.float32)
+        for feature, size in classifier.feature_sizes.items()
+    }
+    mask = tf.TensorSpec([None, None], tf.bool) if classifier.frame_level else None
+    traced: list[Any] = []
+
+    def forward(features: dict[str, tf.Tensor], frame_mask: tf.Tensor | None) -> None:
+        traced.append(
+            classifier.forward(features, frame_mask, training=True, auxiliary_normalization=False)
+        )
+
+    try:
+        tf.function(forward, autograph=False).get_concrete_function(features, mask)
+    except Exception as error:
+        sizes = "frames [B, T, D] of any B and T" if classifier.frame_level else "features [B, D]"
+        place = described(error, inspect.getsourcefile(type(classifier)))
+        raise ConfigError(f"--model={path}: {name}.forward failed on {sizes}: {place}") from error
+    problem = _problem_of(traced[0], classifier)
+    if problem is not None:
+        raise ConfigError(f"--model={path}: {name}.forward must return {problem}")
+
+
+def _problem_of(outputs: Any, classifier: VideoClassifier) -> str | None:
+    """What `forward` must return and does not, and what it returned; None: nothing."""
+    if not isinstance(outputs, ModelOutputs):
+        return f"ModelOutputs(logits, frames, attention_maps). Received: {_shown(outputs)}"
+    num_classes = classifier.num_classes
+    if not _has_shape(outputs.logits, (None, num_classes)):
+        return f"logits of shape [B, {num_classes}]. Received: {_shown(outputs.logits)}"
+    if outputs.logits.dtype != tf.float32:
+        return (
+            "logits in float32: give the last layer dtype='float32'. "
+            f"Received: {_shown(outputs.logits)}"
+        )
+    frames = outputs.frames
+    if classifier.frame_level and not _has_shape(frames, (None, None, None)):
+        return f"frames of shape [B, T, D], those before pooling. Received: {_shown(frames)}"
+    maps, levels = outputs.attention_maps, classifier.attention_levels
+    if not isinstance(maps, dict) or any(set(of) != set(levels) for of in maps.values()):
+        return (
+            "attention_maps {feature: {level: map}} with the levels that `attention_levels` names, "
+            f"{', '.join(levels) or 'none'}. Received: {_shown(maps)}"
+        )
+    if levels and set(maps) != set(classifier.feature_sizes):
+        return (
+            f"attention_maps for each of {', '.join(classifier.feature_sizes)}. "
+            f"Received: {_shown(maps)}"
+        )
+    for level in levels:
+        try:
+            AttentionLevel.parse(level)
+        except ValueError as error:
+            return f"attention_maps of known levels: {error}"
+    for of_feature in maps.values():
+        if "global" in levels and not _has_shape(of_feature["global"], (None,) * 4):
+            return (
+                "attention maps [B, N, T, S] at the level global. "
+                f"Received: {_shown(of_feature['global'])}"
+            )
+    return None
+
+
+def _has_shape(value: Any, shape: tuple[int | None, ...]) -> bool:
+    return tf.is_tensor(value) and value.shape.is_compatible_with(shape)
+
+
+def _shown(value: Any) -> str:
+    """A value for a message: of a tensor its shape and dtype."""
+    if tf.is_tensor(value) and value.shape.rank is not None:
+        sizes = ", ".join("?" if size is None else str(size) for size in value.shape)
+        return f"[{sizes}] {value.dtype.name}"
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key}: {_shown(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, tuple | list):
+        return f"{type(value).__name__} of ({', '.join(map(_shown, value))})"
+    return repr(value)
