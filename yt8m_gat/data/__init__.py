@@ -8,12 +8,14 @@ import importlib
 from typing import Any
 
 _NAMES = {
+    "arrays": ("YOUTUBE8M_SCHEMA", "array_batches", "write_records"),
     "dataset": ("as_pair", "as_pairs", "find_files", "make_dataset", "no_examples"),
     "description": ("RecordDescription", "describe_record", "discover"),
     "diagnosis": ("bad_record_from", "iterate"),
     "label_check": ("check_labels", "no_label"),
     "errors": ("BadRecordError", "Fault", "TooManyBadRecordsError"),
     "label_space": ("LabelMap", "read_label_names"),
+    "pairs": ("read",),
     "parsing": ("parse_frame_batch", "parse_video_batch"),
     "preprocessing": ("normalize_features", "preprocess"),
     "quantization": ("dequantize", "quantize"),

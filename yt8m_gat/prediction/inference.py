@@ -24,7 +24,9 @@ def predict(
         normalize: l2 normalization after dequantizing, as in training.
         total: Number of videos, for the time left.
     """
-    for batch, probabilities in _predictions(classifier, batches, normalize, total):
+    for batch, probabilities in predictions(
+        probability_function(classifier, normalize), batches, total
+    ):
         yield batch["video_id"].numpy(), probabilities
 
 
@@ -46,22 +48,41 @@ def predict_segments(
         `(video_ids [S] bytes, start_times [S] int32, probabilities [S, C] float32)`, a batch at a
         time.
     """
-    for batch, probabilities in _predictions(classifier, batches, normalize, total):
+    for batch, probabilities in predictions(
+        probability_function(classifier, normalize), batches, total
+    ):
         yield batch["video_id"].numpy(), batch["segment_start_time"].numpy(), probabilities
 
 
-def _predictions(
-    classifier: Callable[..., Any],
-    batches: Iterable[dict[str, Any]],
-    normalize: str,
-    total: int | None,
-) -> Iterator[tuple[dict[str, Any], np.ndarray]]:
+def probability_function(
+    classifier: Callable[..., Any], normalize: str = "none"
+) -> Callable[[dict[str, tf.Tensor], tf.Tensor | None], tf.Tensor]:
+    """What gives probabilities [B, C] of a batch's `features` and `num_frames`, as one graph.
+
+    Args:
+        classifier: A `VideoClassifier`.
+        normalize: l2 normalization after dequantizing, as in training.
+    """
+
     @tf.function(reduce_retracing=True, autograph=False)
     def classify(features: dict[str, tf.Tensor], num_frames: tf.Tensor | None) -> tf.Tensor:
         features, frame_mask = preprocess(features, num_frames, normalize)
         inputs = features if frame_mask is None else {**features, "frame_mask": frame_mask}
         return tf.sigmoid(classifier(inputs, training=False))
 
+    return classify
+
+
+def predictions(
+    classify: Callable[..., tf.Tensor], batches: Iterable[dict[str, Any]], total: int | None
+) -> Iterator[tuple[dict[str, Any], np.ndarray]]:
+    """Yields each batch and its probabilities [B, C], and shows the progress.
+
+    Args:
+        classify: From `probability_function`.
+        batches: Batch dicts of `yt8m_gat.data`.
+        total: Number of videos, for the time left.
+    """
     last_id = b""
     with progress_bar("predict", total) as bar:
         for batch in batches:

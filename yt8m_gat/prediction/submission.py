@@ -255,10 +255,7 @@ class SubmissionWriter(_WholeFile):
             ValueError: If the shapes do not fit, a probability is not finite or an id is refused.
         """
         file = self._open_file()
-        probabilities = _checked_probabilities(video_ids, probabilities)
-        top_k = min(self.top_k, probabilities.shape[1])
-        classes = top_k_indices(probabilities, top_k)
-        scores = np.take_along_axis(probabilities, classes, axis=1)
+        classes, scores = best_classes(video_ids, probabilities, self.top_k)
         rows = [row + "\n" for row in video_rows(video_ids, classes, scores)]
         with writing(self._path):
             file.writelines(rows)
@@ -266,6 +263,30 @@ class SubmissionWriter(_WholeFile):
             self.num_rows += len(rows)
             if self.settings is not None and time.monotonic() - self._synced >= SYNC_SECONDS:
                 self._sync()
+
+
+def best_classes(
+    video_ids: Sequence[bytes | str], probabilities: np.ndarray, top_k: int | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """The most probable classes of each video; of equal scores the lower class comes first.
+
+    Args:
+        video_ids: `[B]`, for the errors.
+        probabilities: `[B, C]`, finite.
+        top_k: How many, at most C; None: all.
+
+    Returns:
+        Classes and their scores, `[B, min(top_k, C)]` each, by descending score.
+
+    Raises:
+        ValueError: If the shapes do not fit or a probability is not finite.
+    """
+    probabilities = _checked_probabilities(video_ids, probabilities)
+    num_classes = probabilities.shape[1]
+    classes = top_k_indices(
+        probabilities, num_classes if top_k is None else min(top_k, num_classes)
+    )
+    return classes, np.take_along_axis(probabilities, classes, axis=1)
 
 
 def video_rows(

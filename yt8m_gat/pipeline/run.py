@@ -1,0 +1,181 @@
+"""A trained run in Python: its model, its predictions, its evaluation."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from yt8m_gat import models
+from yt8m_gat.config import RunConfig
+from yt8m_gat.data import (
+    RecordSchema,
+    count_records,
+    find_files,
+    iterate,
+    make_dataset,
+)
+from yt8m_gat.data.arrays import array_batches
+from yt8m_gat.data.parsing import Batch
+from yt8m_gat.evaluation.inference import predictions, probability_function
+from yt8m_gat.evaluation.submission import best_classes
+from yt8m_gat.models import VideoClassifier
+from yt8m_gat.pipeline.evaluation import evaluate
+from yt8m_gat.pipeline.run_settings import class_names, on_segments, read_schema
+from yt8m_gat.run_folder import RunFolder
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class Run:
+    """A trained run; `yt8m_gat.load_run` makes it.
+
+    Attributes:
+        folder: Where it lies.
+        config: Its configuration.
+        schema: What its records hold, for `yt8m_gat.read` and `yt8m_gat.write_records`.
+        model: The trained classifier, a Keras model that gives logits [B, C].
+        label_names: Class -> name, of the classes that have one.
+        checkpoint: Which state of the run this is, `best` or `last`.
+        step: The step of training that its weights are of; None: their file does not say.
+    """
+
+    folder: RunFolder
+    config: RunConfig
+    schema: RecordSchema
+    model: VideoClassifier
+    label_names: Mapping[int, str]
+    checkpoint: str
+    step: int | None
+
+    def __repr__(self) -> str:
+        return (
+            f"Run({str(self.folder.path)!r}, checkpoint={self.checkpoint!r}, step={self.step}: "
+            f"{self.config.model.name}, {self.config.data.num_classes} classes)"
+        )
+
+    def predict(
+        self,
+        data: str | Sequence[str] | Mapping[str, Sequence[Any]],
+        *,
+        ids: Sequence[str] | None = None,
+        top_k: int | None = 20,
+        batch_size: int = 512,
+        segment_labels: bool | None = None,
+    ) -> pd.DataFrame:
+        """The most probable classes of each video.
+
+        Args:
+            data: The records: glob patterns, as a list or with commas between them. Or arrays: each
+                feature's name -> an array for each clip. Frame level: [T, size], uint8 as
+                YouTube-8M stores its frames (`yt8m_gat.dequantize` says what each byte stands for),
+                or floats that are dequantized already; T may differ from clip to clip. Video
+                level: floats [size]. A clip's frames are cut to those that the model was trained
+                for, as the records' are.
+            ids: With arrays, the ids of the clips; by default their numbers, from 0.
+            top_k: Classes of each video; None: all.
+            batch_size: Clips at once.
+            segment_labels: Whether each window of 5 frames of the records is predicted by itself;
+                None: as in training. Arrays are predicted whole.
+
+        Returns:
+            The columns `video_id`, `label` (the class), `name` (empty where it has none) and
+            `probability`; of segments also `segment_start_time`, in seconds. The videos stand in
+            the order of the data, the classes of each by descending probability and, where that is
+            equal, ascending class. The values are those that `inference.py` writes.
+
+        Raises:
+            ConfigError: No file matches.
+            ValueError: An array does not fit the run, or a probability is not finite.
+            BadRecordError: A record cannot be read.
+        """
+        if top_k is not None and top_k < 1:
+            raise ValueError(f"`top_k` must be positive, or None for all. Received: top_k={top_k}")
+        if isinstance(data, Mapping):
+            if segment_labels:
+                raise ValueError(
+                    "`segment_labels` cuts records into windows, and arrays are predicted whole. "
+                    "Give arrays of the 5 frames of each window"
+                )
+            batches = array_batches(data, self.schema, batch_size, ids)
+            return self._table(batches, len(next(iter(data.values()))), top_k)
+        if ids is not None:
+            raise ValueError("`ids` name clips given as arrays; records have ids of their own")
+        segments = on_segments(self.config, segment_labels)
+        files = find_files(data, "data")
+        dataset = make_dataset(
+            files,
+            self.schema,
+            batch_size,
+            **({"segments": "windows"} if segments else {"with_labels": False}),
+        )
+        return self._table(iterate(dataset, files), count_records(files), top_k)
+
+    @functools.cached_property
+    def _classify(self) -> Callable[..., Any]:
+        """Kept, so that only the first call of `predict` waits for the graph to be traced."""
+        return probability_function(self.model, self.config.data.normalize)
+
+    def _table(self, batches: Iterable[Batch], total: int, top_k: int | None) -> pd.DataFrame:
+        tables = []
+        for batch, probabilities in predictions(self._classify, batches, total):
+            video_ids = [video_id.decode() for video_id in batch["video_id"].numpy()]
+            classes, scores = best_classes(video_ids, probabilities, top_k)
+            num_classes = classes.shape[1]
+            columns = {"video_id": np.repeat(video_ids, num_classes)}
+            if "segment_start_time" in batch:
+                start_times = batch["segment_start_time"].numpy()
+                columns["segment_start_time"] = np.repeat(start_times, num_classes)
+            columns["label"] = classes.ravel()
+            columns["name"] = [self.label_names.get(label, "") for label in classes.ravel()]
+            columns["probability"] = scores.ravel()
+            tables.append(pd.DataFrame(columns))
+        return pd.concat(tables, ignore_index=True)
+
+    def evaluate(self, eval_data_pattern: str, **options: Any) -> dict[str, Any]:
+        """What `eval.py` measures: clean, and under the attacks that are asked for.
+
+        Args:
+            eval_data_pattern: The records.
+            **options: See `yt8m_gat.pipeline.evaluation_options.EvaluationOptions`, for example
+                `attacks=["fgm", "pgd"]` and `epsilons=[0.5]`.
+
+        Returns:
+            The figures; those of the clean clips under `clean`.
+        """
+        return evaluate(
+            self.folder,
+            eval_data_pattern=eval_data_pattern,
+            checkpoint=self.checkpoint,
+            **options,
+        )
+
+
+def load_run(
+    train_dir: str | os.PathLike,
+    checkpoint: str = "best",
+    *,
+    label_names: str | os.PathLike | None = None,
+) -> Run:
+    """The run that `train.py` left in a folder, ready to predict.
+
+    Args:
+        train_dir: The run folder.
+        checkpoint: `best` (by validation GAP) or `last` (newest checkpoint), as for `eval.py`.
+        label_names: CSV file that names the classes; by default the run's label map, if it has one.
+
+    Raises:
+        FileNotFoundError: The run has no such weights yet.
+        ConfigError: The folder holds no run, its weights are damaged, or the file of names does not
+            read.
+    """
+    folder = RunFolder(train_dir)
+    config = RunConfig.load(folder.path)
+    schema = read_schema(folder, config)
+    names = class_names(schema, label_names)
+    loaded = models.load_run(folder, config, checkpoint)
+    return Run(folder, config, schema, loaded.classifier, names, checkpoint, loaded.step)
