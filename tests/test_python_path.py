@@ -13,8 +13,8 @@ import yt8m_gat
 from yt8m_gat import pipeline
 from yt8m_gat.config import DataConfig, ModelConfig, RunConfig
 from yt8m_gat.data import LabelMap, iterate, make_dataset
-from yt8m_gat.evaluation.submission import video_rows
 from yt8m_gat.models import build_from_config, save_weights
+from yt8m_gat.prediction.submission import video_rows
 from yt8m_gat.run_folder import RunFolder
 
 SIZES = {"rgb": 6, "audio": 4}
@@ -117,9 +117,8 @@ def test_predictions_of_arrays_are_those_of_the_same_records(run, records, clips
 
 def test_segments_are_predicted_window_by_window(run, records, clips):
     table = run.predict(records, top_k=None, segment_labels=True)
+    starts = [range(0, len(frames), 5) for frames in clips["rgb"]]
     windows = [(f"clip{i}", start) for i, clip in enumerate(starts) for start in clip]
-        (f"clip{i}", start) for i, x in enumerate(clips["rgb"]) for start in range(0, len(x), 5)
-    ]
     segments = table.iloc[::5]
     assert list(zip(segments.video_id, segments.segment_start_time, strict=True)) == windows
     second = {name: [value[1][5:]] for name, value in clips.items()}

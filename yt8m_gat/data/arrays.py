@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -86,7 +87,9 @@ def write_records(
     return count
 
 
-def _parser_of(schema: RecordSchema) -> Any:
+@functools.lru_cache(maxsize=16)
+def _parser_of(schema: RecordSchema) -> Callable[[tf.Tensor], None]:
+    """Raises for serialized records that do not fit; kept, since tracing it takes a second."""
     parse = parse_frame_batch if schema.frame_level else parse_video_batch
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string)], autograph=False)

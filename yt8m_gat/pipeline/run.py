@@ -22,11 +22,11 @@ from yt8m_gat.data import (
 )
 from yt8m_gat.data.arrays import array_batches
 from yt8m_gat.data.parsing import Batch
-from yt8m_gat.evaluation.inference import predictions, probability_function
-from yt8m_gat.evaluation.submission import best_classes
 from yt8m_gat.models import VideoClassifier
 from yt8m_gat.pipeline.evaluation import evaluate
 from yt8m_gat.pipeline.run_settings import class_names, on_segments, read_schema
+from yt8m_gat.prediction.inference import predictions, probability_function
+from yt8m_gat.prediction.submission import best_classes
 from yt8m_gat.run_folder import RunFolder
 
 
