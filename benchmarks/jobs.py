@@ -139,7 +139,7 @@ def files_and_attacks(run_folder, pattern, batch_size, repeats):
     from yt8m_gat.attacks import build_attack
     from yt8m_gat.config import RunConfig
     from yt8m_gat.data import find_files, make_dataset, preprocess
-    from yt8m_gat.models import load_classifier
+    from yt8m_gat.weights.load import load_classifier
 
     config = RunConfig.load(run_folder.path)
     classifier = load_classifier(run_folder, config)
@@ -229,7 +229,7 @@ def served(run_folder, pattern, repeats):
     from yt8m_gat import pipeline
     from yt8m_gat.config import RunConfig
     from yt8m_gat.data import find_files, parse_frame_batch, preprocess
-    from yt8m_gat.models import load_classifier
+    from yt8m_gat.weights.load import load_classifier
 
     config = RunConfig.load(run_folder.path)
     classifier = load_classifier(run_folder, config)

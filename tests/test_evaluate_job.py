@@ -16,12 +16,14 @@ from yt8m_gat import pipeline
 from yt8m_gat.commands import eval as eval_script
 from yt8m_gat.config import ConfigError, DataConfig, ModelConfig, ObjectiveConfig, RunConfig
 from yt8m_gat.evaluation.evaluator import Evaluator
-from yt8m_gat.models.load import build_from_config, load_classifier, load_run, save_weights
+from yt8m_gat.models import build_from_config
 from yt8m_gat.pipeline import attack_plan, evaluation
 from yt8m_gat.report.source import read_run
 from yt8m_gat.report.table import format_evaluation
 from yt8m_gat.robustness.sanity import sanity_checks
 from yt8m_gat.run_folder import RunFolder
+from yt8m_gat.weights.hdf5 import save_weights
+from yt8m_gat.weights.load import load_classifier, load_run
 
 NUM_CLASSES = 8
 OPTIONS = {"num_heads": 2, "hidden_size": 8, "feed_forward_size": 8}

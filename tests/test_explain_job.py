@@ -16,9 +16,9 @@ from yt8m_gat.data import (
     preprocess,
     read_label_names,
 )
-from yt8m_gat.models import load_classifier
 from yt8m_gat.report.__main__ import main
 from yt8m_gat.run_folder import RunFolder
+from yt8m_gat.weights.load import load_classifier
 
 OPTIONS = {"num_heads": 2, "hidden_size": 8, "feed_forward_size": 8, "local_masks": ("bd4",)}
 

@@ -28,11 +28,13 @@ from yt8m_gat.config import (
 )
 from yt8m_gat.data import BadRecordError, RecordSchema, iterate, make_dataset
 from yt8m_gat.export.saved_model import PROVENANCE_FILE
-from yt8m_gat.models import build_from_config, load_classifier, load_run
+from yt8m_gat.models import build_from_config
 from yt8m_gat.pipeline import inference
 from yt8m_gat.prediction.inference import predict
 from yt8m_gat.prediction.submission import SubmissionWriter
 from yt8m_gat.run_folder import RunFolder
+from yt8m_gat.weights.files import weights_digest
+from yt8m_gat.weights.load import load_classifier, load_run
 
 ROOT = Path(__file__).resolve().parents[1]
 OPTIONS = {"num_heads": 2, "hidden_size": 16, "feed_forward_size": 16, "local_masks": ("bd4",)}
@@ -184,7 +186,7 @@ def test_an_export_says_which_weights_it_has(finished):
         "version": yt8m_gat.__version__,
         "train_dir": str(folder.path),
         "checkpoint": "best",
-        "weights": folder.weights_digest("best"),
+        "weights": weights_digest(folder, "best"),
         "step": state.best_step,
     }
 
@@ -194,7 +196,7 @@ def test_rows_of_a_csv_belong_to_the_weights_that_made_them(
 ):
     """Another process replaces the weights as soon as they have been loaded."""
     folder = RunFolder(shutil.copytree(finished[0].path, tmp_path / "run"))
-    digest = folder.weights_digest("best")
+    digest = weights_digest(folder, "best")
     seen = []
 
     def load_and_go_on(*arguments):
@@ -211,7 +213,7 @@ def test_rows_of_a_csv_belong_to_the_weights_that_made_them(
     monkeypatch.setattr(inference, "SubmissionWriter", Writer)
     files, output_file = f"{sample_dir}/test*.tfrecord", tmp_path / "submission.csv"
     pipeline.infer(folder, input_data_pattern=files, output_file=output_file)
-    assert seen == [digest] != [folder.weights_digest("best")]
+    assert seen == [digest] != [weights_digest(folder, "best")]
 
 
 def test_an_export_never_touches_an_older_version(finished, tmp_path):

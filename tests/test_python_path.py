@@ -13,9 +13,10 @@ import yt8m_gat
 from yt8m_gat import pipeline
 from yt8m_gat.config import DataConfig, ModelConfig, RunConfig
 from yt8m_gat.data import LabelMap, iterate, make_dataset
-from yt8m_gat.models import build_from_config, save_weights
+from yt8m_gat.models import build_from_config
 from yt8m_gat.prediction.submission import video_rows
 from yt8m_gat.run_folder import RunFolder
+from yt8m_gat.weights.hdf5 import save_weights
 
 SIZES = {"rgb": 6, "audio": 4}
 SCHEMA = yt8m_gat.RecordSchema(SIZES, num_classes=5, max_frames=7)

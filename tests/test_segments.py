@@ -17,12 +17,12 @@ from yt8m_gat.commands import train as train_script
 from yt8m_gat.config import ConfigError, DataConfig, ObjectiveConfig, RunConfig
 from yt8m_gat.data import dequantize
 from yt8m_gat.losses import get_loss
-from yt8m_gat.models import load_classifier
 from yt8m_gat.models.frame_level_logistic import FrameLevelLogisticClassifier
 from yt8m_gat.prediction.kaggle import check_submission
 from yt8m_gat.run_folder import RunFolder
 from yt8m_gat.training import AdversarialModel
 from yt8m_gat.training.objective import build_objective
+from yt8m_gat.weights.load import load_classifier
 
 NUM_CLASSES = 4
 SIZES = {"rgb": 6, "audio": 3}

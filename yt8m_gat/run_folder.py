@@ -1,76 +1,21 @@
 """The files of a run: where they lie and how they are written."""
 
 import contextlib
-import hashlib
 import importlib.metadata
 import json
 import os
-import re
 import shutil
 import sys
-from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from yt8m_gat.config import CONFIG_FILE, ConfigError, RunConfig
 from yt8m_gat.disk import remove_unfinished, replacing, writing
 from yt8m_gat.locks import only_writer_in, renew
 from yt8m_gat.untrusted import excerpt, fits, parse_json
+from yt8m_gat.weights.files import BEST_WEIGHTS, CHECKPOINTS, checkpoint_steps
 
-_CHUNK_BYTES = 1 << 20
 _PACKAGES = ("tensorflow", "keras", "numpy", "yt8m-gat")
-_CHECKPOINT_FILE = re.compile(r"ckpt-(\d+)\.(?:index|data-\d{5}-of-\d{5})")
-
-
-def checkpoint_prefix(folder: str | os.PathLike, step: int) -> str:
-    """What the files of the checkpoint of `step` begin with."""
-    return os.path.join(folder, f"ckpt-{step}")
-
-
-def checkpoint_steps(folder: str | os.PathLike) -> list[int]:
-    """Steps of the checkpoints in a folder, whole or not, the newest first.
-
-    Read from the names of the files: TensorFlow's own list, the file `checkpoint`, is one more
-    thing that can be damaged.
-    """
-    try:
-        names = os.listdir(folder)
-    except (FileNotFoundError, NotADirectoryError):
-        return []
-    return sorted({int(m[1]) for name in names if (m := _CHECKPOINT_FILE.fullmatch(name))})[::-1]
-
-
-def digest_of(parts: Iterable[bytes]) -> str:
-    """Of all parts, one after the other."""
-    digest = hashlib.sha256()
-    for part in parts:
-        digest.update(part)
-    return digest.hexdigest()
-
-
-def digest_of_files(files: Iterable[BinaryIO]) -> str:
-    """Of the bytes of open files, one after the other."""
-    digest = hashlib.sha256()
-    for file in files:
-        while part := file.read(_CHUNK_BYTES):
-            digest.update(part)
-    return digest.hexdigest()
-
-
-@contextlib.contextmanager
-def opened_checkpoint(prefix: str) -> Iterator[list[BinaryIO]]:
-    """The files of a checkpoint, held open: what is read from them stays although a run that is
-    being trained removes or replaces them.
-
-    Raises:
-        FileNotFoundError: There are none.
-    """
-    folder, name = os.path.split(prefix)
-    names = sorted(other for other in os.listdir(folder or ".") if other.startswith(f"{name}."))
-    if not names:
-        raise FileNotFoundError(f"{prefix} is not there")
-    with contextlib.ExitStack() as stack:
-        yield [stack.enter_context(open(os.path.join(folder, other), "rb")) for other in names]
 
 
 class RunFolder:
@@ -99,15 +44,18 @@ class RunFolder:
         self.path = Path(path)
         self._prepared: dict[Path, bytes] = {}
 
+    def __fspath__(self) -> str:
+        return os.fspath(self.path)
+
     @property
     def checkpoints(self) -> Path:
         """Folder of the resumable states."""
-        return self.path / "checkpoints"
+        return self.path / CHECKPOINTS
 
     @property
     def best_weights(self) -> Path:
         """The best weights."""
-        return self.path / "best.weights.h5"
+        return self.path / BEST_WEIGHTS
 
     @property
     def label_map(self) -> Path:
@@ -123,31 +71,6 @@ class RunFolder:
     def events(self) -> Path:
         """TensorBoard's folder."""
         return self.path / "events"
-
-    def weights_digest(self, checkpoint: str) -> str | None:
-        """The digest of the weights that are here now; None where there are none.
-
-        What has been loaded has that of `yt8m_gat.models.LoadedClassifier`, of the same bytes, and
-        need not be here any more. The newest checkpoint goes by its name: whether it is whole
-        TensorFlow alone can tell.
-
-        Args:
-            checkpoint: `best` or `last`.
-        """
-        if checkpoint == "best":
-            try:
-                with open(self.best_weights, "rb") as file:
-                    return digest_of_files([file])
-            except FileNotFoundError:
-                return None
-        for step in checkpoint_steps(self.checkpoints):
-            # Removed since it was listed, it is not the newest any more.
-            with (
-                contextlib.suppress(FileNotFoundError),
-                opened_checkpoint(checkpoint_prefix(self.checkpoints, step)) as files,
-            ):
-                return digest_of_files(files)
-        return None
 
     def only_writer(self) -> contextlib.AbstractContextManager[None]:
         """Holds the folder's lock; see `yt8m_gat.locks.only_writer_in`.

@@ -19,10 +19,10 @@ from yt8m_gat.config import (
     RunConfig,
     TrainingConfig,
 )
-from yt8m_gat.models import load_classifier
-from yt8m_gat.models.checkpoint import checkpoint_steps
 from yt8m_gat.run_folder import RunFolder
 from yt8m_gat.training import WorkerLostError, build_distribution
+from yt8m_gat.weights.files import checkpoint_steps
+from yt8m_gat.weights.load import load_classifier
 
 
 def config_for(max_steps):

@@ -7,15 +7,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from yt8m_gat.models import (
-    ModelOutputs,
-    VideoClassifier,
-    build_model,
-    copy_weights,
-    without_auxiliary,
-)
+from yt8m_gat.models import ModelOutputs, VideoClassifier, build_model
 from yt8m_gat.models.registry import BUILDERS
 from yt8m_gat.recipes import RECIPES
+from yt8m_gat.weights.copying import copy_weights, without_auxiliary
 
 SIZE = 8
 OPTIONS = {

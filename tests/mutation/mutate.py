@@ -39,7 +39,7 @@ ROOMS = (
     *("evaluation", "robustness", "explanation", "prediction"),
 )
 # Where tests of these rooms are. Those of whole jobs take long and hold few of their values.
-_TESTED_IN = (*ROOMS, "models", "reliability", "export")
+_TESTED_IN = (*ROOMS, "models", "weights", "reliability", "export")
 _COPIED = ("yt8m_gat", "tests", "train.py", "eval.py", "inference.py", "pyproject.toml")
 _LONGEST_FILE = 600
 """Seconds of one test file."""

@@ -19,12 +19,12 @@ from exported_model import FRAME_SIZES, MAX_FRAMES, NUM_CLASSES, OPTIONS, frame_
 
 from yt8m_gat import pipeline
 from yt8m_gat.config import DataConfig, ModelConfig, RunConfig
-from yt8m_gat.models import load_classifier
-from yt8m_gat.models.load import build_from_config
+from yt8m_gat.models import build_from_config
 from yt8m_gat.prediction import beam
 from yt8m_gat.prediction.kaggle import check_submission
 from yt8m_gat.prediction.submission import VIDEO_HEADER
 from yt8m_gat.run_folder import RunFolder
+from yt8m_gat.weights.load import load_classifier
 
 ROOT = Path(__file__).resolve().parents[2]
 LOCAL = "--runner=FnApiRunner"

@@ -10,8 +10,9 @@ import pytest
 
 from yt8m_gat.config import ConfigError, DataConfig, ModelConfig, RunConfig
 from yt8m_gat.data import LabelMap, read_label_names
-from yt8m_gat.models import build_from_config, load_classifier
+from yt8m_gat.models import build_from_config
 from yt8m_gat.run_folder import RunFolder
+from yt8m_gat.weights.load import load_classifier
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCES = [*(ROOT / "yt8m_gat").rglob("*.py"), *ROOT.glob("*.py"), *(ROOT / "benchmarks").glob("*")]

@@ -11,9 +11,9 @@ from json_mutations import HOSTILE
 
 from yt8m_gat.config import ConfigError, DataConfig, ModelConfig, RunConfig
 from yt8m_gat.models import build_from_config
-from yt8m_gat.models.load import load_weights, save_weights
 from yt8m_gat.models.registry import BUILDERS
 from yt8m_gat.recipes import RECIPES
+from yt8m_gat.weights.hdf5 import load_weights, save_weights
 
 SMALL = {
     "transformer": {"hidden_size": 4, "num_heads": 2},

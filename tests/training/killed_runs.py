@@ -17,8 +17,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from yt8m_gat import pipeline
 from yt8m_gat.config import DataConfig, ModelConfig, RunConfig, TrainingConfig
-from yt8m_gat.models.checkpoint import checkpoint_steps
 from yt8m_gat.run_folder import RunFolder
+from yt8m_gat.weights.files import checkpoint_steps
 
 
 def config_for(max_steps):

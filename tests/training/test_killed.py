@@ -10,8 +10,9 @@ import pytest
 import tensorflow as tf
 from killed_runs import config_for, train
 
-from yt8m_gat.models import load_classifier, newest_checkpoint
 from yt8m_gat.run_folder import RunFolder
+from yt8m_gat.weights.checkpoints import newest_checkpoint
+from yt8m_gat.weights.load import load_classifier
 
 MAX_STEPS, KILLS = 22, 3
 

@@ -12,10 +12,10 @@ import tensorflow as tf
 
 from yt8m_gat import pipeline
 from yt8m_gat.config import DataConfig, ModelConfig, ObjectiveConfig, RunConfig, TrainingConfig
-from yt8m_gat.models import load_classifier
 from yt8m_gat.run_folder import RunFolder
 from yt8m_gat.training import AdversarialModel, NonFiniteLossError
 from yt8m_gat.training import loop as training_loop
+from yt8m_gat.weights.load import load_classifier
 
 CONFIG = RunConfig(
     data=DataConfig(num_classes=8, max_frames=12),

@@ -16,8 +16,9 @@ from yt8m_gat.losses import (
     frobenius_distance,
     jensen_shannon_divergence,
 )
-from yt8m_gat.models import build_model, copy_weights, without_auxiliary
+from yt8m_gat.models import build_model
 from yt8m_gat.training import AdversarialModel, build_objective
+from yt8m_gat.weights.copying import copy_weights, without_auxiliary
 
 SIZES = {"rgb": 16, "audio": 8}
 OBJECTIVES = ("none", "output", "frobenius", "jensen_shannon", "temporal")

@@ -8,7 +8,8 @@ import zlib
 from collections import Counter
 from collections.abc import Sequence
 
-from yt8m_gat.data.tfrecord import file_size
+from yt8m_gat.data.tfrecord import file_size, file_state
+from yt8m_gat.digests import digest_of
 
 # The first record's id and labels are among them.
 _FIRST_BYTES = 4096
@@ -87,3 +88,8 @@ def file_changes(
 def _listed(entries: Sequence[str]) -> str:
     more = len(entries) - _NAMED
     return ", ".join(entries[:_NAMED]) + (f" and {more} more" if more > 0 else "")
+
+
+def files_digest(files: Sequence[str]) -> str:
+    """Hashes names, sizes and times of change; hashing the contents of terabytes would be slow."""
+    return digest_of([repr([file_state(path) for path in files]).encode()])

@@ -28,7 +28,6 @@ if __name__ == "__main__":
 import argparse
 import csv
 import dataclasses
-import hashlib
 import io
 import json
 import os
@@ -37,6 +36,7 @@ from typing import TYPE_CHECKING, Any
 
 from yt8m_gat.cli import run_command
 from yt8m_gat.config import ConfigError
+from yt8m_gat.digests import digest_of
 from yt8m_gat.disk import replacing
 from yt8m_gat.locks import only_writer
 from yt8m_gat.paths import input_path, output_path, read_paths
@@ -101,7 +101,7 @@ class LabelMap:
     def fingerprint(self) -> str:
         """Hexadecimal SHA-256 of the pairs: equal when two maps mean the same, whatever the order
         of their rows and the names."""
-        return hashlib.sha256(repr(self.pairs).encode()).hexdigest()
+        return digest_of([repr(self.pairs).encode()])
 
     @classmethod
     def load(cls, path: str | os.PathLike, num_sources: int | None = None) -> LabelMap:

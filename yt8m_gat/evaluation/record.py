@@ -1,7 +1,6 @@
 """The JSON of one evaluation: written row by row, and taken up again where it ended."""
 
 import dataclasses
-import hashlib
 import json
 import math
 import os
@@ -10,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from yt8m_gat.digests import digest_of
 from yt8m_gat.disk import replacing
 from yt8m_gat.provenance import utc_now
 from yt8m_gat.untrusted import MAX_JSON_BYTES, excerpt, parse_json, quoted, read_text
@@ -288,7 +288,7 @@ class EvaluationRecord:
 
 def _checksum(result: Mapping[str, Any]) -> str:
     """Of all other parts of a result."""
-    return hashlib.sha256(json.dumps(result, sort_keys=True).encode()).hexdigest()
+    return digest_of([json.dumps(result, sort_keys=True).encode()])
 
 
 def _entries(found: Mapping[str, Any], kind: str) -> list[_Entry]:

@@ -20,7 +20,8 @@ from yt8m_gat.data import (
 from yt8m_gat.disk import remove_unfinished, replacing
 from yt8m_gat.export.warm_up import longest_clip, longest_record, write_warm_up
 from yt8m_gat.locks import only_writer_in
-from yt8m_gat.models import VideoClassifier, feature_identifiers, without_auxiliary
+from yt8m_gat.models import VideoClassifier, feature_identifiers
+from yt8m_gat.weights.copying import without_auxiliary
 
 SERVING_DEFAULT = "serving_default"
 FRAMES = "frames"

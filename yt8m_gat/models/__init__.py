@@ -1,38 +1,19 @@
 """Classifiers: builders from plain arguments, one family a file."""
 
-from yt8m_gat.models.checkpoint import (
-    DamagedCheckpointsError,
-    checkpoint_prefix,
-    checkpoint_steps,
-    newest_checkpoint,
-    readable_prefix,
-)
 from yt8m_gat.models.dbof import DbofClassifier
 from yt8m_gat.models.feature_identifiers import feature_identifiers
 from yt8m_gat.models.frame_level_logistic import FrameLevelLogisticClassifier
-from yt8m_gat.models.load import (
-    LoadedClassifier,
-    build_from_config,
-    checkpointable,
-    copy_weights,
-    load_classifier,
-    load_run,
-    save_weights,
-    without_auxiliary,
-)
 from yt8m_gat.models.lstm import LstmClassifier
 from yt8m_gat.models.mixture_of_experts import MixtureOfExperts
-from yt8m_gat.models.registry import build_model
+from yt8m_gat.models.registry import build_from_config, build_model
 from yt8m_gat.models.transformer import TransformerClassifier
 from yt8m_gat.models.video_classifier import FRAME_MASK, ModelOutputs, VideoClassifier
 from yt8m_gat.models.video_level import VideoLevelClassifier
 
 __all__ = [
     "FRAME_MASK",
-    "DamagedCheckpointsError",
     "DbofClassifier",
     "FrameLevelLogisticClassifier",
-    "LoadedClassifier",
     "LstmClassifier",
     "MixtureOfExperts",
     "ModelOutputs",
@@ -41,15 +22,5 @@ __all__ = [
     "VideoLevelClassifier",
     "build_from_config",
     "build_model",
-    "checkpoint_prefix",
-    "checkpoint_steps",
-    "checkpointable",
-    "copy_weights",
     "feature_identifiers",
-    "load_classifier",
-    "load_run",
-    "newest_checkpoint",
-    "readable_prefix",
-    "save_weights",
-    "without_auxiliary",
 ]

@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import keras
+import tensorflow as tf
 
-from yt8m_gat.config import ConfigError, as_hinted, get_recipe, is_import_path
-from yt8m_gat.import_path import described
+from yt8m_gat.config import ConfigError, RunConfig, as_hinted, get_recipe, is_import_path
+from yt8m_gat.import_path import described, require_trust
 from yt8m_gat.models.dbof import DbofClassifier
 from yt8m_gat.models.frame_level_logistic import FrameLevelLogisticClassifier
 from yt8m_gat.models.imported import (
@@ -21,6 +22,7 @@ from yt8m_gat.models.lstm import LstmClassifier
 from yt8m_gat.models.transformer import TransformerClassifier
 from yt8m_gat.models.video_classifier import VideoClassifier
 from yt8m_gat.models.video_level import VideoLevelClassifier
+from yt8m_gat.untrusted import excerpt
 
 # Recipe.family -> builder. `yt8m_gat.recipes` holds the recipes themselves, because the commands
 # must know their names before Keras is imported.
@@ -151,3 +153,53 @@ def _seeded(seed: int) -> Iterator[None]:
         yield
     finally:
         random.setstate(state)
+
+
+def build_from_config(config: RunConfig, trust_code: bool = False) -> VideoClassifier:
+    """The classifier that `config` describes, with fresh weights.
+
+    Args:
+        config: The run.
+        trust_code: Import and run the code that `config.code` names.
+
+    Raises:
+        ConfigError: The architecture refuses an option, or has no room in memory.
+        UntrustedCodeError: `config` names code that is not trusted.
+    """
+    require_trust(config, trust_code, "the configuration")
+    no_options = inspect.signature(build_model).parameters.keys() & config.model.options.keys()
+    if no_options:
+        raise ConfigError(f"{min(no_options)} is no option of --model={config.model.name}")
+    try:
+        classifier = build_model(
+            config.model.name,
+            config.data.sizes,
+            config.data.num_classes,
+            config.data.max_frames,
+            # Ours draw from Keras' global seed.
+            seed=config.training.seed if is_import_path(config.model.name) else None,
+            **config.model.options,
+        )
+    except ConfigError:
+        raise
+    except ValueError as error:
+        raise ConfigError(f"--model={config.model.name}: {_words_of(error)}") from error
+    # The types are right: this is how Keras and TensorFlow say that sizes are beyond them.
+    except (TypeError, OverflowError, MemoryError, tf.errors.OpError) as error:
+        raise ConfigError(
+            f"--model={config.model.name} cannot be built with these sizes "
+            f"({excerpt(config.model.options)}, {config.data.num_classes} classes, features "
+            f"{excerpt(config.data.sizes)}): {_words_of(error)}"
+        ) from error
+    if classifier.frame_level != config.data.frame_features:
+        reads, remedy = "frames", "leave out --noframe_features"
+        if not classifier.frame_level:
+            reads = "video-level features"
+            remedy = "give --noframe_features and their --feature_names"
+        raise ConfigError(f"--model={config.model.name} reads {reads}: {remedy}")
+    return classifier
+
+
+def _words_of(error: Exception) -> str:
+    """One line: where an error comes through a layer, what Keras prints in bold among others."""
+    return " ".join(str(error).rpartition("\x1b[1m")[2].partition("\x1b[0m")[0].split())

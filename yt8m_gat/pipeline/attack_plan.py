@@ -8,7 +8,6 @@ from typing import Any
 from yt8m_gat.attacks import Attack, AttackOptions
 from yt8m_gat.attacks.adaptive import MapDistance
 from yt8m_gat.config import RunConfig
-from yt8m_gat.models import load_run
 from yt8m_gat.pipeline.evaluation_options import EvaluationOptions
 from yt8m_gat.pipeline.run_evaluator import build_evaluator
 from yt8m_gat.robustness.attack_spec import (
@@ -19,6 +18,7 @@ from yt8m_gat.robustness.attack_spec import (
 from yt8m_gat.robustness.protocol import sceptic_attacks
 from yt8m_gat.robustness.sanity import SWEEP, sanity_specs, unbounded_epsilon
 from yt8m_gat.run_folder import RunFolder
+from yt8m_gat.weights.load import load_run
 
 
 @dataclasses.dataclass(frozen=True)

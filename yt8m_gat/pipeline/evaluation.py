@@ -22,6 +22,8 @@ from yt8m_gat.data import (
     no_label,
     preprocess,
 )
+from yt8m_gat.data.identity import files_digest
+from yt8m_gat.digests import digest_of
 from yt8m_gat.evaluation.class_groups import read_class_groups
 from yt8m_gat.evaluation.comparison import compare_classes, difference_intervals
 from yt8m_gat.evaluation.evaluator import Corruption, Measurement, Observer
@@ -32,9 +34,7 @@ from yt8m_gat.explanation.local_sensitivity import LocalSensitivity
 from yt8m_gat.import_path import require_trust
 from yt8m_gat.layers import AttentionLevel, expand_attention_map
 from yt8m_gat.locks import only_writer
-from yt8m_gat.models import load_run
 from yt8m_gat.pipeline.attack_plan import PlannedAttack, plan_attacks
-from yt8m_gat.pipeline.digests import files_digest, weights_of
 from yt8m_gat.pipeline.evaluation_options import EvaluationOptions
 from yt8m_gat.pipeline.profile_observer import ProfileObserver
 from yt8m_gat.pipeline.run_evaluator import build_evaluator, total_map_distance
@@ -44,9 +44,12 @@ from yt8m_gat.provenance import command_line
 from yt8m_gat.robustness.attack_spec import AttackSpec
 from yt8m_gat.robustness.sanity import sanity_checks
 from yt8m_gat.robustness.worst_case import packed, worst_cases
-from yt8m_gat.run_folder import RunFolder, digest_of
+from yt8m_gat.run_folder import RunFolder
 from yt8m_gat.training import follow
 from yt8m_gat.untrusted import printable
+from yt8m_gat.weights.files import weights_digest
+from yt8m_gat.weights.load import load_run
+from yt8m_gat.weights.loaded_classifier import weights_of
 
 # Scores kept for the all-scores MAP, mostly on disk (for the segment MAP, in memory): 4 bytes times
 # videos times classes.
@@ -420,7 +423,7 @@ class _Evaluation:
 
     def _compare(self) -> None:
         folder, config = self.baseline
-        digest = folder.weights_digest("best")
+        digest = weights_digest(folder, "best")
         earlier = self.record.section("comparison")
         min_positives = self.options.min_positives
         of_baseline = None

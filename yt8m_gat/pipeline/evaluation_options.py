@@ -52,7 +52,7 @@ class EvaluationOptions:
         on_bad_record: `error`, or `skip`: leave bad records out, and say so at the end.
         max_bad_fraction: See `yt8m_gat.data.SkippedRecords`.
         trust_code: Run the code that this run, `transfer_from` and `compare_to` name, see
-            `yt8m_gat.models.load_run`.
+            `yt8m_gat.weights.load.load_run`.
     """
 
     eval_data_pattern: str

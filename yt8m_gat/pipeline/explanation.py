@@ -14,11 +14,11 @@ from yt8m_gat.data import (
     make_dataset,
     preprocess,
 )
-from yt8m_gat.models import load_run
-from yt8m_gat.pipeline.digests import weights_of
 from yt8m_gat.pipeline.run_settings import class_names, read_schema
 from yt8m_gat.pipeline.shown_clips import TOP_LABELS
 from yt8m_gat.run_folder import RunFolder
+from yt8m_gat.weights.load import load_run
+from yt8m_gat.weights.loaded_classifier import weights_of
 
 
 def explain(
@@ -41,7 +41,7 @@ def explain(
         label_names: File that names the classes, see `yt8m_gat.data.read_label_names`; None: the
             run's label map, if any.
         checkpoint: `best` or `last`.
-        trust_code: Run the code that the run names, see `yt8m_gat.models.load_run`.
+        trust_code: Run the code that the run names, see `yt8m_gat.weights.load.load_run`.
 
     Returns:
         `{"video_id", "labels", "label", "name", "probability", "top", "model", "options", "files",

@@ -18,14 +18,15 @@ from yt8m_gat.data import (
     new_skipped,
     read_class_ids,
 )
+from yt8m_gat.data.identity import files_digest
+from yt8m_gat.digests import digest_of
 from yt8m_gat.export import read_archive
 from yt8m_gat.locks import only_writer, temporary_folder
-from yt8m_gat.models import load_classifier, load_run
-from yt8m_gat.pipeline.digests import files_digest
 from yt8m_gat.pipeline.run_settings import on_segments, read_schema
 from yt8m_gat.prediction.inference import predict, predict_segments
 from yt8m_gat.prediction.submission import SegmentSubmissionWriter, SubmissionWriter
-from yt8m_gat.run_folder import RunFolder, digest_of
+from yt8m_gat.run_folder import RunFolder
+from yt8m_gat.weights.load import load_classifier, load_run
 
 
 @contextlib.contextmanager
@@ -91,7 +92,7 @@ def infer(
         segment_max_pred: Most segments of a class in it. Memory: see `SegmentSubmissionWriter`.
         on_bad_record: `error`, or `skip`: leave bad records out, and say so at the end.
         max_bad_fraction: See `yt8m_gat.data.SkippedRecords`.
-        trust_code: Run the code that the run names, see `yt8m_gat.models.load_run`.
+        trust_code: Run the code that the run names, see `yt8m_gat.weights.load.load_run`.
 
     Returns:
         The number of videos; of segments, bad records included.

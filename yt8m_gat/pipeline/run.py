@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from yt8m_gat import models
 from yt8m_gat.config import RunConfig
 from yt8m_gat.data import (
     RecordSchema,
@@ -28,6 +27,7 @@ from yt8m_gat.pipeline.run_settings import class_names, on_segments, read_schema
 from yt8m_gat.prediction.inference import predictions, probability_function
 from yt8m_gat.prediction.submission import best_classes
 from yt8m_gat.run_folder import RunFolder
+from yt8m_gat.weights import load
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -177,5 +177,5 @@ def load_run(
     config = RunConfig.load(folder.path)
     schema = read_schema(folder, config)
     names = class_names(schema, label_names)
-    loaded = models.load_run(folder, config, checkpoint)
+    loaded = load.load_run(folder, config, checkpoint)
     return Run(folder, config, schema, loaded.classifier, names, checkpoint, loaded.step)

@@ -19,14 +19,7 @@ from yt8m_gat.data import (
 )
 from yt8m_gat.data.parsing import Batch
 from yt8m_gat.metrics import evaluate as evaluate_arrays
-from yt8m_gat.models import (
-    VideoClassifier,
-    build_from_config,
-    copy_weights,
-    load_classifier,
-    load_run,
-)
-from yt8m_gat.pipeline.digests import weights_of
+from yt8m_gat.models import VideoClassifier, build_from_config
 from yt8m_gat.pipeline.exporting import export
 from yt8m_gat.pipeline.run_evaluator import build_evaluator
 from yt8m_gat.pipeline.run_settings import read_schema
@@ -40,6 +33,9 @@ from yt8m_gat.training import (
     build_objective,
     check_objective,
 )
+from yt8m_gat.weights.copying import copy_weights
+from yt8m_gat.weights.load import load_classifier, load_run
+from yt8m_gat.weights.loaded_classifier import weights_of
 
 
 def train(

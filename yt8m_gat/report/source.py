@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from yt8m_gat.config import CONFIG_FILE, ConfigError, RunConfig
-from yt8m_gat.run_folder import RunFolder, digest_of
+from yt8m_gat.digests import digest_of
+from yt8m_gat.run_folder import RunFolder
 from yt8m_gat.untrusted import fits, printable, read_json
+from yt8m_gat.weights.files import weights_digest
 
 EVALUATION_FILE = "evaluation.json"
 _LARGEST = 1e100
@@ -288,7 +290,7 @@ def _provenance(
             f"{path} does not say of which weights it is, as those of an older eval.py: its "
             f"figures may be of an earlier state of the run. To be sure, {anew}"
         )
-    weights = folder.weights_digest(checkpoint)
+    weights = weights_digest(folder, checkpoint)
     same = {
         folder.best_weights.name if checkpoint == "best" else "the newest checkpoint": (
             settings["weights"] == weights

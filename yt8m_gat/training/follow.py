@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterator
 import tensorflow as tf
 
 from yt8m_gat.config import CONFIG_FILE, RunConfig
-from yt8m_gat.models import checkpoint_prefix, checkpoint_steps, readable_prefix
 from yt8m_gat.run_folder import RunFolder
 from yt8m_gat.training.state import TrainingState
+from yt8m_gat.weights.checkpoints import readable_prefix
+from yt8m_gat.weights.files import checkpoint_prefix, checkpoint_steps
 
 _STATE = "state/.ATTRIBUTES/VARIABLE_VALUE"
 """TensorFlow's name for the variable `state` of a checkpoint."""

@@ -25,17 +25,10 @@ from yt8m_gat.data import (
 )
 from yt8m_gat.data.identity import file_changes, identify_files
 from yt8m_gat.data.parsing import Batch
-from yt8m_gat.models import (
-    VideoClassifier,
-    checkpoint_prefix,
-    checkpointable,
-    newest_checkpoint,
-    save_weights,
-)
+from yt8m_gat.models import VideoClassifier
 from yt8m_gat.provenance import command_line, utc_now
 from yt8m_gat.run_folder import RunFolder
 from yt8m_gat.training.adversarial_model import LOSS_PARTS, AdversarialModel
-from yt8m_gat.training.checkpoints import Checkpoints
 from yt8m_gat.training.data_service import read_through
 from yt8m_gat.training.distribution import Distribution
 from yt8m_gat.training.objective import build_objective
@@ -44,6 +37,9 @@ from yt8m_gat.training.state import TrainingState
 from yt8m_gat.training.step import StepResult, TrainingStep
 from yt8m_gat.training.step_log import Speed, StepMeans
 from yt8m_gat.training.stop_request import StopRequest
+from yt8m_gat.weights.checkpoints import Checkpoints, checkpointable, newest_checkpoint
+from yt8m_gat.weights.files import checkpoint_prefix
+from yt8m_gat.weights.hdf5 import save_weights
 
 Validate = Callable[[], dict[str, float]]
 Measure = Callable[..., dict[str, float]]

@@ -11,11 +11,17 @@ import tensorflow as tf
 
 from yt8m_gat import pipeline
 from yt8m_gat.config import ConfigError, DataConfig, ModelConfig, RunConfig, TrainingConfig
-from yt8m_gat.models import DamagedCheckpointsError, load_classifier, newest_checkpoint
-from yt8m_gat.models.checkpoint import checkpoint_fault, checkpoint_steps
 from yt8m_gat.run_folder import RunFolder
 from yt8m_gat.training import NonFiniteLossError, read_state
-from yt8m_gat.training.checkpoints import KEPT, Checkpoints
+from yt8m_gat.weights.checkpoints import (
+    KEPT,
+    Checkpoints,
+    DamagedCheckpointsError,
+    checkpoint_fault,
+    newest_checkpoint,
+)
+from yt8m_gat.weights.files import checkpoint_steps
+from yt8m_gat.weights.load import load_classifier
 
 DATA, INDEX = ".data-00000-of-00001", ".index"
 

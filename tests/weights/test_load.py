@@ -10,9 +10,12 @@ import pytest
 import tensorflow as tf
 
 from yt8m_gat.config import ConfigError, DataConfig, ModelConfig, ObjectiveConfig, RunConfig
-from yt8m_gat.models import build_from_config, checkpointable, load, load_run, newest_checkpoint
-from yt8m_gat.models import checkpoint as checkpoint_module
+from yt8m_gat.models import build_from_config
 from yt8m_gat.run_folder import RunFolder
+from yt8m_gat.weights import checkpoints, hdf5, load
+from yt8m_gat.weights.checkpoints import checkpointable, newest_checkpoint
+from yt8m_gat.weights.files import weights_digest
+from yt8m_gat.weights.load import load_run
 
 CONFIG = RunConfig(
     data=DataConfig(
@@ -44,7 +47,7 @@ def folder(tmp_path):
     folder.prepare(CONFIG)
     for step in (1, 2):
         write_checkpoint(folder, step)
-    load.save_weights(classifier_of(5), folder.best_weights, step=4)
+    hdf5.save_weights(classifier_of(5), folder.best_weights, step=4)
     return folder
 
 
@@ -64,20 +67,20 @@ def test_what_is_loaded_says_which_weights_it_has(folder):
     assert (values_of(best), best.step, best.digest) == ({5.0}, 4, sha256(folder.best_weights))
     assert (values_of(last), last.step) == ({2.0}, 2)
     assert last.digest == sha256(*files_of(folder, 2))
-    assert folder.weights_digest("best") == best.digest
-    assert folder.weights_digest("last") == last.digest
+    assert weights_digest(folder, "best") == best.digest
+    assert weights_digest(folder, "last") == last.digest
     classifier_of(6).save_weights(folder.best_weights)  # As Keras alone writes it.
     by_keras = load_run(folder, CONFIG)
     assert (values_of(by_keras), by_keras.step) == ({6.0}, None)
     folder.clear()
-    assert folder.weights_digest("best") is folder.weights_digest("last") is None
+    assert weights_digest(folder, "best") is weights_digest(folder, "last") is None
 
 
 def test_weights_that_are_replaced_all_the_time_are_never_damaged(folder, tmp_path):
     versions = {}
     for value in (1, 2):
         path = tmp_path / f"{value}.weights.h5"
-        load.save_weights(classifier_of(value), path, step=value)
+        hdf5.save_weights(classifier_of(value), path, step=value)
         versions[sha256(path)] = value
     stop = threading.Event()
 
@@ -91,9 +94,9 @@ def test_weights_that_are_replaced_all_the_time_are_never_damaged(folder, tmp_pa
     classifier = build_from_config(CONFIG)
     replace_once.start()
     try:
-        loaded = [load.load_weights(classifier, folder.best_weights) for _ in range(3)]
+        loaded = [hdf5.load_weights(classifier, folder.best_weights) for _ in range(3)]
         while len({result.digest for result in loaded[3:]}) < 2 or len(loaded) < 40:
-            loaded.append(load.load_weights(classifier, folder.best_weights))
+            loaded.append(hdf5.load_weights(classifier, folder.best_weights))
             value = versions[loaded[-1].digest]
             assert (values_of(loaded[-1]), loaded[-1].step) == ({float(value)}, value)
     finally:
@@ -105,13 +108,13 @@ def test_a_file_that_is_being_copied_over_is_read_again(folder, monkeypatch):
     """In place, by `cp` say: the first reading sees half of it."""
     whole = folder.best_weights.read_bytes()
     folder.best_weights.write_bytes(whole[: len(whole) // 2])
-    load_content = load._load_content
+    load_content = hdf5._load_content
 
     def then_the_rest(classifier, content, path):
         folder.best_weights.write_bytes(whole)
         return load_content(classifier, content, path)
 
-    monkeypatch.setattr(load, "_load_content", then_the_rest)
+    monkeypatch.setattr(hdf5, "_load_content", then_the_rest)
     loaded = load_run(folder, CONFIG)
     assert (values_of(loaded), loaded.digest) == ({5.0}, hashlib.sha256(whole).hexdigest())
 
@@ -154,11 +157,11 @@ def test_a_checkpoint_that_goes_meanwhile_is_looked_for_again(folder, monkeypatc
     assert done
     step, value = (3, 3.0) if change == "removed" else (2, 7.0)
     assert (values_of(loaded), loaded.step) == ({value}, step)
-    assert loaded.digest == sha256(*files_of(folder, step)) == folder.weights_digest("last")
+    assert loaded.digest == sha256(*files_of(folder, step)) == weights_digest(folder, "last")
 
 
 def test_checkpoints_that_go_while_they_are_looked_at_are_not_damaged(folder, monkeypatch, caplog):
-    fault = checkpoint_module.checkpoint_fault
+    fault = checkpoints.checkpoint_fault
 
     def train(prefix):
         if not files_of(folder, 3):
@@ -167,7 +170,7 @@ def test_checkpoints_that_go_while_they_are_looked_at_are_not_damaged(folder, mo
                 path.unlink()
         return fault(prefix)
 
-    monkeypatch.setattr(checkpoint_module, "checkpoint_fault", train)
+    monkeypatch.setattr(checkpoints, "checkpoint_fault", train)
     assert newest_checkpoint(folder.checkpoints) == str(folder.checkpoints / "ckpt-3")
     assert "damaged" not in caplog.text
 
@@ -176,7 +179,7 @@ def test_weights_of_a_run_that_began_meanwhile_are_refused(folder):
     """`config` was read before train.py --start_new_model."""
     other = dataclasses.replace(CONFIG, objective=ObjectiveConfig(class_reduction="sum"))
     folder.prepare(other, start_new_model=True)
-    load.save_weights(classifier_of(8), folder.best_weights)
+    hdf5.save_weights(classifier_of(8), folder.best_weights)
     with pytest.raises(ConfigError, match=r"holds another run than a moment ago"):
         load_run(folder, CONFIG)
     assert values_of(load_run(folder, other)) == {8.0}

@@ -1,0 +1,24 @@
+"""SHA-256 of bytes and of files, by which results say what they were made from."""
+
+import hashlib
+from collections.abc import Iterable
+from typing import BinaryIO
+
+_CHUNK_BYTES = 1 << 20
+
+
+def digest_of(parts: Iterable[bytes]) -> str:
+    """The digest of all parts, one after the other."""
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part)
+    return digest.hexdigest()
+
+
+def digest_of_files(files: Iterable[BinaryIO]) -> str:
+    """The digest of the bytes of open files, one after the other."""
+    digest = hashlib.sha256()
+    for file in files:
+        while part := file.read(_CHUNK_BYTES):
+            digest.update(part)
+    return digest.hexdigest()

@@ -1,0 +1,165 @@
+"""The checkpoints of a run: writing them, which there are, and which can be trusted."""
+
+import contextlib
+import os
+import re
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import tensorflow as tf
+from absl import logging
+
+from yt8m_gat.config import ConfigError
+from yt8m_gat.disk import replacing, writing
+from yt8m_gat.models import VideoClassifier
+from yt8m_gat.weights.files import checkpoint_prefix, checkpoint_steps
+
+KEPT = 3
+"""Checkpoints that stay: the newest, and those to fall back on when it is damaged."""
+
+
+def checkpointable(owner: VideoClassifier | keras.optimizers.Optimizer) -> list[tf.Variable]:
+    """Everything that a checkpoint must hold of `owner`, for `tf.train.Checkpoint`.
+
+    The bare variables in their order: `tf.train.Checkpoint` of a Keras 3 model passes over layers
+    kept in lists, and restores nothing without a word.
+    """
+    return [variable.value for variable in owner.variables]
+
+
+class DamagedCheckpointsError(ConfigError):
+    """A folder holds checkpoints and none can be read."""
+
+
+@contextlib.contextmanager
+def readable_prefix(prefix: str) -> Iterator[str]:
+    r"""The path by which TensorFlow can read a checkpoint, whatever the names of its folders.
+
+    TensorFlow looks for `PREFIX.index` by a pattern, which `run[1]/ckpt-5` and `a\b/ckpt-5` do not
+    match. Linux gives an open folder a name without such characters.
+    """
+    if not re.search(r"[\[\\*?]", prefix):
+        yield prefix
+        return
+    folder, name = os.path.split(prefix)
+    descriptor = os.open(folder or ".", os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        yield f"/proc/self/fd/{descriptor}/{name}"
+    finally:
+        os.close(descriptor)
+
+
+def checkpoint_fault(prefix: str) -> str | None:
+    """What is wrong with a checkpoint; None for one of which every byte that counts is good.
+
+    All of it is read: TensorFlow keeps a checksum of each block of the index and of each tensor,
+    and looks at them when they are read. Restoring it afterwards cannot fail half-way.
+    """
+    if not os.path.exists(prefix + ".index"):
+        return "its .index file is missing"
+    try:
+        with readable_prefix(prefix) as path:
+            reader = tf.train.load_checkpoint(path)
+            for name in reader.get_variable_to_shape_map():
+                reader.get_tensor(name)
+    # The reader has its errors in several families.
+    except (tf.errors.OpError, RuntimeError, ValueError, TypeError, IndexError) as error:
+        return str(error).partition("\n")[0] or type(error).__name__
+    return None
+
+
+def newest_checkpoint(folder: str | os.PathLike) -> str | None:
+    """The newest checkpoint that is whole, as TensorFlow's prefix; None where there is none at all.
+
+    Newer ones that are damaged are passed over with a warning that names them. Where one is removed
+    or added meanwhile, by a run that is being trained, all are looked for again.
+
+    Raises:
+        DamagedCheckpointsError: There are some, and all are damaged.
+    """
+    faults: dict[str, str] | None = None
+    while faults is None:
+        steps, faults = checkpoint_steps(folder), {}
+        for step in steps:
+            prefix = checkpoint_prefix(folder, step)
+            fault = checkpoint_fault(prefix)
+            if fault is None:
+                for damaged, reason in faults.items():
+                    logging.warning(
+                        "%s is damaged (%s); the one before it is used, %s", damaged, reason, prefix
+                    )
+                return prefix
+            if checkpoint_steps(folder) != steps:
+                faults = None
+                break
+            faults[prefix] = fault
+    if faults:
+        listed = "".join(f"\n  {Path(prefix).name}: {fault}" for prefix, fault in faults.items())
+        raise DamagedCheckpointsError(
+            f"{folder} holds no checkpoint that can be read:{listed}\nPut back a copy of one, or "
+            "train anew with --start_new_model"
+        )
+    return None
+
+
+class Checkpoints:
+    """The checkpoints of one run, named after their steps; the newest `KEPT` stay.
+
+    TensorFlow writes each under a temporary name and renames it, its index last.
+
+    Args:
+        folder: Where they lie.
+        variables: Name -> variables, by which `checkpointable` and the readers of
+            the run know them.
+    """
+
+    def __init__(self, folder: Path, variables: Mapping[str, Any]) -> None:
+        self.folder = folder
+        self._checkpoint = tf.train.Checkpoint(**variables)
+
+    def write(self, step: int) -> None:
+        """Writes the checkpoint of `step`, then removes old ones.
+
+        Those of later steps go too: they are damaged, or of a run that went on from before them.
+
+        Raises:
+            WriteError: It could not be written; those that are there stay.
+        """
+        prefix = checkpoint_prefix(self.folder, step)
+        with writing(self.folder, tf.errors.OpError):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._checkpoint.write(prefix)
+            earlier = [other for other in checkpoint_steps(self.folder) if other < step]
+            kept = [*reversed(earlier[: KEPT - 1]), step]
+            self._write_list([checkpoint_prefix("", other) for other in kept])
+            for other in set(checkpoint_steps(self.folder)) - set(kept):
+                for path in self.folder.glob(f"ckpt-{other}.*"):
+                    path.unlink(missing_ok=True)
+            for path in self.folder.glob("ckpt-*_temp"):  # Of a run that was killed writing it.
+                shutil.rmtree(path, ignore_errors=True)
+
+    def _write_list(self, names: Sequence[str]) -> None:
+        """What `tf.train.latest_checkpoint` reads; our own readers go by the files' names."""
+        lines = [f'model_checkpoint_path: "{names[-1]}"']
+        lines += [f'all_model_checkpoint_paths: "{name}"' for name in names]
+        with replacing(self.folder / "checkpoint") as temporary:
+            temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+    def read(self, prefix: str) -> None:
+        """Gives the variables the values of a checkpoint that is whole.
+
+        Raises:
+            ConfigError: It is not one of these variables.
+        """
+        try:
+            with readable_prefix(prefix) as path:
+                status = self._checkpoint.read(path)
+            status.assert_existing_objects_matched().expect_partial()
+        except (AssertionError, ValueError, tf.errors.OpError) as error:
+            raise ConfigError(
+                f"{prefix} is no checkpoint of this model and optimizer ({error}); give the "
+                "settings that it was trained with, another --train_dir, or --start_new_model"
+            ) from error
