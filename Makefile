@@ -72,7 +72,7 @@ mutate: $(READY)
 	$(BIN)/python tests/mutation/mutate.py $(MUTATE)
 
 demo: $(READY)
-	$(BIN)/python -m yt8m_gat.demo --output_dir=$(DEMO_DIR)
+	$(BIN)/python -m yt8m_gat demo --output_dir=$(DEMO_DIR)
 
 LOCK = $(UV) pip compile --generate-hashes --no-header --python-version 3.11
 lock: $(READY)

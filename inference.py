@@ -5,15 +5,6 @@ python inference.py --train_dir=runs/gat --input_data_pattern='test*.tfrecord' \
 """
 
 if __name__ == "__main__":
-    from yt8m_gat.interrupt import end_on_interrupt
+    from yt8m_gat.commands.console import run
 
-    end_on_interrupt()
-
-from absl import app, flags
-
-from yt8m_gat.cli import run_command
-from yt8m_gat.commands.inference import define_flags, main
-
-if __name__ == "__main__":
-    define_flags(flags.FLAGS)
-    run_command(lambda: app.run(main))
+    run("inference")

@@ -2,6 +2,7 @@
 
 import ast
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -9,11 +10,11 @@ import time
 from pathlib import Path
 
 import pytest
-from absl import flags
 
 from yt8m_gat import pipeline
 from yt8m_gat.cli import quiet_tensorflow
 from yt8m_gat.commands import train
+from yt8m_gat.commands.table import command_names
 from yt8m_gat.config import ConfigError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -71,23 +72,26 @@ def started(main):
 SCRIPTS = [ROOT / name for name in ("train.py", "eval.py", "inference.py")]
 
 
-@pytest.mark.parametrize(
-    "path",
-    [
-        path
-        for path in [*SCRIPTS, *sorted((ROOT / "yt8m_gat").rglob("*.py"))]
-        if "\nif __name__ ==" in path.read_text(encoding="utf-8")
-    ],
-    ids=lambda path: path.stem,
-)
-def test_every_command_answers_ctrl_c_before_its_imports_and_in_its_work(path):
-    first, *_, last = (
+COMMAND_FILES = [
+    path
+    for path in [*SCRIPTS, *sorted((ROOT / "yt8m_gat").rglob("*.py"))]
+    if "\nif __name__ ==" in path.read_text(encoding="utf-8")
+]
+
+
+@pytest.mark.parametrize("path", COMMAND_FILES, ids=lambda path: path.stem)
+def test_every_command_answers_ctrl_c_before_its_imports(path):
+    """`run` and `main` of the console do, before they import the command."""
+    first = next(
         ast.unparse(statement)
         for statement in ast.parse(path.read_text(encoding="utf-8")).body[1:]
         if not (isinstance(statement, ast.ImportFrom) and statement.module == "__future__")
     )
-    assert first.startswith("if __name__ == '__main__':") and "end_on_interrupt()" in first
-    assert last.startswith("if __name__ == '__main__':") and "run_command(" in last
+    start, imported, call = first.splitlines()
+    assert start == "if __name__ == '__main__':"
+    assert imported.strip().startswith("from yt8m_gat.commands.console import ")
+    name = re.fullmatch(r"main\(\)|run\('(.+)'\)", call.strip())[1]
+    assert name is None or name in command_names()
 
 
 def end_of(process):
@@ -129,12 +133,8 @@ def test_training_that_is_interrupted_before_or_after_its_loop_says_where_it_sta
         raise KeyboardInterrupt
 
     monkeypatch.setattr(pipeline, "train", interrupted)
-    values = flags.FlagValues()
-    train.define_flags(values)
-    values(["train.py", f"--train_dir={tmp_path}/run"])
-    monkeypatch.setattr(flags, "FLAGS", values)
     with pytest.raises(SystemExit) as stopped:
-        train.main(["train.py"])
+        train.main([f"--train_dir={tmp_path}/run"])
     assert stopped.value.code == 130
     [line] = capsys.readouterr().err.splitlines()
     kept = f"; the same command goes on after the checkpoints in {tmp_path}/run/checkpoints"

@@ -1,4 +1,4 @@
-"""`pipeline.explain` and `python -m yt8m_gat.report explain` on a tiny run."""
+"""`pipeline.explain` and `yt8m-gat explain` on a tiny run."""
 
 from hashlib import sha256
 
@@ -7,6 +7,7 @@ import pytest
 import tensorflow as tf
 
 from yt8m_gat import pipeline
+from yt8m_gat.commands.report import main
 from yt8m_gat.config import ConfigError, DataConfig, ModelConfig, RunConfig, TrainingConfig
 from yt8m_gat.data import (
     RecordSchema,
@@ -16,7 +17,6 @@ from yt8m_gat.data import (
     preprocess,
     read_label_names,
 )
-from yt8m_gat.report.__main__ import main
 from yt8m_gat.run_folder import RunFolder
 from yt8m_gat.weights.load import load_classifier
 
@@ -121,7 +121,7 @@ def test_a_name_is_as_good_as_a_number(run, clip, sample_dir, tmp_path):
     assert labels
     every = read_label_names(names)
     assert ", ".join(f"{every[index]} ({index})" for index in labels) in text
-    assert f"python -m yt8m_gat.report explain --train_dir={run[0].path}" in text
+    assert f"yt8m-gat explain --train_dir={run[0].path}" in text
 
 
 @pytest.mark.parametrize(
@@ -156,7 +156,7 @@ def test_the_command_reports_errors_by_its_name(tmp_path, capsys):
     where = [f"--train_dir={tmp_path}", "--input_data_pattern=none", "--video_id=a", "--label=3"]
     assert main(["explain", *where]) == 2
     error = capsys.readouterr().err
-    assert error.startswith("python -m yt8m_gat.report explain: error: ")
+    assert error.startswith("yt8m-gat explain: error: ")
     assert str(tmp_path) in error
 
 

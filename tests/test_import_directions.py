@@ -15,7 +15,8 @@ ALLOWED = {
     "config": {"disk", "recipes"},
     "recipes": set(),
     "disk": set(),
-    "cli": {"config", "interrupt", "paths"},
+    "cli": {"config", "interrupt", "near_miss", "paths"},
+    "near_miss": set(),
     "import_path": {"config"},
     "interrupt": set(),
     "paths": {"config"},
@@ -49,24 +50,21 @@ ALLOWED = {
     "export": {"data", "models", "weights", "config", "run_folder", "disk", "locks"},
     "report": {"config", "run_folder", "weights"},
     "commands": {
-        *("cli", "config", "interrupt", "locks", "paths", "recipes", "run_folder", "starter_flags"),
-        *("data", "export", "pipeline", "report"),
+        *("cli", "config", "disk", "interrupt", "locks", "near_miss", "paths", "recipes"),
+        *("run_folder", "starter_flags", "acquisition", "data", "prediction", "export"),
+        *("pipeline", "report"),
     },
-    "demo": {"cli", "interrupt", "paths"},
+    "__main__": {"commands"},
+    "demo": {"commands"},
 }
 # Leaves that every room may import.
 EVERYWHERE = {"digests", "provenance", "untrusted"}
 # The composition root: the one room that may know every other.
 EVERYTHING = {"pipeline"}
-# Commands, like the scripts; the report calls `pipeline` when it is asked to explain a clip.
+# `python -m yt8m_gat.data.download` and such, earlier names of commands: they call the command.
 COMMANDS = {
-    "acquisition/download.py": {"cli", "interrupt"},
-    "data/inspect.py": {"cli", "interrupt"},
-    "data/label_space.py": {"cli", "interrupt"},
-    "acquisition/sample.py": {"cli", "interrupt"},
-    "prediction/beam.py": {"cli", "interrupt"},
-    "prediction/kaggle.py": {"cli", "interrupt"},
-    "report/__main__.py": {"cli", "disk", "interrupt", "locks", "paths", "pipeline"},
+    *("data/download.py", "data/inspect.py", "data/label_space.py", "data/sample.py"),
+    *("evaluation/beam.py", "evaluation/kaggle.py", "report/__main__.py"),
 }
 SCRIPTS = {"train", "eval", "inference"}
 
@@ -100,7 +98,8 @@ def test_rooms_import_only_what_they_may():
         if room in EVERYTHING:
             continue
         forbidden = (set(ALLOWED) | EVERYTHING) - ALLOWED.get(room, set()) - {room}
-        forbidden -= COMMANDS.get(path.relative_to(PACKAGE).as_posix(), set())
+        if path.relative_to(PACKAGE).as_posix() in COMMANDS:
+            forbidden -= {"commands"}
         for name in imported_modules(path):
             parts = name.split(".")
             if parts[0] == "yt8m_gat" and len(parts) > 1 and parts[1] in forbidden:
@@ -128,7 +127,7 @@ def test_only_commands_define_flags():
     "room",
     [
         *("cli", "config", "disk", "interrupt", "locks", "paths", "run_folder", "starter_flags"),
-        *("recipes", "digests", "provenance", "untrusted", "weights/files"),
+        *("near_miss", "recipes", "digests", "provenance", "untrusted", "weights/files"),
     ],
 )
 def test_leaves_need_the_standard_library_alone(room):

@@ -110,19 +110,14 @@ def test_a_model_that_is_handed_on_predicts_the_same(finished, sample_dir, tmp_p
     folder, *_ = finished
     tgz, here, there = tmp_path / "model.tgz", tmp_path / "here.csv", tmp_path / "there.csv"
     pattern = f"{sample_dir}/test*.tfrecord"
-    values = flags.FlagValues()
-    inference_script.define_flags(values)
-    values(
+    inference_script.main(
         [
-            "inference.py",
             f"--train_dir={folder.path}",
             f"--input_data_pattern={pattern}",
             f"--output_file={here}",
             f"--output_model_tgz={tgz}",
         ]
     )
-    monkeypatch.setattr(flags, "FLAGS", values)
-    inference_script.main([])
     with pipeline.model_folder("not used", tgz) as unpacked:
         pipeline.infer(unpacked, input_data_pattern=pattern, output_file=there)
         assert unpacked.label_map.is_file()

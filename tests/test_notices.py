@@ -20,8 +20,8 @@ pathlib.Path(__file__).with_suffix(".imported").touch()
     ("module", "arguments"),
     [
         ("yt8m_gat.data.inspect", ["x.tfrecord"]),
-        ("yt8m_gat.acquisition.sample", ["--output_dir=sample", "--num_classes=4"]),
-        ("yt8m_gat.prediction.beam", []),
+        ("yt8m_gat.data.sample", ["--output_dir=sample", "--num_classes=4"]),
+        ("yt8m_gat.evaluation.beam", ["--input=x", "--saved_model=x", "--output=x"]),
     ],
 )
 def test_a_command_imports_tensorflow_in_silence(module, arguments, tmp_path):

@@ -17,12 +17,12 @@ import pytest
 from yt8m_gat import pipeline
 from yt8m_gat.acquisition.download import Downloader
 from yt8m_gat.acquisition.sample import SampleConfig, generate_sample
+from yt8m_gat.commands.page_file import write_page
 from yt8m_gat.config import ConfigError, DataConfig, ModelConfig, RunConfig, TrainingConfig
 from yt8m_gat.data.label_space import LabelMap
 from yt8m_gat.export import export_saved_model, read_archive, write_archive
 from yt8m_gat.locks import InUseError, only_writer, only_writer_in
 from yt8m_gat.prediction.submission import SegmentSubmissionWriter, SubmissionWriter
-from yt8m_gat.report.__main__ import write_page
 from yt8m_gat.run_folder import RunFolder
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -25,15 +25,17 @@ NO_PATHS = {
         *("eval_data_pattern", "clips", "attacks", "epsilons", "corruptions", "severities"),
     },
     "yt8m_gat.commands.inference": {"input_data_pattern"},
-    "yt8m_gat.demo": set(),
-    "yt8m_gat.acquisition.download": {"partition", "shard", "plan_url", "base_url"},
-    "yt8m_gat.data.inspect": {
+    "yt8m_gat.commands.demo": set(),
+    "yt8m_gat.commands.download": {"partition", "shard", "plan_url", "base_url"},
+    "yt8m_gat.commands.inspect": {
         *("pattern", "feature_names", "feature_sizes", "feature_types", "labels_key"),
     },
-    "yt8m_gat.data.label_space": set(),
-    "yt8m_gat.acquisition.sample": set(),
-    "yt8m_gat.prediction.kaggle": {"keys"},
-    "yt8m_gat.report.__main__": {"input_data_pattern", "video_id", "label"},
+    "yt8m_gat.commands.label_space": set(),
+    "yt8m_gat.commands.sample": set(),
+    "yt8m_gat.commands.kaggle": {"keys"},
+    "yt8m_gat.commands.report": set(),
+    "yt8m_gat.commands.explain": {"input_data_pattern", "video_id", "label"},
+    "yt8m_gat.commands.archive": set(),
 }
 SCRIPTS = tuple(f"yt8m_gat.commands.{name}" for name in ("train", "eval", "inference"))
 
@@ -75,26 +77,26 @@ def test_every_flag_of_text_is_known_as_a_path_or_not(command):
         ("yt8m_gat.commands.train", ["--export_dir=a[1]"], 2),
         ("yt8m_gat.commands.eval", ["--output_file=gs://bucket/f.json"], 2),
         ("yt8m_gat.commands.inference", ["--output_file=gs://bucket/f.csv"], 2),
-        ("yt8m_gat.demo", ["--output_dir=gs://bucket/demo"], 2),
+        ("yt8m_gat.commands.demo", ["--output_dir=gs://bucket/demo"], 2),
         (
-            "yt8m_gat.acquisition.download",
+            "yt8m_gat.commands.download",
             ["--partition=2/frame/train", "--output_dir=gs://bucket/d"],
             2,
         ),
-        ("yt8m_gat.data.inspect", ["x", "--label_names=gs://bucket/names.csv"], 2),
+        ("yt8m_gat.commands.inspect", ["x", "--label_names=gs://bucket/names.csv"], 2),
         (
-            "yt8m_gat.data.label_space",
+            "yt8m_gat.commands.label_space",
             ["verticals", "--vocabulary=x", "--output=gs://bucket/map.csv"],
             2,
         ),
-        ("yt8m_gat.acquisition.sample", ["--output_dir=gs://bucket/sample"], 2),
-        ("yt8m_gat.prediction.kaggle", ["check", "gs://bucket/f.csv"], 1),
-        ("yt8m_gat.report.__main__", ["gs://bucket/run"], 2),
-        ("yt8m_gat.report.__main__", ["run", "--output_file=gs://bucket/page.html"], 2),
+        ("yt8m_gat.commands.sample", ["--output_dir=gs://bucket/sample"], 2),
+        ("yt8m_gat.commands.kaggle", ["check", "gs://bucket/f.csv"], 1),
+        ("yt8m_gat.commands.report", ["gs://bucket/run"], 2),
+        ("yt8m_gat.commands.report", ["run", "--output_file=gs://bucket/page.html"], 2),
+        ("yt8m_gat.commands.archive", ["unpack", "--input_file=x", "--output_dir=gs://a/b"], 2),
         (
-            "yt8m_gat.report.__main__",
+            "yt8m_gat.commands.explain",
             [
-                "explain",
                 "--train_dir=gs://a/b",
                 "--input_data_pattern=x",
                 "--video_id=x",
@@ -110,13 +112,7 @@ def test_every_command_refuses_before_it_works(
     monkeypatch.chdir(tmp_path)
     module = importlib.import_module(command)
     try:
-        if command in SCRIPTS:
-            values = flags_of(command)
-            values([f"{command}.py", *arguments])
-            monkeypatch.setattr(flags, "FLAGS", values)
-            found = module.main([f"{command}.py"])
-        else:
-            found = module.main(arguments)
+        found = module.main(arguments)
     except SystemExit as stopped:
         found = stopped.code
     assert found == code

@@ -224,7 +224,7 @@ def test_help_needs_no_tensorflow(script):
     ("arguments", "message"),
     [
         (("train.py", "--model=Gat"), "--model must be one of"),
-        (("train.py", "--no_such_flag=1"), "Unknown command line flag"),
+        (("train.py", "--no_such_flag=1"), "--no_such_flag is not a flag of this command"),
         (("eval.py", "--epsilons=a"), "--epsilons must be floats"),
         (("inference.py",), "--output_file must name the CSV"),
     ],

@@ -92,11 +92,7 @@ def clips(tmp_path_factory):
 
 
 def run(script, monkeypatch, *arguments):
-    values = flags.FlagValues()
-    script.define_flags(values)
-    values([script.__file__, *map(str, arguments)])
-    monkeypatch.setattr(flags, "FLAGS", values)
-    script.main([script.__file__])
+    script.main([*map(str, arguments)])
 
 
 def train_arguments(folder, train_dir, *more):

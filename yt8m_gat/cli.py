@@ -1,5 +1,6 @@
 """What the commands share besides their flags: errors, Ctrl-C, and TensorFlow's start."""
 
+import argparse
 import contextlib
 import importlib
 import logging
@@ -12,14 +13,78 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from yt8m_gat.config import ConfigError
-from yt8m_gat.interrupt import EXIT_INTERRUPTED, command_name, end_at_once, end_on_interrupt
+from yt8m_gat.interrupt import (
+    CONSOLE,
+    EXIT_INTERRUPTED,
+    command_name,
+    end_at_once,
+    end_on_interrupt,
+)
+from yt8m_gat.near_miss import unknown_flag
 from yt8m_gat.untrusted import print_error
 
 SCRIPTS = ("train.py", "eval.py", "inference.py")
 EXIT_ERROR = 2
+
+
+class _Formatter(argparse.RawDescriptionHelpFormatter):
+    """Adds to each flag's help its default, where it has one."""
+
+    def _get_help_string(self, action: argparse.Action) -> str:
+        text = action.help or ""
+        if action.required and action.option_strings:
+            return f"{text} (required)"
+        if action.default in (None, "", False, argparse.SUPPRESS):
+            return text
+        return f"{text} (default: %(default)s)"
+
+
+class CommandParser(argparse.ArgumentParser):
+    """The parser of a command of `yt8m-gat` that is not one of the three scripts.
+
+    A wrong flag is one line on stderr and exit code 2, and a near miss names what was meant.
+
+    Args:
+        name: The command, or a longer name of one of its parts that `add_subparsers` made.
+        description: What it does.
+        refuses_unknown: Whether a flag that is not defined is an error.
+        **options: See `argparse.ArgumentParser`.
+    """
+
+    def __init__(
+        self,
+        name: str = "",
+        description: str | None = None,
+        *,
+        refuses_unknown: bool = True,
+        **options: Any,
+    ) -> None:
+        options.setdefault("prog", f"{CONSOLE} {name}")
+        super().__init__(
+            description=description, allow_abbrev=False, formatter_class=_Formatter, **options
+        )
+        self._refuses_unknown = refuses_unknown
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """See argparse; unknown flags are looked for first, before flags that are missing."""
+        words = sys.argv[1:] if args is None else list(args)
+        if self._refuses_unknown and self._subparsers is None:
+            for word in words:
+                flag = word.partition("=")[0]
+                if flag == "--":
+                    break
+                if flag.startswith("--") and flag not in self._option_string_actions:
+                    known = [name[2:] for name in self._option_string_actions if name[:2] == "--"]
+                    self.error(unknown_flag(flag[2:], known))
+        return super().parse_known_args(words, namespace)
+
+    def error(self, message: str) -> NoReturn:
+        """Ends the process with one line."""
+        print_error(self.prog, message)
+        sys.exit(EXIT_ERROR)
 
 
 @contextlib.contextmanager
@@ -155,13 +220,22 @@ def duration(seconds: float) -> str:
     return f"{minutes // 60} h {minutes % 60} min"
 
 
-def script_command(script: str, **flags: str) -> str:
-    """The command of one of the scripts, ready to be pasted into the shell that runs this one."""
+def command_to_paste(name: str, *arguments: str) -> str:
+    """Another command, called as this process was, ready to be pasted into the same shell.
+
+    Args:
+        name: A command of `yt8m-gat`.
+        *arguments: The words after it.
+    """
     python = "python" if shutil.which("python") == sys.executable else sys.executable
     folder, running = os.path.split(sys.argv[0])
-    path = os.path.join(folder, script) if running in SCRIPTS else script
-    given = [f"--{name}={shlex.quote(value)}" for name, value in flags.items()]
-    return " ".join([shlex.quote(python), shlex.quote(path), *given])
+    if running == CONSOLE:
+        words = [CONSOLE if shutil.which(CONSOLE) == sys.argv[0] else sys.argv[0], name]
+    elif running in SCRIPTS and f"{name}.py" in SCRIPTS:
+        words = [python, os.path.join(folder, f"{name}.py")]
+    else:
+        words = [python, "-m", "yt8m_gat", name]
+    return shlex.join([*words, *arguments])
 
 
 def this_command(left_out: str) -> str:

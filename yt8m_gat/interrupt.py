@@ -9,14 +9,25 @@ import signal
 import sys
 from typing import NoReturn
 
+CONSOLE = "yt8m-gat"
+"""The command of an installed package; its first word says which of its commands is meant."""
+
 EXIT_INTERRUPTED = 130
 """What a shell says of a command that Ctrl-C ended."""
 
 
 def command_name() -> str:
     """How this process names itself in what it says."""
+    if is_console():
+        return " ".join([CONSOLE, *sys.argv[1:2]])
     folder, name = os.path.split(sys.argv[0])
     return os.path.basename(folder) if name == "__main__.py" else name
+
+
+def is_console() -> bool:
+    """Whether this process is `yt8m-gat`, or `python -m yt8m_gat`."""
+    folder, name = os.path.split(sys.argv[0])
+    return name == CONSOLE or (name == "__main__.py" and os.path.basename(folder) == "yt8m_gat")
 
 
 def end_at_once(stderr: int, why: str) -> NoReturn:

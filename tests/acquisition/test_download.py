@@ -20,10 +20,10 @@ from yt8m_gat.acquisition.download import (
     Partition,
     download,
     in_shard,
-    main,
     parse_shard,
     read_plan,
 )
+from yt8m_gat.commands.download import main
 from yt8m_gat.config import ConfigError
 
 FAST = {"timeout": 5.0, "first_pause": 0.001, "max_attempts": 3}
@@ -451,7 +451,7 @@ def test_ctrl_c_leaves_what_the_next_call_goes_on_from(server, tmp_path):
     name, content = "train01.tfrecord", contents["train01.tfrecord"]
     server.faults[f"/d/{name}"] = ["stall"]
     code = (
-        "import sys; from yt8m_gat.acquisition.download import main; "
+        "import sys; from yt8m_gat.commands.download import main; "
         "sys.exit(main(sys.argv[1:], timeout=1.0))"
     )
     process = subprocess.Popen(

@@ -8,9 +8,9 @@ import handmade_records as hand
 import pytest
 import tensorflow as tf
 
+from yt8m_gat.commands.inspect import main
 from yt8m_gat.data import BadRecordError, RecordSchema, count_records, iterate, make_dataset
 from yt8m_gat.data.description import discover
-from yt8m_gat.data.inspect import main
 from yt8m_gat.data.tfrecord import masked_crc32c, read_records, walk_frames
 
 SCHEMA = RecordSchema({"r": 4, "u": 2}, 5)

@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 from handmade_records import bytes_feature, floats_feature, ints_feature
 
+from yt8m_gat.commands.inspect import main
 from yt8m_gat.config import ConfigError, DataConfig, ModelConfig, RunConfig
 from yt8m_gat.data import (
     RecordSchema,
@@ -18,7 +19,6 @@ from yt8m_gat.data import (
 )
 from yt8m_gat.data.description import find_fault
 from yt8m_gat.data.errors import BadRecordError
-from yt8m_gat.data.inspect import main
 
 SIZES = {"r": 4, "u": 2}
 STORED = {

@@ -12,11 +12,11 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from yt8m_gat.commands.label_space import main
 from yt8m_gat.config import ConfigError
 from yt8m_gat.data import RecordSchema, label_space, parse_frame_batch, parse_video_batch
 from yt8m_gat.data.label_space import (
     LabelMap,
-    main,
     ontology_map,
     read_label_names,
     verticals_map,

@@ -18,6 +18,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from exported_model import FRAME_SIZES, MAX_FRAMES, NUM_CLASSES, OPTIONS, frame_record
 
 from yt8m_gat import pipeline
+from yt8m_gat.commands import beam as beam_command
 from yt8m_gat.config import DataConfig, ModelConfig, RunConfig
 from yt8m_gat.models import build_from_config
 from yt8m_gat.prediction import beam
@@ -128,7 +129,7 @@ def test_fewer_predictions_and_several_patterns(run, expected, tmp_path):
 def test_workers_of_their_own_processes(run, expected, tmp_path):
     """From the command line, where the workers know no `__main__`."""
     _, version, pattern = run
-    command = [sys.executable, "-m", "yt8m_gat.prediction.beam", f"--input={pattern}", LOCAL]
+    command = [sys.executable, "-m", "yt8m_gat.evaluation.beam", f"--input={pattern}", LOCAL]
     command += [f"--saved_model={version}", f"--output={tmp_path / 's'}"]
     command += ["--direct_running_mode=multi_processing", "--direct_num_workers=2"]
     environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONPATH": str(ROOT)}
@@ -208,9 +209,9 @@ def test_predictions_that_are_not_numbers_stop_it(run, tmp_path):
 def commands_of_the_documentation():
     text = (ROOT / "docs" / "BEAM.md").read_text(encoding="utf-8").replace("\\\n", "")
     return [
-        shlex.split(line)[3:]
+        shlex.split(line)[2:]
         for line in text.splitlines()
-        if line.strip().startswith("python -m yt8m_gat.prediction.beam ")
+        if line.strip().startswith("yt8m-gat beam ")
     ]
 
 
@@ -218,7 +219,7 @@ def test_the_documentation_names_options_that_exist():
     """A misspelt one would be left out by Beam with no more than a warning."""
     runners = set()
     for command in commands_of_the_documentation():
-        values, of_beam = beam._parser().parse_known_args(command)
+        values, of_beam = beam_command._parser().parse_known_args(command)
         assert values.input and values.saved_model and values.output
         given = dict(option.removeprefix("--").split("=", 1) for option in of_beam)
         known = PipelineOptions(of_beam).get_all_options(drop_default=True)

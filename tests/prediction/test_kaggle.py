@@ -6,8 +6,9 @@ import sys
 import numpy as np
 import pytest
 
+from yt8m_gat.commands.kaggle import main
 from yt8m_gat.metrics import EvaluationMetrics
-from yt8m_gat.prediction.kaggle import check_submission, main, score_submission
+from yt8m_gat.prediction.kaggle import check_submission, score_submission
 from yt8m_gat.prediction.submission import SegmentSubmissionWriter, SubmissionWriter
 
 VIDEO_HEADER = "VideoId,LabelConfidencePairs"
@@ -182,7 +183,7 @@ def test_command_line(tmp_path, capsys):
 
 def test_exit_code_of_the_module(tmp_path):
     (tmp_path / "s.csv").write_text("wrong\n")
-    command = [sys.executable, "-m", "yt8m_gat.prediction.kaggle", "check", str(tmp_path / "s.csv")]
+    command = [sys.executable, "-m", "yt8m_gat.evaluation.kaggle", "check", str(tmp_path / "s.csv")]
     finished = subprocess.run(command, capture_output=True, text=True, check=False)
     assert finished.returncode == 1
     assert finished.stdout.startswith("line 1: the header must be")

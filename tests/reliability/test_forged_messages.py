@@ -7,6 +7,8 @@ import pytest
 import tensorflow as tf
 
 from yt8m_gat import cli
+from yt8m_gat.commands import inspect as inspect_command
+from yt8m_gat.commands import kaggle as kaggle_command
 from yt8m_gat.config import ConfigError
 from yt8m_gat.data import (
     BadRecordError,
@@ -18,9 +20,7 @@ from yt8m_gat.data import (
     make_dataset,
     read_label_names,
 )
-from yt8m_gat.data import inspect as inspect_command
 from yt8m_gat.evaluation.class_groups import read_class_groups
-from yt8m_gat.prediction import kaggle
 from yt8m_gat.report.table import format_evaluation
 
 SCHEMA = RecordSchema({"x": 2}, 5, frame_level=False)
@@ -155,7 +155,7 @@ def submission(tmp_path):
 
 
 def test_kaggle_show_moves_no_cursor(submission, capsys):
-    assert kaggle.main(["show", str(submission)]) == 0
+    assert kaggle_command.main(["show", str(submission)]) == 0
     shown = capsys.readouterr().out
     assert shown.startswith(f"=1+2{SHOWN}\n  0.5000  1\n")
     assert shown.replace("\n", "").isprintable()
@@ -164,7 +164,7 @@ def test_kaggle_show_moves_no_cursor(submission, capsys):
 def test_in_a_sheet_no_id_is_a_formula(submission, tmp_path):
     before = submission.read_bytes()
     sheet = tmp_path / "sheet.csv"
-    assert kaggle.main(["sheet", str(submission), f"--output_file={sheet}"]) == 0
+    assert kaggle_command.main(["sheet", str(submission), f"--output_file={sheet}"]) == 0
     with open(sheet, encoding="utf-8", newline="") as file:
         rows = list(csv.reader(file))
     assert rows[0] == ["VideoId", "LabelConfidencePairs"]
@@ -179,14 +179,14 @@ def test_in_a_sheet_no_id_is_a_formula(submission, tmp_path):
 def test_a_segment_at_the_start_of_a_cell_is_no_formula_either(tmp_path):
     path, sheet = tmp_path / "segments.csv", tmp_path / "sheet.csv"
     path.write_text("Class,Segments\n0,=v:5 w:0\n1,w:5\n")
-    assert kaggle.main(["sheet", str(path), f"--output_file={sheet}"]) == 0
+    assert kaggle_command.main(["sheet", str(path), f"--output_file={sheet}"]) == 0
     assert sheet.read_text() == "Class,Segments\n0,'=v:5 w:0\n1,w:5\n"
 
 
 def test_a_label_of_five_thousand_digits_is_a_violation(tmp_path, capsys):
     path = tmp_path / "submission.csv"
     path.write_text(f"VideoId,LabelConfidencePairs\nv,1{'0' * 5000} 0.5\n")
-    assert kaggle.main(["check", str(path)]) == 1
+    assert kaggle_command.main(["check", str(path)]) == 1
     printed = capsys.readouterr().out
     assert "line 2: a label must be an integer in 0 .. 3861" in printed
     assert len(printed) < 400

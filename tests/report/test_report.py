@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from yt8m_gat.commands.page_file import write_page
+from yt8m_gat.commands.report import main
 from yt8m_gat.config import DataConfig, ModelConfig, ObjectiveConfig, RunConfig
-from yt8m_gat.report.__main__ import main, write_page
 from yt8m_gat.report.chart import Series, line_chart, standalone, ticks
 from yt8m_gat.report.page import build_explanation, build_page
 from yt8m_gat.report.source import read_run
@@ -313,7 +314,7 @@ def test_errors_name_the_file(tmp_path, file, content, match):
 def test_the_command_reports_errors(tmp_path, capsys):
     assert main([str(tmp_path / "none"), "-o", str(tmp_path / "r.html")]) == 2
     error = capsys.readouterr().err
-    assert error.startswith("python -m yt8m_gat.report: error: ")
+    assert error.startswith("yt8m-gat report: error: ")
     assert str(tmp_path / "none") in error
     folder = write_run(tmp_path / "sa")
     assert main([str(folder), "--evaluation", "a.json", "b.json"]) == 2
@@ -344,6 +345,6 @@ def test_ticks_are_round_and_inside():
 
 
 def test_report_imports_no_tensorflow():
-    code = "import sys, yt8m_gat.report.__main__; sys.exit('tensorflow' in sys.modules)"
+    code = "import sys, yt8m_gat.commands.report; sys.exit('tensorflow' in sys.modules)"
     root = Path(__file__).parents[2]
     assert subprocess.run([sys.executable, "-c", code], cwd=root, check=False).returncode == 0

@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 from json_mutations import HOSTILE, mutated, places
 from test_report import Page, write_run
 
+from yt8m_gat.commands.report import main
 from yt8m_gat.evaluation.comparison import compare_classes, difference_intervals
 from yt8m_gat.evaluation.evaluator import Measurement
 from yt8m_gat.evaluation.record import EvaluationRecord
 from yt8m_gat.explanation.attention_statistics import AttentionProfiles, clip_attention
 from yt8m_gat.metrics import EvaluationMetrics, SegmentMeanAveragePrecision, restrict_to_classes
-from yt8m_gat.report.__main__ import main
 from yt8m_gat.report.page import build_page
 from yt8m_gat.report.source import read_run
 from yt8m_gat.report.table import format_evaluation
@@ -144,7 +144,7 @@ def test_a_bad_file_takes_no_good_run_off_the_page(tmp_path, capsys):
     page = tmp_path / "report.html"
     assert main([*map(str, (bad, good, other)), "-o", str(page)]) == 2
     error, text = capsys.readouterr().err, page.read_text()
-    assert "python -m yt8m_gat.report: error: bad: " in error
+    assert "yt8m-gat report: error: bad: " in error
     for file in (bad / "evaluation.json", other / "config.json"):
         assert str(file) in error and f"Not on this page: {'bad: ' * (file.parent == bad)}" in text
         assert str(file) in text

@@ -238,8 +238,8 @@ def test_the_last_words_are_a_command_that_can_be_pasted(tmp_path, sample_dir, c
             True,
             "RUN: 14 steps in 1 min 5 s, --num_epochs=2 done; no validation: the last weights are "
             "in RUN/best.weights.h5\n"
-            "next: python eval.py --train_dir=RUN --on_bad_record=skip --eval_data_pattern=... "
-            "(files it has not seen)\n",
+            "next: python -m yt8m_gat eval --train_dir=RUN --on_bad_record=skip "
+            "--eval_data_pattern=... (files it has not seen)\n",
         ),
         (
             {"step": 3},

@@ -1,7 +1,6 @@
 """Fetches the official YouTube-8M records, as the official plan lists them.
 
-    python -m yt8m_gat.acquisition.download --partition=2/frame/train --mirror=us --shard=1,100 \
-        --output_dir=data/frame
+    yt8m-gat download --partition=2/frame/train --mirror=us --shard=1,100 --output_dir=data/frame
 
 The plan of a partition gives each file's MD5. Shard X of Y of a partition is every file of which
 the MD5 of the name, as a number, is X - 1 modulo Y; so the shards of one Y hold each file once.
@@ -17,12 +16,6 @@ Standard library, and tqdm for the progress.
 
 from __future__ import annotations
 
-if __name__ == "__main__":
-    from yt8m_gat.interrupt import end_on_interrupt
-
-    end_on_interrupt()
-
-import argparse
 import collections
 import concurrent.futures
 import dataclasses
@@ -32,20 +25,17 @@ import os
 import re
 import threading
 import urllib.error
-import urllib.parse
 import urllib.request
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import BinaryIO
 
 from tqdm import tqdm
 
-from yt8m_gat.cli import run_command
 from yt8m_gat.config import ConfigError
 from yt8m_gat.disk import put_in_place
 from yt8m_gat.locks import only_writer
-from yt8m_gat.paths import output_path, read_paths
-from yt8m_gat.untrusted import parse_json, print_error
+from yt8m_gat.untrusted import parse_json
 
 MIRRORS = ("us", "eu", "asia")
 LEVELS = ("frame", "video")
@@ -458,86 +448,3 @@ class _Count:
     def add(self, number: int) -> None:
         with self._lock:
             self.total += number
-
-
-def _http_url(flag: str, url: str) -> str:
-    parts = urllib.parse.urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.netloc:
-        raise ConfigError(f"--{flag} must begin with http:// or https://. Received: {url!r}")
-    return url
-
-
-PATHS = {"output_dir": output_path}
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m yt8m_gat.acquisition.download",
-        description="Fetches the official YouTube-8M records; called anew, it goes on.",
-        allow_abbrev=False,
-    )
-    parser.add_argument(
-        "--partition", required=True, help="VERSION/LEVEL/SPLIT, for example 2/frame/train"
-    )
-    parser.add_argument("--mirror", default="us", choices=MIRRORS, help="default: us")
-    parser.add_argument(
-        "--shard", default="1,1", metavar="X,Y", help="only shard X of Y (default: every file)"
-    )
-    parser.add_argument("--output_dir", required=True, help="folder for the files")
-    parser.add_argument("--num_workers", type=int, default=4, help="files at a time (default: 4)")
-    parser.add_argument("--plan_url", help="another plan than the official one")
-    parser.add_argument("--base_url", help="where the files are, instead of the mirror")
-    return parser
-
-
-def _fail(message: object, code: int) -> int:
-    print_error("download", str(message))
-    return code
-
-
-def main(argv: Sequence[str] | None = None, **options: float) -> int:
-    """Runs the command; returns its exit code.
-
-    Args:
-        argv: Its arguments; None: those of the process.
-        **options: Of `Downloader`.
-    """
-    arguments = _parser().parse_args(argv)
-    try:
-        read_paths(arguments, PATHS)
-        partition = Partition.parse(arguments.partition)
-        shard = parse_shard(arguments.shard)
-        if not 1 <= arguments.num_workers <= 64:
-            raise ConfigError(f"--num_workers must be 1 to 64. Received: {arguments.num_workers}")
-        plan_url = _http_url("plan_url", arguments.plan_url or partition.plan_url)
-        base_url = _http_url("base_url", arguments.base_url or partition.base_url(arguments.mirror))
-    except ConfigError as error:
-        return _fail(error, 2)
-    try:
-        plan = Downloader(**options).fetch_plan(plan_url)
-        files = {name: md5 for name, md5 in plan.items() if in_shard(name, shard)}
-        print(f"{partition}, shard {shard[0]} of {shard[1]}: {len(files)} of {len(plan)} files")
-        summary = download(
-            files,
-            base_url,
-            arguments.output_dir,
-            num_workers=arguments.num_workers,
-            show_progress=True,
-            **options,
-        )
-    except (DownloadError, OSError) as error:
-        return _fail(error, 2)
-    except KeyboardInterrupt:
-        return _fail("interrupted; the same command goes on from here", 130)
-    for message in summary.failed:
-        _fail(message, 1)
-    print(
-        f"{arguments.output_dir}: {summary.fetched} files fetched, {summary.present} there already"
-    )
-    if summary.not_begun:
-        _fail(f"{summary.not_begun} files not begun after {len(summary.failed)} failures", 1)
-    return 1 if summary.failed else 0
-
-
-if __name__ == "__main__":
-    run_command(main)

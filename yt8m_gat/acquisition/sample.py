@@ -1,6 +1,6 @@
 """A seeded sample of frame-level records in the official layout, with a structure worth learning.
 
-    python -m yt8m_gat.acquisition.sample --output_dir=D --num_train=2000 --max_frames=60 --seed=0
+    yt8m-gat sample --output_dir=D --num_train=2000 --max_frames=60 --seed=0
 
 writes ``train00.tfrecord ...``, ``validate00.tfrecord ...``, ``test00.tfrecord ...`` and
 ``label_names.csv`` (``label_id,label_name``) into D. A record is a ``tf.SequenceExample``:
@@ -65,18 +65,11 @@ the seed, its split and its place in it, and on neither the number of shards nor
 
 from __future__ import annotations
 
-if __name__ == "__main__":
-    from yt8m_gat.interrupt import end_on_interrupt
-
-    end_on_interrupt()
-
-import argparse
 import csv
 import dataclasses
 import numbers
 import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -84,11 +77,9 @@ import numpy as np
 from scipy.signal import lfilter
 from scipy.special import erf
 
-from yt8m_gat.cli import run_command, start_tensorflow
 from yt8m_gat.data.schema import FRAME_FEATURE_SIZES
 from yt8m_gat.disk import remove_unfinished, replacing
 from yt8m_gat.locks import only_writer_in
-from yt8m_gat.paths import output_path, read_paths
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -630,46 +621,3 @@ class _Progress:
             file=sys.stderr,
             flush=True,
         )
-
-
-PATHS = {"output_dir": output_path}
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m yt8m_gat.acquisition.sample",
-        description="Writes a seeded sample of frame-level records in the YouTube-8M layout.",
-        allow_abbrev=False,
-    )
-    parser.add_argument("--output_dir", required=True, help="folder to write to")
-    for field in dataclasses.fields(SampleConfig):
-        parser.add_argument(
-            f"--{field.name}",
-            type=int if field.type == "int" else float,
-            default=field.default,
-            help=f"{field.metadata['meaning']} (default: {field.default})",
-        )
-    return parser
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Runs the command line: ``python -m yt8m_gat.acquisition.sample --help``."""
-    parser = _parser()
-    parsed = parser.parse_args(arguments)
-    try:
-        read_paths(parsed, PATHS)
-        options = vars(parsed)
-        output_dir = options.pop("output_dir")
-        config = SampleConfig(**options)
-        start_tensorflow()
-        generate_sample(output_dir, config, show_progress=True)
-    except (ValueError, OSError) as error:
-        parser.error(str(error))
-    print(
-        f"{config.num_train} train, {config.num_validate} validate and {config.num_test} test "
-        f"clips of {config.num_classes} classes, and label_names.csv, are in {output_dir}"
-    )
-
-
-if __name__ == "__main__":
-    run_command(main)

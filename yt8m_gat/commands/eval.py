@@ -6,28 +6,27 @@ python eval.py --train_dir=runs/gat --eval_data_pattern='validate*.tfrecord' --a
 import contextlib
 import functools
 import os
-import shlex
 import tempfile
+from collections.abc import Sequence
 from typing import Any
 
 from absl import flags
 
 from yt8m_gat.cli import (
     comma_separated,
+    command_to_paste,
     exit_interrupted,
     integers,
     numbers,
     quiet_tensorflow,
-    refuse_arguments,
     reported_errors,
 )
+from yt8m_gat.commands import absl_flags
 from yt8m_gat.config import NORM_SCOPES
 from yt8m_gat.locks import only_writer
 from yt8m_gat.paths import input_path, output_path, read_paths
 from yt8m_gat.run_folder import RunFolder
 from yt8m_gat.starter_flags import REPLACED, warn_of_replaced
-
-flags.disclaim_key_flags()  # They are those of the script, for its --help.
 
 PATHS = {
     "train_dir": input_path,
@@ -159,18 +158,17 @@ def options_from_flags(values: flags.FlagValues) -> dict[str, Any]:
 
 def _next_command(values: flags.FlagValues) -> str:
     """The report of the file that was written; it finds evaluation.json in the run by itself."""
-    command = ["python", "-m", "yt8m_gat.report", values.train_dir]
+    arguments = [values.train_dir]
     default = os.path.join(values.train_dir, "evaluation.json")
     if os.path.abspath(values.output_file) != os.path.abspath(default):
-        command += ["--evaluation", values.output_file]
-    return shlex.join(command)
+        arguments += ["--evaluation", values.output_file]
+    return command_to_paste("report", *arguments)
 
 
-def main(argv: list[str]) -> None:
+def main(argv: Sequence[str]) -> None:
     """Prints a table of the metrics, and writes them as JSON if asked to."""
-    values = flags.FLAGS
+    values = absl_flags.parse(define_flags, argv, __doc__)
     with reported_errors():
-        refuse_arguments(argv[1:])
         warn_of_replaced("eval.py", values.flag_values_dict())
         read_paths(values, PATHS)
         options = options_from_flags(values)

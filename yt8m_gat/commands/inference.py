@@ -6,21 +6,20 @@ python inference.py --train_dir=runs/gat --input_data_pattern='test*.tfrecord' \
 
 import os
 import tempfile
+from collections.abc import Sequence
 
 from absl import flags
 
 from yt8m_gat.cli import (
     exit_interrupted,
     quiet_tensorflow,
-    refuse_arguments,
     reported_errors,
 )
+from yt8m_gat.commands import absl_flags
 from yt8m_gat.config import ConfigError
 from yt8m_gat.locks import only_writer
 from yt8m_gat.paths import input_path, output_path, read_paths
 from yt8m_gat.starter_flags import REPLACED, warn_of_replaced
-
-flags.disclaim_key_flags()  # They are those of the script, for its --help.
 
 PATHS = {
     "train_dir": input_path,
@@ -125,11 +124,10 @@ def check_flags(values: flags.FlagValues) -> None:
         )
 
 
-def main(argv: list[str]) -> None:
+def main(argv: Sequence[str]) -> None:
     """Predicts and writes the CSV."""
-    values = flags.FLAGS
+    values = absl_flags.parse(define_flags, argv, __doc__)
     with reported_errors():
-        refuse_arguments(argv[1:])
         warn_of_replaced("inference.py", values.flag_values_dict())
         read_paths(values, PATHS)
         check_flags(values)

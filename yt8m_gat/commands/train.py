@@ -8,6 +8,7 @@ import contextlib
 import os
 import sys
 import tempfile
+from collections.abc import Sequence
 from typing import Any
 
 from absl import flags
@@ -19,10 +20,10 @@ from yt8m_gat.cli import (
     exit_interrupted,
     integers,
     quiet_tensorflow,
-    refuse_arguments,
     reported_errors,
     this_command,
 )
+from yt8m_gat.commands import absl_flags
 from yt8m_gat.data.label_space import LabelMap
 from yt8m_gat.paths import input_path, output_path, read_paths, saved_model_path
 from yt8m_gat.recipes import RECIPES
@@ -167,8 +168,6 @@ _TRAINING = {
 }
 
 
-flags.disclaim_key_flags()  # They are those of the script, for its --help.
-
 PATHS = {
     "train_dir": output_path,
     "export_dir": saved_model_path,
@@ -205,7 +204,7 @@ def define_flags(values: flags.FlagValues) -> None:
         _STRING,
         "label_map",
         None,
-        "CSV file of a label map (python -m yt8m_gat.data.label_space): learn its targets.",
+        "CSV file of a label map (yt8m-gat label-space): learn its targets.",
     )
     define(_STRING, "feature_names", None, "Features to read, separated by commas.")
     define(_STRING, "feature_sizes", None, "Their sizes, separated by commas.")
@@ -305,11 +304,10 @@ def _refuse_unused(values: flags.FlagValues, adversarial: str, options: dict[str
         )
 
 
-def main(argv: list[str]) -> None:
+def main(argv: Sequence[str]) -> None:
     """Trains, resuming the run in `--train_dir` if there is one."""
-    values = flags.FLAGS
+    values = absl_flags.parse(define_flags, argv, __doc__)
     with reported_errors():
-        refuse_arguments(argv[1:])
         warn_of_replaced("train.py", values.flag_values_dict())
         read_paths(values, PATHS)
         config = config_from_flags(values)

@@ -1,7 +1,7 @@
 """Records in, batches out.
 
 The names below are imported when they are first used: what needs no tensors,
-`python -m yt8m_gat.data.label_space` for one, then starts without TensorFlow.
+`yt8m-gat label-space` for one, then starts without TensorFlow.
 """
 
 import importlib

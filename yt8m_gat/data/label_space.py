@@ -1,7 +1,7 @@
 """From one label space to another: verticals, ancestors, or categories of one's own.
 
-    python -m yt8m_gat.data.label_space verticals --vocabulary=vocabulary.csv --output=map.csv
-    python -m yt8m_gat.data.label_space ontology --ontology=ontology.json \
+    yt8m-gat label-space verticals --vocabulary=vocabulary.csv --output=map.csv
+    yt8m-gat label-space ontology --ontology=ontology.json \
         --class_labels=class_labels_indices.csv --output=map.csv
 
 A label map is a CSV file (RFC 4180, UTF-8) whose first line says what its columns are:
@@ -20,12 +20,11 @@ has one writes it as such a file.
 
 from __future__ import annotations
 
-if __name__ == "__main__":
-    from yt8m_gat.interrupt import end_on_interrupt
+if __name__ == "__main__":  # The earlier name of the command.
+    from yt8m_gat.commands.console import run
 
-    end_on_interrupt()
+    run("label-space")
 
-import argparse
 import csv
 import dataclasses
 import io
@@ -34,13 +33,11 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from yt8m_gat.cli import run_command
 from yt8m_gat.config import ConfigError
 from yt8m_gat.digests import digest_of
 from yt8m_gat.disk import replacing
 from yt8m_gat.locks import only_writer
-from yt8m_gat.paths import input_path, output_path, read_paths
-from yt8m_gat.untrusted import excerpt, parse_json, print_error, printable, read_text
+from yt8m_gat.untrusted import excerpt, parse_json, printable, read_text
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -417,54 +414,3 @@ def _with_ancestors(node_id: str, parents: Mapping[str, Iterable[str]]) -> set[s
             found.add(node)
             left.extend(parents.get(node, ()))
     return found
-
-
-PATHS = {
-    "vocabulary": input_path,
-    "ontology": input_path,
-    "class_labels": input_path,
-    "output": output_path,
-}
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m yt8m_gat.data.label_space",
-        description="Writes a label map, for --label_map of train.py.",
-        allow_abbrev=False,
-    )
-    commands = parser.add_subparsers(dest="command", required=True)
-    verticals = commands.add_parser("verticals", help="YouTube-8M: the verticals of each class")
-    verticals.add_argument("--vocabulary", required=True, help="vocabulary.csv of YouTube-8M")
-    ontology = commands.add_parser("ontology", help="AudioSet: each class and all its ancestors")
-    ontology.add_argument("--ontology", required=True, help="ontology.json of AudioSet")
-    ontology.add_argument(
-        "--class_labels", required=True, help="class_labels_indices.csv of AudioSet"
-    )
-    for command in (verticals, ontology):
-        command.add_argument("--output", required=True, help="the CSV file to write")
-    return parser
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command; returns its exit code."""
-    arguments = _parser().parse_args(argv)
-    try:
-        read_paths(arguments, PATHS)
-        if arguments.command == "verticals":
-            label_map = verticals_map(arguments.vocabulary)
-        else:
-            label_map = ontology_map(arguments.ontology, arguments.class_labels)
-        label_map.save(arguments.output)
-    except (ConfigError, OSError) as error:
-        print_error("label_space", error)
-        return 2
-    print(
-        f"{arguments.output}: {label_map.num_sources} source classes, {label_map.num_targets} "
-        f"target classes, {len(label_map.pairs)} pairs"
-    )
-    return 0
-
-
-if __name__ == "__main__":
-    run_command(main)

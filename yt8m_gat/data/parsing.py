@@ -38,7 +38,7 @@ from yt8m_gat.data.wire_format import (
 )
 from yt8m_gat.recipes import RECIPES
 
-INSPECT_COMMAND = "python -m yt8m_gat.data.inspect"
+INSPECT_COMMAND = "yt8m-gat inspect"
 
 REWRITE_REMEDY = f"write the record anew; `{INSPECT_COMMAND}` lists all that cannot be read"
 

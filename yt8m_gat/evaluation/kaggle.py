@@ -1,6 +1,6 @@
-"""`python -m yt8m_gat.evaluation.kaggle`, the earlier name of `yt8m_gat.prediction.kaggle`."""
-
-import runpy
+"""`python -m yt8m_gat.evaluation.kaggle`, the earlier name of `yt8m-gat kaggle`."""
 
 if __name__ == "__main__":
-    runpy.run_module("yt8m_gat.prediction.kaggle", run_name="__main__", alter_sys=True)
+    from yt8m_gat.commands.console import run
+
+    run("kaggle")

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import keras
 
-from yt8m_gat.cli import duration, script_command
+from yt8m_gat.cli import command_to_paste, duration
 from yt8m_gat.config import ConfigError, RunConfig
 from yt8m_gat.data import (
     check_labels,
@@ -198,15 +198,15 @@ def _report(folder: RunFolder, config: RunConfig, trainer: Trainer, eval_data_pa
     )
     if state.finished(config.training) is None:
         return
-    flags = {"train_dir": str(folder.path)}
+    flags = [f"--train_dir={folder.path}"]
     if eval_data_pattern:
-        flags["eval_data_pattern"] = eval_data_pattern
+        flags.append(f"--eval_data_pattern={eval_data_pattern}")
     if config.training.on_bad_record == "skip":
-        flags["on_bad_record"] = "skip"
+        flags.append("--on_bad_record=skip")
     if config.code:
-        flags["trust_code"] = "true"
+        flags.append("--trust_code")
     missing = "" if eval_data_pattern else " --eval_data_pattern=... (files it has not seen)"
-    print(f"next: {script_command('eval.py', **flags)}{missing}")
+    print(f"next: {command_to_paste('eval', *flags)}{missing}")
 
 
 def _start_from(classifier: VideoClassifier, config: RunConfig, trust_code: bool) -> None:

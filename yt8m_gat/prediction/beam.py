@@ -1,39 +1,23 @@
 """The Kaggle CSV of an exported model over any number of records, on Apache Beam.
 
-    python -m yt8m_gat.prediction.beam --input='test*.tfrecord' --saved_model=models/yt8m/1 \
+    yt8m-gat beam --input='test*.tfrecord' --saved_model=models/yt8m/1 \
         --output=predictions/submission [--runner=... and other options of Beam]
 
 TFRecord files in; `predictions/submission-00000-of-00004.csv` and so on out, each with the header
 and the rows that `inference.py` writes, in no order. Needs the extra `beam` of the package.
 """
 
-if __name__ == "__main__":
-    from yt8m_gat.interrupt import end_on_interrupt
-
-    end_on_interrupt()
-
-import argparse
-import contextlib
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
-
-from yt8m_gat.cli import reported_errors, run_command, start_tensorflow
-
-if __name__ == "__main__":
-    start_tensorflow()  # Before the imports below bring it with all its notices.
 
 import apache_beam as beam
 import numpy as np
 import tensorflow as tf
-from apache_beam.io.filesystem import BeamIOError
 from apache_beam.io.filesystems import FileSystems
 from apache_beam.metrics import Metrics, MetricsFilter
 from apache_beam.ml.inference.base import ModelHandler, RunInference
-from apache_beam.options.pipeline_options import PipelineOptions
 
 from yt8m_gat.config import ConfigError
-from yt8m_gat.locks import only_writer
-from yt8m_gat.paths import expanded, is_remote, read_paths, saved_model_path
 from yt8m_gat.prediction.submission import VIDEO_HEADER, video_rows
 
 _SIGNATURE = "serving_default"
@@ -205,7 +189,7 @@ def predict(
         )
 
 
-def _check(patterns: Sequence[str], saved_model: str, top_k: int) -> None:
+def check(patterns: Sequence[str], saved_model: str, top_k: int) -> None:
     """Refuses, before anything is started, what cannot work."""
     if not patterns:
         raise ConfigError("--input must name TFRecord files: globs, separated by commas")
@@ -228,79 +212,7 @@ def _check(patterns: Sequence[str], saved_model: str, top_k: int) -> None:
         )
 
 
-def _saved_model(flag: str, path: str) -> str:
-    """A SavedModel, which may be elsewhere: TensorFlow and Beam read from there."""
-    return path if is_remote(path) else saved_model_path(flag, path)
-
-
-PATHS = {"saved_model": _saved_model, "output": expanded}
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m yt8m_gat.prediction.beam",
-        description="Predicts TFRecords with an exported model on Apache Beam. Options that are "
-        "not listed are Beam's: --runner, --project, ...",
-        allow_abbrev=False,
-    )
-    add = parser.add_argument
-    add("--input", required=True, help="TFRecord files: globs, separated by commas.")
-    add("--saved_model", required=True, help="Folder of one version of an export.")
-    add("--output", required=True, help="Prefix of the CSV files.")
-    add("--top_k", type=int, default=20, help="Predictions per video (default: 20).")
-    add("--batch_size", type=int, default=64, help="Records at once (default: 64).")
-    add("--num_shards", type=int, default=0, help="CSV files (default: the runner decides).")
-    add(
-        "--on_bad_record",
-        choices=("error", "skip"),
-        default="error",
-        help="Stop at a bad record, or leave it out, listed in <output>-bad-*.txt.",
-    )
-    return parser
-
-
-def _counts(result: Any) -> dict[str, int]:
+def results(result: Any) -> dict[str, int]:
+    """What a pipeline of `predict` counted: `rows`, and `bad_records` where there were some."""
     found = result.metrics().query(MetricsFilter().with_namespace(_NAMESPACE))["counters"]
     return {counter.key.metric.name: counter.result for counter in found}
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Runs the pipeline to its end and prints what was written."""
-    values, beam_arguments = _parser().parse_known_args(arguments)
-    with contextlib.ExitStack() as stack:
-        with reported_errors(ValueError, BeamIOError, tf.errors.OpError):
-            read_paths(values, PATHS)
-            parts = [part.strip() for part in values.input.split(",")]
-            patterns = [expanded("--input", part) for part in parts if part]
-            options = PipelineOptions(beam_arguments)
-            FileSystems.get_filesystem(values.output)  # An error for a place unknown to Beam.
-            _check(patterns, values.saved_model, values.top_k)
-            # Places elsewhere have no locks.
-            local = None if is_remote(values.output) else values.output
-            stack.enter_context(only_writer(local, make_folder=True))
-            pipeline = beam.Pipeline(options=options)
-            predict(
-                pipeline,
-                patterns,
-                values.saved_model,
-                values.output,
-                top_k=values.top_k,
-                batch_size=values.batch_size,
-                num_shards=values.num_shards,
-                skip_bad=values.on_bad_record == "skip",
-            )
-        result = pipeline.run()
-        result.wait_until_finish()
-    counts = _counts(result)
-    bad = counts.get("bad_records", 0)
-    print(
-        f"{values.output}-*.csv: {counts.get('rows', 0)} videos"
-        + (f"; {bad} bad records left out, listed in {values.output}-bad-*.txt" if bad else "")
-    )
-
-
-if __name__ == "__main__":
-    # By its own name, so that workers, where `__main__` is another program, find the classes.
-    from yt8m_gat.prediction.beam import main as main_by_name
-
-    run_command(main_by_name)

@@ -1,22 +1,15 @@
 """Checks a submission CSV before it is uploaded, scores one, and shows it with label names.
 
-    python -m yt8m_gat.prediction.kaggle check submission.csv
-    python -m yt8m_gat.prediction.kaggle score submission.csv truth.csv
-    python -m yt8m_gat.prediction.kaggle show submission.csv --label_names=vocabulary.csv
-    python -m yt8m_gat.prediction.kaggle sheet submission.csv --output_file=to_look_at.csv
+    yt8m-gat kaggle check submission.csv
+    yt8m-gat kaggle score submission.csv truth.csv
+    yt8m-gat kaggle show submission.csv --label_names=vocabulary.csv
+    yt8m-gat kaggle sheet submission.csv --output_file=to_look_at.csv
 
 The exit code is 0, or 1 when a rule is broken; every violation is printed with its line.
 """
 
-if __name__ == "__main__":
-    from yt8m_gat.interrupt import end_on_interrupt
-
-    end_on_interrupt()
-
-import argparse
 import csv
 import itertools
-import json
 import math
 import os
 import re
@@ -26,18 +19,14 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from yt8m_gat.cli import run_command
-from yt8m_gat.data import read_label_names
 from yt8m_gat.disk import replacing
-from yt8m_gat.locks import only_writer
 from yt8m_gat.metrics import (
     average_precision,
     mean_average_precision,
     per_class_average_precision,
 )
-from yt8m_gat.paths import input_path, output_path, read_paths
 from yt8m_gat.prediction.submission import SEGMENT_HEADER, VIDEO_HEADER
-from yt8m_gat.untrusted import excerpt, print_error, printable
+from yt8m_gat.untrusted import excerpt, printable
 
 TRUTH_HEADER = "VideoId,Labels"
 
@@ -335,94 +324,3 @@ def _check_truth(truth: pd.DataFrame, path: str | os.PathLike, num_classes: int)
     for video_id, labels in zip(truth["VideoId"], truth["Labels"], strict=True):
         for violation in _label_violations(labels.split(), num_classes):
             raise ValueError(f"Truth of video {video_id!r}: {violation}")
-
-
-PATHS = {
-    "submission": input_path,
-    "truth": input_path,
-    "label_names": input_path,
-    "output_file": output_path,
-}
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m yt8m_gat.prediction.kaggle", description=__doc__.splitlines()[0]
-    )
-    commands = parser.add_subparsers(dest="command", required=True)
-    check = commands.add_parser("check", help="print every violation of the format, by line")
-    score = commands.add_parser("score", help="GAP and the other metrics of a 2018 submission")
-    show = commands.add_parser("show", help="print rows with the names of their labels")
-    sheet = commands.add_parser(
-        "sheet", help="write a copy for spreadsheets, in which no id is a formula"
-    )
-    sheet.add_argument("--output_file", required=True, help="the copy")
-    for command in (check, score, show, sheet):
-        command.add_argument("submission", help="the CSV")
-        command.add_argument("--num_classes", type=int, default=3862)
-        command.add_argument("--top_k", type=int, default=20, help="most pairs of a 2018 row")
-    check.add_argument(
-        "--segment_max_pred", type=int, default=100_000, help="most segments of a 2019 row"
-    )
-    score.add_argument("truth", help="CSV with the header VideoId,Labels; labels space-separated")
-    show.add_argument(
-        "--label_names",
-        help="vocabulary.csv, label_names_2018.csv, class_labels_indices.csv or a label map",
-    )
-    show.add_argument("--rows", type=int, default=10, help="rows shown (default: 10)")
-    show.add_argument(
-        "--entries", type=int, default=5, help="labels, or segments, of a row (default: 5)"
-    )
-    show.add_argument("--keys", default="", help="video ids, or classes, separated by commas")
-    return parser
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs a command line.
-
-    Args:
-        arguments: The words after the program's name; those of this process if None.
-
-    Returns:
-        The exit code: 0, or 1 when the submission, or the truth, breaks a rule.
-    """
-    options = _parser().parse_args(arguments)
-    max_per_class = options.segment_max_pred if options.command == "check" else 100_000
-    try:
-        read_paths(options, PATHS, positional=("submission", "truth"))
-        num_violations = 0
-        for violation in check_submission(
-            options.submission, options.num_classes, options.top_k, max_per_class
-        ):
-            print(violation)
-            num_violations += 1
-        if num_violations:
-            print(f"{options.submission}: {num_violations} violations", file=sys.stderr)
-            return 1
-        if options.command == "check":
-            print(f"{options.submission}: no violation")
-            return 0
-        if options.command == "show":
-            names = {} if options.label_names is None else read_label_names(options.label_names)
-            keys = [key for key in options.keys.split(",") if key]
-            for text in describe_rows(
-                options.submission, names, options.rows, options.entries, keys
-            ):
-                print(text)
-            return 0
-        if options.command == "sheet":
-            with only_writer(options.output_file):
-                write_sheet(options.submission, options.output_file)
-            return 0
-        result = score_submission(options.submission, options.truth, options.num_classes)
-    except (OSError, ValueError, csv.Error) as error:
-        print_error("kaggle", error)
-        return 1
-    if "perr" not in result:
-        print("perr is undefined: a video has more labels than pairs", file=sys.stderr)
-    print(json.dumps(result, indent=2))
-    return 0
-
-
-if __name__ == "__main__":
-    run_command(main)

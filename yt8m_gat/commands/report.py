@@ -1,0 +1,87 @@
+"""Draws runs and their evaluations as one HTML page."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from yt8m_gat.cli import EXIT_ERROR, CommandParser
+from yt8m_gat.commands import explain
+from yt8m_gat.commands.page_file import write_page
+from yt8m_gat.config import ConfigError
+from yt8m_gat.paths import input_path, output_path, read_paths
+from yt8m_gat.report.page import build_page
+from yt8m_gat.report.source import read_run
+from yt8m_gat.untrusted import print_error, printable
+
+PATHS = {
+    "train_dirs": input_path,
+    "evaluation": input_path,
+    "output_file": output_path,
+    "figures_dir": output_path,
+}
+
+
+def _parser() -> CommandParser:
+    parser = CommandParser(
+        "report", "Draws runs and their evaluations as one page: yt8m-gat report runs/sa runs/gat"
+    )
+    parser.add_argument("train_dirs", nargs="+", metavar="RUN", help="run folders of train")
+    parser.add_argument(
+        "--evaluation",
+        nargs="+",
+        metavar="FILE",
+        help="eval's --output_file of each run, in their order (default: RUN/evaluation.json)",
+    )
+    parser.add_argument("-o", "--output_file", default="report.html", help="the page")
+    parser.add_argument("--figures_dir", help="also write each figure there, as SVG")
+    return parser
+
+
+def _report(arguments: argparse.Namespace) -> int:
+    """A file that cannot be read is named, and the page is of the others."""
+    folders = arguments.train_dirs
+    files = arguments.evaluation or [None] * len(folders)
+    if len(files) != len(folders):
+        raise ConfigError(
+            f"--evaluation must name one file per run. Received: {len(files)} for "
+            f"{len(folders)} runs"
+        )
+    names = [printable(Path(folder).resolve().name) for folder in folders]
+    # Folders of the same name are told apart by their path as given.
+    names = [
+        name if names.count(name) == 1 else str(folder)
+        for name, folder in zip(names, folders, strict=True)
+    ]
+    runs, unreadable = [], []
+    for of_run in zip(folders, files, names, strict=True):
+        try:
+            runs.append(read_run(*of_run))
+        except (ConfigError, OSError) as error:
+            unreadable.append(str(error))
+    unreadable += [message for run in runs for message in run.unreadable]
+    for message in unreadable:
+        print_error(_parser().prog, message)
+    if not runs:
+        return EXIT_ERROR
+    for run in runs:
+        if run.warning:
+            print(printable(f"warning: {run.warning}"), file=sys.stderr)
+    page, figures = build_page(runs, unreadable, arguments.command)
+    write_page(arguments.output_file, page, figures, arguments.figures_dir)
+    return EXIT_ERROR if unreadable else 0
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs the command; returns its exit code. `report explain` is `explain` by an earlier name."""
+    if argv[:1] == ["explain"]:
+        return explain.main(argv[1:])
+    parser = _parser()
+    arguments = parser.parse_args(argv)
+    arguments.command = [*parser.prog.split(), *argv]
+    try:
+        read_paths(arguments, PATHS, positional=("train_dirs",))
+        return _report(arguments)
+    except (ConfigError, OSError) as error:
+        print_error(parser.prog, error)
+        return EXIT_ERROR

@@ -1,0 +1,32 @@
+"""The commands of `yt8m-gat`, each with the line that its --help has for it.
+
+Standard library only: `yt8m-gat --help` imports no command.
+"""
+
+# Part of the overview -> command -> what it does. A command `a-b` is the module `commands/a_b.py`.
+COMMANDS: dict[str, dict[str, str]] = {
+    "Get records": {
+        "download": "fetch the official YouTube-8M records, whole or in part",
+        "sample": "write a generated sample in the same layout",
+        "inspect": "say what records hold, and which cannot be read",
+        "label-space": "write a label map: other classes than those of the records",
+    },
+    "Train and use a model": {
+        "train": "train a model, or continue the run in --train_dir",
+        "eval": "measure a run: clean, under attack, under corruptions",
+        "inference": "predict videos or segments into a Kaggle CSV",
+        "beam": "predict with an exported model on Apache Beam",
+        "archive": "pack the best model of a run into one file, and unpack it",
+    },
+    "Look at results": {
+        "report": "draw runs and their evaluations as one HTML page",
+        "explain": "show which frames speak for one label of one clip",
+        "kaggle": "check, score and show a submission CSV",
+        "demo": "all of the above in small, on a generated sample",
+    },
+}
+
+
+def command_names() -> list[str]:
+    """All commands, in the order of the overview."""
+    return [name for part in COMMANDS.values() for name in part]
