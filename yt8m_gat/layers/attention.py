@@ -207,6 +207,14 @@ def attend(
         uniform), whose rows sum to 1, or to 0 for padded queries. `K = T` at the global level;
         at a local one a row holds the keys near the query alone and `expand_attention_map`
         gives the [T, T] form.
+
+    Examples:
+        >>> import numpy as np
+        >>> from yt8m_gat.layers import AttentionLevel, attend
+        >>> value = np.array([1.0, 3.0, 5.0, 7.0], "float32").reshape(1, 1, 4, 1)
+        >>> output, _ = attend(None, None, value, AttentionLevel.parse("bd2"))
+        >>> output.numpy().ravel()  # Without queries: the mean of each block.
+        array([2., 2., 6., 6.], dtype=float32)
     """
     batch, _, num_frames, _ = ops.shape(value)
     if frame_mask is not None:
@@ -260,6 +268,15 @@ def dense_attention_map(
         "Leveraging Local Temporal Information for Multimodal Scene Classification", eq. 5 and 6,
         with masked positions filled before the softmax (a product with -inf, as printed, would
         turn negative scores into +inf).
+
+    Examples:
+        >>> import numpy as np
+        >>> from yt8m_gat.layers import AttentionLevel, dense_attention_map
+        >>> query = np.ones((1, 1, 3, 2), "float32")
+        >>> dense_attention_map(query, query, AttentionLevel.parse("tp1"))[0, 0].numpy().round(2)
+        array([[0.5 , 0.5 , 0.  ],
+               [0.33, 0.33, 0.33],
+               [0.  , 0.5 , 0.5 ]], dtype=float32)
     """
     allowed = level.dense_mask(query.shape[2])[np.newaxis, np.newaxis]
     if frame_mask is not None:
@@ -290,6 +307,17 @@ def attend_dense(
 
     Returns:
         The output [B, N, T, H] and the map, float32 [B, N, T, T].
+
+    Examples:
+        >>> import numpy as np
+        >>> from yt8m_gat.layers import AttentionLevel, attend, attend_dense
+        >>> rng = np.random.default_rng(0)
+        >>> query, key, value = rng.normal(size=(3, 1, 1, 6, 2)).astype("float32")
+        >>> level = AttentionLevel.parse("bd3")
+        >>> dense, _ = attend_dense(query, key, value, level)
+        >>> output, _ = attend(query, key, value, level)
+        >>> np.allclose(dense, output, atol=1e-6)
+        True
     """
     attention_map = dense_attention_map(query, key, level, frame_mask)
     return ops.matmul(ops.cast(attention_map, value.dtype), value), attention_map
@@ -307,6 +335,20 @@ def expand_attention_map(attention_map: Tensor, level: AttentionLevel) -> np.nda
 
     Raises:
         ValueError: if `K` is not what the level gives for `T` frames.
+
+    Examples:
+        >>> import numpy as np
+        >>> from yt8m_gat.layers import AttentionLevel, attend, expand_attention_map
+        >>> value = np.ones((1, 1, 4, 1), "float32")
+        >>> level = AttentionLevel.parse("bd2")
+        >>> _, rows = attend(None, None, value, level, return_map=True)
+        >>> rows.shape
+        TensorShape([1, 1, 4, 2])
+        >>> expand_attention_map(rows, level)[0, 0]
+        array([[0.5, 0.5, 0. , 0. ],
+               [0.5, 0.5, 0. , 0. ],
+               [0. , 0. , 0.5, 0.5],
+               [0. , 0. , 0.5, 0.5]], dtype=float32)
     """
     rows = ops.convert_to_numpy(attention_map)
     num_frames, num_keys = rows.shape[2:]

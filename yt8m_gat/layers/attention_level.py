@@ -40,6 +40,19 @@ class AttentionLevel:
     Reference:
         "Leveraging Local Temporal Information for Multimodal Scene Classification", 2.2 and
         fig. 2; "bd" is also that of GAT, section 3.1, with `T_N = W`.
+
+    Examples:
+        >>> from yt8m_gat.layers import AttentionLevel
+        >>> print(AttentionLevel.parse("bd2").draw(4))
+        O#..
+        #O..
+        ..O#
+        ..#O
+        >>> print(AttentionLevel("td", window=2, dilation=2).draw(4))
+        O.#.
+        .O.#
+        #.O.
+        .#.O
     """
 
     kind: str

@@ -58,6 +58,14 @@ class GatedMapAttention(HeadProjection):
 
     Reference:
         "Leveraging Local Temporal Information for Multimodal Scene Classification", eq. 7.
+
+    Examples:
+        >>> import numpy as np
+        >>> from yt8m_gat.layers import GatedMapAttention
+        >>> layer = GatedMapAttention(num_heads=2, level="bd2", max_frames=4)
+        >>> output, maps = layer(np.ones((1, 4, 6), "float32"), return_attention_maps=True)
+        >>> output.shape, [tuple(one.shape) for one in maps]
+        (TensorShape([1, 4, 6]), [(1, 2, 4, 4), (1, 2, 4, 4), (1, 2, 4, 4)])
     """
 
     def __init__(

@@ -57,6 +57,21 @@ class GatedMultiLevelAttention(HeadProjection):
         GAT, section 3.1 (GMSA: `("global", "bd20")`) and "Leveraging Local Temporal Information for
         Multimodal Scene Classification", eq. 9 to 13 (GateOp). Projections and outputs have
         biases and gates have none, which gives the published model sizes.
+
+    Examples:
+        >>> import numpy as np
+        >>> from yt8m_gat.layers import GatedMultiLevelAttention
+        >>> layer = GatedMultiLevelAttention(num_heads=2, levels=("global", "bd2"))
+        >>> frames = np.ones((1, 4, 6), "float32")
+        >>> frame_mask = np.array([[True, True, True, False]])
+        >>> output, maps = layer(frames, frame_mask=frame_mask, return_attention_maps=True)
+        >>> output.shape, layer.map_names
+        (TensorShape([1, 4, 6]), ('global', 'bd2'))
+        >>> maps[0][0, 0].numpy().round(2)  # The padded frame is not attended to.
+        array([[0.33, 0.33, 0.33, 0.  ],
+               [0.33, 0.33, 0.33, 0.  ],
+               [0.33, 0.33, 0.33, 0.  ],
+               [0.  , 0.  , 0.  , 0.  ]], dtype=float32)
     """
 
     def __init__(

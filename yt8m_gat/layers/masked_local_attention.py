@@ -42,6 +42,17 @@ class MaskedLocalAttention(GatedMultiLevelAttention):
     Reference:
         "Leveraging Local Temporal Information for Multimodal Scene Classification", eq. 5 and 6.
         Masked positions are filled before the softmax, as its authors say they did.
+
+    Examples:
+        >>> import numpy as np
+        >>> from yt8m_gat.layers import MaskedLocalAttention
+        >>> layer = MaskedLocalAttention(num_heads=1, level="tp1", seed=0)
+        >>> frames = np.random.default_rng(0).normal(size=(1, 5, 4)).astype("float32")
+        >>> changed = frames.copy()
+        >>> changed[:, 4] = 0
+        >>> difference = np.abs(layer(frames) - layer(changed)).max(axis=-1)[0]
+        >>> difference > 0  # A frame sees its neighbours and no others.
+        array([False, False, False,  True,  True])
     """
 
     def __init__(

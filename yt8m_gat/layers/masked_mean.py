@@ -28,6 +28,13 @@ class MaskedMeanPooling(keras.Layer):
     Reference:
         GAT, section 3: "a video level representation by taking a mean across the temporal
         dimension".
+
+    Examples:
+        >>> import numpy as np
+        >>> from yt8m_gat.layers import MaskedMeanPooling
+        >>> frames = np.array([[[1.0], [3.0], [50.0]]], "float32")
+        >>> MaskedMeanPooling()(frames, frame_mask=np.array([[True, True, False]])).numpy()
+        array([[2.]], dtype=float32)
     """
 
     def call(self, x: Tensor, frame_mask: Tensor | None = None) -> Tensor:

@@ -30,6 +30,12 @@ class LayerNormalization(keras.layers.LayerNormalization):
 
     Reference:
         "Layer Normalization" (Ba, Kiros and Hinton, 2016), eq. 4.
+
+    Examples:
+        >>> import numpy as np
+        >>> from yt8m_gat.layers import LayerNormalization
+        >>> LayerNormalization()(np.array([[1.0, 3.0]], "float32")).numpy().round(3)
+        array([[-1.,  1.]], dtype=float32)
     """
 
     def __init__(self, epsilon: float = 1e-5, **kwargs: Any) -> None:

@@ -36,6 +36,13 @@ class SinusoidalPositionalEncoding(keras.Layer):
 
     Reference:
         "Attention Is All You Need", 3.5. The frames are not scaled by sqrt(D) first.
+
+    Examples:
+        >>> import numpy as np
+        >>> from yt8m_gat.layers import SinusoidalPositionalEncoding
+        >>> SinusoidalPositionalEncoding()(np.zeros((1, 2, 4), "float32")).numpy().round(2)
+        array([[[0.  , 1.  , 0.  , 1.  ],
+                [0.84, 0.54, 0.01, 1.  ]]], dtype=float32)
     """
 
     def __init__(self, max_wavelength: float = 10_000.0, **kwargs):

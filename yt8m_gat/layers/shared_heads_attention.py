@@ -52,6 +52,16 @@ class SharedHeadsAttention(HeadProjection):
     Reference:
         "Leveraging Local Temporal Information for Multimodal Scene Classification", 2.2 and 3
         (ShareAtt).
+
+    Examples:
+        >>> import numpy as np
+        >>> from yt8m_gat.layers import SharedHeadsAttention
+        >>> layer = SharedHeadsAttention(num_heads=4, levels=("bd2", "tp1"))
+        >>> output, maps = layer(np.ones((1, 4, 8), "float32"), return_attention_maps=True)
+        >>> output.shape, layer.map_names
+        (TensorShape([1, 4, 8]), ('global', 'bd2', 'tp1'))
+        >>> [one.shape[1] for one in maps]  # Heads of each.
+        [2, 1, 1]
     """
 
     def __init__(

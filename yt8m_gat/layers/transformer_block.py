@@ -46,6 +46,16 @@ class TransformerBlock(keras.Layer):
     Reference:
         "Attention Is All You Need", 3.1; GAT, section 3. The second normalization is that of TAF,
         section 3.3, dropped at inference.
+
+    Examples:
+        >>> import numpy as np
+        >>> from yt8m_gat.layers import GatedMultiLevelAttention, TransformerBlock
+        >>> attention = GatedMultiLevelAttention(num_heads=2, levels=("global", "bd2"))
+        >>> block = TransformerBlock(attention, feed_forward_size=8)
+        >>> frame_mask = np.array([[True, True, False]])
+        >>> output = block(np.ones((1, 3, 4), "float32"), frame_mask=frame_mask)
+        >>> output.shape, float(np.abs(output[0, 2]).max())  # Padding is exactly 0.
+        (TensorShape([1, 3, 4]), 0.0)
     """
 
     def __init__(

@@ -106,6 +106,11 @@ class CrossEntropyLoss(ClassificationLoss):
     computed in the second form, which is exact to rounding for any finite logit. (The starter code
     adds 1e-5 inside the logs of probabilities instead.) Reduction and weights as in
     `ClassificationLoss`.
+
+    Examples:
+        >>> from yt8m_gat.losses import CrossEntropyLoss
+        >>> CrossEntropyLoss("sum")([[1.0, 0.0]], [[0.0, 0.0]]).numpy().round(4)  # 2 log 2
+        array([1.3863], dtype=float32)
     """
 
     def class_terms(self, labels: KerasTensor, logits: KerasTensor) -> KerasTensor:
@@ -121,6 +126,11 @@ class HingeLoss(ClassificationLoss):
 
     on the logit z. (The starter code puts it on the probability, which cannot reach the margin of
     a negative label.) Reduction and weights as in `ClassificationLoss`.
+
+    Examples:
+        >>> from yt8m_gat.losses import HingeLoss
+        >>> HingeLoss("sum")([[1.0, 0.0]], [[0.5, -2.0]]).numpy()
+        array([0.5], dtype=float32)
     """
 
     def class_terms(self, labels: KerasTensor, logits: KerasTensor) -> KerasTensor:
@@ -138,6 +148,11 @@ class SoftmaxLoss(ClassificationLoss):
     ours, the logits.) The usual softmax cross-entropy is the "sum" of the terms over the classes;
     "mean" divides it by C. Reduction and weights as in `ClassificationLoss`; the softmax is over
     all classes, rated or not.
+
+    Examples:
+        >>> from yt8m_gat.losses import SoftmaxLoss
+        >>> SoftmaxLoss("sum")([[1.0, 0.0]], [[3.0, 3.0]]).numpy().round(4)  # log 2
+        array([0.6931], dtype=float32)
     """
 
     def class_terms(self, labels: KerasTensor, logits: KerasTensor) -> KerasTensor:
@@ -157,7 +172,7 @@ class FunctionLoss(ClassificationLoss):
         class_reduction: See `ClassificationLoss`.
         unrated_as_negative: See `ClassificationLoss`.
 
-    Example:
+    Examples:
         >>> loss = FunctionLoss(lambda labels, logits: (labels - logits) ** 2, "sum")
         >>> loss([[1.0, 0.0]], [[0.5, 2.0]]).numpy()
         array([4.25], dtype=float32)

@@ -22,6 +22,13 @@ def average_precision(scores: np.ndarray, hits: np.ndarray, num_positives: int) 
 
     Returns:
         The average precision in [0, 1]; 0.0 where there is no hit.
+
+    Examples:
+        >>> import numpy as np
+        >>> from yt8m_gat.metrics import average_precision
+        >>> scores = np.array([0.9, 0.8, 0.7])
+        >>> round(average_precision(scores, np.array([True, False, True]), num_positives=2), 4)
+        0.8333
     """
     return _average_precision_of_sorted(np.sort(scores), np.sort(scores[hits]), num_positives)
 
@@ -40,6 +47,17 @@ def per_class_average_precision(
     Returns:
         `[C]` float64; NaN for a class without a positive, 0.0 for one whose positives are all
         outside the pairs. The tie rule is that of `average_precision`.
+
+    Examples:
+        >>> import numpy as np
+        >>> from yt8m_gat.metrics import per_class_average_precision
+        >>> per_class_average_precision(
+        ...     classes=np.array([0, 0, 1]),
+        ...     scores=np.array([0.9, 0.8, 0.7]),
+        ...     hits=np.array([False, True, True]),
+        ...     positives_per_class=np.array([1, 2, 0]),
+        ... )
+        array([0.5, 0.5, nan])
     """
     num_classes = len(positives_per_class)
     by_class = np.argsort(classes, kind="stable")
@@ -64,7 +82,14 @@ def per_class_average_precision(
 
 
 def mean_average_precision(per_class: np.ndarray) -> float:
-    """Mean over the classes that have a positive (are not NaN); 0.0 when none has one."""
+    """Mean over the classes that have a positive (are not NaN); 0.0 when none has one.
+
+    Examples:
+        >>> import numpy as np
+        >>> from yt8m_gat.metrics import mean_average_precision
+        >>> mean_average_precision(np.array([1.0, 0.5, np.nan]))
+        0.75
+    """
     defined = per_class[~np.isnan(per_class)]
     return float(defined.mean()) if defined.size else 0.0
 

@@ -37,6 +37,12 @@ def interval(values: np.ndarray) -> list[float] | None:
 
     Returns:
         None where fewer than half of the resamples have a value.
+
+    Examples:
+        >>> import numpy as np
+        >>> from yt8m_gat.metrics import interval
+        >>> [round(bound, 3) for bound in interval(np.linspace(0, 1, 201))]
+        [0.025, 0.975]
     """
     known = values[~np.isnan(values)]
     if 2 * len(known) <= len(values):

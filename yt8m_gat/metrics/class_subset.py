@@ -24,6 +24,14 @@ def restrict_to_classes(
 
     Raises:
         ValueError: If the shapes differ, or the classes are none, repeated or out of range.
+
+    Examples:
+        >>> import numpy as np
+        >>> from yt8m_gat.metrics import restrict_to_classes
+        >>> labels = np.array([[1, 0, 0], [0, 1, 1]])
+        >>> scores = np.array([[0.9, 0.2, 0.1], [0.3, 0.8, 0.6]])
+        >>> restrict_to_classes(labels, scores, [1, 2])
+        (array([[1, 1]]), array([[0.8, 0.6]]))
     """
     labels = np.asarray(labels)
     probabilities = np.asarray(probabilities)

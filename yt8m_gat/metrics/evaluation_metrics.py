@@ -45,6 +45,13 @@ def evaluate(
 
     Raises:
         ValueError: If the shapes are not `[N, C]` and equal, N is 0, or a score is NaN.
+
+    Examples:
+        >>> from yt8m_gat.metrics import evaluate
+        >>> labels = [[1, 0, 0], [0, 1, 1]]
+        >>> probabilities = [[0.9, 0.2, 0.1], [0.7, 0.8, 0.6]]
+        >>> {name: round(value, 3) for name, value in evaluate(labels, probabilities).items()}
+        {'gap': 0.917, 'map': 1.0, 'map_all_scores': 1.0, 'perr': 0.75, 'hit_at_1': 1.0}
     """
     labels = np.asarray(labels)
     if labels.ndim != 2:
@@ -120,6 +127,15 @@ class EvaluationMetrics:
 
     Raises:
         ValueError: If `num_classes` or `top_k` is not positive.
+
+    Examples:
+        >>> from yt8m_gat.metrics import EvaluationMetrics
+        >>> metrics = EvaluationMetrics(num_classes=3, top_k=2)
+        >>> metrics.update([[1, 0, 0]], [[0.9, 0.2, 0.1]])
+        >>> metrics.update([[0, 1, 1]], [[0.7, 0.8, 0.6]])
+        >>> result = metrics.result()
+        >>> result["num_videos"], result["hit_at_1"], result["perr"]
+        (2, 1.0, 0.75)
     """
 
     def __init__(self, num_classes: int, top_k: int = 20, all_scores: bool = True):

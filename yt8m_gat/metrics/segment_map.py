@@ -26,6 +26,14 @@ class SegmentMeanAveragePrecision:
 
     Raises:
         ValueError: If `num_classes` or `top_k` is not positive.
+
+    Examples:
+        >>> from yt8m_gat.metrics import SegmentMeanAveragePrecision
+        >>> metric = SegmentMeanAveragePrecision(num_classes=1)
+        >>> labels, rated = [[1], [0], [1], [0]], [[1], [0], [1], [1]]
+        >>> metric.update(labels, rated, [[0.9], [0.8], [0.7], [0.6]])
+        >>> metric.result()["segment_map"]  # The segment that nobody rated does not count.
+        1.0
     """
 
     def __init__(self, num_classes: int, top_k: int = 100_000):

@@ -14,6 +14,12 @@ def top_k_indices(scores: np.ndarray, k: int) -> np.ndarray:
 
     Returns:
         `[N, k]` integer indices into the rows.
+
+    Examples:
+        >>> import numpy as np
+        >>> from yt8m_gat.metrics import top_k_indices
+        >>> top_k_indices(np.array([[0.1, 0.5, 0.5, 0.9]]), 3)
+        array([[3, 1, 2]])
     """
     num_columns = scores.shape[1]
     if k == 0 or scores.shape[0] == 0:
