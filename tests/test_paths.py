@@ -20,6 +20,7 @@ NO_PATHS = {
         *("class_reduction", "adversarial", "norm_scope", "temporal_loss", "cam_gradient"),
         *("temporal_examples", "optimizer", "on_bad_record", "mixed_precision", "on_nonfinite"),
         *("distribute", "data_service", "feature_types", "labels_key", "labels_are"),
+        *("model_options", "callbacks"),
     },
     "yt8m_gat.commands.eval": {
         *("eval_data_pattern", "clips", "attacks", "epsilons", "corruptions", "severities"),

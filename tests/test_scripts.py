@@ -125,6 +125,7 @@ OTHER = {
         "on_nonfinite": ("--on_nonfinite=skip", "skip"),
         "distribute": ("--distribute=mirrored", "mirrored"),
         "data_service": ("--data_service=grpc://host:1", "grpc://host:1"),
+        "callbacks": ("--callbacks=a.b:c, d:e", ("a.b:c", "d:e")),
     },
 }
 SECTIONS = {DataConfig: "data", ObjectiveConfig: "objective", TrainingConfig: "training"}

@@ -186,6 +186,7 @@ FALSE_BY_DEFAULT = {
     "start_new_model",
     "accept_new_data",
     "log_device_placement",
+    "trust_code",
     "segment_labels",
     "unrated_as_negative",
 }

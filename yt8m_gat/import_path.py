@@ -81,6 +81,11 @@ def _place_of(module: ModuleType) -> str:
     return getattr(module, "__file__", None) or f"the package {module.__name__}"
 
 
+def words_of(error: Exception) -> str:
+    """An error's message in one line: where it comes through a layer, what Keras prints in bold."""
+    return " ".join(str(error).rpartition("\x1b[1m")[2].partition("\x1b[0m")[0].split())
+
+
 def described(error: Exception, file: str | None = None) -> str:
     """One line about an error in the user's code: its type, its message and its place.
 
@@ -89,7 +94,7 @@ def described(error: Exception, file: str | None = None) -> str:
         file: The user's file; the place is the last line of it that the error went through. None:
             the last line of all.
     """
-    words = " ".join(str(error).split()) or "no message"
+    words = words_of(error) or "no message"
     if isinstance(error, SyntaxError):  # Its message has the place.
         return f"{type(error).__name__}: {words}"
     frames = traceback.extract_tb(error.__traceback__)

@@ -76,6 +76,12 @@ def define_flags(values: flags.FlagValues) -> None:
         0,
         1,
     )
+    define.boolean(
+        "trust_code",
+        False,
+        "Run the code that the run names (a model or loss of somebody's own), and that those of "
+        "--transfer_from and --compare_to name.",
+    )
     define.integer("partitions", 0, "Mean and deviation over so many parts; 0: none.", 0)
     _define_perturbations(define)
     define.string(
@@ -151,7 +157,7 @@ def options_from_flags(values: flags.FlagValues) -> dict[str, Any]:
         *("attack_queries", "norm_scope", "clip_to_range", "round_to_levels", "transfer_from"),
         *("sanity_checks", "protocol", "label_names", "vocabulary", "compare_to", "attention"),
         *("sensitivity_videos", "num_clips", "on_bad_record", "max_bad_fraction"),
-        "min_positives",
+        *("min_positives", "trust_code"),
     )
     return {**lists, **{name: values[name].value for name in single}}
 

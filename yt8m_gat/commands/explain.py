@@ -33,6 +33,11 @@ def _parser() -> CommandParser:
         help="names of the classes: vocabulary.csv, label_names_2018.csv, "
         "class_labels_indices.csv, the sample's label_names.csv or a label map",
     )
+    parser.add_argument(
+        "--trust_code",
+        action="store_true",
+        help="run the code that the run names: a model or loss of somebody's own",
+    )
     parser.add_argument("-o", "--output_file", default="explain.html", help="the page")
     parser.add_argument("--figures_dir", help="also write each figure there, as SVG")
     return parser
@@ -49,6 +54,7 @@ def _explain(arguments: argparse.Namespace) -> int:
             video_id=arguments.video_id,
             label=arguments.label,
             label_names=arguments.label_names,
+            trust_code=arguments.trust_code,
         )
     except pipeline.BadRecordError as error:
         raise ConfigError(str(error)) from error

@@ -103,6 +103,12 @@ def define_flags(values: flags.FlagValues) -> None:
         upper_bound=1,
         flag_values=values,
     )
+    flags.DEFINE_boolean(
+        "trust_code",
+        False,
+        "Run the code that the run or archive names: a model or loss of somebody's own.",
+        flag_values=values,
+    )
     for name, replacement in REPLACED["inference.py"].items():
         flags.DEFINE_integer(name, None, f"No effect: {replacement}", flag_values=values)
 
@@ -162,6 +168,7 @@ def _predict(values: flags.FlagValues) -> int:
                 segment_max_pred=values.segment_max_pred,
                 on_bad_record=values.on_bad_record,
                 max_bad_fraction=values.max_bad_fraction,
+                trust_code=values.trust_code,
             )
         except KeyboardInterrupt:
             exit_interrupted(pipeline.partial_file(values.output_file))

@@ -29,6 +29,7 @@ from yt8m_gat.paths import input_path, output_path, read_paths, saved_model_path
 from yt8m_gat.recipes import RECIPES
 from yt8m_gat.run_folder import RunFolder
 from yt8m_gat.starter_flags import OPTIMIZERS, REPLACED, warn_of_replaced
+from yt8m_gat.untrusted import excerpt, parse_json
 
 # Flags whose name and type are those of a configuration's field; None keeps that field's default.
 _INTEGER, _FLOAT, _BOOLEAN, _STRING = (
@@ -77,7 +78,11 @@ _MODEL = {
     ),
 }
 _OBJECTIVE = {
-    "label_loss": (_STRING, f"Loss of the labels: {configs.LABEL_LOSSES}."),
+    "label_loss": (
+        _STRING,
+        f"Loss of the labels: {configs.LABEL_LOSSES}, or module:name, a function or class of your "
+        "own.",
+    ),
     "class_reduction": (_STRING, f"Its reduction over the classes: {configs.CLASS_REDUCTIONS}."),
     "adversarial": (
         _STRING,
@@ -199,7 +204,31 @@ def define_flags(values: flags.FlagValues) -> None:
         "they are for validation.",
     )
     define(_STRING, "export_dir", None, "Write a SavedModel of the best weights there at the end.")
-    define(_STRING, "model", configs.ModelConfig().name, f"One of {', '.join(RECIPES)}.")
+    define(
+        _STRING,
+        "model",
+        configs.ModelConfig().name,
+        f"One of {', '.join(RECIPES)}; or module:Class, a VideoClassifier of your own, importable "
+        "from the current folder (docs/EXTENDING.md).",
+    )
+    define(
+        _STRING,
+        "model_options",
+        None,
+        "Arguments of the model's constructor, as a JSON object: '{\"width\": 64}'.",
+    )
+    define(
+        _STRING,
+        "callbacks",
+        None,
+        "Functions that make Keras callbacks, module:function, separated by commas.",
+    )
+    define(
+        _BOOLEAN,
+        "trust_code",
+        False,
+        "Run the code that the run of --finetune_from names and this command does not.",
+    )
     define(
         _STRING,
         "label_map",
@@ -257,10 +286,14 @@ def config_from_flags(values: flags.FlagValues) -> configs.RunConfig:
     if values.feature_types is not None:
         data["feature_types"] = comma_separated(values.feature_types)
     frame_features = values.frame_features
-    data["frame_features"] = recipe.frame_level if frame_features is None else frame_features
+    if frame_features is None:
+        frame_features = recipe.frame_level is not False
+    data["frame_features"] = frame_features
     options = given(_MODEL)
     if values.local_masks is not None:
         options["local_masks"] = comma_separated(values.local_masks)
+    if values.model_options is not None:
+        options = _with_model_options(options, values.model_options)
     objective = {
         "adversarial": recipe.adversarial,
         **recipe.defaults_of(configs.ObjectiveConfig),
@@ -280,6 +313,8 @@ def config_from_flags(values: flags.FlagValues) -> configs.RunConfig:
     }
     if values.drop_epochs is not None:
         training["drop_epochs"] = integers("drop_epochs", values.drop_epochs)
+    if values.callbacks is not None:
+        training["callbacks"] = comma_separated(values.callbacks)
     if "optimizer" in training:
         training["optimizer"] = OPTIMIZERS.get(training["optimizer"], training["optimizer"])
     return configs.RunConfig(
@@ -288,6 +323,25 @@ def config_from_flags(values: flags.FlagValues) -> configs.RunConfig:
         objective=configs.ObjectiveConfig(**objective),
         training=configs.TrainingConfig(**training),
     )
+
+
+def _with_model_options(options: dict[str, Any], text: str) -> dict[str, Any]:
+    """The options that flags of their own gave, and those of `--model_options`."""
+    try:
+        more = parse_json(text)
+    except ValueError as error:
+        raise configs.ConfigError(f"--model_options must be JSON: {error}") from error
+    if not isinstance(more, dict):
+        raise configs.ConfigError(
+            """--model_options must be a JSON object, as in '{"width": 64}'. """
+            f"Received: {excerpt(more)}"
+        )
+    twice = sorted(options.keys() & more.keys())
+    if twice:
+        raise configs.ConfigError(
+            f"--{twice[0]} stands in --model_options too. Leave one of the two out"
+        )
+    return {**options, **more}
 
 
 def _refuse_unused(values: flags.FlagValues, adversarial: str, options: dict[str, Any]) -> None:
@@ -338,6 +392,7 @@ def _train(values: flags.FlagValues, folder: RunFolder, config: configs.RunConfi
                 start_new_model=values.start_new_model,
                 accept_new_data=values.accept_new_data,
                 label_map=values.label_map,
+                trust_code=values.trust_code,
             )
         except KeyboardInterrupt:
             exit_interrupted(folder.checkpoints, "checkpoints")

@@ -93,10 +93,8 @@ def check_classifier(classifier: VideoClassifier, path: str) -> None:
         raise ConfigError(f"--model={path}: {name}.forward must return {problem}")
 
 
-def _problem_of(outputs: Any, classifier: VideoClassifier) -> str | None:
+def _problem_of(outputs: ModelOutputs, classifier: VideoClassifier) -> str | None:
     """What `forward` must return and does not, and what it returned; None: nothing."""
-    if not isinstance(outputs, ModelOutputs):
-        return f"ModelOutputs(logits, frames, attention_maps). Received: {_shown(outputs)}"
     num_classes = classifier.num_classes
     if not _has_shape(outputs.logits, (None, num_classes)):
         return f"logits of shape [B, {num_classes}]. Received: {_shown(outputs.logits)}"

@@ -10,7 +10,7 @@ import keras
 import tensorflow as tf
 
 from yt8m_gat.config import ConfigError, RunConfig, as_hinted, get_recipe, is_import_path
-from yt8m_gat.import_path import described, require_trust
+from yt8m_gat.import_path import described, require_trust, words_of
 from yt8m_gat.models.dbof import DbofClassifier
 from yt8m_gat.models.frame_level_logistic import FrameLevelLogisticClassifier
 from yt8m_gat.models.imported import (
@@ -183,13 +183,13 @@ def build_from_config(config: RunConfig, trust_code: bool = False) -> VideoClass
     except ConfigError:
         raise
     except ValueError as error:
-        raise ConfigError(f"--model={config.model.name}: {_words_of(error)}") from error
+        raise ConfigError(f"--model={config.model.name}: {words_of(error)}") from error
     # The types are right: this is how Keras and TensorFlow say that sizes are beyond them.
     except (TypeError, OverflowError, MemoryError, tf.errors.OpError) as error:
         raise ConfigError(
             f"--model={config.model.name} cannot be built with these sizes "
             f"({excerpt(config.model.options)}, {config.data.num_classes} classes, features "
-            f"{excerpt(config.data.sizes)}): {_words_of(error)}"
+            f"{excerpt(config.data.sizes)}): {words_of(error)}"
         ) from error
     if classifier.frame_level != config.data.frame_features:
         reads, remedy = "frames", "leave out --noframe_features"
@@ -198,8 +198,3 @@ def build_from_config(config: RunConfig, trust_code: bool = False) -> VideoClass
             remedy = "give --noframe_features and their --feature_names"
         raise ConfigError(f"--model={config.model.name} reads {reads}: {remedy}")
     return classifier
-
-
-def _words_of(error: Exception) -> str:
-    """One line: where an error comes through a layer, what Keras prints in bold among others."""
-    return " ".join(str(error).rpartition("\x1b[1m")[2].partition("\x1b[0m")[0].split())

@@ -86,7 +86,13 @@ class VideoClassifier(keras.Model):
     def call(self, inputs: dict[str, Any], training: bool = False) -> Any:
         """Logits [B, C] of a mapping of inputs (see the class)."""
         features = {name: inputs[name] for name in self.feature_sizes}
-        return self.forward(features, inputs.get(FRAME_MASK), training=training).logits
+        outputs = self.forward(features, inputs.get(FRAME_MASK), training=training)
+        if not isinstance(outputs, ModelOutputs):
+            raise TypeError(
+                f"{type(self).__name__}.forward must return ModelOutputs(logits, frames, "
+                f"attention_maps). Received: {outputs!r}"
+            )
+        return outputs.logits
 
     def concatenate(self, features: dict[str, Any], frame_mask: Any = None) -> Any:
         """The features side by side, [B, T, sum D] or [B, sum D]; exactly 0 on padding."""

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 
 from yt8m_gat.attacks import Attack
 from yt8m_gat.config import ConfigError, RunConfig
@@ -90,6 +89,7 @@ class _Evaluation:
         self.folder = folder
         self.options = options
         self.config, self.config_bytes = config, _ = RunConfig.load_with_bytes(folder.path)
+        require_trust(config, options.trust_code, folder.path)
         self.segments = "rated" if on_segments(config, options.segment_labels) else None
         self.files = find_files(options.eval_data_pattern, "eval_data_pattern")
         self.specs = [AttackSpec.parse(text) for text in options.attacks]
@@ -243,12 +243,7 @@ class _Evaluation:
 
     def _has_global_maps(self) -> bool:
         """Whether the model has a global attention map for each feature."""
-        data = self.config.data
-        if not data.frame_features:
-            return False
-        clip = {name: tf.zeros([1, 1, size]) for name, size in data.sizes.items()}
-        maps = self.classifier.forward(clip, tf.constant([[True]])).attention_maps
-        return bool(maps) and all("global" in levels for levels in maps.values())
+        return self.config.data.frame_features and "global" in self.classifier.attention_levels
 
     def _settings(self) -> dict[str, Any]:
         options, config = self.options, self.config

@@ -14,6 +14,7 @@ from yt8m_gat.data import (
     make_dataset,
     preprocess,
 )
+from yt8m_gat.import_path import require_trust
 from yt8m_gat.pipeline.run_settings import class_names, read_schema
 from yt8m_gat.pipeline.shown_clips import TOP_LABELS
 from yt8m_gat.run_folder import RunFolder
@@ -56,6 +57,7 @@ def explain(
     from yt8m_gat.explanation.explain import explain as explain_clip
 
     config = RunConfig.load(folder.path)
+    require_trust(config, trust_code, folder.path)
     if not config.data.frame_features:
         raise ConfigError(f"explaining needs a frame-level run; {folder.path} is video-level")
     schema = read_schema(folder, config)

@@ -21,6 +21,7 @@ from yt8m_gat.data import (
 from yt8m_gat.data.identity import files_digest
 from yt8m_gat.digests import digest_of
 from yt8m_gat.export import read_archive
+from yt8m_gat.import_path import require_trust
 from yt8m_gat.locks import only_writer, temporary_folder
 from yt8m_gat.pipeline.run_settings import on_segments, read_schema
 from yt8m_gat.prediction.inference import predict, predict_segments
@@ -98,6 +99,7 @@ def infer(
         The number of videos; of segments, bad records included.
     """
     config = RunConfig.load(folder.path)
+    require_trust(config, trust_code, folder.path)
     segments = on_segments(config, segment_labels)
     if not segments and segment_label_ids_file is not None:
         raise ConfigError("--segment_label_ids_file is about segments: it needs --segment_labels")

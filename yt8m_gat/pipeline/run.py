@@ -42,6 +42,7 @@ class Run:
         label_names: Class -> name, of the classes that have one.
         checkpoint: Which state of the run this is, `best` or `last`.
         step: The step of training that its weights are of; None: their file does not say.
+        trust_code: Whether the code that runs name is run, see `load_run`.
     """
 
     folder: RunFolder
@@ -51,6 +52,7 @@ class Run:
     label_names: Mapping[int, str]
     checkpoint: str
     step: int | None
+    trust_code: bool = False
 
     def __repr__(self) -> str:
         return (
@@ -151,7 +153,7 @@ class Run:
             self.folder,
             eval_data_pattern=eval_data_pattern,
             checkpoint=self.checkpoint,
-            **options,
+            **{"trust_code": self.trust_code, **options},
         )
 
 
@@ -160,6 +162,7 @@ def load_run(
     checkpoint: str = "best",
     *,
     label_names: str | os.PathLike | None = None,
+    trust_code: bool = False,
 ) -> Run:
     """The run that `train.py` left in a folder, ready to predict.
 
@@ -167,15 +170,20 @@ def load_run(
         train_dir: The run folder.
         checkpoint: `best` (by validation GAP) or `last` (newest checkpoint), as for `eval.py`.
         label_names: CSV file that names the classes; by default the run's label map, if it has one.
+        trust_code: Run the code that the run names, a model or a loss of its author's own
+            (docs/EXTENDING.md).
 
     Raises:
         FileNotFoundError: The run has no such weights yet.
         ConfigError: The folder holds no run, its weights are damaged, or the file of names does not
             read.
+        UntrustedCodeError: The run names code that is not trusted.
     """
     folder = RunFolder(train_dir)
     config = RunConfig.load(folder.path)
     schema = read_schema(folder, config)
     names = class_names(schema, label_names)
-    loaded = load.load_run(folder, config, checkpoint)
-    return Run(folder, config, schema, loaded.classifier, names, checkpoint, loaded.step)
+    loaded = load.load_run(folder.path, config, checkpoint, trust_code)
+    return Run(
+        folder, config, schema, loaded.classifier, names, checkpoint, loaded.step, trust_code
+    )
