@@ -12,10 +12,11 @@ ADDONS := build/venv-addons
 # TensorFlow 2.15 has no wheels for a later one.
 ADDONS_PYTHON ?= python3.11
 ADDONS_DIR := build/addons
+DOCS := build/venv-docs
 
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
-.PHONY: help env lint test test-beam test-addons mutate demo lock clean
+.PHONY: help env lint test test-beam test-addons mutate docs demo lock clean
 
 help:
 	@echo "make env    make .venv from requirements.lock"
@@ -24,6 +25,7 @@ help:
 	@echo "make test-beam    inference on Apache Beam, in an environment of its own"
 	@echo "make test-addons  exports in TensorFlow 2.15, and figures of tensorflow-addons (Python 3.11)"
 	@echo "make mutate       plant faults in the package and count those that the tests see (an hour)"
+	@echo "make docs         the pages and the reference as a site in build/docs, warnings as errors"
 	@echo "make lock   resolve the lock files anew from pyproject.toml"
 
 env: $(READY)
@@ -67,6 +69,15 @@ $(ADDONS)/.ready: tests_addons/requirements.lock | $(READY)
 	$(UV) pip install --python $(ADDONS)/bin/python --compile-bytecode --require-hashes -r tests_addons/requirements.lock
 	touch $@
 
+docs: $(DOCS)/.ready
+	NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --strict --quiet
+	@echo "Open build/docs/index.html"
+
+$(DOCS)/.ready: requirements-docs.lock | $(READY)
+	$(UV) venv --clear --python $(BIN)/python $(DOCS)
+	$(UV) pip install --python $(DOCS)/bin/python --require-hashes -r requirements-docs.lock
+	touch $@
+
 # MUTATE="--count=40 --only=losses/" for a part of it.
 mutate: $(READY)
 	$(BIN)/python tests/mutation/mutate.py $(MUTATE)
@@ -79,6 +90,7 @@ lock: $(READY)
 	$(LOCK) --universal --upgrade --extra dev pyproject.toml -o requirements.lock
 	$(LOCK) --universal --upgrade --extra dev --extra beam pyproject.toml -o requirements-beam.lock
 	echo tensorflow-serving-api | $(LOCK) --universal --upgrade --no-deps --no-annotate - -o requirements-serving.lock
+	$(LOCK) --universal --upgrade requirements-docs.in -o requirements-docs.lock
 	$(LOCK) --upgrade tests_addons/requirements.in -o tests_addons/requirements.lock
 
 clean:
