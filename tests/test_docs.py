@@ -1,11 +1,19 @@
 """What the pages say can be done: their code runs, or at least parses."""
 
+import argparse
+import ast
 import contextlib
+import functools
+import importlib
 import io
+import json
 import re
 import subprocess
 import sys
 from pathlib import Path
+
+import absl.flags
+import pytest
 
 from yt8m_gat.config import DataConfig, ModelConfig, RunConfig
 from yt8m_gat.models import build_from_config
@@ -13,6 +21,7 @@ from yt8m_gat.run_folder import RunFolder
 from yt8m_gat.weights.hdf5 import save_weights
 
 ROOT = Path(__file__).resolve().parents[1]
+PAGES = [ROOT / "README.md", ROOT / "BUILD.md", *sorted((ROOT / "docs").glob("*.md"))]
 NEW_PROCESS = "# In a new process.\n"
 
 
@@ -52,3 +61,86 @@ def test_the_examples_of_python_md_run(tmp_path, monkeypatch):
     assert header.split() == ["video_id", "label", "name", "probability"]
     assert first.split()[:2] == ["0", "te0-0000000"]
     assert "{'rgb': ('float32', TensorShape([32, 12, 1024]))" in printed.getvalue()
+
+
+def commands(page):
+    """(line, command, its flags) of each of our commands in a page's code, fenced or indented."""
+    text = page.read_text(encoding="utf-8")
+    # A backslash continues a line; the newline stays countable.
+    joined = re.sub(r"\\\n\s*", lambda match: " " * len(match[0]), text)
+    pattern = (
+        r"(?:python (train|eval|inference)\.py|yt8m-gat|python -m yt8m_gat(?:\.([a-z_.]+))?)"
+        r"(?: (explain|[a-z-]+)\b)?((?: [^\n]*)?)$"
+    )
+    for line in re.finditer(rf"^(?:    )?(?:[A-Z_]+=\S+ )*{pattern}", joined, re.MULTILINE):
+        script, module, word, rest = line.groups()
+        name = script or (module.rpartition(".")[2] if module else word)
+        if module == "report" and word == "explain":
+            name = word
+        flags = re.findall(r"(?<![\w-])--([a-z]\w*)", rest.partition(" # ")[0])
+        yield text.count("\n", 0, line.start()) + 1, name, flags
+
+
+@functools.cache
+def known_flags(name):
+    command = importlib.import_module(f"yt8m_gat.commands.{name.replace('-', '_')}")
+    if hasattr(command, "define_flags"):
+        values = absl.flags.FlagValues()
+        command.define_flags(values)
+        return {*values, *(f"no{flag}" for flag in values if values[flag].boolean)}
+    parsers, known = [command._parser()], set()
+    while parsers:
+        for action in parsers.pop()._actions:
+            known |= {option.removeprefix("--") for option in action.option_strings}
+            if isinstance(action, argparse._SubParsersAction):
+                parsers += action.choices.values()
+    return known
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_commands_in_the_pages_have_the_flags_that_they_are_given(page):
+    for line, name, flags in commands(page):
+        unknown = [
+            flag
+            for flag in flags
+            # Beam passes what it does not know to the runner.
+            if flag not in known_flags(name) and name != "beam"
+        ]
+        assert not unknown, f"{page.name}:{line}: {name} has no {unknown}"
+
+
+def test_the_pages_are_searched_for_commands():
+    names = [name for page in PAGES for _, name, _ in commands(page)]
+    assert {"train", "eval", "inference", "beam", "download", "inspect", "report"} <= set(names)
+    assert len(names) > 40
+
+
+def test_code_blocks_parse():
+    for page in PAGES:
+        for line, code in code_blocks(page, "python"):
+            ast.parse("\n" * (line - 1) + code, page.name)
+    shell = "".join(code for page in PAGES for _, code in code_blocks(page, "bash"))
+    assert shell
+    subprocess.run(["bash", "-n"], input=shell, text=True, check=True)
+
+
+def test_the_notebook_runs_and_is_stored_without_outputs(tmp_path, monkeypatch):
+    path = ROOT / "docs" / "notebooks" / "gat.ipynb"
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    cells = [cell for cell in cells if cell["cell_type"] == "code"]
+    assert not any(cell["outputs"] or cell["execution_count"] for cell in cells)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MPLBACKEND", "Agg")
+    names, printed = {}, io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        for number, cell in enumerate(cells):
+            exec(compile("".join(cell["source"]), f"{path}, code cell {number}", "exec"), names)
+            if "parameters" in cell["metadata"].get("tags", ()):
+                names.update(NUM_TRAIN=32, NUM_VALIDATE=12, EPOCHS=1)
+    pyplot = names["plt"]
+    assert len(pyplot.get_fignums()) == 4
+    pyplot.close("all")
+    gaps = ast.literal_eval(printed.getvalue())
+    assert gaps["fast gradient"][0] == gaps["random noise"][0]  # Epsilon 0.
+    assert gaps["fast gradient"][-1] < gaps["fast gradient"][0]
+    assert (tmp_path / "notebook_data" / "gat.keras").is_file()
