@@ -31,7 +31,7 @@ import numpy as np
 import tensorflow as tf
 from machine import describe_machine
 
-from yt8m_gat.data import RecordSchema, make_dataset, preprocess
+from yt8m_gat.data import RecordSchema, Shuffle, make_dataset, preprocess
 from yt8m_gat.data.schema import FRAME_FEATURE_SIZES, MAX_FRAMES, NUM_CLASSES
 from yt8m_gat.data.tfrecord import count_records
 
@@ -85,15 +85,11 @@ def readers(schema, batch_size):
         features, frame_mask = preprocess(batch["features"], batch["num_frames"])
         return features, frame_mask, batch["labels"]
 
-    shuffled = {"shuffle": True, "shuffle_buffer": 256, "bucket_window": 4 * batch_size}
     return {
         "bare TFRecord read": bare,
         "uint8, in order": lambda files: make_dataset(files, schema, batch_size),
-        "uint8, shuffled": lambda files: make_dataset(
-            files, schema, batch_size, **{**shuffled, "bucket": False}
-        ),
         "uint8, shuffled, by length": lambda files: make_dataset(
-            files, schema, batch_size, **shuffled
+            files, schema, batch_size, shuffle=Shuffle(buffer=256)
         ),
         "float32, in order": lambda files: make_dataset(files, schema, batch_size).map(
             as_floats, num_parallel_calls=tf.data.AUTOTUNE
@@ -143,7 +139,7 @@ def training(files, schema, batch_size, repeats, passes):
     import keras
 
     from yt8m_gat.config import ObjectiveConfig, TrainingConfig
-    from yt8m_gat.data import as_pair, iterate
+    from yt8m_gat.data import Reader, as_pair, count_records
     from yt8m_gat.models import build_model
     from yt8m_gat.training import AdversarialModel, build_objective, build_optimizer
 
@@ -152,15 +148,16 @@ def training(files, schema, batch_size, repeats, passes):
     model = AdversarialModel(classifier, build_objective(ObjectiveConfig(adversarial="none")))
     model.compile(optimizer=build_optimizer(TrainingConfig(base_learning_rate=1e-5)))
     step = tf.function(model.optimize, reduce_retracing=True, autograph=False)
-    dataset = make_dataset(
-        files, schema, batch_size, shuffle=True, shuffle_buffer=64, drop_remainder=True
-    )
-    batches = list(dataset)
+    reader = Reader(files, schema, batch_size, shuffle=Shuffle(buffer=64))
+    # Only full batches; a smaller one comes last.
+    full = reader.dataset.take(count_records(files) // batch_size)
+    batches = list(full)
+    reader.dataset = full.repeat(passes)
     step(as_pair(batches[0]))
     # Several passes, so that the start of reading is in the figure as it is in training: once.
     sources = {
         "from memory": lambda: batches * passes,
-        "from files": lambda: iterate(dataset.repeat(passes), files),
+        "from files": lambda: reader,
     }
     times = {name: [] for name in sources}
     for turn in range(repeats + 1):

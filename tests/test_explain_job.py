@@ -10,10 +10,9 @@ from yt8m_gat import pipeline
 from yt8m_gat.commands.report import main
 from yt8m_gat.config import ConfigError, DataConfig, ModelConfig, RunConfig, TrainingConfig
 from yt8m_gat.data import (
+    Reader,
     RecordSchema,
     find_files,
-    iterate,
-    make_dataset,
     preprocess,
     read_label_names,
 )
@@ -46,8 +45,7 @@ def clip(run):
     """(id, features, mask) of a clip that is shorter than its batch."""
     config = RunConfig.load(run[0].path)
     files = find_files(run[1], "input_data_pattern")
-    dataset = make_dataset(files, RecordSchema.from_config(config.data), 16)
-    for batch in iterate(dataset, files):
+    for batch in Reader(files, RecordSchema.from_config(config.data), 16):
         lengths = batch["num_frames"].numpy()
         if lengths.min() < lengths.max():
             place = int(np.argmin(lengths))

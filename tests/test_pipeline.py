@@ -26,7 +26,7 @@ from yt8m_gat.config import (
     RunConfig,
     TrainingConfig,
 )
-from yt8m_gat.data import BadRecordError, RecordSchema, iterate, make_dataset
+from yt8m_gat.data import BadRecordError, Reader, RecordSchema
 from yt8m_gat.export.saved_model import PROVENANCE_FILE
 from yt8m_gat.models import build_from_config
 from yt8m_gat.pipeline import inference
@@ -144,8 +144,8 @@ def test_the_csv_is_the_models_top_classes_in_input_order(finished, sample_dir, 
     assert len(frame) == count == 32
 
     files = sorted(str(path) for path in sample_dir.glob("test*.tfrecord"))
-    dataset = make_dataset(files, RecordSchema.from_config(config.data), 32)
-    [(ids, probabilities)] = predict(load_classifier(folder, config), iterate(dataset, files))
+    reader = Reader(files, RecordSchema.from_config(config.data), 32)
+    [(ids, probabilities)] = predict(load_classifier(folder, config), reader)
     assert list(frame["VideoId"]) == [video_id.decode() for video_id in ids]
     for row, expected in zip(frame["LabelConfidencePairs"], probabilities, strict=True):
         labels, scores = np.array(row.split(" "), float).reshape(-1, 2).T
@@ -160,8 +160,8 @@ def test_the_saved_model_predicts_what_the_model_predicts(finished, sample_dir):
     serve = loaded.signatures["serving_default"]
     files = sorted(str(path) for path in sample_dir.glob("test*.tfrecord"))
     records = [r.numpy() for path in files for r in tf.data.TFRecordDataset(path)]
-    dataset = make_dataset(files, RecordSchema.from_config(config.data), 32)
-    [(ids, probabilities)] = predict(load_classifier(folder, config), iterate(dataset, files))
+    reader = Reader(files, RecordSchema.from_config(config.data), 32)
+    [(ids, probabilities)] = predict(load_classifier(folder, config), reader)
     for batch in (records[:1], records[:5], records):
         served = serve(example_bytes=tf.constant(batch))
         n = len(batch)

@@ -12,7 +12,7 @@ import tensorflow as tf
 import yt8m_gat
 from yt8m_gat import pipeline
 from yt8m_gat.config import DataConfig, ModelConfig, RunConfig
-from yt8m_gat.data import LabelMap, iterate, make_dataset
+from yt8m_gat.data import LabelMap, Reader, Shuffle, make_dataset
 from yt8m_gat.models import build_from_config
 from yt8m_gat.prediction.submission import video_rows
 from yt8m_gat.run_folder import RunFolder
@@ -194,7 +194,7 @@ def test_other_arguments_that_cannot_be_are_refused(run, clips, records):
 
 
 def test_records_read_back_to_the_same_arrays(records, examples):
-    (batch,) = iterate(make_dataset([records], SCHEMA, 6), [records])
+    (batch,) = Reader([records], SCHEMA, 6)
     for row, example in enumerate(examples):
         assert batch["video_id"][row].numpy().decode() == example["id"]
         assert set(np.flatnonzero(batch["labels"][row])) == set(example["labels"])
@@ -209,7 +209,7 @@ def test_floats_are_stored_where_the_schema_says_so(tmp_path, kind):
     frames = np.random.default_rng(0).normal(size=(5, 3)) * 100
     path = str(tmp_path / "floats.tfrecord")
     yt8m_gat.write_records(path, [{"id": b"x", "labels": [0, 1, 1, 0], "a": frames}], schema)
-    (batch,) = iterate(make_dataset([path], schema, 1), [path])
+    (batch,) = Reader([path], schema, 1)
     np.testing.assert_array_equal(batch["features"]["a"][0], frames.astype(np.float32))
     np.testing.assert_array_equal(batch["labels"], [[0, 1, 1, 0]])
 
@@ -275,7 +275,7 @@ def test_read_gives_what_the_models_take(run, records):
         "audio": tf.float32,
         "frame_mask": tf.bool,
     }
-    (batch,) = make_dataset([records], run.schema, 6, **order)
+    (batch,) = make_dataset([records], run.schema, 6, shuffle=Shuffle(seed=3, epoch=2))
     np.testing.assert_array_equal(labels, batch["labels"])
     for row, length in enumerate(batch["num_frames"]):
         assert list(inputs["frame_mask"][row]) == [frame < length for frame in range(7)]

@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 
 from yt8m_gat.commands.inspect import main
-from yt8m_gat.data import BadRecordError, RecordSchema, count_records, iterate, make_dataset
+from yt8m_gat.data import BadRecordError, Reader, RecordSchema, Shuffle, count_records
 from yt8m_gat.data.description import discover
 from yt8m_gat.data.tfrecord import masked_crc32c, read_records, walk_frames
 
@@ -90,12 +90,12 @@ def test_checksum_is_tensorflows(files):
 
 
 @pytest.mark.parametrize("kind", DAMAGE)
-@pytest.mark.parametrize("shuffle", [False, True])
+@pytest.mark.parametrize("shuffle", [None, Shuffle()])
 def test_iterate_locates_damage(files, kind, shuffle):
     change, message = DAMAGE[kind]
     offsets = damage(files[1], change)
     with pytest.raises(BadRecordError, match=f"{message}.*download or write this file") as caught:
-        list(iterate(make_dataset(files, SCHEMA, 3, shuffle=shuffle), files))
+        list(Reader(files, SCHEMA, 3, shuffle=shuffle))
     error = caught.value
     assert (error.file, error.record, error.offset) == (files[1], 2, offsets[2])
 
@@ -266,4 +266,4 @@ def test_compressed_files_are_refused_by_name(tmp_path):
     with tf.io.TFRecordWriter(path, tf.io.TFRecordOptions(compression_type="GZIP")) as writer:
         writer.write(hand.clip("a", 30))
     with pytest.raises(BadRecordError, match="compressed, or no TFRecord file"):
-        list(iterate(make_dataset([path], SCHEMA, 1), [path]))
+        list(Reader([path], SCHEMA, 1))

@@ -11,13 +11,15 @@ import tensorflow as tf
 from yt8m_gat.config import ConfigError
 from yt8m_gat.data import (
     BadRecordError,
+    Reader,
     RecordSchema,
+    Shuffle,
     as_pairs,
     count_records,
     find_files,
-    iterate,
     make_dataset,
 )
+from yt8m_gat.data import dataset as dataset_module
 
 SCHEMA = RecordSchema({"r": 4, "u": 2}, 5, 20)
 RECORDS_PER_FILE = (13, 7, 20, 9)
@@ -65,101 +67,96 @@ def test_without_shuffle_the_order_is_that_of_the_input(files):
     assert [len(b) for b in batches(files)] == [8] * 6 + [1]
 
 
-SHUFFLES = [
-    {},
-    {"bucket": False},
-    {"shuffle_buffer": 0},
-    {"shuffle_buffer": 5, "bucket_window": 16},
-]
-
-
-@pytest.mark.parametrize("options", SHUFFLES)
-def test_order_is_a_permutation_that_is_a_function_of_seed_and_epoch(files, options):
-    first = batches(files, shuffle=True, seed=3, epoch=2, **options)
+@pytest.mark.parametrize(
+    ("options", "window"), [({}, None), ({"buffer": 0}, None), ({"buffer": 5}, 16)]
+)
+def test_order_is_a_permutation_that_is_a_function_of_seed_and_epoch(
+    files, monkeypatch, options, window
+):
+    if window is not None:
+        monkeypatch.setattr(dataset_module, "BUCKET_WINDOW", window)
+    shuffle = Shuffle(seed=3, epoch=2, **options)
+    first = batches(files, shuffle=shuffle)
     assert sorted(flat(first)) == in_file_order()
     assert flat(first) != in_file_order()
     assert [len(b) for b in first] == [8] * 6 + [1]
     tf.random.set_seed(99)
     try:
-        assert batches(files, shuffle=True, seed=3, epoch=2, **options) == first
+        assert batches(files, shuffle=shuffle) == first
     finally:
         tf.random.set_seed(None)
-    assert batches(files, shuffle=True, seed=4, epoch=2, **options) != first
-    assert batches(files, shuffle=True, seed=3, epoch=3, **options) != first
+    assert batches(files, shuffle=Shuffle(seed=4, epoch=2, **options)) != first
+    assert batches(files, shuffle=Shuffle(seed=3, epoch=3, **options)) != first
 
 
 def test_two_passes_over_one_dataset_are_the_same(files):
-    dataset = make_dataset(files, SCHEMA, 8, shuffle=True)
+    dataset = make_dataset(files, SCHEMA, 8, shuffle=Shuffle())
     first, second = ([b["video_id"].numpy().tolist() for b in dataset] for _ in range(2))
     assert first == second
 
 
-@pytest.mark.parametrize("options", [{}, {"shuffle": True, "bucket_window": 16}])
-def test_skipping_is_dropping_the_first_batches(files, options):
-    every = batches(files, **options)
+@pytest.mark.parametrize("shuffle", [None, Shuffle()])
+def test_skipping_is_dropping_the_first_batches(files, monkeypatch, shuffle):
+    monkeypatch.setattr(dataset_module, "BUCKET_WINDOW", 16)
+    every = batches(files, shuffle=shuffle)
     assert len(every) == 7
     for skipped in (1, 5, 9):
-        assert batches(files, skip_batches=skipped, **options) == every[skipped:]
+        assert batches(files, skip_batches=skipped, shuffle=shuffle) == every[skipped:]
 
 
-@pytest.mark.parametrize("options", [{}, {"shuffle": True}, {"shuffle": True, "bucket": False}])
-def test_drop_remainder(files, options):
-    dataset = make_dataset(files, SCHEMA, 8, drop_remainder=True, **options)
-    assert dataset.element_spec["features"]["r"].shape.as_list() == [8, None, 4]
-    assert [len(b["video_id"]) for b in dataset] == [8] * 6
-
-
-def test_what_is_dropped_is_not_the_longest_clips(files):
+def test_the_smaller_last_batch_is_not_of_the_longest_clips(files):
     lengths = {
         i: int(n)
         for b in make_dataset(files, SCHEMA, 8)
         for i, n in zip(b["video_id"].numpy(), b["num_frames"].numpy(), strict=True)
     }
     longest = max(lengths.values())
-    dropped = set()
+    last = set()
     for seed in range(4):
-        kept = ids(files, shuffle=True, seed=seed, drop_remainder=True)
-        dropped |= set(lengths) - set(kept)
-    assert any(lengths[i] < longest / 2 for i in dropped)
+        (rest,) = [b for b in batches(files, shuffle=Shuffle(seed=seed)) if len(b) < 8]
+        last |= set(rest)
+    assert any(lengths[i] < longest / 2 for i in last)
 
 
 def test_buckets_pad_less_and_only_to_their_longest_clip(files):
-    def padding(**options):
+    def padding(shuffle):
         total = 0
-        for batch in make_dataset(files, SCHEMA, 8, shuffle=True, **options):
+        for batch in make_dataset(files, SCHEMA, 8, shuffle=shuffle):
             num_frames = batch["num_frames"].numpy()
             num_steps = batch["features"]["r"].shape[1]
             assert num_steps == num_frames.max()
             total += (num_steps - num_frames).sum()
         return total
 
-    assert padding() < 0.5 * padding(bucket=False)
+    assert padding(Shuffle()) < 0.5 * padding(None)
 
 
 def test_sorted_windows_are_cut_into_runs_of_like_length(files):
     found = [
         sorted(b["num_frames"].numpy())
-        for b in make_dataset(files, SCHEMA, 8, shuffle=True, drop_remainder=True)
+        for b in make_dataset(files, SCHEMA, 8, shuffle=Shuffle())
+        if len(b["num_frames"]) == 8
     ]
     assert found != sorted(found), "the batches of a window must not come by ascending length"
     found.sort()
     assert all(a[-1] <= b[0] for a, b in itertools.pairwise(found))
 
 
-def test_the_batches_of_each_window_have_an_order_of_their_own(tmp_path):
+def test_the_batches_of_each_window_have_an_order_of_their_own(tmp_path, monkeypatch):
     """Six windows of four batches, each with the same lengths: 24 orders are possible."""
     lengths = [1, 5, 9, 13] * 6
     records = [hand.clip(f"{i:02}", frames) for i, frames in enumerate(lengths)]
     files = [hand.write(tmp_path / "same.tfrecord", records)]
-    options = {"shuffle": True, "shuffle_buffer": 0, "bucket_window": 4}
-    found = [int(b["num_frames"][0]) for b in make_dataset(files, SCHEMA, 1, **options)]
+    monkeypatch.setattr(dataset_module, "BUCKET_WINDOW", 4)
+    batches = make_dataset(files, SCHEMA, 1, shuffle=Shuffle(buffer=0))
+    found = [int(b["num_frames"][0]) for b in batches]
     windows = [tuple(found[start : start + 4]) for start in range(0, 24, 4)]
     assert all(sorted(window) == [1, 5, 9, 13] for window in windows)
     assert len(set(windows)) >= 3
 
 
 def test_padding_is_zero_and_frames_are_in_place(files):
-    for batch in make_dataset(files, SCHEMA, 8, shuffle=True):
+    for batch in make_dataset(files, SCHEMA, 8, shuffle=Shuffle()):
         for row, num_frames in zip(
             batch["features"]["r"].numpy(), batch["num_frames"].numpy(), strict=True
         ):
@@ -168,17 +165,17 @@ def test_padding_is_zero_and_frames_are_in_place(files):
 
 
 def test_fixed_number_of_frames(files):
-    dataset = make_dataset(files, SCHEMA, 8, shuffle=True, fixed_num_frames=True)
+    dataset = make_dataset(files, SCHEMA, 8, shuffle=Shuffle(), fixed_num_frames=True)
     assert dataset.element_spec["features"]["u"].shape.as_list() == [None, 20, 2]
     assert {b["features"]["u"].shape[1] for b in dataset} == {20}
 
 
-@pytest.mark.parametrize("shuffle", [False, True])
+@pytest.mark.parametrize("shuffle", [None, Shuffle()])
 def test_an_empty_file_is_refused_by_name(files, tmp_path, shuffle):
     empty = hand.write(tmp_path / "empty.tfrecord", [])
     found = [*files, empty]
     with pytest.raises(BadRecordError, match=r"empty\.tfrecord: the file is empty.*delete it if"):
-        list(iterate(make_dataset(found, SCHEMA, 8, shuffle=shuffle), found))
+        list(Reader(found, SCHEMA, 8, shuffle=shuffle))
     with pytest.raises(BadRecordError, match="the file is empty"):
         count_records(found)
     assert count_records(found, skip_damage=True) == TOTAL
@@ -197,16 +194,26 @@ def test_without_labels(files):
     [
         ({"batch_size": 0}, "batch_size must be at least 1. Received: 0"),
         ({"skip_batches": -1}, "skip_batches must be at least 0. Received: -1"),
-        ({"seed": -1}, "seed must be at least 0"),
-        ({"epoch": -1}, "epoch must be at least 0"),
-        ({"num_readers": 0}, "num_readers must be at least 1"),
-        ({"bucket": True}, "needs shuffle=True"),
     ],
 )
 def test_refuses(files, options, message):
     options = {"batch_size": 8, **options}
     with pytest.raises(ValueError, match=message):
         make_dataset(files, SCHEMA, **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"seed": -1}, "seed must be at least 0. Received: -1"),
+        ({"epoch": -1}, "epoch must be at least 0"),
+        ({"buffer": -1}, "buffer must be at least 0"),
+        ({"num_readers": 0}, "num_readers must be at least 1"),
+    ],
+)
+def test_an_order_refuses(options, message):
+    with pytest.raises(ValueError, match=message):
+        Shuffle(**options)
 
 
 def test_refuses_no_files():
@@ -308,7 +315,7 @@ def test_a_file_name_that_is_no_text_is_a_line(tmp_path):
 
 
 def test_pairs_go_into_fit(files):
-    pairs = as_pairs(make_dataset(files, SCHEMA, 8, shuffle=True))
+    pairs = as_pairs(make_dataset(files, SCHEMA, 8, shuffle=Shuffle()))
     inputs, labels = next(iter(pairs))
     assert set(inputs) == {"r", "u", "num_frames"}
     assert labels.shape == [8, 5]
@@ -342,7 +349,7 @@ def test_real_audioset():
     assert len(found) == 16
     assert count_records(found) == 22_160
     schema = RecordSchema({"audio_embedding": 128}, 527)
-    one = make_dataset(found[:1], schema, 64, shuffle=True)
+    one = make_dataset(found[:1], schema, 64, shuffle=Shuffle())
     seen = [i for batch in one for i in batch["video_id"].numpy()]
     assert len(seen) == len(set(seen)) == 1385
     batch = next(iter(one))

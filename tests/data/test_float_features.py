@@ -9,11 +9,10 @@ from handmade_records import bytes_feature, floats_feature, ints_feature
 from yt8m_gat.commands.inspect import main
 from yt8m_gat.config import ConfigError, DataConfig, ModelConfig, RunConfig
 from yt8m_gat.data import (
+    Reader,
     RecordSchema,
     dequantize,
     describe_record,
-    iterate,
-    make_dataset,
     parse_frame_batch,
     preprocess,
 )
@@ -88,7 +87,7 @@ def test_floats_of_any_range_are_kept():
 def test_frames_of_another_type_name_the_flag(tmp_path, types, stored, message):
     path = hand.write(tmp_path / "a.tfrecord", [clip("a", 2, stored)])
     with pytest.raises(BadRecordError, match=message):
-        list(iterate(make_dataset([path], schema(*types), 1), [path]))
+        list(Reader([path], schema(*types), 1))
     _, reason = find_fault(describe_record(clip("a", 2, stored)), schema(*types))
     assert reason.startswith("feature r")
 

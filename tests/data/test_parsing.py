@@ -6,9 +6,9 @@ from handmade_records import bytes_feature, floats_feature, ints_feature
 
 from yt8m_gat.data import (
     BadRecordError,
+    Reader,
     RecordSchema,
     describe_record,
-    iterate,
     make_dataset,
     parse_frame_batch,
     parse_video_batch,
@@ -190,9 +190,9 @@ def test_bad_clip(kind, tmp_path):
     # Quotes and other letters: TensorFlow escapes some of what a message holds.
     first = hand.write(tmp_path / "first.tfrecord", [good] * 2)
     path = hand.write(tmp_path / "it's ä.tfrecord", [good, good, payload, good])
-    dataset = make_dataset([first, path], SMALL, 3)
+    reader = Reader([first, path], SMALL, 3)
     with pytest.raises(BadRecordError, match=message) as caught:
-        list(iterate(dataset, [first, path]))
+        list(reader)
     error = caught.value
     assert (error.file, error.record) == (path, 2)
     assert error.offset == 2 * (len(good) + 16)
@@ -239,7 +239,7 @@ def test_bad_video(kind, tmp_path):
     good = hand.example(id=bytes_feature(b"a"), m=floats_feature(1, 2, 3))
     path = hand.write(tmp_path / "v.tfrecord", [good, payload])
     with pytest.raises(BadRecordError, match=message) as caught:
-        list(iterate(make_dataset([path], VIDEO, 2), [path]))
+        list(Reader([path], VIDEO, 2))
     assert (caught.value.file, caught.value.record) == (path, 1)
     try:
         assert find_fault(describe_record(payload), VIDEO)
@@ -258,7 +258,7 @@ def test_a_remedy_that_is_a_flag_says_whose_and_what_holds_without_it(schema, ki
     payload, _ = (BAD_CLIPS if schema is SMALL else BAD_VIDEOS)[kind]
     path = hand.write(tmp_path / "f.tfrecord", [payload])
     with pytest.raises(BadRecordError) as caught:
-        list(iterate(make_dataset([path], schema, 1), [path]))
+        list(Reader([path], schema, 1))
     remedy = caught.value.remedy
     assert " of train.py" in remedy and "a trained run needs records like those" in remedy
     assert "--frame_features" not in remedy  # No model takes the records of the other level.
@@ -276,9 +276,12 @@ def test_records_without_names_are_numbered():
         parse(hand.clip("a", 1), hand.clip("b", 1, (9,)))
 
 
-def test_other_errors_pass_through():
+def test_other_errors_pass_through(tmp_path):
     dataset = tf.data.Dataset.from_tensors(0.0).map(
         lambda x: tf.debugging.check_numerics(x / x, "something else")
     )
+    path = hand.write(tmp_path / "one.tfrecord", [hand.clip("a", 1)])
+    reader = Reader([path], SMALL, 1)
+    reader.dataset = dataset
     with pytest.raises(tf.errors.InvalidArgumentError, match="something else"):
-        list(iterate(dataset, []))
+        list(reader)

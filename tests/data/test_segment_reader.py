@@ -11,10 +11,10 @@ from yt8m_gat.data import (
     BadRecordError,
     Fault,
     LabelMap,
+    Reader,
     RecordSchema,
-    SkippedRecords,
+    Shuffle,
     as_pair,
-    iterate,
     make_dataset,
     parse_rated_segments,
     parse_windows,
@@ -147,28 +147,26 @@ def test_batches_are_full_and_hold_every_segment_in_order(files, segments):
     batches = segment_batches(files, segments=segments)
     assert [segment for batch in batches for segment in batch] == expected
     assert len(expected) % 8 and {len(batch) for batch in batches[:-1]} == {8}
-    dropped = segment_batches(files, segments=segments, drop_remainder=True)
-    assert dropped == batches[:-1]
 
 
-@pytest.mark.parametrize("options", [{"shuffle_buffer": 0}, {"shuffle_buffer": 9}])
-def test_the_order_is_a_function_of_seed_and_epoch_and_skipping_is_exact(files, options):
-    first = segment_batches(files, shuffle=True, seed=3, epoch=2, **options)
+@pytest.mark.parametrize("buffer", [0, 9])
+def test_the_order_is_a_function_of_seed_and_epoch_and_skipping_is_exact(files, buffer):
+    shuffle = Shuffle(seed=3, epoch=2, buffer=buffer)
+    first = segment_batches(files, shuffle=shuffle)
     flat = [segment for batch in first for segment in batch]
     in_order = [segment for batch in segment_batches(files) for segment in batch]
     assert sorted(flat) == sorted(in_order) and flat != in_order
     tf.random.set_seed(99)
     try:
-        assert segment_batches(files, shuffle=True, seed=3, epoch=2, **options) == first
+        assert segment_batches(files, shuffle=shuffle) == first
     finally:
         tf.random.set_seed(None)
     for skipped in (4, 99):
-        again = segment_batches(
-            files, shuffle=True, seed=3, epoch=2, skip_batches=skipped, **options
-        )
+        again = segment_batches(files, shuffle=shuffle, skip_batches=skipped)
         assert again == first[skipped:]
-    if options != {"shuffle_buffer": 0}:
-        assert segment_batches(files, shuffle=True, seed=3, epoch=3, **options) != first
+    if buffer:
+        other = Shuffle(seed=3, epoch=3, buffer=buffer)
+        assert segment_batches(files, shuffle=other) != first
 
 
 def test_the_weights_are_the_third_part_of_a_pair(files):
@@ -222,13 +220,13 @@ def test_an_id_that_the_csv_of_segments_cannot_hold_is_a_bad_record_of_windows_a
     path = hand.write(tmp_path / "bad.tfrecord", [good, bad, good])
     begins = re.escape(re.split('[\\s:,"]', video_id)[0][:64])
     with pytest.raises(BadRecordError, match=f"a quote after '{begins}', which.*skip") as error:
-        list(iterate(make_dataset([path], SCHEMA, 2, segments="windows"), [path]))
+        list(Reader([path], SCHEMA, 2, segments="windows"))
     assert (error.value.file, error.value.record) == (path, 1)
     assert error.value.fault == Fault.VIDEO_ID
-    skipped = SkippedRecords(0.6)
-    dataset = make_dataset([path], SCHEMA, 2, segments="windows", skipped=skipped)
-    windows = [name for b in iterate(dataset, [path], skipped) for name in b["video_id"].numpy()]
-    assert windows == ["good-_.ü'".encode()] * 4 and skipped.num_bad == 1
+    skipping = {"on_bad_record": "skip", "max_bad_fraction": 0.6}
+    reader = Reader([path], SCHEMA, 2, segments="windows", **skipping)
+    windows = [name for batch in reader for name in batch["video_id"].numpy()]
+    assert windows == ["good-_.ü'".encode()] * 4 and reader.skipped.num_bad == 1
     for segments, count in (("rated", 1), (None, 3)):
         batches = make_dataset([path], SCHEMA, 2, segments=segments)
         assert sum(len(batch["video_id"]) for batch in batches) == count
@@ -254,7 +252,7 @@ def test_a_bad_record_of_a_file_is_named_and_whole_clips_need_no_ratings(tmp_pat
     bad = rated_clip("bad", 9, [(10, 1, 1.0)])
     path = hand.write(tmp_path / "bad.tfrecord", [good, good, bad, good])
     with pytest.raises(BadRecordError, match="second 10 is outside the clip") as error:
-        list(iterate(make_dataset([path], SCHEMA, 2, segments="rated"), [path]))
+        list(Reader([path], SCHEMA, 2, segments="rated"))
     assert (error.value.file, error.value.record) == (path, 2)
     assert sum(len(b["video_id"]) for b in make_dataset([path], SCHEMA, 2)) == 4
     assert list(make_dataset([path], SCHEMA, 2, segments="windows"))
@@ -264,8 +262,7 @@ def test_a_bad_record_of_a_file_is_named_and_whole_clips_need_no_ratings(tmp_pat
     ("options", "message"),
     [
         ({"segments": "all"}, "segments must be one of rated, windows"),
-        ({"segments": "rated", "with_labels": False}, "are for whole records"),
-        ({"segments": "rated", "shuffle": True, "bucket": True}, "are for whole records"),
+        ({"segments": "rated", "with_labels": False}, "is for whole records"),
     ],
 )
 def test_options_that_cannot_be(files, options, message):

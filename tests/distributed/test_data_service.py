@@ -10,7 +10,7 @@ from two_workers import start, wait_for
 
 from yt8m_gat import pipeline
 from yt8m_gat.config import ConfigError, DataConfig, ModelConfig, RunConfig, TrainingConfig
-from yt8m_gat.data import BadRecordError, RecordSchema, iterate, make_dataset
+from yt8m_gat.data import BadRecordError, Reader, RecordSchema, Shuffle
 from yt8m_gat.models import build_from_config
 from yt8m_gat.run_folder import RunFolder
 from yt8m_gat.training import Distribution, read_state
@@ -40,9 +40,10 @@ def files(sample_dir):
     return sorted(str(path) for path in sample_dir.glob("train*.tfrecord"))
 
 
-def read(address, files, schema, **options):
-    dataset = make_dataset(files, schema, 15, shuffle=True, check_files=False, **options)
-    return iterate(read_through(address, dataset, Distribution()), files, None)
+def read(address, files, schema, epoch=0):
+    reader = Reader(files, schema, 15, shuffle=Shuffle(epoch=epoch), check_files=False)
+    reader.dataset = read_through(address, reader.dataset, Distribution())
+    return reader
 
 
 @pytest.mark.parametrize("epoch", [0, 1])

@@ -14,10 +14,8 @@ from yt8m_gat.data import (
     BadRecordError,
     Fault,
     LabelMap,
+    Reader,
     RecordSchema,
-    SkippedRecords,
-    iterate,
-    make_dataset,
     read_label_names,
 )
 from yt8m_gat.evaluation.class_groups import read_class_groups
@@ -67,7 +65,7 @@ def test_the_message_is_about_the_file_and_the_record_that_are_bad(tmp_path, nam
     payload, fault, reason = BAD[kind]
     path = write(tmp_path / name, [record(), payload])
     with pytest.raises(BadRecordError) as caught:
-        list(iterate(make_dataset([path], SCHEMA, 2), [path]))
+        list(Reader([path], SCHEMA, 2))
     error = caught.value
     assert (error.fault, error.file, error.record) == (fault, path, 1)
     assert reason in error.reason
@@ -79,14 +77,15 @@ def test_damage_of_the_framing_is_of_that_file(tmp_path):
     with open(path, "ab") as file:
         file.write(b"\x08")
     with pytest.raises(BadRecordError, match="the file is truncated") as caught:
-        list(iterate(make_dataset([path], SCHEMA, 2), [path]))
+        list(Reader([path], SCHEMA, 2))
     assert (caught.value.file, caught.value.record) == (path, 1)
 
 
 def test_skipping_counts_the_record_that_is_bad(tmp_path):
     path = write(tmp_path / NAMES[1], [record(), record(label=9), record()])
-    skipped = SkippedRecords(1.0)
-    batches = list(iterate(make_dataset([path], SCHEMA, 4, skipped=skipped), [path], skipped))
+    reader = Reader([path], SCHEMA, 4, on_bad_record="skip", max_bad_fraction=1.0)
+    batches = list(reader)
+    skipped = reader.skipped
     assert [len(batch["labels"]) for batch in batches] == [2]
     assert [(bad.file, bad.record, bad.fault) for bad in skipped.first] == [(path, 1, Fault.LABEL)]
 

@@ -25,12 +25,10 @@ from record_oracle import Clip, crc32c, framed, masked, payloads_of, read_clip
 
 from yt8m_gat.data import (
     BadRecordError,
+    Reader,
     RecordSchema,
-    SkippedRecords,
     TooManyBadRecordsError,
     check_framing,
-    iterate,
-    make_dataset,
     parse_frame_batch,
 )
 from yt8m_gat.data.diagnosis import finding_in
@@ -65,10 +63,9 @@ def assert_same(found, expected):
 
 
 def read_skipping(files):
-    skipped = SkippedRecords(max_bad_fraction=1.0)
-    dataset = make_dataset(files, SCHEMA, 64, skipped=skipped)
-    found = [clip for batch in iterate(dataset, files, skipped) for clip in clips_of(batch)]
-    return found, skipped
+    reader = Reader(files, SCHEMA, 64, on_bad_record="skip", max_bad_fraction=1.0)
+    found = [clip for batch in reader for clip in clips_of(batch)]
+    return found, reader.skipped
 
 
 @pytest.fixture(scope="module")
@@ -292,7 +289,7 @@ def framed_length(length):
 
 def test_an_error_names_the_damage(damaged_files, tmp_path):
     path = str(tmp_path / "one.tfrecord")
-    dataset = make_dataset([path], SCHEMA, 2)
+    reader = Reader([path], SCHEMA, 2)
     for content in damaged_files[:12]:
         with open(path, "wb") as file:
             file.write(content)
@@ -300,10 +297,10 @@ def test_an_error_names_the_damage(damaged_files, tmp_path):
         verdicts = [None if payload is None else oracle(payload) for _, payload in records]
         good = [isinstance(verdict, Clip) for verdict in verdicts]
         if all(good) and lost is None:
-            assert sum(len(batch["video_id"]) for batch in iterate(dataset, [path])) == len(records)
+            assert sum(len(batch["video_id"]) for batch in reader) == len(records)
             continue
         with pytest.raises(BadRecordError) as caught:
-            list(iterate(dataset, [path]))
+            list(reader)
         wrong = {number for number, right in enumerate(good) if not right}
         assert caught.value.record in (wrong if lost is None else {*wrong, len(records), None})
         assert caught.value.file == path
@@ -332,11 +329,10 @@ def test_too_many_stop_the_reading_with_the_counts(tmp_path):
     with open(path, "wb") as file:
         file.writelines(map(framed, [*good[:500], *bad, *good[500:]]))
     for fraction in (0.001, 0.01):
-        skipped = SkippedRecords(fraction)
-        dataset = make_dataset([path], SCHEMA, 100, skipped=skipped)
+        reader = Reader([path], SCHEMA, 100, on_bad_record="skip", max_bad_fraction=fraction)
         with pytest.raises(
             TooManyBadRecordsError, match=r"30 of .* undecodable 30.*\n.*record 500"
         ):
-            list(iterate(dataset, [path], skipped))
+            list(reader)
         # It ends there, and not at the end of the file.
-        assert skipped.num_records < 1300
+        assert reader.skipped.num_records < 1300

@@ -9,11 +9,11 @@ from yt8m_gat.config import ConfigError, DataConfig, ModelConfig, RunConfig, Tra
 from yt8m_gat.data import (
     BadRecordError,
     Fault,
+    Reader,
     RecordSchema,
+    Shuffle,
     SkippedRecords,
     TooManyBadRecordsError,
-    iterate,
-    make_dataset,
     new_skipped,
     parse_frame_batch,
 )
@@ -37,10 +37,13 @@ def damaged(sample_dir, tmp_path_factory):
     return folder, kept
 
 
-def batches(folder, skipped=None, **options):
+def reader_of(folder, **options):
     files = sorted(str(path) for path in folder.glob("*.tfrecord"))
-    dataset = make_dataset(files, SCHEMA, 16, skipped=skipped, **options)
-    return [batch["video_id"].numpy().tolist() for batch in iterate(dataset, files, skipped)]
+    return Reader(files, SCHEMA, 16, **options)
+
+
+def ids_of(reader):
+    return [batch["video_id"].numpy().tolist() for batch in reader]
 
 
 def add_bad(skipped, num_bytes, place=("f", 0)):
@@ -81,13 +84,14 @@ def test_the_limit_waits_for_a_thousand_records_or_the_end():
 
 def test_the_order_is_that_of_files_without_the_bad_records(damaged):
     folder, kept = damaged
-    options = {"shuffle": True, "seed": 3, "shuffle_buffer": 20}
-    skipped = SkippedRecords(0.2)
-    found = batches(folder, skipped, **options)
-    assert found == batches(kept, **options)
-    assert (skipped.num_records, skipped.num_bad) == (96, 12)
-    assert [bad.record for bad in skipped.first[:2]] == [3, 11]
-    assert batches(folder, SkippedRecords(0.2), skip_batches=2, **options) == found[2:]
+    shuffle = Shuffle(seed=3, buffer=20)
+    skipping = {"shuffle": shuffle, "on_bad_record": "skip", "max_bad_fraction": 0.2}
+    reader = reader_of(folder, **skipping)
+    found = ids_of(reader)
+    assert found == ids_of(reader_of(kept, shuffle=shuffle))
+    assert (reader.skipped.num_records, reader.skipped.num_bad) == (96, 12)
+    assert [bad.record for bad in reader.skipped.first[:2]] == [3, 11]
+    assert ids_of(reader_of(folder, skip_batches=2, **skipping)) == found[2:]
 
 
 def test_training_counts_them_in_its_metrics(damaged, tmp_path, capsys):

@@ -9,9 +9,9 @@ from typing import Any
 
 _NAMES = {
     "arrays": ("YOUTUBE8M_SCHEMA", "array_batches", "write_records"),
-    "dataset": ("as_pair", "as_pairs", "find_files", "make_dataset", "no_examples"),
+    "dataset": ("Shuffle", "as_pair", "as_pairs", "find_files", "make_dataset", "no_examples"),
     "description": ("RecordDescription", "describe_record", "discover"),
-    "diagnosis": ("bad_record_from", "iterate"),
+    "diagnosis": ("bad_record_from",),
     "label_check": ("check_labels", "no_label"),
     "errors": ("BadRecordError", "Fault", "TooManyBadRecordsError"),
     "label_space": ("LabelMap", "read_label_names"),
@@ -19,6 +19,7 @@ _NAMES = {
     "parsing": ("parse_frame_batch", "parse_video_batch"),
     "preprocessing": ("normalize_features", "preprocess"),
     "quantization": ("dequantize", "quantize"),
+    "reader": ("Reader",),
     "schema": ("RecordSchema",),
     "skipping": ("SkippedRecords", "new_skipped"),
     "segments": ("parse_rated_segments", "parse_windows", "read_class_ids"),

@@ -192,7 +192,7 @@ def _good_records_of(
 
 
 def _batches_of_like_length(
-    records: tf.data.Dataset, batch_size: int, window: int, seeds: np.ndarray, drop_remainder: bool
+    records: tf.data.Dataset, batch_size: int, window: int, seeds: np.ndarray
 ) -> tf.data.Dataset:
     """Sorts each window by length, cuts it into batches, and shuffles those.
 
@@ -210,15 +210,43 @@ def _batches_of_like_length(
         window_seeds = [seeds[0], seeds[1] ^ tf.cast(window_number, tf.int32)]
         order = tf.random.experimental.stateless_shuffle(order, window_seeds)
         batches = tf.data.Dataset.from_tensor_slices(order)
-        if not drop_remainder:
-            rest = tf.range(num_full * batch_size, num_records)
-            num_rest = tf.cast(tf.size(rest) > 0, tf.int64)
-            batches = batches.map(lambda positions: tf.ensure_shape(positions, [None]))
-            batches = batches.concatenate(tf.data.Dataset.from_tensors(rest).take(num_rest))
+        rest = tf.range(num_full * batch_size, num_records)
+        num_rest = tf.cast(tf.size(rest) > 0, tf.int64)
+        batches = batches.map(lambda positions: tf.ensure_shape(positions, [None]))
+        batches = batches.concatenate(tf.data.Dataset.from_tensors(rest).take(num_rest))
         return batches.map(lambda positions: (window_records, positions))
 
     windows = records.batch(max(1, window // batch_size) * batch_size)
     return windows.enumerate().flat_map(cut)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Shuffle:
+    """An order of files, records and batches that is a function of `seed` and `epoch`.
+
+    Attributes:
+        seed: Not negative.
+        epoch: Not negative.
+        buffer: Examples in the shuffle buffer; 0 shuffles the files and the batches only.
+        num_readers: Files read side by side.
+
+    Raises:
+        ValueError: A value is too small.
+    """
+
+    seed: int = 0
+    epoch: int = 0
+    buffer: int = SHUFFLE_BUFFER
+    num_readers: int = 8
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            _require_at_least(field.name, getattr(self, field.name), field.name == "num_readers")
+
+
+def _require_at_least(name: str, value: int, least: int) -> None:
+    if value < least:
+        raise ValueError(f"{name} must be at least {least:d}. Received: {value}")
 
 
 def make_dataset(
@@ -226,16 +254,9 @@ def make_dataset(
     schema: RecordSchema,
     batch_size: int,
     *,
-    shuffle: bool = False,
-    seed: int = 0,
-    epoch: int = 0,
-    num_readers: int = 8,
-    shuffle_buffer: int = SHUFFLE_BUFFER,
-    bucket: bool | None = None,
-    bucket_window: int = BUCKET_WINDOW,
-    fixed_num_frames: bool = False,
-    drop_remainder: bool = False,
+    shuffle: Shuffle | None = None,
     skip_batches: int = 0,
+    fixed_num_frames: bool = False,
     with_labels: bool = True,
     segments: str | None = None,
     skipped: SkippedRecords | None = None,
@@ -243,11 +264,13 @@ def make_dataset(
 ) -> tf.data.Dataset:
     """One pass over the records, in batches.
 
-    The order, and which records share a batch, is a function of the files, (seed, epoch) and the
-    sizes given here, whatever the number of cores and TensorFlow's global seed; so a run resumes
+    The order, and which records share a batch, is a function of the files, `shuffle` and the
+    batch size; the number of cores and TensorFlow's global seed do not change it. So a run resumes
     in mid-epoch by `skip_batches`, which reads the skipped records without parsing them.
 
-    Without `shuffle` the order is that of the files as given and of the records in them.
+    Without `shuffle` the order is that of the files as given and of the records in them. With it,
+    frame-level clips of like length share a batch, so that less of it is padding: they are looked
+    for among `BUCKET_WINDOW` records, in memory beside the shuffle buffer.
 
     Side effect: the process keeps memory that it frees, see `keep_freed_memory`.
 
@@ -260,19 +283,10 @@ def make_dataset(
         files: Paths of TFRecord files, see `find_files`.
         schema: What their records hold.
         batch_size: B; the last batch may be smaller.
-        shuffle: Shuffle files, records (through a buffer) and batches.
-        seed: See above; not negative.
-        epoch: See above; not negative.
-        num_readers: Files read side by side when shuffling.
-        shuffle_buffer: Examples in the shuffle buffer; 0 shuffles the files alone.
-        bucket: Put clips of like length into one batch, so that less of it is padding. By default
-            when shuffling frame-level records; it needs `shuffle`.
-        bucket_window: Records among which clips of like length are looked for, in memory beside
-            the shuffle buffer.
+        shuffle: The order of files, records and batches; None: that of the input.
+        skip_batches: Batches left out at the start.
         fixed_num_frames: Pad to `schema.max_frames` rather than to the batch's longest clip.
             (Segments are padded to their 5 frames either way.)
-        drop_remainder: Leave out the last batch when it is smaller.
-        skip_batches: Batches left out at the start.
         with_labels: Whether to read the labels.
         segments: `rated`: each rated segment is an example, with labels and label weights;
             `windows`: each window of 5 frames, without labels; None: each record.
@@ -285,8 +299,8 @@ def make_dataset(
 
     Returns:
         A dataset of `Batch`es: see `parse_frame_batch`, `parse_video_batch` and
-        `yt8m_gat.data.segments`, also for what a bad record does. Read it through
-        `yt8m_gat.data.iterate` for errors that say where.
+        `yt8m_gat.data.segments`, also for what a bad record does. `yt8m_gat.data.Reader` reads
+        it with errors that say where.
 
     Raises:
         ValueError: A value that cannot be.
@@ -294,36 +308,23 @@ def make_dataset(
     files = list(files)
     if not files:
         raise ValueError("`files` must name at least one file. Received: []")
-    for name, value, least in (
-        ("batch_size", batch_size, 1),
-        ("num_readers", num_readers, 1),
-        ("bucket_window", bucket_window, 1),
-        ("shuffle_buffer", shuffle_buffer, 0),
-        ("skip_batches", skip_batches, 0),
-        ("seed", seed, 0),
-        ("epoch", epoch, 0),
-    ):
-        if value < least:
-            raise ValueError(f"{name} must be at least {least}. Received: {value}")
+    _require_at_least("batch_size", batch_size, 1)
+    _require_at_least("skip_batches", skip_batches, 0)
     if segments is not None:
         if segments not in SEGMENT_KINDS:
             raise ValueError(
                 f"segments must be one of {', '.join(SEGMENT_KINDS)}, or None. "
                 f"Received: {segments!r}"
             )
-        if bucket or not with_labels:
+        if not with_labels:
             raise ValueError(
-                "bucket=True and with_labels=False are for whole records: they need "
-                f"segments=None. Received: segments={segments!r}"
+                "with_labels=False is for whole records: it needs segments=None. "
+                f"Received: segments={segments!r}"
             )
-    elif bucket is None:
-        bucket = shuffle and schema.frame_level
-    if bucket and not shuffle:
-        raise ValueError("bucket=True changes the order of the records: it needs shuffle=True")
 
     keep_freed_memory()
-    seeds = _derived_seeds(seed, epoch)
-    if shuffle:
+    if shuffle is not None:
+        seeds = _derived_seeds(shuffle.seed, shuffle.epoch)
         files = [files[i] for i in np.random.default_rng(int(seeds[0])).permutation(len(files))]
     if schema.frame_level:
         schema = dataclasses.replace(schema, other_sizes=_other_sizes(files[0], schema))
@@ -342,10 +343,10 @@ def make_dataset(
             skipped,
         )
     paths = tf.data.Dataset.from_tensor_slices((files, [quote_file(path) for path in files]))
-    if shuffle:
+    if shuffle is not None:
         records = paths.interleave(
             records_of,
-            cycle_length=min(num_readers, len(files)),
+            cycle_length=min(shuffle.num_readers, len(files)),
             num_parallel_calls=tf.data.AUTOTUNE,
             deterministic=True,
         )
@@ -360,21 +361,20 @@ def make_dataset(
         examples = records.batch(_CLIPS_CUT_AT_ONCE).map(
             parse_named, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
         )
-        if shuffle and shuffle_buffer:
-            examples = _shuffle(examples.unbatch(), shuffle_buffer, seeds[1:3])
-            batches = examples.batch(batch_size, drop_remainder=drop_remainder)
+        if shuffle is not None and shuffle.buffer:
+            examples = _shuffle(examples.unbatch(), shuffle.buffer, seeds[1:3])
+            batches = examples.batch(batch_size)
         else:
-            batches = examples.rebatch(batch_size, drop_remainder=drop_remainder)
+            batches = examples.rebatch(batch_size)
         return _finished(batches.skip(skip_batches))
 
-    if shuffle and shuffle_buffer:
-        records = _shuffle(records, shuffle_buffer, seeds[1:3])
-    if bucket:
-        batches = _batches_of_like_length(
-            records, batch_size, bucket_window, seeds[3:5], drop_remainder
-        )
+    if shuffle is not None and shuffle.buffer:
+        records = _shuffle(records, shuffle.buffer, seeds[1:3])
+    by_length = shuffle is not None and schema.frame_level
+    if by_length:
+        batches = _batches_of_like_length(records, batch_size, BUCKET_WINDOW, seeds[3:5])
     else:
-        batches = records.batch(batch_size, drop_remainder=drop_remainder)
+        batches = records.batch(batch_size)
     if skip_batches:
         batches = batches.skip(skip_batches)
 
@@ -382,12 +382,10 @@ def make_dataset(
         return parse_named(*(tf.gather(part, positions) for part in window))
 
     batches = batches.map(
-        parse_positions if bucket else parse_named,
+        parse_positions if by_length else parse_named,
         num_parallel_calls=tf.data.AUTOTUNE,
         deterministic=True,
     )
-    if drop_remainder:
-        batches = batches.map(lambda batch: _with_batch_size(batch, batch_size))
     return _finished(batches)
 
 
@@ -425,10 +423,6 @@ def _finished(batches: tf.data.Dataset) -> tf.data.Dataset:
     options.deterministic = True
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
     return batches.prefetch(2).with_options(options)
-
-
-def _with_batch_size(batch: Batch, batch_size: int) -> Batch:
-    return tf.nest.map_structure(lambda x: tf.ensure_shape(x, [batch_size, *x.shape[1:]]), batch)
 
 
 def as_pair(batch: Batch) -> tuple[Any, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -174,35 +174,3 @@ def _describe_refused(
             return describe_bad_record(finding, path, frame.record, frame.offset, payload)
         raise
     raise RuntimeError(f"{path}, record {frame.record} has a fault, and the parser takes it")
-
-
-def iterate(
-    dataset: tf.data.Dataset, files: Sequence[str], skipped: SkippedRecords | None = None
-) -> Iterator[Any]:
-    """The dataset's elements; a record that cannot be read ends in a `BadRecordError`.
-
-    Args:
-        dataset: From `make_dataset`, or mapped from one.
-        files: The files that it reads.
-        skipped: What `make_dataset` was given by that name.
-
-    Raises:
-        BadRecordError: Names file, record, byte offset, what was found and what to do.
-        TooManyBadRecordsError: See `SkippedRecords`.
-    """
-    iterator = iter(dataset)
-    while True:
-        try:
-            batch = next(iterator)
-        except StopIteration:
-            if skipped is not None:
-                skipped.check(at_end=True)
-            return
-        except (tf.errors.InvalidArgumentError, tf.errors.DataLossError) as error:
-            bad = bad_record_from(error, files)
-            if bad is None:
-                raise
-            raise bad from None
-        if skipped is not None:
-            skipped.check()
-        yield batch

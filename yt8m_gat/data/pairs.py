@@ -8,7 +8,7 @@ from typing import Any
 import tensorflow as tf
 
 from yt8m_gat.data.arrays import YOUTUBE8M_SCHEMA
-from yt8m_gat.data.dataset import as_pair, find_files, make_dataset
+from yt8m_gat.data.dataset import Shuffle, as_pair, find_files, make_dataset
 from yt8m_gat.data.parsing import Batch
 from yt8m_gat.data.preprocessing import preprocess
 from yt8m_gat.data.schema import RecordSchema
@@ -74,9 +74,7 @@ def read(
         files,
         schema,
         batch_size,
-        shuffle=shuffle,
-        seed=seed,
-        epoch=epoch,
+        shuffle=Shuffle(seed=seed, epoch=epoch) if shuffle else None,
         segments="rated" if segment_labels else None,
     )
     # Where it is unknown, `fit` warns that the data ran out. Each remote record is a request.

@@ -153,7 +153,7 @@ class SkippedRecords:
 
 
 def new_skipped(on_bad_record: str, max_bad_fraction: float) -> SkippedRecords | None:
-    """For one pass: what `make_dataset` and `iterate` take; None where a bad record is an error.
+    """For one pass: what `make_dataset` takes; None where a bad record is an error.
 
     Args:
         on_bad_record: `error` or `skip`.

@@ -10,14 +10,11 @@ import numpy as np
 from yt8m_gat.attacks import Attack
 from yt8m_gat.config import ConfigError, RunConfig
 from yt8m_gat.data import (
+    Reader,
     RecordSchema,
-    SkippedRecords,
     check_labels,
     count_records,
     find_files,
-    iterate,
-    make_dataset,
-    new_skipped,
     no_label,
     preprocess,
 )
@@ -111,7 +108,7 @@ class _Evaluation:
             segments=self.segments is not None,
             num_records=None,
         )
-        self.skipped: SkippedRecords | None = None
+        self.reader: Reader | None = None  # Of the last pass.
         self.clean: Measurement | None = None  # Kept for the comparison alone.
         self.measured: set[str] = set()  # Names of the rows that this call measured.
         self.num_records = count_records(self.files, skip_damage=options.on_bad_record == "skip")
@@ -175,8 +172,9 @@ class _Evaluation:
                 can_reach_zero=self.segments is None,
             )
             self.record.set(sanity=verdicts)
-        if self.skipped is not None:
-            print(self.skipped.summary(), file=sys.stderr)
+        # Each pass leaves the same records out.
+        if self.reader is not None and self.reader.skipped is not None:
+            print(self.reader.skipped.summary(), file=sys.stderr)
         result = self.record.finish()
         if earlier := [row for row in _row_names(result) if row not in self.measured]:
             print(
@@ -278,17 +276,15 @@ class _Evaluation:
         }
 
     def _batches(self, schema: RecordSchema | None = None) -> Iterable[dict[str, Any]]:
-        # Each pass leaves the same records out; the last one's are reported.
-        self.skipped = new_skipped(self.options.on_bad_record, self.options.max_bad_fraction)
-        dataset = make_dataset(
+        self.reader = Reader(
             self.files,
             schema or self.schema,
             self.batch_size,
             segments=self.segments,
-            skipped=self.skipped,
+            on_bad_record=self.options.on_bad_record,
+            max_bad_fraction=self.options.max_bad_fraction,
         )
-        batches = iterate(dataset, self.files, self.skipped)
-        return first_videos(batches, self.options.max_videos)
+        return first_videos(self.reader, self.options.max_videos)
 
     def _measure(
         self,

@@ -8,12 +8,7 @@ from typing import Any
 import numpy as np
 
 from yt8m_gat.config import ConfigError, RunConfig
-from yt8m_gat.data import (
-    find_files,
-    iterate,
-    make_dataset,
-    preprocess,
-)
+from yt8m_gat.data import Reader, find_files, preprocess
 from yt8m_gat.import_path import require_trust
 from yt8m_gat.pipeline.run_settings import class_names, read_schema
 from yt8m_gat.pipeline.shown_clips import TOP_LABELS
@@ -64,7 +59,7 @@ def explain(
     names = class_names(schema, label_names)
     label = _label_index(label, names, config.data.num_classes)
     files = find_files(input_data_pattern, "input_data_pattern")
-    for batch in iterate(make_dataset(files, schema, config.training.batch_size), files):
+    for batch in Reader(files, schema, config.training.batch_size):
         places = [i for i, key in enumerate(batch["video_id"].numpy()) if key == video_id.encode()]
         if places:
             break

@@ -1,6 +1,7 @@
 """The Kaggle CSV of a run, or of an archive of one."""
 
 import contextlib
+import functools
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -11,11 +12,9 @@ import tensorflow as tf
 
 from yt8m_gat.config import MAX_BAD_FRACTION, ConfigError, RunConfig
 from yt8m_gat.data import (
+    Reader,
     count_records,
     find_files,
-    iterate,
-    make_dataset,
-    new_skipped,
     read_class_ids,
 )
 from yt8m_gat.data.identity import files_digest
@@ -103,19 +102,26 @@ def infer(
     segments = on_segments(config, segment_labels)
     if not segments and segment_label_ids_file is not None:
         raise ConfigError("--segment_label_ids_file is about segments: it needs --segment_labels")
-    skipped = new_skipped(on_bad_record, max_bad_fraction)
     files = find_files(input_data_pattern, "input_data_pattern")
     schema = read_schema(folder, config)
-    num_videos = count_records(files, skip_damage=skipped is not None)
+    num_videos = count_records(files, skip_damage=on_bad_record == "skip")
+    read = functools.partial(
+        Reader,
+        files,
+        schema,
+        batch_size,
+        on_bad_record=on_bad_record,
+        max_bad_fraction=max_bad_fraction,
+    )
     if segments:
         class_ids: Sequence[int] = range(config.data.num_classes)
         if segment_label_ids_file is not None:
             class_ids = read_class_ids(segment_label_ids_file, config.data.num_classes)
         with SegmentSubmissionWriter(output_file, class_ids, segment_max_pred) as segment_writer:
             classifier = load_classifier(folder, config, checkpoint, trust_code)
-            dataset = make_dataset(files, schema, batch_size, segments="windows", skipped=skipped)
+            reader = read(segments="windows")
             for video_ids, start_times, probabilities in predict_segments(
-                classifier, iterate(dataset, files, skipped), config.data.normalize, num_videos
+                classifier, reader, config.data.normalize, num_videos
             ):
                 segment_writer.write(video_ids, start_times, probabilities)
     else:
@@ -134,22 +140,15 @@ def infer(
         with SubmissionWriter(output_file, top_k, settings, earlier) as writer:
             if writer.num_rows:
                 print(f"{output_file}: going on after {writer.num_rows} videos", file=sys.stderr)
-            dataset = make_dataset(
-                files,
-                schema,
-                batch_size,
-                with_labels=False,
-                skip_batches=writer.num_batches,
-                skipped=skipped,
-            )
+            reader = read(with_labels=False, skip_batches=writer.num_batches)
             for video_ids, probabilities in predict(
                 loaded.classifier,
-                iterate(dataset, files, skipped),
+                reader,
                 config.data.normalize,
                 num_videos - writer.num_rows,
             ):
                 writer.write(video_ids, probabilities)
         num_videos = writer.num_rows
-    if skipped is not None:
-        print(skipped.summary(), file=sys.stderr)
+    if reader.skipped is not None:
+        print(reader.skipped.summary(), file=sys.stderr)
     return num_videos

@@ -13,11 +13,10 @@ import pandas as pd
 
 from yt8m_gat.config import RunConfig
 from yt8m_gat.data import (
+    Reader,
     RecordSchema,
     count_records,
     find_files,
-    iterate,
-    make_dataset,
 )
 from yt8m_gat.data.arrays import array_batches
 from yt8m_gat.data.parsing import Batch
@@ -109,13 +108,9 @@ class Run:
             raise ValueError("`ids` name clips given as arrays; records have ids of their own")
         segments = on_segments(self.config, segment_labels)
         files = find_files(data, "data")
-        dataset = make_dataset(
-            files,
-            self.schema,
-            batch_size,
-            **({"segments": "windows"} if segments else {"with_labels": False}),
-        )
-        return self._table(iterate(dataset, files), count_records(files), top_k)
+        examples = {"segments": "windows"} if segments else {"with_labels": False}
+        reader = Reader(files, self.schema, batch_size, **examples)
+        return self._table(reader, count_records(files), top_k)
 
     @functools.cached_property
     def _classify(self) -> Callable[..., Any]:

@@ -2,22 +2,19 @@
 
 import contextlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import keras
 
 from yt8m_gat.cli import command_to_paste, duration
 from yt8m_gat.config import ConfigError, RunConfig
 from yt8m_gat.data import (
+    Reader,
     check_labels,
     count_records,
     find_files,
-    iterate,
-    make_dataset,
-    new_skipped,
     no_examples,
 )
-from yt8m_gat.data.parsing import Batch
 from yt8m_gat.metrics import evaluate as evaluate_arrays
 from yt8m_gat.models import VideoClassifier, build_from_config
 from yt8m_gat.pipeline.exporting import export
@@ -124,23 +121,22 @@ def _train(
     check_objective(build_objective(config.objective), classifier)
     schema = read_schema(folder, config, label_map)
 
-    def validation_batches() -> Iterator[Batch]:
-        skipped = new_skipped(config.training.on_bad_record, config.training.max_bad_fraction)
-        dataset = make_dataset(
+    def validation_batches() -> Reader:
+        return Reader(
             eval_files,
             schema,
             config.training.batch_size,
             segments="rated" if config.data.segment_labels else None,
-            skipped=skipped,
+            on_bad_record=config.training.on_bad_record,
+            max_bad_fraction=config.training.max_bad_fraction,
         )
-        return iterate(dataset, eval_files, skipped)
 
     # Now, and not when the first validation is due, or when a GAP of 0 has ended the run.
     segments = config.data.segment_labels
     if eval_files:
         check_labels(eval_files, schema, "eval_data_pattern", segments=segments)
     check_labels(files, schema, "train_data_pattern", segments=segments)
-    if eval_files and next(validation_batches(), None) is None:
+    if eval_files and next(iter(validation_batches()), None) is None:
         raise no_examples(eval_files, "eval_data_pattern", config.data.segment_labels)
     if distribution.is_chief:
         folder.prepare(config, start_new_model=start_new_model, label_map=label_map)

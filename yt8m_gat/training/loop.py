@@ -15,12 +15,11 @@ from tqdm import tqdm
 import yt8m_gat
 from yt8m_gat.config import ConfigError, RunConfig
 from yt8m_gat.data import (
+    Reader,
     RecordSchema,
+    Shuffle,
     as_pair,
     estimate_records,
-    iterate,
-    make_dataset,
-    new_skipped,
     no_examples,
 )
 from yt8m_gat.data.identity import file_changes, identify_files
@@ -382,42 +381,42 @@ class Trainer:
 
     def _run_epoch(self, stop: StopRequest) -> None:
         state, training = self.state, self.config.training
-        skipped = new_skipped(training.on_bad_record, training.max_bad_fraction)
         batch_size = training.batch_size
         if self._own_batches:
             batch_size //= self.distribution.num_workers
-        dataset = make_dataset(
+        reader = Reader(
             self.files,
             self.schema,
             batch_size,
-            shuffle=True,
-            seed=training.seed,
-            epoch=state.epoch,
-            shuffle_buffer=training.shuffle_buffer,
-            num_readers=training.num_readers,
+            shuffle=Shuffle(
+                seed=training.seed,
+                epoch=state.epoch,
+                buffer=training.shuffle_buffer,
+                num_readers=training.num_readers,
+            ),
             skip_batches=state.batch,
             # XLA compiles anew for each length.
             fixed_num_frames=training.jit_compile,
             segments="rated" if self.config.data.segment_labels else None,
-            skipped=skipped,
+            on_bad_record=training.on_bad_record,
+            max_bad_fraction=training.max_bad_fraction,
             check_files=self._data_is_ordered,
         )
         state.ordered = self._data_is_ordered
         if not self._data_is_ordered:
-            dataset = read_through(training.data_service, dataset, self.distribution)
+            reader.dataset = read_through(training.data_service, reader.dataset, self.distribution)
         if self._step is None:
             self._step = TrainingStep(
                 self.model,
                 self.distribution,
-                as_pair(dataset.element_spec),
+                as_pair(reader.dataset.element_spec),
                 skip_nonfinite=training.on_nonfinite == "skip",
                 jit_compile=training.jit_compile,
                 own_batches=self._own_batches,
             )
         self.callbacks.on_epoch_begin(state.epoch)
         self._epoch_means = StepMeans()
-        batches = iterate(dataset, self.files, skipped)
-        for batch, has_rows in self._together(batches, dataset.element_spec):
+        for batch, has_rows in self._together(iter(reader), reader.dataset.element_spec):
             self._epoch_means.add(self._run_step(batch, has_rows, stop))
             if state.step % training.eval_steps == 0:
                 self._run_validation()
@@ -428,9 +427,9 @@ class Trainer:
                 return
         if state.batch == 0:
             raise no_examples(self.files, "train_data_pattern", self.config.data.segment_labels)
-        if skipped is not None and self.distribution.is_chief:
-            self._record("bad_records", skipped.as_dict())
-            tqdm.write(f"epoch {state.epoch}: {skipped.summary()}")
+        if reader.skipped is not None and self.distribution.is_chief:
+            self._record("bad_records", reader.skipped.as_dict())
+            tqdm.write(f"epoch {state.epoch}: {reader.skipped.summary()}")
         self._steps_per_epoch = state.batch
         state.epoch += 1
         state.batch = 0
