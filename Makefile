@@ -9,6 +9,7 @@ DEMO_DIR ?= runs/demo
 # Environments that the main one cannot be: each has packages of other versions.
 BEAM := build/venv-beam
 ADDONS := build/venv-addons
+WHEEL := build/venv-wheel
 # TensorFlow 2.15 has no wheels for a later one.
 ADDONS_PYTHON ?= python3.11
 ADDONS_DIR := build/addons
@@ -16,12 +17,13 @@ DOCS := build/venv-docs
 
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
-.PHONY: help env lint test test-beam test-addons mutate docs demo lock clean
+.PHONY: help env lint test test-wheel test-beam test-addons mutate docs demo lock clean
 
 help:
 	@echo "make env    make .venv from requirements.lock"
 	@echo "make demo   train, attack, evaluate and export a GAT on a generated sample"
 	@echo "make test   lint, import directions, and all tests but those of the next two"
+	@echo "make test-wheel   build sdist and wheel, install the wheel and use it outside of this folder"
 	@echo "make test-beam    inference on Apache Beam, in an environment of its own"
 	@echo "make test-addons  exports in TensorFlow 2.15, and figures of tensorflow-addons (Python 3.11)"
 	@echo "make mutate       plant faults in the package and count those that the tests see (an hour)"
@@ -49,6 +51,19 @@ lint: $(READY)
 
 test: lint
 	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+# The wheel is built from the sdist, so that both are whole.
+test-wheel: $(WHEEL)/.ready
+	rm -rf build/dist
+	$(UV) build --no-build-isolation --python $(BIN)/python --out-dir build/dist .
+	$(UV) pip install --python $(WHEEL)/bin/python --no-deps --reinstall-package yt8m-gat build/dist/*.whl
+	$(UV) pip check --python $(WHEEL)/bin/python
+	tests/wheel/use_installed.sh $(abspath $(WHEEL))
+
+$(WHEEL)/.ready: requirements.lock | $(READY)
+	$(UV) venv --clear --python $(BIN)/python $(WHEEL)
+	$(UV) pip install --python $(WHEEL)/bin/python --compile-bytecode --require-hashes -r requirements.lock
+	touch $@
 
 test-beam: $(BEAM)/.ready
 	$(BEAM)/bin/python -m pytest tests/prediction/test_beam.py
