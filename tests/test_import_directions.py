@@ -14,6 +14,7 @@ PACKAGE = ROOT / "yt8m_gat"
 ALLOWED = {
     "config": {"disk", "recipes"},
     "recipes": set(),
+    "job_settings": {"config"},
     "disk": set(),
     "cli": {"config", "interrupt", "near_miss", "paths"},
     "near_miss": set(),
@@ -43,15 +44,15 @@ ALLOWED = {
         "run_folder",
         "disk",
     },
-    "evaluation": {"data", "metrics", "attacks", "config", "disk"},
+    "evaluation": {"data", "metrics", "attacks", "config", "disk", "job_settings"},
     "robustness": {"data", "attacks", "config"},
     "explanation": set(),
     "prediction": {"data", "metrics", "config", "disk", "locks", "paths"},
     "export": {"data", "models", "weights", "config", "run_folder", "disk", "locks"},
     "report": {"config", "run_folder", "weights"},
     "commands": {
-        *("cli", "config", "disk", "interrupt", "locks", "near_miss", "paths", "recipes"),
-        *("run_folder", "starter_flags", "acquisition", "data", "prediction", "export"),
+        *("cli", "config", "disk", "interrupt", "job_settings", "locks", "near_miss", "paths"),
+        *("recipes", "run_folder", "starter_flags", "acquisition", "data", "prediction", "export"),
         *("pipeline", "report"),
     },
     "__main__": {"commands"},
@@ -127,7 +128,15 @@ def test_only_commands_define_flags():
     "room",
     [
         *("cli", "config", "disk", "interrupt", "locks", "paths", "run_folder", "starter_flags"),
-        *("near_miss", "recipes", "digests", "provenance", "untrusted", "weights/files"),
+        *(
+            "job_settings",
+            "near_miss",
+            "recipes",
+            "digests",
+            "provenance",
+            "untrusted",
+            "weights/files",
+        ),
     ],
 )
 def test_leaves_need_the_standard_library_alone(room):

@@ -12,6 +12,7 @@ from absl import flags
 
 from yt8m_gat.cli import refuse_arguments
 from yt8m_gat.commands import train
+from yt8m_gat.commands.flag_table import all_flags
 from yt8m_gat.config import ConfigError
 from yt8m_gat.recipes import RECIPES
 from yt8m_gat.starter_flags import OPTIMIZERS, REPLACED, warn_of_replaced
@@ -276,22 +277,23 @@ def defaults():
         for flag, value in settings.items():
             by_model.setdefault(flag, {}).setdefault(shown(value), []).append(name)
 
-    def text(flag, absl_default):
-        if absl_default is not None or flag not in by_model or flag == "label_map":
-            return RUN if flag == "train_dir" else shown(absl_default)
-        first, *others = by_model[flag].items()
-        return "; ".join([first[0], *(f"{value}: {', '.join(names)}" for value, names in others)])
+    by_model["model"] = {"GAT": list(RECIPES)}
 
-    result = {}
-    for script in SCRIPTS:
-        values = defined(script)
-        result[script] = {
-            flag: text(flag, values[flag].default)
-            if script == "train.py" or values[flag].default is not None or flag == "train_dir"
-            else "-"
-            for flag in values
-        }
-    return result
+    def text(script, flag):
+        if flag.name == "train_dir":
+            return RUN
+        if script != "train.py" or flag.config is None:
+            first, others = shown(flag.default), []
+        else:
+            (first, _), *others = by_model[flag.name].items()
+        if first == "-" and flag.unset:
+            first = flag.unset
+        return "; ".join([first, *(f"{value}: {', '.join(names)}" for value, names in others)])
+
+    return {
+        script: {name: text(script, flag) for name, flag in table_of(script).items()}
+        for script in SCRIPTS
+    }
 
 
 def rows_of_the_page(script):
@@ -306,10 +308,10 @@ def rows_of_the_page(script):
     return [row for row in rows if len(row) == 4], [row for row in rows if len(row) == 3]
 
 
-def help_of(flag):
-    """Its help; absl's `<a|b>: ` of a choice would be a tag and two cells on the page."""
-    choices, separator, text = flag.help.partition(">: ")
-    return f"{choices[1:].replace('|', ' or ')}: {text}" if separator else flag.help
+def table_of(script):
+    """Flag -> its entry in the command's table."""
+    module = importlib.import_module(f"yt8m_gat.commands.{script.removesuffix('.py')}")
+    return {flag.name: flag for flag in all_flags(module.SECTIONS)}
 
 
 def as_row(*cells):
@@ -335,11 +337,10 @@ def test_the_page_has_every_flag_of_the_starter(script, defaults):
 
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_the_page_has_every_flag_of_ours(script, defaults):
-    values = defined(script)
     expected = [
-        [f"`--{flag}`", defaults[script][flag], help_of(values[flag])]
-        for flag in values
-        if flag not in STARTER[script]
+        [f"`--{flag.name}`", defaults[script][flag.name], flag.text]
+        for flag in table_of(script).values()
+        if flag.name not in STARTER[script]
     ]
     _, found = rows_of_the_page(script)
     assert sorted(found) == sorted(expected), "expected in docs/FLAGS.md:\n" + "\n".join(

@@ -40,6 +40,7 @@ FEATURE_TYPES = ("uint8", "float32", "float_list")
 ON_BAD_RECORD = ("error", "skip")
 ON_NONFINITE = ("stop", "skip")
 DISTRIBUTIONS = ("none", "mirrored", "multi_worker")
+PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 MAX_BAD_FRACTION = 0.01
 # Settings of TrainingConfig that a resumed run must keep.
 _FIXED_TRAINING = (
@@ -429,9 +430,7 @@ class TrainingConfig:
         for flag in ("learning_rate_decay", "drop_factor", "plateau_factor"):
             if not 0 < getattr(self, flag) <= 1:
                 raise ConfigError(f"--{flag} must be in (0, 1]. Received: {getattr(self, flag)!r}")
-        _require_choice(
-            "mixed_precision", self.mixed_precision, ("float32", "mixed_bfloat16", "mixed_float16")
-        )
+        _require_choice("mixed_precision", self.mixed_precision, PRECISIONS)
         if self.jit_compile and self.micro_batch_size:
             raise ConfigError(
                 "--micro_batch_size and --jit_compile exclude each other: XLA does not compile "

@@ -1,40 +1,127 @@
-"""Command lines of absl flags: parsing, help, and errors of one line."""
+"""Command lines of absl flags: parsing, `--help`, and errors of one line."""
 
+import shutil
 import sys
-from collections.abc import Callable, Sequence
+import textwrap
+import typing
+from collections.abc import Callable, Collection, Sequence
+from typing import Any
 
 from absl import flags
 
 from yt8m_gat.cli import EXIT_ERROR, refuse_arguments
+from yt8m_gat.commands.flag_table import Flag, Sections, all_flags, define
 from yt8m_gat.config import ConfigError
 from yt8m_gat.interrupt import command_name
 from yt8m_gat.near_miss import unknown_flag
 from yt8m_gat.untrusted import print_error
 
 _HELP = {"--help", "-help", "-h", "--helpfull", "--helpshort", "-?"}
+_PLACEHOLDERS = {int: "N", float: "X", str: "TEXT"}
+
+Defaults = Callable[[flags.FlagValues], tuple[str, Callable[[Flag], str]]]
+"""From the flags given to whose defaults `--help` shows, a sentence, and to each flag's remark."""
 
 
 def parse(
-    define_flags: Callable[[flags.FlagValues], None], argv: Sequence[str], description: str
+    sections: Sections,
+    argv: Sequence[str],
+    description: str,
+    defaults: Defaults | None = None,
+    from_run: Collection[str] = (),
 ) -> flags.FlagValues:
     """The flags of a command line; `--help` and a flag that does not parse end the process.
 
     Args:
-        define_flags: Defines the flags of the command.
+        sections: The flags of the command.
         argv: The words after the command's name.
         description: What the command does, for `--help`.
+        defaults: See `Defaults`; None: the default of each flag is in the table.
+        from_run: Flags of train that this command reads from the run folder instead.
     """
     values = flags.FlagValues()
-    define_flags(values)
-    if _HELP & set(argv):
-        print(f"{description}\n\nflags:\n{values.main_module_help() or values.get_help()}")
-        sys.exit()
+    define(sections, values)
+    asks_help = bool(_HELP & set(argv))
     try:
-        refuse_arguments(values([command_name(), *argv])[1:])
+        rest = values([command_name(), *(word for word in argv if word not in _HELP)])
+        refuse_arguments(rest[1:])
+        if asks_help:
+            print(_help(sections, description, *(defaults or _defaults_of_table)(values)))
+            sys.exit()
+        return values
     except flags.UnrecognizedFlagError as error:
-        print_error(command_name(), unknown_flag(error.flagname, values))
-        sys.exit(EXIT_ERROR)
+        message = unknown_flag(error.flagname, values)
+        if error.flagname in from_run:
+            message = f"--{error.flagname} is a flag of train; here the run folder says it"
+    except flags.IllegalFlagValueError as error:
+        message = _wrong_value(sections, argv) or str(error)
     except (flags.Error, ConfigError) as error:
-        print_error(command_name(), error)
-        sys.exit(EXIT_ERROR)
-    return values
+        message = str(error)
+    print_error(command_name(), message)
+    sys.exit(EXIT_ERROR)
+
+
+def _wrong_value(sections: Sections, argv: Sequence[str]) -> str | None:
+    """The rule that a value breaks, and the value."""
+    for flag in all_flags(sections):
+        one = flags.FlagValues()
+        define({"": [flag]}, one)
+        for index, word in enumerate(argv):
+            name, equals, value = word.lstrip("-").partition("=")
+            if name != flag.name or not word.startswith("-"):
+                continue
+            words = [word] if equals or flag.kind is bool else [word, *argv[index + 1 : index + 2]]
+            try:
+                one(["", *words])
+            except flags.IllegalFlagValueError:
+                received = value if equals else words[-1]
+                return f"--{flag.name} must be {flag.rule}. Received: {received!r}"
+    return None
+
+
+def shown(value: Any) -> str:
+    """A default as users write it; empty where there is none."""
+    if value is None or value == "" or value == ():
+        return ""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, tuple):
+        return ",".join(map(str, value))
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def without(flag: Flag, value: Any) -> str:
+    """What holds without the flag: `default: 8`; empty where there is nothing to say."""
+    text = shown(value) or flag.unset
+    return f"default: {text}" if text else ""
+
+
+def _defaults_of_table(values: flags.FlagValues) -> tuple[str, Callable[[Flag], str]]:
+    del values
+    return "", lambda flag: without(flag, flag.default)
+
+
+def _spelled(flag: Flag) -> str:
+    if flag.kind is bool:
+        return f"--[no]{flag.name}"
+    if flag.path is not None:
+        return f"--{flag.name}=PATH"
+    if typing.get_origin(flag.kind) is tuple:
+        item = _PLACEHOLDERS[typing.get_args(flag.kind)[0]]
+        return f"--{flag.name}={item},..."
+    return f"--{flag.name}={_PLACEHOLDERS[flag.kind]}"
+
+
+def _help(sections: Sections, description: str, whose: str, default: Callable[[Flag], str]) -> str:
+    width = min(shutil.get_terminal_size().columns, 100)
+    lines = [f"usage: {command_name()} [flags]", "", description.strip()]
+    if whose:
+        lines += ["", textwrap.fill(whose, width)]
+    for title, section in sections.items():
+        lines += ["", f"{title}:"]
+        for flag in section:
+            remark = default(flag)
+            text = f"{flag.text} ({remark})" if remark else flag.text
+            body = textwrap.wrap(text, width - 8, break_on_hyphens=False)
+            lines += [f"  {_spelled(flag)}", *(f"        {line}" for line in body)]
+    return "\n".join(lines)

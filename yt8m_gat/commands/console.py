@@ -18,7 +18,7 @@ def overview() -> str:
     lines = [
         f"usage: {CONSOLE} COMMAND [flags]      {CONSOLE} COMMAND --help lists its flags",
         "",
-        "Train, attack, evaluate and serve video classifiers over YouTube-8M frame features.",
+        "Train, attack, evaluate and serve classifiers of YouTube-8M frame features.",
     ]
     for part, commands in COMMANDS.items():
         lines += ["", f"{part}:", *(f"  {name:{width}}  {line}" for name, line in commands.items())]

@@ -1,14 +1,15 @@
 """Trains a video classifier on YouTube-8M records: flags in, one run folder out.
 
-python train.py --model=GAT --train_data_pattern='train*.tfrecord' \
+yt8m-gat train --model=GAT --train_data_pattern='train*.tfrecord' \\
     --eval_data_pattern='validate*.tfrecord' --train_dir=runs/gat
 """
 
+import ast
 import contextlib
-import os
+import functools
+import importlib.resources
 import sys
-import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from absl import flags
@@ -16,99 +17,352 @@ from absl import flags
 from yt8m_gat import config as configs
 from yt8m_gat.cli import (
     EXIT_INTERRUPTED,
-    comma_separated,
     exit_interrupted,
-    integers,
     quiet_tensorflow,
     reported_errors,
     this_command,
 )
 from yt8m_gat.commands import absl_flags
+from yt8m_gat.commands.flag_table import (
+    DEFAULT_RUN,
+    Flag,
+    Sections,
+    all_flags,
+    define,
+    field,
+    given,
+    path_readers,
+    without_effect,
+)
+from yt8m_gat.config import DataConfig, ModelConfig, ObjectiveConfig, TrainingConfig
 from yt8m_gat.data.label_space import LabelMap
 from yt8m_gat.paths import input_path, output_path, read_paths, saved_model_path
 from yt8m_gat.recipes import RECIPES
 from yt8m_gat.run_folder import RunFolder
-from yt8m_gat.starter_flags import OPTIMIZERS, REPLACED, warn_of_replaced
+from yt8m_gat.starter_flags import OPTIMIZERS, warn_of_replaced
 from yt8m_gat.untrusted import excerpt, parse_json
 
-# Flags whose name and type are those of a configuration's field; None keeps that field's default.
-_INTEGER, _FLOAT, _BOOLEAN, _STRING = (
-    flags.DEFINE_integer,
-    flags.DEFINE_float,
-    flags.DEFINE_boolean,
-    flags.DEFINE_string,
+_data = functools.partial(field, DataConfig)
+_objective = functools.partial(field, ObjectiveConfig)
+_training = functools.partial(field, TrainingConfig)
+# Options of the model's builder, whose signature has their defaults.
+_option = functools.partial(Flag, config=ModelConfig)
+
+SECTIONS: Sections = {
+    "Run": (
+        Flag(
+            "train_dir",
+            "The run folder; a run that it holds is continued.",
+            default=DEFAULT_RUN,
+            path=output_path,
+        ),
+        Flag("train_data_pattern", "Training files: globs, separated by commas.", default=""),
+        Flag(
+            "eval_data_pattern", "Validation files; without them nothing is validated.", default=""
+        ),
+        Flag("start_new_model", "Start over and drop the run in --train_dir.", bool, False),
+        Flag(
+            "accept_new_data",
+            "Continue with other files than before. New training files begin an epoch; with new "
+            "validation files the best GAP is looked for again.",
+            bool,
+            False,
+        ),
+        _training("finetune_from", "Start from the best weights of this run.", path=input_path),
+        Flag(
+            "export_dir",
+            "Write the best weights there as a SavedModel at the end.",
+            path=saved_model_path,
+        ),
+        _training("callbacks", "Functions that make Keras callbacks: module:function,..."),
+        Flag(
+            "trust_code",
+            "Run the code that the run of --finetune_from names and this command does not.",
+            bool,
+            False,
+        ),
+    ),
+    "Records": (
+        _data("feature_names", "Features that are read from each record."),
+        _data("feature_sizes", "Their sizes, as many as names."),
+        _data(
+            "feature_types",
+            "How the frames of all features, or of each, are stored.",
+            choices=configs.FEATURE_TYPES,
+            unset="uint8",
+        ),
+        Flag(
+            "frame_features",
+            "Whether records are frame-level ones.",
+            bool,
+            unset="as the model needs",
+            config=DataConfig,
+        ),
+        _data("segment_labels", "Train on the rated segments of 2019 records, not on whole clips."),
+        _data("num_classes", "Size of the records' label space."),
+        _data("labels_key", "Name of the int64 list that holds a record's labels."),
+        _data(
+            "labels_are",
+            "Whether that list holds class indices, or a 0 or 1 for each class.",
+            choices=configs.LABEL_FORMS,
+            unset="indices; files that look otherwise, or hold no label, are refused",
+        ),
+        Flag(
+            "label_map",
+            "Learn the targets of this label map, a CSV file (yt8m-gat label-space).",
+            path=input_path,
+        ),
+        _data("max_frames", "Clips are cut after this many frames."),
+        _data("normalize", "l2 normalization of the features.", choices=configs.NORMALIZATIONS),
+        _training("shuffle_buffer", "Records in the shuffle buffer."),
+        _training("num_readers", "Files that are read in parallel."),
+        _training(
+            "on_bad_record",
+            "What happens at a record that cannot be read: stop, or leave it out and count it.",
+            choices=configs.ON_BAD_RECORD,
+        ),
+        _training(
+            "max_bad_fraction",
+            "With skip: stop when a larger share of the records, or of their bytes, is bad.",
+        ),
+        _training("data_service", "grpc://host:port of a tf.data service that reads the records."),
+    ),
+    "Model": (
+        Flag(
+            "model",
+            "The recipe, or module:Class for a VideoClassifier of your own, importable from the "
+            "current folder (docs/EXTENDING.md).",
+            default=ModelConfig.name,
+            choices=tuple(RECIPES),
+            config=ModelConfig,
+        ),
+        Flag(
+            "model_options",
+            "Arguments of the model's constructor, as a JSON object: '{\"width\": 64}'.",
+        ),
+        _option("num_heads", "Attention heads per modality.", int),
+        _option("global_attention", "Whether the first attention level is global.", bool),
+        _option(
+            "local_masks",
+            "Local attention levels: bd20 (blocks), tp30 (window), td60x4 (dilated window); global "
+            "adds a global level.",
+            tuple[str, ...],
+        ),
+        _option(
+            "attention",
+            "Learned attention maps, or uniform ones, which no attack can move.",
+            choices=("learned", "uniform"),
+        ),
+        _option("hidden_size", "Units of the classifier's hidden layer.", int),
+        _option(
+            "feed_forward_size",
+            "Width of the feed-forward layers.",
+            int,
+            unset="the feature's size",
+        ),
+        _option("dropout", "Dropout rate.", float),
+        _option("renormalize", "GateAtt: divide the gated map by its row sums.", bool),
+        _option(
+            "dual_normalization",
+            "A second set of normalization layers for the adversarial pass; on with "
+            "--adversarial=temporal.",
+            bool,
+        ),
+        _option("iterations", "DbofModel: frames that are taken from each clip.", int),
+        _option(
+            "sample_random_frames", "DbofModel: random frames instead of consecutive ones.", bool
+        ),
+        _option("dbof_add_batch_norm", "DbofModel: batch normalization.", bool),
+        _option("dbof_cluster_size", "DbofModel: number of clusters.", int),
+        _option("dbof_hidden_size", "DbofModel: units of the hidden layer.", int),
+        _option("dbof_pooling_method", "DbofModel: pooling.", choices=("max", "average")),
+        _option(
+            "dbof_activation",
+            "DbofModel: activation.",
+            choices=("sigmoid", "relu6", "relu", "elu", "tanh"),
+        ),
+        _option("lstm_cells", "LstmModel: size of each layer's state.", int),
+        _option("lstm_layers", "LstmModel: number of layers.", int),
+        _option("moe_num_mixtures", "MoeModel, also as a head: experts per class.", int),
+        _option(
+            "video_level_classifier_model",
+            "DbofModel and LstmModel: the head.",
+            choices=("MoeModel", "LogisticModel"),
+        ),
+    ),
+    "Objective": (
+        _objective(
+            "label_loss",
+            "Loss of the labels, or module:name for a function or class of your own.",
+            choices=configs.LABEL_LOSSES,
+        ),
+        _objective(
+            "class_reduction",
+            "Reduction of that loss over the classes.",
+            choices=configs.CLASS_REDUCTIONS,
+        ),
+        _objective("adversarial", "Adversarial objective.", choices=configs.ADVERSARIAL_OBJECTIVES),
+        _objective("epsilon", "Radius of the adversarial perturbation."),
+        _objective("norm_scope", "What its l2 norm is taken over.", choices=configs.NORM_SCOPES),
+        _objective(
+            "alpha",
+            "Weight of the adversarial loss; with temporal, that of the clean loss, at most 1.",
+            unset="1; temporal: 0.7",
+        ),
+        _objective(
+            "beta",
+            "Weight of the attention penalty.",
+            unset="0.001; jensen_shannon: 0.01",
+        ),
+        _objective("penalized_levels", "Levels in the attention penalty: NAME or NAME:WEIGHT."),
+        _objective("temporal_loss", "What TAF ascends.", choices=configs.TEMPORAL_LOSSES),
+        _objective("temporal_epsilon", "TAF's radius, in quantization levels (4/255)."),
+        _objective("temporal_steps", "TAF's signed steps K."),
+        _objective(
+            "temporal_step_size",
+            "TAF's step, in quantization levels.",
+            unset="radius / K",
+        ),
+        _objective(
+            "non_key_frames", "TAF's N, the number of frames of least activation.", unset="all"
+        ),
+        _objective(
+            "cam_gradient",
+            "What TAF's class activation is the gradient of.",
+            choices=configs.CAM_GRADIENTS,
+        ),
+        _objective(
+            "temporal_examples",
+            "Clips that TAF perturbs, by how they are classified.",
+            choices=configs.TEMPORAL_EXAMPLES,
+        ),
+        _objective("regularization_penalty", "Weight of the layers' own l2 penalties."),
+        _objective(
+            "unrated_as_negative",
+            "Segments: classes that were not rated count as not shown, as in the starter code.",
+        ),
+    ),
+    "Optimization": (
+        _training("batch_size", "Clips per step, on all devices together."),
+        _training(
+            "micro_batch_size",
+            "Most clips that pass through the model at once, which saves memory; 0 means the "
+            "whole batch.",
+        ),
+        _training("optimizer", "The optimizer.", choices=configs.OPTIMIZERS),
+        _training("base_learning_rate", "Learning rate of the first step."),
+        _training(
+            "learning_rate_decay",
+            "Factor on the rate after each --learning_rate_decay_examples; 1 means no decay.",
+        ),
+        _training("learning_rate_decay_examples", "Examples between two such decays."),
+        _training(
+            "drop_epochs", "Epochs after which the rate drops.", unset="10 with --finetune_from"
+        ),
+        _training("drop_factor", "Factor on the rate after each of --drop_epochs."),
+        _training(
+            "clip_gradient_norm", "Largest norm of one variable's gradient; 0 means no limit."
+        ),
+        _training("num_epochs", "Passes over the training data; 15 with --finetune_from."),
+        _training("max_steps", "Stop after this many steps."),
+        _training("eval_steps", "Steps between validations; a shorter epoch ends with one."),
+        _training("checkpoint_steps", "Steps between checkpoints; a validation writes one too."),
+        _training(
+            "early_stopping_patience",
+            "Stop after this many validations without a better GAP; 0 means never.",
+        ),
+        _training(
+            "plateau_patience",
+            "Lower the rate after this many validations without a better GAP; 0 means never.",
+        ),
+        _training("plateau_factor", "Factor on the rate then."),
+        _training(
+            "on_nonfinite",
+            "What a step does whose loss or gradients are not finite.",
+            choices=configs.ON_NONFINITE,
+        ),
+    ),
+    "Machine": (
+        _training("seed", "Fixes the weights, the order of the data and every random choice."),
+        _training(
+            "mixed_precision",
+            "Precision of the computation.",
+            choices=configs.PRECISIONS,
+        ),
+        _training("jit_compile", "Compile the training step with XLA."),
+        _training(
+            "distribute",
+            "Devices that share each batch: one, the GPUs of this machine, or the machines in "
+            "TF_CONFIG.",
+            choices=configs.DISTRIBUTIONS,
+        ),
+        Flag("log_device_placement", "Print the device of every operation.", bool, False),
+    ),
+    "Flags of the starter code that have no effect here": without_effect("train.py"),
+}
+PATHS = path_readers(SECTIONS)
+OF_RUN = frozenset(
+    flag.name for flag in all_flags(SECTIONS) if flag.config in (DataConfig, ModelConfig)
 )
-_DATA = {
-    "num_classes": (_INTEGER, "Size of the label space of the records."),
-    "max_frames": (_INTEGER, "Longer clips are cut after this many frames."),
-    "normalize": (_STRING, f"l2 normalization of the features: {configs.NORMALIZATIONS}."),
-    "segment_labels": (_BOOLEAN, "Train on the rated segments of 2019 records, not whole clips."),
-    "labels_key": (_STRING, "Name of the int64 list that holds a record's labels."),
-    "labels_are": (
-        _STRING,
-        "indices or multi_hot: What that list holds, class indices or a 0 or 1 for each class "
-        "(default: indices, and files that look otherwise, or hold no label, are refused).",
-    ),
-}
-_MODEL = {
-    "num_heads": (_INTEGER, "Attention heads per modality."),
-    "global_attention": (_BOOLEAN, "Whether a global level stands before the local ones."),
-    "attention": (_STRING, "learned, or uniform: the ablation with maps that cannot move."),
-    "hidden_size": (_INTEGER, "Units of the classifier's hidden layer."),
-    "feed_forward_size": (_INTEGER, "Width of the feed-forward layers (default: the feature's)."),
-    "dropout": (_FLOAT, "Dropout rate."),
-    "renormalize": (_BOOLEAN, "GateAtt: divide the gated map by its row sums."),
-    "dual_normalization": (
-        _BOOLEAN,
-        "A second set of normalization layers for the adversarial pass (default: with temporal).",
-    ),
-    "iterations": (_INTEGER, "DbofModel: frames taken from each clip."),
-    "sample_random_frames": (_BOOLEAN, "DbofModel: random frames, or as many in a row."),
-    "dbof_add_batch_norm": (_BOOLEAN, "DbofModel: batch normalization."),
-    "dbof_cluster_size": (_INTEGER, "DbofModel: number of clusters."),
-    "dbof_hidden_size": (_INTEGER, "DbofModel: units of the hidden layer."),
-    "dbof_pooling_method": (_STRING, "DbofModel: max or average."),
-    "dbof_activation": (_STRING, "DbofModel: sigmoid, relu6, relu, elu or tanh."),
-    "lstm_cells": (_INTEGER, "LstmModel: size of each layer's state."),
-    "lstm_layers": (_INTEGER, "LstmModel: number of layers."),
-    "moe_num_mixtures": (_INTEGER, "Experts per class of MoeModel, also as a head."),
-    "video_level_classifier_model": (
-        _STRING,
-        "Head of DbofModel and LstmModel: MoeModel or LogisticModel.",
-    ),
-}
-_OBJECTIVE = {
-    "label_loss": (
-        _STRING,
-        f"Loss of the labels: {configs.LABEL_LOSSES}, or module:name, a function or class of your "
-        "own.",
-    ),
-    "class_reduction": (_STRING, f"Its reduction over the classes: {configs.CLASS_REDUCTIONS}."),
-    "adversarial": (
-        _STRING,
-        f"Training objective: {configs.ADVERSARIAL_OBJECTIVES}; default: the recipe's.",
-    ),
-    "epsilon": (_FLOAT, "Radius of the adversarial perturbation."),
-    "norm_scope": (_STRING, f"What its l2 norm is taken over: {configs.NORM_SCOPES}."),
-    "alpha": (
-        _FLOAT,
-        "Weight of the adversarial loss (default 1); temporal: of the clean one, at most 1 "
-        "(default 0.7).",
-    ),
-    "beta": (_FLOAT, "Weight of the attention penalty (default 0.001, Jensen-Shannon 0.01)."),
-    "temporal_loss": (_STRING, f"What TAF ascends: {configs.TEMPORAL_LOSSES}."),
-    "temporal_epsilon": (_FLOAT, "TAF's radius, in quantization levels (4/255)."),
-    "temporal_steps": (_INTEGER, "TAF's signed steps K."),
-    "temporal_step_size": (_FLOAT, "TAF's step, in quantization levels (default: radius / K)."),
-    "non_key_frames": (_INTEGER, "TAF's N, frames of least activation (default: all)."),
-    "cam_gradient": (_STRING, f"Class activation from the gradient of: {configs.CAM_GRADIENTS}."),
-    "temporal_examples": (_STRING, f"Clips that TAF perturbs: {configs.TEMPORAL_EXAMPLES}."),
-    "regularization_penalty": (_FLOAT, "Weight of the layers' own l2 penalties."),
-    "unrated_as_negative": (
-        _BOOLEAN,
-        "Segments: classes that were not rated count as not shown, as in the starter code.",
-    ),
-}
+"""Flags whose values a run folder keeps: evaluation and inference read them there."""
+
+
+def define_flags(values: flags.FlagValues) -> None:
+    """Defines every flag of this command on `values`."""
+    define(SECTIONS, values)
+
+
+def config_from_flags(values: flags.FlagValues) -> configs.RunConfig:
+    """The run that the flags describe.
+
+    Raises:
+        ConfigError: A flag has a value that cannot work; the message names it.
+    """
+
+    def given_for(config: type) -> dict[str, Any]:
+        return given(values, (flag for flag in all_flags(SECTIONS) if flag.config is config))
+
+    options = given_for(ModelConfig)
+    name = options.pop("model", ModelConfig.name)
+    recipe = configs.get_recipe(name)
+    data = {
+        "frame_features": recipe.frame_level is not False,
+        **recipe.defaults_of(DataConfig),
+        **given_for(DataConfig),
+    }
+    if values.label_map is not None:
+        num_sources = data.get("num_classes", DataConfig.num_classes)
+        label_map = LabelMap.load(values.label_map, num_sources)
+        data["num_source_classes"] = num_sources
+        data["num_classes"] = label_map.num_targets
+        data["label_map"] = label_map.fingerprint
+    if values.model_options is not None:
+        options = _with_model_options(options, values.model_options)
+    objective = {
+        "adversarial": recipe.adversarial,
+        **recipe.defaults_of(ObjectiveConfig),
+        **given_for(ObjectiveConfig),
+    }
+    _refuse_unused(values, name, objective["adversarial"], {**recipe.options, **options})
+    if recipe.dual_normalization and objective["adversarial"] == "temporal":
+        options.setdefault("dual_normalization", True)
+    # TAF section 4.1: 15 epochs, a tenth of the rate after 10.
+    finetuning = {"num_epochs": 15, "drop_epochs": (10,)} if values.finetune_from else {}
+    training = {
+        **recipe.defaults_of(TrainingConfig),
+        **finetuning,
+        **given_for(TrainingConfig),
+    }
+    if "optimizer" in training:
+        training["optimizer"] = OPTIMIZERS.get(training["optimizer"], training["optimizer"])
+    return configs.RunConfig(
+        data=DataConfig(**data),
+        model=ModelConfig(name=name, options=options),
+        objective=ObjectiveConfig(**objective),
+        training=TrainingConfig(**training),
+    )
+
+
 _PENALTIES = ("frobenius", "jensen_shannon")
 _ATTACKED = ("output", *_PENALTIES)
 _TEMPORAL = ("temporal",)
@@ -127,202 +381,6 @@ _READ_BY = {
     "cam_gradient": _TEMPORAL,
     "temporal_examples": _TEMPORAL,
 }
-_TRAINING = {
-    "batch_size": (_INTEGER, "Clips per step, on all devices together."),
-    "optimizer": (_STRING, f"One of {configs.OPTIMIZERS}."),
-    "base_learning_rate": (_FLOAT, "Learning rate of the first step."),
-    "learning_rate_decay": (_FLOAT, "Factor on the rate, see the next flag."),
-    "learning_rate_decay_examples": (_FLOAT, "Examples between two such decays."),
-    "drop_factor": (_FLOAT, "Factor on the rate after each of --drop_epochs."),
-    "finetune_from": (_STRING, "Start from the best weights of this run folder."),
-    "clip_gradient_norm": (_FLOAT, "Largest norm of one variable's gradient; 0: no limit."),
-    "num_epochs": (_INTEGER, "Passes over the training data."),
-    "max_steps": (_INTEGER, "Stop after this many steps."),
-    "eval_steps": (_INTEGER, "Steps between validations; a shorter epoch ends with one."),
-    "checkpoint_steps": (_INTEGER, "Steps between checkpoints, besides those at validations."),
-    "early_stopping_patience": (_INTEGER, "Validations without a better GAP before stopping."),
-    "plateau_patience": (_INTEGER, "Validations without a better GAP before a lower rate."),
-    "plateau_factor": (_FLOAT, "Factor on the rate then."),
-    "shuffle_buffer": (_INTEGER, "Records in the shuffle buffer."),
-    "num_readers": (_INTEGER, "Files read side by side."),
-    "on_bad_record": (
-        _STRING,
-        "error or skip: Stop at a record that cannot be read, or leave it out and count it.",
-    ),
-    "max_bad_fraction": (
-        _FLOAT,
-        "With skip: stop when more of the records, or of their bytes, are bad.",
-    ),
-    "seed": (_INTEGER, "Fixes weights, order and every random choice."),
-    "mixed_precision": (_STRING, "float32, mixed_bfloat16 or mixed_float16."),
-    "jit_compile": (_BOOLEAN, "Compile the training step with XLA."),
-    "micro_batch_size": (
-        _INTEGER,
-        "Most clips that pass through the model at once, for less memory; 0: the batch.",
-    ),
-    "on_nonfinite": (
-        _STRING,
-        "stop or skip: What a step does whose loss or gradients are not finite.",
-    ),
-    "distribute": (
-        _STRING,
-        "none, mirrored (the GPUs of this machine) or multi_worker (the machines in TF_CONFIG): "
-        "What shares each batch.",
-    ),
-    "data_service": (_STRING, "grpc://host:port of a tf.data service that reads the records."),
-}
-
-
-PATHS = {
-    "train_dir": output_path,
-    "export_dir": saved_model_path,
-    "label_map": input_path,
-    "finetune_from": input_path,
-}
-
-
-def define_flags(values: flags.FlagValues) -> None:
-    """Defines every flag of this script on `values`."""
-
-    def define(kind: Any, name: str, default: Any, text: str) -> None:
-        kind(name, default, text, flag_values=values)
-
-    define(
-        _STRING,
-        "train_dir",
-        os.path.join(tempfile.gettempdir(), "yt8m_model"),
-        "The run folder; a run that is there is resumed.",
-    )
-    define(_STRING, "train_data_pattern", "", "Training files: globs, separated by commas.")
-    define(_STRING, "eval_data_pattern", "", "Validation files; without, nothing is validated.")
-    define(_BOOLEAN, "start_new_model", False, "Start over, dropping the run in train_dir.")
-    define(
-        _BOOLEAN,
-        "accept_new_data",
-        False,
-        "Resume with other files than before: in a fresh epoch, and with a best GAP of its own if "
-        "they are for validation.",
-    )
-    define(_STRING, "export_dir", None, "Write a SavedModel of the best weights there at the end.")
-    define(
-        _STRING,
-        "model",
-        configs.ModelConfig().name,
-        f"One of {', '.join(RECIPES)}; or module:Class, a VideoClassifier of your own, importable "
-        "from the current folder (docs/EXTENDING.md).",
-    )
-    define(
-        _STRING,
-        "model_options",
-        None,
-        "Arguments of the model's constructor, as a JSON object: '{\"width\": 64}'.",
-    )
-    define(
-        _STRING,
-        "callbacks",
-        None,
-        "Functions that make Keras callbacks, module:function, separated by commas.",
-    )
-    define(
-        _BOOLEAN,
-        "trust_code",
-        False,
-        "Run the code that the run of --finetune_from names and this command does not.",
-    )
-    define(
-        _STRING,
-        "label_map",
-        None,
-        "CSV file of a label map (yt8m-gat label-space): learn its targets.",
-    )
-    define(_STRING, "feature_names", None, "Features to read, separated by commas.")
-    define(_STRING, "feature_sizes", None, "Their sizes, separated by commas.")
-    define(
-        _STRING,
-        "feature_types",
-        None,
-        "How the frames of all, or of each, are stored: uint8, float32 or float_list.",
-    )
-    define(_BOOLEAN, "frame_features", None, "Frame-level records (default: as the model needs).")
-    define(
-        _STRING,
-        "local_masks",
-        None,
-        "Local attention levels, separated by commas: bd20, tp30, td60x4; global for another "
-        "global expert.",
-    )
-    define(_STRING, "penalized_levels", None, "Levels in the attention penalty: NAME[:WEIGHT],...")
-    define(_STRING, "drop_epochs", None, "Epochs after which the rate drops (fine-tuning: 10).")
-    for section in (_DATA, _MODEL, _OBJECTIVE, _TRAINING):
-        for name, (kind, text) in section.items():
-            define(kind, name, None, text)
-    define(_BOOLEAN, "log_device_placement", False, "Print the device of every operation.")
-    for name, replacement in REPLACED["train.py"].items():
-        define(_INTEGER, name, None, f"No effect: {replacement}")
-
-
-def config_from_flags(values: flags.FlagValues) -> configs.RunConfig:
-    """The run that the flags describe.
-
-    Raises:
-        ConfigError: A flag has a value that cannot work; the message names it.
-    """
-
-    def given(names: Any) -> dict[str, Any]:
-        return {name: values[name].value for name in names if values[name].value is not None}
-
-    recipe = configs.get_recipe(values.model)
-    data = {**recipe.defaults_of(configs.DataConfig), **given(_DATA)}
-    if values.label_map is not None:
-        num_sources = data.get("num_classes", configs.DataConfig.num_classes)
-        label_map = LabelMap.load(values.label_map, num_sources)
-        data["num_source_classes"] = num_sources
-        data["num_classes"] = label_map.num_targets
-        data["label_map"] = label_map.fingerprint
-    if values.feature_names is not None:
-        data["feature_names"] = comma_separated(values.feature_names)
-    if values.feature_sizes is not None:
-        data["feature_sizes"] = integers("feature_sizes", values.feature_sizes)
-    if values.feature_types is not None:
-        data["feature_types"] = comma_separated(values.feature_types)
-    frame_features = values.frame_features
-    if frame_features is None:
-        frame_features = recipe.frame_level is not False
-    data["frame_features"] = frame_features
-    options = given(_MODEL)
-    if values.local_masks is not None:
-        options["local_masks"] = comma_separated(values.local_masks)
-    if values.model_options is not None:
-        options = _with_model_options(options, values.model_options)
-    objective = {
-        "adversarial": recipe.adversarial,
-        **recipe.defaults_of(configs.ObjectiveConfig),
-        **given(_OBJECTIVE),
-    }
-    if values.penalized_levels is not None:
-        objective["penalized_levels"] = comma_separated(values.penalized_levels)
-    _refuse_unused(values, objective["adversarial"], {**recipe.options, **options})
-    if recipe.dual_normalization and objective["adversarial"] == "temporal":
-        options.setdefault("dual_normalization", True)
-    # TAF section 4.1: 15 epochs, a tenth of the rate after 10.
-    finetuning = {"num_epochs": 15, "drop_epochs": (10,)} if values.finetune_from else {}
-    training = {
-        **recipe.defaults_of(configs.TrainingConfig),
-        **finetuning,
-        **given(_TRAINING),
-    }
-    if values.drop_epochs is not None:
-        training["drop_epochs"] = integers("drop_epochs", values.drop_epochs)
-    if values.callbacks is not None:
-        training["callbacks"] = comma_separated(values.callbacks)
-    if "optimizer" in training:
-        training["optimizer"] = OPTIMIZERS.get(training["optimizer"], training["optimizer"])
-    return configs.RunConfig(
-        data=configs.DataConfig(**data),
-        model=configs.ModelConfig(name=values.model, options=options),
-        objective=configs.ObjectiveConfig(**objective),
-        training=configs.TrainingConfig(**training),
-    )
 
 
 def _with_model_options(options: dict[str, Any], text: str) -> dict[str, Any]:
@@ -344,7 +402,9 @@ def _with_model_options(options: dict[str, Any], text: str) -> dict[str, Any]:
     return {**options, **more}
 
 
-def _refuse_unused(values: flags.FlagValues, adversarial: str, options: dict[str, Any]) -> None:
+def _refuse_unused(
+    values: flags.FlagValues, model: str, adversarial: str, options: dict[str, Any]
+) -> None:
     """Refuses flags that were given and that this run would not read."""
     for name, readers in _READ_BY.items():
         if values[name].value is not None and adversarial not in readers:
@@ -354,13 +414,65 @@ def _refuse_unused(values: flags.FlagValues, adversarial: str, options: dict[str
             )
     if values.renormalize is not None and options.get("fusion") != "maps":
         raise configs.ConfigError(
-            f"--renormalize has no effect with --model={values.model}: it is for GateAtt"
+            f"--renormalize has no effect with --model={model}: it is for GateAtt"
         )
+
+
+def builder_defaults(family: str) -> dict[str, Any]:
+    """Defaults of the options of a family's builder, read from its source: no Keras is imported.
+
+    Args:
+        family: See `Recipe.family`; the builder is in the module of this name.
+    """
+    source = importlib.resources.files("yt8m_gat") / "models" / f"{family}.py"
+    if not source.is_file():
+        return {}  # A class of the user's own.
+    for node in ast.walk(ast.parse(source.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.FunctionDef) and node.name == "__init__":
+            names = [argument.arg for argument in node.args.args]
+            if "feature_sizes" in names:
+                values = [ast.literal_eval(default) for default in node.args.defaults]
+                return dict(zip(names[len(names) - len(values) :], values, strict=True))
+    return {}
+
+
+def defaults_of_recipe(values: flags.FlagValues) -> tuple[str, Callable[[Flag], str]]:
+    """Whose defaults `--help` shows, and the default of each flag: those of `--model`."""
+    only_model = flags.FlagValues()
+    define_flags(only_model)
+    only_model(["", *([f"--model={values.model}"] if values.model else [])])
+    config = config_from_flags(only_model)
+    recipe = configs.get_recipe(config.model.name)
+    options = {**builder_defaults(recipe.family), **recipe.options, **config.model.options}
+    sections = {
+        DataConfig: config.data,
+        ObjectiveConfig: config.objective,
+        TrainingConfig: config.training,
+    }
+
+    def default(flag: Flag) -> str:
+        if flag.name == "model":
+            value = config.model.name
+        elif flag.config is ModelConfig:
+            if flag.name not in options:
+                return f"{config.model.name} has no such option"
+            value = options[flag.name]
+        elif flag.config is None:
+            value = flag.default
+        else:
+            value = getattr(sections[flag.config], flag.name)
+        return absl_flags.without(flag, value)
+
+    whose = (
+        f"Defaults are those of --model={config.model.name}; --help --model=NAME shows those of "
+        "another recipe."
+    )
+    return whose, default
 
 
 def main(argv: Sequence[str]) -> None:
     """Trains, resuming the run in `--train_dir` if there is one."""
-    values = absl_flags.parse(define_flags, argv, __doc__)
+    values = absl_flags.parse(SECTIONS, argv, __doc__, defaults_of_recipe)
     with reported_errors():
         warn_of_replaced("train.py", values.flag_values_dict())
         read_paths(values, PATHS)

@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 
 from yt8m_gat.evaluation.evaluator import Measurement
+from yt8m_gat.job_settings import EvaluationSettings
 from yt8m_gat.metrics import interval
 
 EXTREMES = 5
-MIN_POSITIVES = 10
 
 
 def compare_classes(
@@ -17,7 +17,7 @@ def compare_classes(
     baseline: np.ndarray,
     names: Mapping[int, str],
     positives: np.ndarray,
-    min_positives: int = MIN_POSITIVES,
+    min_positives: int = EvaluationSettings.min_positives,
     num_extremes: int = EXTREMES,
 ) -> dict[str, Any]:
     """Differences in average precision, ours minus the baseline's, and the classes at both ends.

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from yt8m_gat.config import MAX_BAD_FRACTION, ConfigError, RunConfig
+from yt8m_gat.config import ConfigError, RunConfig
 from yt8m_gat.data import (
     Reader,
     count_records,
@@ -21,6 +21,7 @@ from yt8m_gat.data.identity import files_digest
 from yt8m_gat.digests import digest_of
 from yt8m_gat.export import read_archive
 from yt8m_gat.import_path import require_trust
+from yt8m_gat.job_settings import InferenceSettings
 from yt8m_gat.locks import only_writer, temporary_folder
 from yt8m_gat.pipeline.run_settings import on_segments, read_schema
 from yt8m_gat.prediction.inference import predict, predict_segments
@@ -62,14 +63,14 @@ def infer(
     *,
     input_data_pattern: str,
     output_file: str | os.PathLike,
-    batch_size: int = 512,
-    top_k: int = 20,
-    checkpoint: str = "best",
-    segment_labels: bool | None = None,
+    batch_size: int = InferenceSettings.batch_size,
+    top_k: int = InferenceSettings.top_k,
+    checkpoint: str = InferenceSettings.checkpoint,
+    segment_labels: bool | None = InferenceSettings.segment_labels,
     segment_label_ids_file: str | os.PathLike | None = None,
-    segment_max_pred: int = 100_000,
-    on_bad_record: str = "error",
-    max_bad_fraction: float = MAX_BAD_FRACTION,
+    segment_max_pred: int = InferenceSettings.segment_max_pred,
+    on_bad_record: str = InferenceSettings.on_bad_record,
+    max_bad_fraction: float = InferenceSettings.max_bad_fraction,
     trust_code: bool = False,
 ) -> int:
     """Writes the Kaggle CSV of a trained run, that of 2018, or that of 2019 about segments.
