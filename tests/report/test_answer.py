@@ -6,7 +6,7 @@ import re
 import pytest
 from test_report import EVALUATION, Page, write_run
 
-from yt8m_gat.report.chart import Series, line_chart
+from yt8m_gat.report.drawing.chart import Series, line_chart
 from yt8m_gat.report.page import build_page
 from yt8m_gat.report.source import read_run
 from yt8m_gat.report.spec import attack_title, ball_of

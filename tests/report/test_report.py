@@ -16,7 +16,7 @@ import pytest
 from yt8m_gat.commands.page_file import write_page
 from yt8m_gat.commands.report import main
 from yt8m_gat.config import DataConfig, ModelConfig, ObjectiveConfig, RunConfig
-from yt8m_gat.report.chart import Series, line_chart, standalone, ticks
+from yt8m_gat.report.drawing.chart import Series, line_chart, standalone, ticks
 from yt8m_gat.report.page import build_explanation, build_page
 from yt8m_gat.report.source import read_run
 

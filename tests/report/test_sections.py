@@ -15,9 +15,9 @@ from yt8m_gat.config import (
     RunConfig,
     TrainingConfig,
 )
-from yt8m_gat.report.bar_chart import Bar, bar_chart
-from yt8m_gat.report.chart import standalone
-from yt8m_gat.report.heat_map import heat_maps
+from yt8m_gat.report.drawing.bar_chart import Bar, bar_chart
+from yt8m_gat.report.drawing.chart import standalone
+from yt8m_gat.report.drawing.heat_map import heat_maps
 from yt8m_gat.report.page import build_page
 from yt8m_gat.report.source import MARK, group_runs, read_run
 from yt8m_gat.report.spec import spec_order, spec_title

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from yt8m_gat.disk import replacing
 from yt8m_gat.locks import only_writer, only_writer_in
-from yt8m_gat.report.chart import standalone
+from yt8m_gat.report.drawing.chart import standalone
 
 
 def write_page(

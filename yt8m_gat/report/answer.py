@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from typing import Any
 
-from yt8m_gat.report.bar_chart import Bar, point_chart
-from yt8m_gat.report.chart import padded
-from yt8m_gat.report.markup import (
+from yt8m_gat.report.drawing.bar_chart import Bar, point_chart
+from yt8m_gat.report.drawing.chart import padded
+from yt8m_gat.report.drawing.markup import (
     Cell,
     Figures,
     gallery,

@@ -4,9 +4,9 @@ import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from yt8m_gat.report.chart import MOST_MARKERS, Series, line_chart, shared_heights
-from yt8m_gat.report.heat_map import Matrix, heat_maps, shared_scale
-from yt8m_gat.report.markup import (
+from yt8m_gat.report.drawing.chart import MOST_MARKERS, Series, line_chart, shared_heights
+from yt8m_gat.report.drawing.heat_map import Matrix, heat_maps, shared_scale
+from yt8m_gat.report.drawing.markup import (
     Cell,
     Figures,
     gallery,

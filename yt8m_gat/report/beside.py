@@ -4,7 +4,7 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
-from yt8m_gat.report.markup import (
+from yt8m_gat.report.drawing.markup import (
     PERCENT_METRICS,
     mean_and_deviation,
     note,

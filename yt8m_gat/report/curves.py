@@ -6,9 +6,16 @@ import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from yt8m_gat.report.bar_chart import Bar, bar_chart, range_of
-from yt8m_gat.report.chart import MOST_MARKERS, Range, Series, line_chart, padded, shared_heights
-from yt8m_gat.report.markup import Figures, interval_of, mean_and_deviation, shown, table
+from yt8m_gat.report.drawing.bar_chart import Bar, bar_chart, range_of
+from yt8m_gat.report.drawing.chart import (
+    MOST_MARKERS,
+    Range,
+    Series,
+    line_chart,
+    padded,
+    shared_heights,
+)
+from yt8m_gat.report.drawing.markup import Figures, interval_of, mean_and_deviation, shown, table
 from yt8m_gat.report.results import Gain, class_name, gains
 from yt8m_gat.report.source import ReportedRun, RunGroup, number
 from yt8m_gat.report.spec import attack_title, ball_of

@@ -11,7 +11,6 @@ from yt8m_gat.report.attention import (
     sensitivity_table,
 )
 from yt8m_gat.report.beside import map_distance_table, published_tables
-from yt8m_gat.report.chart import MOST_MARKERS, Series, line_chart
 from yt8m_gat.report.curves import (
     corruption_curves,
     corruption_table,
@@ -19,7 +18,8 @@ from yt8m_gat.report.curves import (
     robustness_curves,
     training_curves,
 )
-from yt8m_gat.report.markup import (
+from yt8m_gat.report.drawing.chart import MOST_MARKERS, Series, line_chart
+from yt8m_gat.report.drawing.markup import (
     Cell,
     Figures,
     document,

@@ -5,7 +5,15 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from typing import Any
 
-from yt8m_gat.report.markup import PERCENT_METRICS, folded, note, percent, plain, shown, table
+from yt8m_gat.report.drawing.markup import (
+    PERCENT_METRICS,
+    folded,
+    note,
+    percent,
+    plain,
+    shown,
+    table,
+)
 from yt8m_gat.report.source import ReportedRun, find_row, number, pair
 from yt8m_gat.report.spec import attack_title, spec_title
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from yt8m_gat.report.markup import Cell, folded, mean_and_deviation, table, warning
+from yt8m_gat.report.drawing.markup import Cell, folded, mean_and_deviation, table, warning
 from yt8m_gat.report.source import MARK, ReportedRun, RunGroup, number
 from yt8m_gat.report.spec import Ball, attack_title, ball_of, spec_order
 from yt8m_gat.report.strongest import main_ball, strongest

@@ -7,7 +7,7 @@ from typing import Any
 
 import yt8m_gat
 from yt8m_gat.config import ObjectiveConfig, RunConfig
-from yt8m_gat.report.markup import Cell, note, plain, shown, table
+from yt8m_gat.report.drawing.markup import Cell, note, plain, shown, table
 from yt8m_gat.report.source import ReportedRun, number
 
 _UNKNOWN = "not known: written by an older eval.py"

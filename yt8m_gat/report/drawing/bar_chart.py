@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Iterable, Sequence
 from html import escape
 
-from yt8m_gat.report.chart import (
+from yt8m_gat.report.drawing.chart import (
     NUM_COLORS,
     TEXT_HEIGHT,
     WIDTH,

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-from yt8m_gat.report.chart import STYLE
+from yt8m_gat.report.drawing.chart import STYLE
 from yt8m_gat.report.source import number, pair
 
 # Figure name -> <svg>.

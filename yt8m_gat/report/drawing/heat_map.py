@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 
-from yt8m_gat.report.chart import NUM_HEATS, WIDTH, opening
+from yt8m_gat.report.drawing.chart import NUM_HEATS, WIDTH, opening
 
 Matrix = Sequence[Sequence[float]]
 

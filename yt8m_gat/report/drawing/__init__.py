@@ -1,0 +1,1 @@
+"""SVG charts and HTML tables from plain numbers and texts."""
