@@ -87,6 +87,15 @@ def test_forward_gives_maps_of_every_level_and_modality(rng):
     assert outputs.frames.shape == (2, 10, 24)
 
 
+@pytest.mark.parametrize(("name", "square"), [("GateAtt", True), ("GAT", False)])
+def test_square_maps_are_those_whose_local_level_is_too(name, square, rng):
+    model, inputs = small(name, local_masks=("bd4",)), clips(rng, [12], 12)
+    mask = inputs.pop(FRAME_MASK)
+    local_map = model.forward(inputs, mask).attention_maps["rgb"]["bd4"]
+    assert model.has_square_maps is square
+    assert (tuple(local_map.shape[-2:]) == (12, 12)) is square
+
+
 def test_uniform_attention_has_uniform_maps(rng):
     inputs = clips(rng, [6, 2], 6)
     mask = inputs.pop(FRAME_MASK)

@@ -68,14 +68,13 @@ from __future__ import annotations
 import csv
 import dataclasses
 import numbers
-import sys
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy.signal import lfilter
 from scipy.special import erf
+from tqdm import tqdm
 
 from yt8m_gat.data.schema import FRAME_FEATURE_SIZES
 from yt8m_gat.disk import remove_unfinished, replacing
@@ -547,10 +546,16 @@ def _generate(folder: Path, config: SampleConfig, show_progress: bool) -> None:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["label_id", "label_name"])
         writer.writerows(enumerate(label_names(structure)))
-    progress = _Progress(config.num_train + config.num_validate + config.num_test, show_progress)
-    for split in SPLITS:
-        for shard, path in enumerate(paths[split]):
-            _write_shard(path, config, structure, split, shard, progress)
+    with tqdm(
+        total=config.num_train + config.num_validate + config.num_test,
+        unit="clip",
+        dynamic_ncols=True,
+        disable=not show_progress,
+    ) as bar:
+        for split in SPLITS:
+            bar.set_description(split)
+            for shard, path in enumerate(paths[split]):
+                _write_shard(path, config, structure, split, shard, bar)
 
 
 def _write_shard(
@@ -559,7 +564,7 @@ def _write_shard(
     structure: PlantedStructure,
     split: str,
     shard: int,
-    progress: _Progress,
+    bar: tqdm,
 ) -> None:
     import tensorflow as tf
 
@@ -571,7 +576,7 @@ def _write_shard(
             record = _sequence_example(draw_clip(config, structure, split, index))
             # The order of a map's entries is otherwise free.
             writer.write(record.SerializeToString(deterministic=True))
-            progress.advance(split)
+            bar.update()
 
 
 def _sequence_example(clip: Clip) -> tf.train.SequenceExample:
@@ -594,30 +599,3 @@ def _sequence_example(clip: Clip) -> tf.train.SequenceExample:
         context=tf.train.Features(feature=context),
         feature_lists=tf.train.FeatureLists(feature_list=feature_list),
     )
-
-
-class _Progress:
-    """Counts clips and prints one line that is written over, at most five times a second."""
-
-    def __init__(self, total: int, shown: bool) -> None:
-        self._total = total
-        self._shown = shown
-        self._done = 0
-        self._started = time.monotonic()
-        self._printed = 0.0
-
-    def advance(self, split: str) -> None:
-        self._done += 1
-        now = time.monotonic()
-        complete = self._done == self._total
-        if not self._shown or (now - self._printed < 0.2 and not complete):
-            return
-        self._printed = now
-        rate = self._done / max(now - self._started, 1e-9)
-        print(
-            f"\r{split:<8} {self._done}/{self._total} clips, {rate:.0f} clips/s, "
-            f"{(self._total - self._done) / rate:.0f} s left   ",
-            end="\n" if complete else "",
-            file=sys.stderr,
-            flush=True,
-        )

@@ -145,10 +145,8 @@ class GatedMapAttention(HeadProjection):
 
     def get_config(self) -> dict[str, Any]:
         """Returns the arguments of the constructor."""
-        config = super().get_config()
-        del config["uniform"]
         return {
-            **config,
+            **super().get_config(),
             "level": self.level,
             "max_frames": self.max_frames,
             "renormalize": self.renormalize,

@@ -141,7 +141,6 @@ class HeadProjection(keras.Layer):
         return {
             **super().get_config(),
             "num_heads": self.num_heads,
-            "uniform": self.uniform,
             "dropout": self.dropout,
             "seed": self.seed,
         }

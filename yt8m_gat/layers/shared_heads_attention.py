@@ -133,4 +133,4 @@ class SharedHeadsAttention(HeadProjection):
 
     def get_config(self) -> dict[str, Any]:
         """Returns the arguments of the constructor."""
-        return {**super().get_config(), "levels": list(self.levels)}
+        return {**super().get_config(), "uniform": self.uniform, "levels": list(self.levels)}

@@ -237,6 +237,11 @@ class TransformerClassifier(VideoClassifier):
             block.copy_normalization_to_auxiliary()
 
     @property
+    def has_square_maps(self) -> bool:
+        """True with `fusion="maps"`, whose gates mix maps of the [T, T] form."""
+        return self.fusion == "maps"
+
+    @property
     def attention_levels(self) -> tuple[str, ...]:
         """See `VideoClassifier`; all features have the same."""
         return self.blocks[0].attention.map_names

@@ -65,6 +65,11 @@ class VideoClassifier(keras.Model):
         """The levels of each feature's attention maps; none of a model that does not attend."""
         return ()
 
+    @property
+    def has_square_maps(self) -> bool:
+        """Whether every attention map is [B, N, T, T], at local levels too."""
+        return False
+
     def forward(
         self,
         features: dict[str, Any],

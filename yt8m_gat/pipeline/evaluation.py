@@ -383,8 +383,7 @@ class _Evaluation:
         return ProfileObserver(self.evaluator, AttentionProfiles(self._lay_out))
 
     def _lay_out(self, level: str, maps: np.ndarray) -> np.ndarray:
-        # GateAtt's maps all have the [T, T] form.
-        if getattr(self.classifier, "fusion", None) == "maps":
+        if self.classifier.has_square_maps:
             return maps
         return expand_attention_map(maps, AttentionLevel.parse(level))
 
