@@ -4,6 +4,7 @@ import json
 import sys
 import textwrap
 
+import numpy as np
 import pytest
 
 import yt8m_gat
@@ -22,6 +23,7 @@ from yt8m_gat.models import build_from_config
 from yt8m_gat.run_folder import RunFolder
 from yt8m_gat.training import ImportedCallbacks
 from yt8m_gat.training.objective import build_loss
+from yt8m_gat.weights.copying import copy_weights
 from yt8m_gat.weights.hdf5 import save_weights
 
 # A good one, of which each case changes a part.
@@ -100,10 +102,19 @@ def test_options_arrive_as_the_signature_says(module):
     assert (child.given, child.options["width"]) == ((7, 8), 5)
 
 
+def test_weights_are_copied_though_the_layers_have_no_names(module):
+    """As fine-tuning does; Keras numbers the layers of the second model on."""
+    module()
+    source, target = (build_from_config(config(seed=n), trust_code=True) for n in (0, 1))
+    assert source.weights[0].path.split("/")[1:] != target.weights[0].path.split("/")[1:]
+    copy_weights(source, target)
+    np.testing.assert_array_equal(target.weights[0], source.weights[0])
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"widht": 8}, "--model_options: widht is no option of --model=own_code:Model; it has"),
+        ({"widht": 8}, "widht is no option of --model=own_code:Model; it has depth, kind, "),
         ({"width": "8"}, "--model_options: width must be int. Received: '8'"),
         ({"width": None}, "--model_options: width must be int. Received: None"),
         ({"rates": [1, "x"]}, "--model_options: rates must be float. Received: 'x'"),
@@ -266,7 +277,12 @@ def test_code_of_strangers_does_not_run(module, tmp_path, names):
     def evaluate(run, **options):
         return pipeline.evaluate(run, eval_data_pattern=records, **options)
 
+    def predict_with_the_archive():
+        with pipeline.model_folder("", tmp_path / "model.tgz"):
+            pass
+
     jobs = [
+        predict_with_the_archive,
         lambda: evaluate(folder),
         lambda: evaluate(RunFolder(tmp_path / "clean"), compare_to=folder.path),
         lambda: evaluate(

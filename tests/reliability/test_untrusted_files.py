@@ -38,6 +38,20 @@ def test_nothing_here_loads_code_or_turns_safe_mode_off(path):
             assert not MODULES & names, f"{path}:{node.lineno}: {MODULES & names}"
 
 
+def test_one_module_imports_what_a_file_may_name():
+    """It stands behind `require_trust`; the others import modules of ours, and TensorFlow."""
+    names = {"import_module", "__import__", "find_spec", "run_path", "run_module"}
+    calls = {
+        path.relative_to(ROOT / "yt8m_gat").as_posix()
+        for path in (ROOT / "yt8m_gat").rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Attribute | ast.Name)
+        and getattr(node, "attr", getattr(node, "id", "")) in names
+    }
+    ours = {"__init__.py", "cli.py", "commands/console.py", "data/__init__.py"}
+    assert calls - ours == {"import_path.py"}
+
+
 def test_safe_mode_is_on():
     layer = keras.layers.Lambda(lambda x: x)
     with pytest.raises(ValueError, match=r"unsafe|safe_mode"):

@@ -137,7 +137,7 @@ def _predict(values: flags.FlagValues) -> int:
     with (
         pipeline.reported_errors(),
         pipeline.model_folder(
-            values.train_dir, values.input_model_tgz, values.untar_model_dir
+            values.train_dir, values.input_model_tgz, values.untar_model_dir, values.trust_code
         ) as folder,
     ):
         if values.output_model_tgz:

@@ -102,13 +102,14 @@ def _checked_options(
 ) -> dict[str, Any]:
     """The options, each of the type that its parameter says; they may come from any file."""
     known = parameters.keys() - _NO_OPTIONS
+    prefix = "" if is_import_path(name) else "--"
     flag = "--model_options: {}" if is_import_path(name) else "--{}"
     checked = {}
     for option, value in options.items():
         if option not in known:
             raise ConfigError(
                 f"{flag.format(option)} is no option of --model={name}; it has "
-                f"{', '.join(flag.format(other) for other in sorted(known)) or 'none'}"
+                f"{', '.join(prefix + other for other in sorted(known)) or 'none'}"
             )
         checked[option] = as_hinted(_hint_of(parameters[option]), value, flag.format(option))
     return checked

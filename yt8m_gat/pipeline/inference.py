@@ -35,6 +35,7 @@ def model_folder(
     train_dir: str | os.PathLike,
     input_model_tgz: str | os.PathLike | None = None,
     untar_model_dir: str | os.PathLike | None = None,
+    trust_code: bool = False,
 ) -> Iterator[RunFolder]:
     """The run folder to predict with: of a run, or unpacked from an archive.
 
@@ -43,19 +44,27 @@ def model_folder(
         input_model_tgz: The archive; None: there is none.
         untar_model_dir: Where it is unpacked and kept; None: in a folder that is removed
             afterwards.
+        trust_code: Whether the code that an archive names may run.
 
     Raises:
         ConfigError: See `yt8m_gat.export.read_archive`.
+        UntrustedCodeError: The archive names code that is not trusted.
         InUseError: Another process predicts with the model in `untar_model_dir`.
     """
+
+    def unpacked(target: str | os.PathLike) -> RunFolder:
+        folder = read_archive(input_model_tgz, target)
+        require_trust(RunConfig.load(folder.path), trust_code, input_model_tgz)
+        return folder
+
     if input_model_tgz is None:
         yield RunFolder(train_dir)
     elif untar_model_dir is not None:
         with only_writer(untar_model_dir, make_folder=True):  # Until the predictions are made.
-            yield read_archive(input_model_tgz, untar_model_dir)
+            yield unpacked(untar_model_dir)
     else:
         with temporary_folder() as folder:
-            yield read_archive(input_model_tgz, folder / "model")
+            yield unpacked(folder / "model")
 
 
 def infer(

@@ -1,5 +1,8 @@
 """Weights from one classifier to another."""
 
+import re
+from collections.abc import Iterable
+
 import keras
 
 from yt8m_gat.models import VideoClassifier
@@ -18,6 +21,8 @@ def copy_weights(source: VideoClassifier, target: VideoClassifier) -> None:
             model have the same path.
     """
     given, wanted = _weights_by_path(source), _weights_by_path(target)
+    if type(source) is type(target) and _without_numbers(given) == _without_numbers(wanted):
+        given = dict(zip(wanted, given.values(), strict=True))
     if list(source.feature_sizes) != list(target.feature_sizes):
         raise ValueError(
             f"the two models differ: features {', '.join(target.feature_sizes)} needed, "
@@ -52,6 +57,14 @@ def _weights_by_path(classifier: VideoClassifier) -> dict[str, keras.Variable]:
             )
         weights[path] = variable
     return weights
+
+
+def _without_numbers(paths: Iterable[str]) -> list[str]:
+    """Paths without what Keras appends to the names of layers that were given none.
+
+    It counts the layers of a process, so that the second model of a class has other numbers.
+    """
+    return [re.sub(r"_[0-9]+(?=/)", "", path) for path in paths]
 
 
 def without_auxiliary(classifier: VideoClassifier) -> VideoClassifier:
