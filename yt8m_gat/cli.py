@@ -117,6 +117,10 @@ def run_command(main: Callable[[], int | None]) -> NoReturn:
         code = main()
     except KeyboardInterrupt:
         exit_interrupted()
+    except BrokenPipeError:
+        # What read the output has ended, as `head` does; Python's own end would write to it again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = EXIT_ERROR
     finally:
         # All is done; Python's own end has nothing that could be interrupted.
         signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -11,6 +11,7 @@ import zlib
 
 import pytest
 
+from yt8m_gat.commands import archive as command
 from yt8m_gat.config import ConfigError, DataConfig, RunConfig
 from yt8m_gat.data import LabelMap
 from yt8m_gat.export import ArchiveError, archive, read_archive, write_archive
@@ -94,6 +95,23 @@ def test_read_back_it_is_the_run(run, tgz, tmp_path):
         "versions.json",
     ]
     assert folder.path.stat().st_mode & 0o777 == 0o755
+
+
+def test_the_command_packs_unpacks_and_refuses_in_one_line(run, tmp_path, capsys):
+    tgz, copy = tmp_path / "of_the_command.tgz", tmp_path / "copy"
+    command.main(["pack", f"--train_dir={run.path}", f"--output_file={tgz}"])
+    command.main(["unpack", f"--input_file={tgz}", f"--output_dir={copy}"])
+    assert (copy / "best.weights.h5").read_bytes() == WEIGHTS
+    assert RunConfig.load(copy) == RunConfig.load(run.path)
+    assert capsys.readouterr().out.splitlines() == [
+        f"{tgz}: the best model of {run.path}",
+        f"{copy}: the model of {tgz}",
+    ]
+    tgz.write_bytes(b"something else")
+    with pytest.raises(SystemExit, match="2"):
+        command.main(["unpack", f"--input_file={tgz}", f"--output_dir={tmp_path / 'other'}"])
+    [line] = capsys.readouterr().err.splitlines()
+    assert "error:" in line and str(tgz) in line
 
 
 def test_the_label_map_goes_along(tmp_path):
