@@ -178,6 +178,8 @@ def test_arrays_that_do_not_fit_are_refused(run, clips, change, message):
 def test_other_arguments_that_cannot_be_are_refused(run, clips, records):
     with pytest.raises(ValueError, match=r"each of 6 clips\. Received: 1 ids"):
         run.predict(clips, ids=["a"])
+    with pytest.raises(ValueError, match=r"`ids` must be strings\. Received: \[0, 1, 2\]"):
+        run.predict(clips, ids=range(6))
     with pytest.raises(ValueError, match=r"uint8 in all clips, or floats in all"):
         run.predict(
             {**clips, "audio": [yt8m_gat.dequantize(clips["audio"][0]), *clips["audio"][1:]]}
@@ -203,14 +205,24 @@ def test_records_read_back_to_the_same_arrays(records, examples):
             np.testing.assert_array_equal(batch["features"][name][row][:length], example[name])
 
 
-@pytest.mark.parametrize("kind", ["float32", "float_list"])
-def test_floats_are_stored_where_the_schema_says_so(tmp_path, kind):
-    schema = yt8m_gat.RecordSchema({"a": 3}, 4, feature_types=(kind,), labels_are="multi_hot")
-    frames = np.random.default_rng(0).normal(size=(5, 3)) * 100
+def test_floats_are_stored_as_the_schema_says(tmp_path):
+    sizes = {"a": 3, "b": 2}
+    types = ("float32", "float_list")
+    schema = yt8m_gat.RecordSchema(sizes, 4, feature_types=types, labels_are="multi_hot")
+    frames = {
+        name: np.random.default_rng(0).normal(size=(5, size)) * 100 for name, size in sizes.items()
+    }
     path = str(tmp_path / "floats.tfrecord")
-    yt8m_gat.write_records(path, [{"id": b"x", "labels": [0, 1, 1, 0], "a": frames}], schema)
+    yt8m_gat.write_records(path, [{"id": b"x", "labels": [0, 1, 1, 0], **frames}], schema)
+    record = tf.train.SequenceExample.FromString(
+        next(tf.data.TFRecordDataset(path).as_numpy_iterator())
+    )
+    lists = record.feature_lists.feature_list
+    assert len(lists["a"].feature[0].bytes_list.value[0]) == 12
+    assert len(lists["b"].feature[0].float_list.value) == 2
     (batch,) = Reader([path], schema, 1)
-    np.testing.assert_array_equal(batch["features"]["a"][0], frames.astype(np.float32))
+    for name in sizes:
+        np.testing.assert_array_equal(batch["features"][name][0], frames[name].astype("float32"))
     np.testing.assert_array_equal(batch["labels"], [[0, 1, 1, 0]])
 
 

@@ -81,7 +81,7 @@ from yt8m_gat.disk import remove_unfinished, replacing
 from yt8m_gat.locks import only_writer_in
 
 if TYPE_CHECKING:
-    import tensorflow as tf
+    pass
 
 # Root mean square L2 norm of a dequantized frame of YouTube-8M.
 FRAME_NORMS = {"rgb": 27.0, "audio": 13.5}
@@ -568,34 +568,13 @@ def _write_shard(
 ) -> None:
     import tensorflow as tf
 
+    from yt8m_gat.data.arrays import frame_record
+
     with (
         replacing(path, tf.errors.OpError) as temporary,
         tf.io.TFRecordWriter(str(temporary)) as writer,
     ):
         for index in range(shard, getattr(config, f"num_{split}"), config.num_shards):
-            record = _sequence_example(draw_clip(config, structure, split, index))
-            # The order of a map's entries is otherwise free.
-            writer.write(record.SerializeToString(deterministic=True))
+            clip = draw_clip(config, structure, split, index)
+            writer.write(frame_record(clip.video_id.encode(), clip.labels, clip.features))
             bar.update()
-
-
-def _sequence_example(clip: Clip) -> tf.train.SequenceExample:
-    import tensorflow as tf
-
-    context = {
-        "id": tf.train.Feature(bytes_list=tf.train.BytesList(value=[clip.video_id.encode()])),
-        "labels": tf.train.Feature(int64_list=tf.train.Int64List(value=clip.labels.tolist())),
-    }
-    feature_list = {
-        name: tf.train.FeatureList(
-            feature=[
-                tf.train.Feature(bytes_list=tf.train.BytesList(value=[frame.tobytes()]))
-                for frame in frames
-            ]
-        )
-        for name, frames in clip.features.items()
-    }
-    return tf.train.SequenceExample(
-        context=tf.train.Features(feature=context),
-        feature_lists=tf.train.FeatureLists(feature_list=feature_list),
-    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ import tensorflow as tf
 from yt8m_gat.data.diagnosis import finding_in
 from yt8m_gat.data.parsing import Batch, parse_frame_batch, parse_video_batch
 from yt8m_gat.data.quantization import MAX_VALUE
-from yt8m_gat.data.schema import FRAME_FEATURE_SIZES, NUM_CLASSES, RecordSchema
+from yt8m_gat.data.schema import FRAME_FEATURE_SIZES, LABELS_KEY, NUM_CLASSES, RecordSchema
 from yt8m_gat.disk import replacing
 from yt8m_gat.locks import only_writer
 
@@ -117,15 +117,13 @@ def _record_of(
     if video_id in ids:
         raise ValueError(f"{where}: ids must be unique. Received twice: {example['id']!r}")
     ids.add(video_id)
-    context = {
-        "id": tf.train.Feature(bytes_list=tf.train.BytesList(value=[video_id])),
-        schema.labels_key: _int64s(_checked_labels(example.get("labels", ()), where, schema)),
-    }
+    labels = _checked_labels(example.get("labels", ()), where, schema)
     arrays = {
         name: _checked_array(example[name], f"{where}, {name!r}", name, schema, stored=True)
         for name in schema.feature_names
     }
     if not schema.frame_level:
+        context = _context(video_id, labels, schema.labels_key)
         context |= {name: _floats(array) for name, array in arrays.items()}
         record = tf.train.Example(features=tf.train.Features(feature=context))
         return record.SerializeToString(deterministic=True)
@@ -135,27 +133,50 @@ def _record_of(
             f"{where} must have at most {schema.max_frames} frames, the schema's max_frames. "
             f"Received: {longest}; the reader would leave the rest out"
         )
-    frames = {
-        name: tf.train.FeatureList(
-            feature=[
-                _floats(frame)
-                if schema.types[name] == "float_list"
-                else tf.train.Feature(bytes_list=tf.train.BytesList(value=[frame.tobytes()]))
-                for frame in array
-            ]
-        )
-        for name, array in arrays.items()
-    }
+    float_lists = [name for name, kind in schema.types.items() if kind == "float_list"]
+    return frame_record(video_id, labels, arrays, schema.labels_key, float_lists)
+
+
+def frame_record(
+    video_id: bytes,
+    labels: np.ndarray,
+    frames: Mapping[str, np.ndarray],
+    labels_key: str = LABELS_KEY,
+    float_lists: Collection[str] = (),
+) -> bytes:
+    """A frame-level record, serialized; nothing is checked.
+
+    Args:
+        video_id: The id.
+        labels: What stands under `labels_key`, integers.
+        frames: Name -> array [T, size], whose rows are stored as their bytes.
+        labels_key: Name of the list of labels.
+        float_lists: The features whose rows are stored as lists of floats instead.
+    """
+
+    def stored(name: str, frame: np.ndarray) -> tf.train.Feature:
+        if name in float_lists:
+            return _floats(frame)
+        return tf.train.Feature(bytes_list=tf.train.BytesList(value=[frame.tobytes()]))
+
     record = tf.train.SequenceExample(
-        context=tf.train.Features(feature=context),
-        feature_lists=tf.train.FeatureLists(feature_list=frames),
+        context=tf.train.Features(feature=_context(video_id, labels, labels_key)),
+        feature_lists=tf.train.FeatureLists(
+            feature_list={
+                name: tf.train.FeatureList(feature=[stored(name, frame) for frame in array])
+                for name, array in frames.items()
+            }
+        ),
     )
     # The order of a map's entries is otherwise free.
     return record.SerializeToString(deterministic=True)
 
 
-def _int64s(values: np.ndarray) -> tf.train.Feature:
-    return tf.train.Feature(int64_list=tf.train.Int64List(value=values.tolist()))
+def _context(video_id: bytes, labels: np.ndarray, labels_key: str) -> dict[str, tf.train.Feature]:
+    return {
+        "id": tf.train.Feature(bytes_list=tf.train.BytesList(value=[video_id])),
+        labels_key: tf.train.Feature(int64_list=tf.train.Int64List(value=labels.tolist())),
+    }
 
 
 def _floats(values: np.ndarray) -> tf.train.Feature:
@@ -255,6 +276,8 @@ def array_batches(
         ids = [str(number) for number in range(num_clips)]
     if len(ids) != num_clips:
         raise ValueError(f"`ids` must name each of {num_clips} clips. Received: {len(ids)} ids")
+    if not all(isinstance(video_id, str) for video_id in ids):
+        raise ValueError(f"`ids` must be strings. Received: {list(ids)[:3]}")
     clips = []
     for number in range(num_clips):
         clip = {
