@@ -107,10 +107,10 @@ def test_a_replaced_flag_warns_in_one_line_and_only_when_given(script, capsys):
     for flag, replacement in REPLACED[script].items():
         values = defined(script)
         values([script])
-        warn_of_replaced(script, values.flag_values_dict())
+        warn_of_replaced(script, values.flag_values_dict(), script)
         assert capsys.readouterr() == ("", "")
         values([script, f"--{flag}=0"])  # 0 is given, too.
-        warn_of_replaced(script, values.flag_values_dict())
+        warn_of_replaced(script, values.flag_values_dict(), script)
         line = f"{script}: warning: --{flag} has no effect: {replacement}\n"
         assert capsys.readouterr() == ("", line)
 

@@ -38,13 +38,14 @@ OPTIMIZERS: dict[str, str] = {
 }
 
 
-def warn_of_replaced(script: str, values: Mapping[str, Any]) -> None:
+def warn_of_replaced(script: str, values: Mapping[str, Any], command: str) -> None:
     """Writes one line to stderr for each flag that is given and has no effect.
 
     Args:
         script: A key of `REPLACED`.
         values: Flag -> value; None where the user gave none.
+        command: How the command names itself.
     """
     for flag, replacement in REPLACED[script].items():
         if values[flag] is not None:
-            print(f"{script}: warning: --{flag} has no effect: {replacement}", file=sys.stderr)
+            print(f"{command}: warning: --{flag} has no effect: {replacement}", file=sys.stderr)

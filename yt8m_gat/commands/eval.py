@@ -31,6 +31,7 @@ from yt8m_gat.commands.flag_table import (
 )
 from yt8m_gat.commands.train import OF_RUN
 from yt8m_gat.config import NORM_SCOPES, ON_BAD_RECORD
+from yt8m_gat.interrupt import command_name
 from yt8m_gat.job_settings import EvaluationSettings
 from yt8m_gat.locks import only_writer
 from yt8m_gat.paths import input_path, output_path, read_paths
@@ -174,7 +175,7 @@ def main(argv: Sequence[str]) -> None:
     """Prints a table of the metrics, and writes them as JSON if asked to."""
     values = absl_flags.parse(SECTIONS, argv, __doc__, from_run=OF_RUN)
     with reported_errors():
-        warn_of_replaced("eval.py", values.flag_values_dict())
+        warn_of_replaced("eval.py", values.flag_values_dict(), command_name())
         read_paths(values, PATHS)
         options = options_from_flags(values)
         with only_writer(values.output_file):

@@ -24,6 +24,7 @@ from yt8m_gat.commands.flag_table import (
 )
 from yt8m_gat.commands.train import OF_RUN
 from yt8m_gat.config import ON_BAD_RECORD, ConfigError
+from yt8m_gat.interrupt import command_name
 from yt8m_gat.job_settings import InferenceSettings
 from yt8m_gat.locks import only_writer
 from yt8m_gat.paths import input_path, output_path, read_paths
@@ -120,7 +121,7 @@ def main(argv: Sequence[str]) -> None:
     """Predicts and writes the CSV."""
     values = absl_flags.parse(SECTIONS, argv, __doc__, from_run=OF_RUN)
     with reported_errors():
-        warn_of_replaced("inference.py", values.flag_values_dict())
+        warn_of_replaced("inference.py", values.flag_values_dict(), command_name())
         read_paths(values, PATHS)
         check_flags(values)
         with only_writer(values.output_file):

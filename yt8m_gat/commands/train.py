@@ -36,6 +36,7 @@ from yt8m_gat.commands.flag_table import (
 )
 from yt8m_gat.config import DataConfig, ModelConfig, ObjectiveConfig, TrainingConfig
 from yt8m_gat.data.label_space import LabelMap
+from yt8m_gat.interrupt import command_name
 from yt8m_gat.paths import input_path, output_path, read_paths, saved_model_path
 from yt8m_gat.recipes import RECIPES
 from yt8m_gat.run_folder import RunFolder
@@ -474,7 +475,7 @@ def main(argv: Sequence[str]) -> None:
     """Trains, resuming the run in `--train_dir` if there is one."""
     values = absl_flags.parse(SECTIONS, argv, __doc__, defaults_of_recipe)
     with reported_errors():
-        warn_of_replaced("train.py", values.flag_values_dict())
+        warn_of_replaced("train.py", values.flag_values_dict(), command_name())
         read_paths(values, PATHS)
         config = config_from_flags(values)
         folder = RunFolder(values.train_dir)
