@@ -1,30 +1,37 @@
-"""Commands that moved to another room still start under their earlier names."""
+"""The commands start under their earlier names too, `python -m yt8m_gat.data.download` for one."""
 
-import importlib.util
 import runpy
 from pathlib import Path
 
 import pytest
 
+from yt8m_gat.commands import console
+
 PACKAGE = Path(__file__).resolve().parents[1] / "yt8m_gat"
 
 
 @pytest.mark.parametrize(
-    ("earlier", "module"),
+    ("earlier", "name"),
     [
-        ("data/download.py", "yt8m_gat.acquisition.download"),
-        ("data/sample.py", "yt8m_gat.acquisition.sample"),
-        ("evaluation/beam.py", "yt8m_gat.prediction.beam"),
-        ("evaluation/kaggle.py", "yt8m_gat.prediction.kaggle"),
+        ("data/download.py", "download"),
+        ("data/inspect.py", "inspect"),
+        ("data/label_space.py", "label-space"),
+        ("data/sample.py", "sample"),
+        ("evaluation/beam.py", "beam"),
+        ("evaluation/kaggle.py", "kaggle"),
+        ("report/__main__.py", "report"),
+        ("demo.py", "demo"),
     ],
 )
-def test_an_earlier_name_runs_the_command_of_today(monkeypatch, earlier, module):
+def test_an_earlier_name_runs_the_command_of_today(monkeypatch, earlier, name):
+    """Before anything else is imported: the call ends the process."""
     started = []
-    monkeypatch.setattr(
-        runpy, "run_module", lambda name, **options: started.append((name, options))
-    )
-    runpy.run_path(str(PACKAGE / earlier), run_name="imported")
-    assert not started
-    runpy.run_path(str(PACKAGE / earlier), run_name="__main__")
-    assert started == [(module, {"run_name": "__main__", "alter_sys": True})]
-    assert 'if __name__ == "__main__":' in Path(importlib.util.find_spec(module).origin).read_text()
+
+    def run(command):
+        started.append(command)
+        raise SystemExit
+
+    monkeypatch.setattr(console, "run", run)
+    with pytest.raises(SystemExit):
+        runpy.run_path(str(PACKAGE / earlier), run_name="__main__")
+    assert started == [name]

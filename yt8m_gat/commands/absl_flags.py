@@ -20,7 +20,8 @@ _HELP = {"--help", "-help", "-h", "--helpfull", "--helpshort", "-?"}
 _PLACEHOLDERS = {int: "N", float: "X", str: "TEXT"}
 
 Defaults = Callable[[flags.FlagValues], tuple[str, Callable[[Flag], str]]]
-"""From the flags given to whose defaults `--help` shows, a sentence, and to each flag's remark."""
+"""Takes the parsed flags. Returns a sentence that says whose defaults `--help` shows, and a
+function from a flag to what is said of its default."""
 
 
 def parse(
@@ -90,7 +91,7 @@ def shown(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def without(flag: Flag, value: Any) -> str:
+def default_remark(flag: Flag, value: Any) -> str:
     """What holds without the flag: `default: 8`; empty where there is nothing to say."""
     text = shown(value) or flag.unset
     return f"default: {text}" if text else ""
@@ -98,7 +99,7 @@ def without(flag: Flag, value: Any) -> str:
 
 def _defaults_of_table(values: flags.FlagValues) -> tuple[str, Callable[[Flag], str]]:
     del values
-    return "", lambda flag: without(flag, flag.default)
+    return "", lambda flag: default_remark(flag, flag.default)
 
 
 def _spelled(flag: Flag) -> str:

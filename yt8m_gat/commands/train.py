@@ -462,7 +462,7 @@ def defaults_of_recipe(values: flags.FlagValues) -> tuple[str, Callable[[Flag], 
             value = flag.default
         else:
             value = getattr(sections[flag.config], flag.name)
-        return absl_flags.without(flag, value)
+        return absl_flags.default_remark(flag, value)
 
     whose = (
         f"Defaults are those of --model={config.model.name}; --help --model=NAME shows those of "
