@@ -2,6 +2,7 @@
 
 import struct
 
+import numpy as np
 import tensorflow as tf
 from record_oracle import crc32c, masked
 
@@ -22,6 +23,31 @@ def make_record(rng, video_id):
         for _ in range(num_frames):
             frame = record.feature_lists.feature_list[name].feature.add()
             frame.bytes_list.value.append(rng.bytes(size))
+    return record
+
+
+def make_video_record(rng, video_id):
+    """A video-level record, with now and then something that it must not hold."""
+    record = tf.train.Example()
+    features = record.features.feature
+    features[("id", "video_id")[int(rng.integers(2))]].bytes_list.value.append(video_id)
+    features["labels"].int64_list.value.extend(rng.integers(0, NUM_CLASSES, 3).tolist())
+    for name, size in SIZES.items():
+        features[name].float_list.value.extend(rng.normal(size=size).tolist())
+    name = _name(rng)
+    wrong = int(rng.integers(12))
+    if wrong == 0:
+        features[name].float_list.value.append(1.0)
+    elif wrong == 1:
+        features[name].float_list.value[0] = (np.nan, np.inf)[int(rng.integers(2))]
+    elif wrong == 2:
+        features[name].int64_list.value.append(1)
+    elif wrong == 3:
+        features[name].Clear()
+    elif wrong == 4:
+        features["labels"].int64_list.value.append(NUM_CLASSES)
+    elif wrong == 5:
+        features["id"].bytes_list.value.append(b"")
     return record
 
 
@@ -368,7 +394,15 @@ def reformed_payload(rng, video_id):
     record = make_record(rng, video_id)
     if rng.integers(4) == 0:
         CONTENT[int(rng.integers(len(CONTENT)))](rng, record)
-    return _another_form(rng, record.SerializeToString())
+    return _another_form(rng, record.SerializeToString(deterministic=True))
+
+
+def video_payload(rng, video_id):
+    """A serialized video-level record, in a form that the library would not write, or damaged."""
+    data = make_video_record(rng, video_id).SerializeToString(deterministic=True)
+    if rng.integers(3):
+        return _another_form(rng, data)
+    return BYTES[int(rng.integers(len(BYTES)))](rng, data)
 
 
 BYTES = (_flip_bits, _set_bytes, _cut, _insert, _remove, _repeat, _noise)
@@ -379,8 +413,8 @@ def mutated_payload(rng, video_id):
     record = make_record(rng, video_id)
     if rng.integers(2):
         CONTENT[int(rng.integers(len(CONTENT)))](rng, record)
-        return record.SerializeToString()
-    return BYTES[int(rng.integers(len(BYTES)))](rng, record.SerializeToString())
+        return record.SerializeToString(deterministic=True)
+    return BYTES[int(rng.integers(len(BYTES)))](rng, record.SerializeToString(deterministic=True))
 
 
 def _forge_length(rng, data):

@@ -78,16 +78,7 @@ def read_clip(payload, sizes, num_classes, max_frames, with_labels=True):
         record = tf.train.SequenceExample.FromString(payload)
     except DecodeError:
         return {"undecodable"}
-    faults = set()
-    ids = [_single_kind(record.context, key, "bytes_list") for key in ("id", "video_id")]
-    labels = _single_kind(record.context, "labels", "int64_list") if with_labels else ()
-    if labels is None or None in ids:
-        faults.add("wrong_type")
-    video_id = next((values[0] for values in ids if values and values[0]), b"")
-    if any(values is not None and len(values) > 1 for values in ids) or not _is_text(video_id):
-        faults.add("video_id")
-    if any(not 0 <= label < num_classes for label in labels or ()):
-        faults.add("label")
+    video_id, labels, faults = _read_context(record.context, num_classes, with_labels)
     lists = record.feature_lists.feature_list
     lengths, features = [], []
     for name, size in sizes.items():
@@ -108,7 +99,43 @@ def read_clip(payload, sizes, num_classes, max_frames, with_labels=True):
         faults |= {"missing_feature"}
     elif len(set(lengths)) > 1:
         faults.add("frame_counts")
-    return faults or Clip(video_id, frozenset(labels), tuple(features))
+    return faults or Clip(video_id, labels, tuple(features))
+
+
+def read_video(payload, sizes, num_classes):
+    """A video-level record, as `read_clip`; its features are float32 [D]."""
+    try:
+        record = tf.train.Example.FromString(payload)
+    except DecodeError:
+        return {"undecodable"}
+    video_id, labels, faults = _read_context(record.features, num_classes, True)
+    features = []
+    for name, size in sizes.items():
+        values = _single_kind(record.features, name, "float_list")
+        if values is None:
+            faults.add("wrong_type")
+        elif len(values) != size:
+            faults.add("feature_size" if values else "missing_feature")
+        else:
+            features.append((name, np.array(values, np.float32)))
+        if not np.isfinite(values or 0.0).all():
+            faults.add("not_finite")
+    return faults or Clip(video_id, labels, tuple(features))
+
+
+def _read_context(context, num_classes, with_labels):
+    """Id, labels and faults of what stands beside the frames."""
+    faults = set()
+    ids = [_single_kind(context, key, "bytes_list") for key in ("id", "video_id")]
+    labels = _single_kind(context, "labels", "int64_list") if with_labels else ()
+    if labels is None or None in ids:
+        faults.add("wrong_type")
+    video_id = next((values[0] for values in ids if values and values[0]), b"")
+    if any(values is not None and len(values) > 1 for values in ids) or not _is_text(video_id):
+        faults.add("video_id")
+    if any(not 0 <= label < num_classes for label in labels or ()):
+        faults.add("label")
+    return video_id, frozenset(labels or ()), faults
 
 
 def _is_text(video_id):

@@ -1,6 +1,7 @@
 """Thousands of damaged records and files through the reader, beside an oracle of its own."""
 
 import collections
+import dataclasses
 import importlib
 import importlib.util
 import resource
@@ -20,8 +21,9 @@ from record_mutations import (
     mutated_file,
     mutated_payload,
     reformed_payload,
+    video_payload,
 )
-from record_oracle import Clip, crc32c, framed, masked, payloads_of, read_clip
+from record_oracle import Clip, crc32c, framed, masked, payloads_of, read_clip, read_video
 
 from yt8m_gat.data import (
     BadRecordError,
@@ -30,8 +32,10 @@ from yt8m_gat.data import (
     TooManyBadRecordsError,
     check_framing,
     parse_frame_batch,
+    parse_video_batch,
 )
 from yt8m_gat.data.diagnosis import finding_in
+from yt8m_gat.data.parsing import find_faults
 from yt8m_gat.export.saved_model import ServingModule
 from yt8m_gat.models import build_model
 
@@ -147,6 +151,35 @@ def test_the_parser_comes_to_the_same_verdicts(payloads):
     assert_judged_alike(read, payloads, [oracle(payload) for payload in payloads])
 
 
+def test_video_level_records_are_read_as_the_library_reads_them():
+    rng = np.random.default_rng(4)
+    payloads = [video_payload(rng, b"v%d" % i) for i in range(NUM_PAYLOADS // 2)]
+    verdicts = [read_video(payload, SIZES, NUM_CLASSES) for payload in payloads]
+    schema = dataclasses.replace(SCHEMA, frame_level=False)
+    strings = [tf.TensorSpec([None], tf.string)]
+    find = tf.function(lambda s: find_faults(s, schema), input_signature=strings, autograph=False)
+    parse = tf.function(
+        lambda s: parse_video_batch(s, schema), input_signature=strings, autograph=False
+    )
+    faults = np.concatenate(
+        [find(tf.constant(payloads[i : i + 50])) for i in range(0, len(payloads), 50)]
+    )
+    for verdict, fault in zip(verdicts, faults, strict=True):
+        assert fault == b"" if isinstance(verdict, Clip) else fault.decode() in verdict
+    good = np.flatnonzero(faults == b"")
+    assert len(payloads) / 5 < len(good) < len(payloads) * 0.8
+    batch = parse(tf.constant([payloads[i] for i in good]))
+    for row, i in enumerate(good):
+        assert batch["video_id"][row] == verdicts[i].video_id
+        assert frozenset(np.flatnonzero(batch["labels"][row])) == verdicts[i].labels
+        for name, values in verdicts[i].features:
+            np.testing.assert_array_equal(batch["features"][name][row], values)
+    assert {*b",".join(set(faults)).decode().split(",")} >= {
+        *("undecodable", "wrong_type", "video_id", "missing_feature", "feature_size"),
+        *("not_finite", "label"),
+    }
+
+
 @pytest.fixture(scope="module")
 def serve():
     """What is exported, before it is: the function behind `serving_default`."""
@@ -234,7 +267,7 @@ def damaged_files():
     contents = []
     for number in range(NUM_FILES):
         records = [
-            make_record(rng, b"%d-%d" % (number, i)).SerializeToString()
+            make_record(rng, b"%d-%d" % (number, i)).SerializeToString(deterministic=True)
             for i in range(RECORDS_PER_FILE)
         ]
         contents.append(mutated_file(rng, [framed(record) for record in records]))
@@ -324,7 +357,7 @@ def test_no_length_reaches_past_the_file(tmp_path_factory, length, rest):
 def test_too_many_stop_the_reading_with_the_counts(tmp_path):
     rng = np.random.default_rng(3)
     path = str(tmp_path / "f.tfrecord")
-    good = [make_record(rng, b"g%d" % i).SerializeToString() for i in range(2000)]
+    good = [make_record(rng, b"g%d" % i).SerializeToString(deterministic=True) for i in range(2000)]
     bad = [b"\xff"] * 30
     with open(path, "wb") as file:
         file.writelines(map(framed, [*good[:500], *bad, *good[500:]]))
