@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import functools
 import itertools
 import os
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
+from yt8m_gat.data.dataset import batch_parser
 from yt8m_gat.data.diagnosis import finding_in
-from yt8m_gat.data.parsing import Batch, parse_frame_batch, parse_video_batch
+from yt8m_gat.data.parsing import Batch
 from yt8m_gat.data.quantization import MAX_VALUE
 from yt8m_gat.data.schema import FRAME_FEATURE_SIZES, LABELS_KEY, NUM_CLASSES, RecordSchema
 from yt8m_gat.disk import replacing
@@ -59,7 +59,7 @@ def write_records(
         ValueError: An example does not fit the schema; the message names it. Or there is none.
         WriteError: The file cannot be written.
     """  # noqa: E501
-    check = _parser_of(schema)
+    check = batch_parser(schema)
     remaining = enumerate(examples)
     ids: set[bytes] = set()
     count = 0
@@ -85,18 +85,6 @@ def write_records(
         if count == 0:
             raise ValueError("`examples` must hold at least one example. Received: none")
     return count
-
-
-@functools.lru_cache(maxsize=16)
-def _parser_of(schema: RecordSchema) -> Callable[[tf.Tensor], None]:
-    """Raises for serialized records that do not fit; kept, since tracing it takes a second."""
-    parse = parse_frame_batch if schema.frame_level else parse_video_batch
-
-    @tf.function(input_signature=[tf.TensorSpec([None], tf.string)], autograph=False)
-    def check(serialized: tf.Tensor) -> None:
-        parse(serialized, schema)
-
-    return check
 
 
 def _record_of(

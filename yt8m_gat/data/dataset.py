@@ -169,20 +169,14 @@ def _checked_records_of(path: tf.Tensor, quoted: tf.Tensor) -> tf.data.Dataset:
 
 def _good_records_of(
     find_faults: Callable[[tf.Tensor], tf.Tensor],
-    parse: Callable[[tf.Tensor], Batch],
+    check: Callable[[tf.Tensor], Batch],
     skipped: SkippedRecords,
 ) -> Callable[[tf.Tensor, tf.Tensor], tf.data.Dataset]:
     """As `_records_of`, of the records without a fault; the others are counted."""
-    serialized = tf.TensorSpec([None], tf.string)
-    find = tf.function(find_faults, input_signature=[serialized], autograph=False)
-
-    @tf.function(input_signature=[serialized], autograph=False)
-    def check(serialized: tf.Tensor) -> None:
-        parse(serialized)
 
     def good_records_of(path: tf.Tensor, quoted: tf.Tensor) -> tf.data.Dataset:
         chunks = tf.data.Dataset.from_generator(
-            lambda path: read_good_records(path.decode(), find, check, skipped),
+            lambda path: read_good_records(path.decode(), find_faults, check, skipped),
             output_signature=(tf.TensorSpec([None], tf.int64), tf.TensorSpec([None], tf.string)),
             args=(path,),
         )
@@ -328,20 +322,11 @@ def make_dataset(
         files = [files[i] for i in np.random.default_rng(int(seeds[0])).permutation(len(files))]
     if schema.frame_level:
         schema = dataclasses.replace(schema, other_sizes=_other_sizes(files[0], schema))
-    parse = _parser(schema, segments, fixed_num_frames, with_labels)
+    parse = batch_parser(schema, segments, fixed_num_frames, with_labels)
     records_of = _checked_records_of if check_files else _records_of
     if skipped is not None:
-        records_of = _good_records_of(
-            functools.partial(
-                find_faults,
-                schema=schema,
-                with_labels=with_labels and segments is None,
-                with_ratings=segments == "rated",
-                segment_ids=segments == "windows",
-            ),
-            parse,
-            skipped,
-        )
+        find = _fault_finder(schema, segments, with_labels)
+        records_of = _good_records_of(find, parse, skipped)
     paths = tf.data.Dataset.from_tensor_slices((files, [quote_file(path) for path in files]))
     if shuffle is not None:
         records = paths.interleave(
@@ -402,20 +387,49 @@ def _other_sizes(path: str, schema: RecordSchema) -> tuple[tuple[str, int], ...]
     return tuple((name, *record.sizes[name]) for name in others if len(record.sizes[name]) == 1)
 
 
-def _parser(
-    schema: RecordSchema, segments: str | None, fixed_num_frames: bool, with_labels: bool
+# Tracing a parser takes longer than reading thousands of records, and each epoch is a new dataset.
+
+
+@functools.lru_cache(maxsize=32)
+def batch_parser(
+    schema: RecordSchema,
+    segments: str | None = None,
+    fixed_num_frames: bool = False,
+    with_labels: bool = True,
 ) -> Callable[..., Batch]:
-    """The parser, of serialized records [B] and optionally their names [B]."""
+    """The parser, of serialized records [B] and optionally their names [B]; see `make_dataset`."""
     if segments is not None:
-        parse_segments = parse_rated_segments if segments == "rated" else parse_windows
-        return lambda serialized, names=None: parse_segments(serialized, schema, names)
-    if not schema.frame_level:
-        return lambda serialized, names=None: parse_video_batch(
-            serialized, schema, names, with_labels=with_labels
+        parse = parse_rated_segments if segments == "rated" else parse_windows
+    elif schema.frame_level:
+        parse = functools.partial(
+            parse_frame_batch, fixed_num_frames=fixed_num_frames, with_labels=with_labels
         )
-    return lambda serialized, names=None: parse_frame_batch(
-        serialized, schema, names, fixed_num_frames=fixed_num_frames, with_labels=with_labels
-    )
+    else:
+        parse = functools.partial(parse_video_batch, with_labels=with_labels)
+
+    def parse_records(serialized: tf.Tensor, names: tf.Tensor | None = None) -> Batch:
+        return parse(serialized, schema, names)
+
+    return tf.function(parse_records, autograph=False, reduce_retracing=True)
+
+
+@functools.lru_cache(maxsize=32)
+def _fault_finder(
+    schema: RecordSchema, segments: str | None, with_labels: bool
+) -> Callable[[tf.Tensor], tf.Tensor]:
+    """The kind of fault, string [B], that the parser refuses a record for."""
+
+    def find(serialized: tf.Tensor) -> tf.Tensor:
+        return find_faults(
+            serialized,
+            schema,
+            with_labels=with_labels and segments is None,
+            with_ratings=segments == "rated",
+            segment_ids=segments == "windows",
+        )
+
+    serialized = tf.TensorSpec([None], tf.string)
+    return tf.function(find, input_signature=[serialized], autograph=False)
 
 
 def _finished(batches: tf.data.Dataset) -> tf.data.Dataset:
