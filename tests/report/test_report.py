@@ -184,7 +184,7 @@ def test_figures_of_other_weights_are_left_out(tmp_path, capsys, checkpoint, fil
             continue
         assert "37.03" not in text and "Beside the papers" not in text
         flags = " --checkpoint=last" if checkpoint == "last" else ""
-        remedy = f"eval.py --train_dir={folder} --output_file={folder}/evaluation.json{flags}"
+        remedy = f"yt8m-gat eval --train_dir={folder} --output_file={folder}/evaluation.json{flags}"
         for words in (what, remedy):
             assert words in error and words in text
         assert error.startswith("warning: sa: the figures of ")
@@ -196,7 +196,9 @@ def test_figures_of_unknown_weights_are_shown_with_a_warning(tmp_path, capsys):
     text, error = page.read_text(), capsys.readouterr().err
     assert "37.03" in text
     for words in (text, error):
-        assert "does not say of which weights it is" in words and "eval.py --train_dir=" in words
+        assert (
+            "does not say of which weights it is" in words and "yt8m-gat eval --train_dir=" in words
+        )
 
 
 def test_runs_on_segments_do_not_stand_beside_whole_videos(tmp_path):

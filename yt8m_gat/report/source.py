@@ -281,7 +281,7 @@ def _provenance(
     """Whether an evaluation may be of the run as it is now, and the warning if that is not sure."""
     checkpoint = settings.get("checkpoint", "best")
     anew = (
-        f"measure anew with python eval.py --train_dir={folder.path} --output_file={path}"
+        f"measure again with yt8m-gat eval --train_dir={folder.path} --output_file={path}"
         + (" --checkpoint=last" if checkpoint == "last" else "")
         + " and the flags that it had"
     )
