@@ -9,6 +9,7 @@ from yt8m_gat.config import ConfigError
 from yt8m_gat.import_path import described, import_object
 from yt8m_gat.layers.attention_level import AttentionLevel
 from yt8m_gat.models.video_classifier import ModelOutputs, VideoClassifier
+from yt8m_gat.untrusted import excerpt
 
 
 def import_classifier(path: str) -> type[VideoClassifier]:
@@ -144,4 +145,4 @@ def _shown(value: Any) -> str:
         return "{" + ", ".join(f"{key}: {_shown(item)}" for key, item in value.items()) + "}"
     if isinstance(value, tuple | list):
         return f"{type(value).__name__} of ({', '.join(map(_shown, value))})"
-    return repr(value)
+    return " ".join(excerpt(value).split())
