@@ -85,7 +85,7 @@ $(ADDONS)/.ready: tests_addons/requirements.lock | $(READY)
 	touch $@
 
 docs: $(DOCS)/.ready
-	NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --strict
 	@echo "Open build/docs/index.html"
 
 $(DOCS)/.ready: requirements-docs.lock | $(READY)
