@@ -22,7 +22,7 @@ ALLOWED = {
     "interrupt": set(),
     "paths": {"config"},
     "locks": {"disk", "interrupt"},
-    "run_folder": {"config", "disk", "locks", "weights"},
+    "run_folder": {"config", "disk", "locks", "paths", "weights"},
     "starter_flags": set(),
     "reduction": set(),
     "layers": {"reduction"},

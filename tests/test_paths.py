@@ -7,8 +7,10 @@ import os
 import pytest
 from absl import flags
 
+import yt8m_gat
 from yt8m_gat.config import ConfigError
 from yt8m_gat.paths import input_path, output_path, read_paths, saved_model_path
+from yt8m_gat.run_folder import RunFolder
 
 # Flags of text that are no paths; patterns of records go through `find_files`. A new flag of text
 # has to be entered here, or in the PATHS of its command.
@@ -170,3 +172,14 @@ def test_paths_are_read_in_place(monkeypatch, tmp_path):
     read_paths(script, importlib.import_module("yt8m_gat.commands.train").PATHS)
     assert script.train_dir == f"{tmp_path}/run"
     assert script.export_dir is None
+
+
+def test_python_is_held_to_the_same_rules(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match="train_dir must be a local path"):
+        yt8m_gat.load_run("gs://bucket/run")
+    with pytest.raises(ConfigError, match="path must be a local path"):
+        yt8m_gat.write_records("gs://bucket/mine.tfrecord", [])
+    assert list(tmp_path.iterdir()) == []
+    assert RunFolder("~/runs/gat").path == tmp_path / "runs" / "gat"

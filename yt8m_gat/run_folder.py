@@ -12,6 +12,7 @@ from typing import Any
 from yt8m_gat.config import CONFIG_FILE, ConfigError, RunConfig
 from yt8m_gat.disk import remove_unfinished, replacing, writing
 from yt8m_gat.locks import only_writer_in, renew
+from yt8m_gat.paths import input_path
 from yt8m_gat.untrusted import excerpt, fits, parse_json
 from yt8m_gat.weights.files import BEST_WEIGHTS, CHECKPOINTS, checkpoint_steps
 
@@ -41,7 +42,7 @@ class RunFolder:
             raise ConfigError(
                 "--train_dir must name the run folder, '.' for the current one. Received: nothing"
             )
-        self.path = Path(path)
+        self.path = Path(input_path("--train_dir", os.fspath(path)))
         self._prepared: dict[Path, bytes] = {}
 
     def __fspath__(self) -> str:

@@ -17,6 +17,7 @@ from yt8m_gat.data.quantization import MAX_VALUE
 from yt8m_gat.data.schema import FRAME_FEATURE_SIZES, LABELS_KEY, NUM_CLASSES, RecordSchema
 from yt8m_gat.disk import replacing
 from yt8m_gat.locks import only_writer
+from yt8m_gat.paths import output_path
 
 YOUTUBE8M_SCHEMA = RecordSchema(FRAME_FEATURE_SIZES, NUM_CLASSES)
 """The frame-level records of YouTube-8M: rgb and audio, 3,862 classes, at most 300 frames."""
@@ -57,8 +58,10 @@ def write_records(
 
     Raises:
         ValueError: An example does not fit the schema; the message names it. Or there is none.
+        ConfigError: The path is not local.
         WriteError: The file cannot be written.
     """  # noqa: E501
+    path = output_path("path", os.fspath(path))
     check = batch_parser(schema)
     remaining = enumerate(examples)
     ids: set[bytes] = set()
