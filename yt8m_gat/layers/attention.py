@@ -11,23 +11,23 @@ from yt8m_gat.layers.attention_level import AttentionLevel
 
 Tensor = Any
 
-# Added to masked scores, in float32: exp() of it is exactly 0 beside any real score, and a row
-# that is masked altogether stays finite (infinity would give NaN there).
+# Added to masked scores, in float32: its exp() is exactly 0 next to any real score, and a fully
+# masked row stays finite (infinity would give NaN there).
 _MASKED_SCORE = -1e9
 
-# Copies are not cut into shorter chunks: smaller products cost more in calls than in work.
+# The shortest chunk: for smaller matrix products the calls cost more than the arithmetic.
 _MIN_CHUNK = 48
 
 
 @dataclasses.dataclass(frozen=True)
 class _Blocking:
-    """How the frames are cut into blocks of queries and the few keys that each attends to.
+    """How the frames are cut into blocks of queries, and which keys each block attends to.
 
-    Frames are dealt into `stride` interleaved copies and each copy is cut into `num_chunks` chunks
-    of `chunk` frames; all of them together are the blocks P. The keys of a block are its own frames
-    and `halo` frames to each side. Of these a frame attends to those no further than `band` frames
-    of the copy (`None`: no limit).
-    Sizes are integers, or scalar tensors where the number of frames is known at run time alone.
+    The frames are split into `stride` interleaved copies, and each copy is cut into `num_chunks`
+    chunks of `chunk` frames; all of these chunks are the blocks P. The keys of a block are its own
+    frames and `halo` frames on each side. A frame attends to those of them that are at most `band`
+    frames of the copy away (`None`: no limit).
+    Sizes are integers, or scalar tensors where the number of frames is known only at run time.
     """
 
     num_frames: int | Tensor
@@ -51,10 +51,10 @@ class _Blocking:
 
     @classmethod
     def chunked(cls, level: AttentionLevel, num_frames: int | Tensor) -> "_Blocking":
-        """The blocks of a `tp` or `td` level, with a halo though there be one chunk alone."""
+        """Returns the blocks of a `tp` or `td` level, with a halo even if there is one chunk."""
         band = level.window // level.dilation
         copy_length = -(-num_frames // level.dilation)
-        # Two bands or more, so that a frame is in the halo of one other chunk at most.
+        # At least two bands, so that a frame is in the halo of at most one other chunk.
         shortest = max(2 * band, _MIN_CHUNK)
         num_chunks = _maximum(1, copy_length // shortest)
         chunk = -(-copy_length // num_chunks)
@@ -73,7 +73,7 @@ class _Blocking:
         return self.num_blocks * self.chunk - self.num_frames
 
     def cut(self, x: Tensor) -> Tensor:
-        """[B, N, T, H] -> [B, N, P, chunk, H], zero where there is no frame."""
+        """Cuts [B, N, T, H] into blocks [B, N, P, chunk, H], zero where there is no frame."""
         batch, heads, _, size = ops.shape(x)
         if not _is_zero(self._num_missing):
             x = ops.pad(x, ((0, 0), (0, 0), (0, self._num_missing), (0, 0)))
@@ -83,7 +83,7 @@ class _Blocking:
         return ops.reshape(x, (batch, heads, self.num_blocks, self.chunk, size))
 
     def restore(self, x: Tensor) -> Tensor:
-        """[B, N, P, chunk, X] -> [B, N, T, X]: the inverse of `cut`."""
+        """Inverts `cut`: [B, N, P, chunk, X] -> [B, N, T, X]."""
         batch, heads, _, _, size = ops.shape(x)
         if self.stride > 1:
             x = ops.reshape(x, (batch, heads, self.stride, self.num_chunks * self.chunk, size))
@@ -91,20 +91,20 @@ class _Blocking:
         x = ops.reshape(x, (batch, heads, self.num_frames + self._num_missing, size))
         if _is_zero(self._num_missing):
             return x
-        # Not x[:, :, :T]: the gradient of that is many times slower than the one of slice.
+        # Not x[:, :, :T]: its gradient is many times slower than that of slice.
         return ops.slice(x, (0, 0, 0, 0), (batch, heads, self.num_frames, size))
 
     def key_frames(self) -> Tensor:
-        """int32 [P, num_keys]: the frame of each key, out of 0 .. T - 1 where there is none."""
+        """Returns the frame of each key, int32 [P, num_keys]; outside 0 .. T - 1: no frame."""
         block = ops.arange(self.num_blocks)[:, None]
         copy, place = block // self.num_chunks, block % self.num_chunks
         in_copy = place * self.chunk - self.halo + ops.arange(self.num_keys)[None, :]
         return copy + self.stride * in_copy
 
     def cut_keys(self, x: Tensor) -> Tensor:
-        """[B, N, T, H] -> the frames of each block's keys, [B, N, P, num_keys, H].
+        """Gathers the frames of each block's keys: [B, N, T, H] -> [B, N, P, num_keys, H].
 
-        Any frame stands where there is none; nothing may attend to it (`allowed`).
+        A key without a frame holds an arbitrary one, which `allowed` masks.
         """
         if _is_zero(self.halo):
             return self.cut(x)
@@ -114,7 +114,7 @@ class _Blocking:
         @ops.custom_gradient
         def gather(x: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
             def gradient(upstream: Tensor) -> Tensor:
-                # By gathering again: TensorFlow's own gradient would add row by row.
+                # Gathers the gradient too: TensorFlow's own would add it row by row.
                 batch, heads, _, _, size = ops.shape(upstream)
                 rows = ops.reshape(upstream, (batch, heads, -1, size))
                 return sum(ops.take(rows, places, axis=2) for places in homes)
@@ -124,9 +124,9 @@ class _Blocking:
         return gather(x)
 
     def _places_of_frames(self) -> tuple[Tensor, Tensor]:
-        """int32 [T] twice: where each frame is among all keys in order, in its chunk and in a halo.
+        """Returns where each frame is among all keys: in its own chunk and in a halo, int32 [T].
 
-        For a frame in no halo that is the first place, which has no frame, and so no gradient.
+        A frame in no halo gets place 0, which holds no frame and so has no gradient.
         """
         frame = ops.arange(self.num_frames)
         copy, in_copy = frame % self.stride, frame // self.stride
@@ -143,7 +143,7 @@ class _Blocking:
         return own, ops.where(in_before, before, ops.where(in_after, after, 0))
 
     def allowed(self, frame_mask: Tensor | None) -> Tensor | None:
-        """Bool, to broadcast with the scores [B, N, P, chunk, num_keys]; `None`: everywhere."""
+        """Returns which scores [B, N, P, chunk, num_keys] count, to broadcast; `None`: all."""
         if frame_mask is None:
             if self.band is None and _is_zero(self._num_missing):
                 return None
@@ -184,12 +184,12 @@ def attend(
 ) -> tuple[Tensor, Tensor | None]:
     """Computes `softmax(Q K^T / sqrt(H), over the level's frames) V`.
 
-    Costs `O(T x window)` at a local level: `bd` by cutting the frames into segments, `tp` by
-    chunks of queries against these and their surroundings, `td` as one `tp` on each of `L`
-    interleaved copies of the frames. Equal to `attend_dense` up to rounding. The softmax is taken
-    in float32 whatever the type of the arguments.
+    Costs `O(T x window)` at a local level: `bd` cuts the frames into segments, `tp` compares
+    chunks of queries with their own and the neighbouring frames, and `td` is one `tp` on each of
+    `L` interleaved copies of the frames. The result equals `attend_dense` up to rounding. The
+    softmax is always computed in float32.
 
-    Masking: a padded frame is never attended to, and a padded query, having nothing to attend
+    Masking: a padded frame is never attended to, and a padded query, which has nothing to attend
     to, outputs exactly 0. (A real query always has itself.)
 
     Args:
@@ -200,12 +200,12 @@ def attend(
         level: the frames that each frame attends to.
         frame_mask: bool [B, T], True = real frame; `None`: all are real. `T` may be unknown.
         return_map: whether to return the attention map too.
-        dropout: applied to the map before it meets the values. The map returned is without it.
+        dropout: applied to the map before the product with the values, not to the returned map.
 
     Returns:
         The output [B, N, T, H], and the map or `None`: float32 [B, N, T, K] (N = 1 when it is
         uniform), whose rows sum to 1, or to 0 for padded queries. `K = T` at the global level;
-        at a local one a row holds the keys near the query alone and `expand_attention_map`
+        at a local one a row holds only the keys near the query, and `expand_attention_map`
         gives the [T, T] form.
 
     Examples:
@@ -218,7 +218,7 @@ def attend(
     """
     batch, _, num_frames, _ = ops.shape(value)
     if frame_mask is not None:
-        # Of the one mask of all features, so that TensorFlow computes what is allowed once.
+        # From the mask that all features share, so that TensorFlow computes `allowed` once.
         num_frames = ops.shape(frame_mask)[1]
     blocking = _Blocking.of(level, num_frames)
     if query is None:
@@ -246,14 +246,14 @@ def attend(
 
 
 def _softmax(scores: Tensor) -> Tensor:
-    # Keras warns about a softmax over one element, which a clip of one frame makes legitimate.
+    # Keras warns about a softmax over one element, but a clip of one frame is legitimate.
     return ops.ones_like(scores) if scores.shape[-1] == 1 else ops.softmax(scores, axis=-1)
 
 
 def dense_attention_map(
     query: Tensor, key: Tensor, level: AttentionLevel, frame_mask: Tensor | None = None
 ) -> Tensor:
-    """Computes the [T, T] map of a level with the mask of the paper, whatever the level.
+    """Computes the [T, T] map of any level, with the mask of the paper.
 
     Args:
         query: float [B, N, T, H] with a static `T`.
@@ -324,7 +324,7 @@ def attend_dense(
 
 
 def expand_attention_map(attention_map: Tensor, level: AttentionLevel) -> np.ndarray:
-    """Turns a map of `attend` into its [T, T] form, for drawing and for profiles over frames.
+    """Expands a map of `attend` to its [T, T] form, for drawing and for profiles over frames.
 
     Args:
         attention_map: [B, N, T, K], as returned by `attend` at this level.
@@ -334,7 +334,7 @@ def expand_attention_map(attention_map: Tensor, level: AttentionLevel) -> np.nda
         array [B, N, T, T], 0 outside the level.
 
     Raises:
-        ValueError: if `K` is not what the level gives for `T` frames.
+        ValueError: if `K` does not fit the level and `T`.
 
     Examples:
         >>> import numpy as np
@@ -362,7 +362,7 @@ def expand_attention_map(attention_map: Tensor, level: AttentionLevel) -> np.nda
             f"columns. Received: a map of shape {rows.shape}; pass it with the level that it "
             "came from"
         )
-    # The frame that each column of each row stands for, counted from 1; 0: none.
+    # The frame of each column of each row, counted from 1; 0: none.
     # [1, 1, P, num_keys, 1] -> [1, 1, P, 1, num_keys] -> [1, 1, P, chunk, num_keys] -> [1, 1, T, K]
     frames = blocking.cut_keys(ops.arange(1, num_frames + 1)[None, None, :, None])
     frames = ops.repeat(ops.swapaxes(frames, -1, -2), blocking.chunk, axis=-2)

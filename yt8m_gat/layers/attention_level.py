@@ -1,4 +1,4 @@
-"""Which frames a frame may attend to, as a small named value."""
+"""`AttentionLevel`: which frames a frame may attend to."""
 
 import dataclasses
 import re
@@ -31,15 +31,15 @@ class AttentionLevel:
 
     Args:
         kind: `"global"`, `"bd"` (block diagonal), `"tp"` (Toeplitz) or `"td"` (dilated Toeplitz).
-        window: `W` in frames; `None` for `"global"` alone.
-        dilation: `L` in frames; other than 1 for `"td"` alone.
+        window: `W` in frames; `None` for `"global"` only.
+        dilation: `L` in frames; only `"td"` has one other than 1.
 
     Raises:
         ValueError: if the kind is unknown or the window or the dilation does not fit it.
 
     Reference:
         "Leveraging Local Temporal Information for Multimodal Scene Classification", 2.2 and
-        fig. 2; "bd" is also that of GAT, section 3.1, with `T_N = W`.
+        fig. 2; "bd" is also the local level of GAT, section 3.1, with `T_N = W`.
 
     Examples:
         >>> from yt8m_gat.layers import AttentionLevel
@@ -87,10 +87,10 @@ class AttentionLevel:
 
     @classmethod
     def parse(cls, form: "str | AttentionLevel") -> Self:
-        """Reads the flag form: `"global"`, `"bd20"`, `"tp30"` or `"td60x4"`.
+        """Parses the flag form: `"global"`, `"bd20"`, `"tp30"` or `"td60x4"`.
 
         Args:
-            form: the flag form, or a level, which is returned as it is.
+            form: the flag form, or a level, which is returned unchanged.
 
         Raises:
             ValueError: if the text has none of these forms.
@@ -111,7 +111,7 @@ class AttentionLevel:
         return f"{self.kind}{self.window}{suffix}"
 
     def allows(self, query_frame: Any, key_frame: Any) -> Any:
-        """Says, element by element, whether `query_frame` attends to `key_frame`.
+        """Returns, element by element, whether `query_frame` attends to `key_frame`.
 
         Args:
             query_frame: integer array or tensor of frame indices.
@@ -128,12 +128,12 @@ class AttentionLevel:
         return (abs(difference) <= self.window) & (difference % self.dilation == 0)
 
     def dense_mask(self, num_frames: int) -> np.ndarray:
-        """Gives the mask of fig. 2: bool [T, T], True where row `i` attends to column `j`."""
+        """Returns the mask of fig. 2: bool [T, T], True where row `i` attends to column `j`."""
         frames = np.arange(num_frames)
         return self.allows(frames[:, np.newaxis], frames[np.newaxis, :])
 
     def draw(self, num_frames: int) -> str:
-        """Draws the mask as text, a line a query frame: `O` itself, `#` attended, `.` not."""
+        """Draws the mask as text, one line per query frame: `O` itself, `#` attended, `.` not."""
         mask = self.dense_mask(num_frames)
         return "\n".join(
             "".join("O" if i == j else "#" if mask[i, j] else "." for j in range(num_frames))

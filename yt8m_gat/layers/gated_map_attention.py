@@ -25,11 +25,11 @@ class GatedMapAttention(HeadProjection):
         A = R^g * A^g + R^l * A^l
         Y = concat over heads of (A V) W^o + b^o
 
-    The heads share `W_g^g` and `W_g^l`, which have no bias. Being [T, T] they fix the number of
-    frames: pad every clip to `max_frames`.
+    The heads share `W_g^g` and `W_g^l`, which have no bias. As these are [T, T], they fix the
+    number of frames: pad every clip to `max_frames`.
 
-    The gate differs from element to element of a row, so that the rows of `A` do not sum to one
-    in general, although the paper says that they do; `renormalize` divides each by its sum.
+    The gate differs from element to element of a row, so the rows of `A` do not sum to one in
+    general, although the paper says that they do; `renormalize` divides each row by its sum.
 
     Masking: padded frames are never attended to, and their rows of the output are exactly 0.
 
@@ -48,8 +48,8 @@ class GatedMapAttention(HeadProjection):
         return_attention_maps: whether to return the maps too.
 
     Returns:
-        float [B, T, D], and with `return_attention_maps` the tuple `(A^g, A^l, A)`, as
-        `map_names` says: float32 [B, N, T, T], all three in the [T, T] form.
+        float [B, T, D], and with `return_attention_maps` the tuple `(A^g, A^l, A)` in the order
+        of `map_names`, each float32 [B, N, T, T].
 
     Raises:
         ValueError: if `level` is global or cannot be parsed, if `max_frames` is not positive or
@@ -90,7 +90,7 @@ class GatedMapAttention(HeadProjection):
 
     @property
     def map_names(self) -> tuple[str, ...]:
-        """The names of the maps returned: the two that are mixed, and the mixture."""
+        """The names of the returned maps: the two that are mixed, and the mixture."""
         return ("global", self.level, "gated")
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
@@ -128,7 +128,7 @@ class GatedMapAttention(HeadProjection):
         query, key, value = self._project(x)
         global_map = dense_attention_map(query, key, _GLOBAL, frame_mask)
         local_map = dense_attention_map(query, key, self._parsed_level, frame_mask)
-        # The softmax of two is the sigmoid of their difference.
+        # A softmax over two values is the sigmoid of their difference.
         global_relevance = ops.sigmoid(
             ops.matmul(global_map, ops.cast(self.global_gate_kernel, "float32"))
             - ops.matmul(local_map, ops.cast(self.local_gate_kernel, "float32"))

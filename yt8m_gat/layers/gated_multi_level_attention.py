@@ -17,25 +17,25 @@ Tensor = Any
 class GatedMultiLevelAttention(HeadProjection):
     """Self-attention at several temporal levels, mixed element by element by a gate.
 
-    From the same `Q, K, V = X W + b` [B, T, D], cut into N heads of H = D / N, each level `l`:
+    Every level `l` uses the same `Q, K, V = X W + b` [B, T, D], split into N heads of H = D / N:
 
         O^l = concat over heads of softmax(Q K^T / sqrt(H), over the frames of level l) V
         Y^l = O^l W^l + b^l                  [B, T, D]
         Y   = sum over l of R^l * Y^l        R = softmax over the levels of O^l W_g^l
 
-    The softmax of `R` is taken across the levels for each element of [T, D]. With one level
-    there is no gate, `Y = Y^0`: with `levels=("global",)` that is the papers' SA.
+    The softmax of `R` is taken across the levels for each element of [T, D]. With one level there
+    is no gate and `Y = Y^0`; `levels=("global",)` is the papers' SA.
 
     A level may be named twice (the papers' "S" is `("global", "global")`): its map and `O^l` are
-    computed once and each of the two experts has its own `W^l` and `W_g^l`.
+    computed once, and each of the two experts has its own `W^l` and `W_g^l`.
 
     Masking: padded frames are never attended to, and their rows of the output are exactly 0.
 
     Args:
         num_heads: number of heads `N`; must divide the feature size `D`.
         levels: the level of each expert, in the form of `AttentionLevel.parse`.
-        uniform: whether every map is fixed to uniform over the real frames of its level: the
-            ablation. Then Q and K do not exist.
+        uniform: whether every map is fixed to uniform over the real frames of its level (the
+            ablation). Then there are no Q and K.
         dropout: rate of the dropout on attention maps, in [0, 1).
         seed: integer for the initial weights and the dropout; `None`: the global seed of Keras.
 
@@ -93,11 +93,11 @@ class GatedMultiLevelAttention(HeadProjection):
 
     @property
     def map_names(self) -> tuple[str, ...]:
-        """The distinct levels, in the order of the maps returned."""
+        """The distinct levels, in the order of the returned maps."""
         return tuple(dict.fromkeys(self.levels))
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
-        """Creates Q, K, V and for each level `[W^l | W_g^l]` [D, 2 D], [D, D] without a gate."""
+        """Creates Q, K, V and, per level, `[W^l | W_g^l]` [D, 2 D], or [D, D] without a gate."""
         super().build(input_shape)
         gates = 1 if len(self.levels) > 1 else 0
         self.experts = [
@@ -132,7 +132,7 @@ class GatedMultiLevelAttention(HeadProjection):
         return (y, tuple(maps.values())) if return_attention_maps else y
 
     def _mix(self, contexts: list[Tensor]) -> Tensor:
-        """Takes O^l [B, T, D] of each level to the sum of its Y^l by their gates, [B, T, D]."""
+        """Computes Y [B, T, D], the gated sum of the experts, from O^l [B, T, D] of each level."""
         if len(contexts) == 1:
             return linear(contexts[0], *self.experts[0])
         kernels, biases = zip(*self.experts, strict=True)
@@ -140,7 +140,7 @@ class GatedMultiLevelAttention(HeadProjection):
         values, gates = zip(*(ops.split(output, 2, axis=-1) for output in outputs), strict=True)
         values = [ops.add(value, bias) for value, bias in zip(values, biases, strict=True)]
         if len(outputs) == 2:
-            # The softmax of two is the sigmoid of their difference.
+            # A softmax over two values is the sigmoid of their difference.
             return values[1] + ops.sigmoid(gates[0] - gates[1]) * (values[0] - values[1])
         relevance = ops.softmax(ops.stack(gates), axis=0)
         return ops.sum(relevance * ops.stack(values), axis=0)

@@ -1,4 +1,4 @@
-"""What the multi-head attention layers share: Q, K, V from one product, heads, padding."""
+"""Base of the multi-head attention layers: Q, K, V from one product, heads, padding."""
 
 from collections.abc import Callable
 from typing import Any
@@ -12,10 +12,10 @@ Tensor = Any
 
 
 def side_by_side_glorot(num_parts: int, seed: int | None, role: str) -> Callable[..., Tensor]:
-    """Gives an initializer of matrices that lie side by side in one kernel.
+    """Returns an initializer of matrices that lie side by side in one kernel.
 
-    Each part is Glorot uniform on its own: over the kernel as a whole the fan-out, and with it
-    the scale, would be another one.
+    Each part is Glorot uniform by itself: for the kernel as a whole the fan-out, and with it the
+    scale, would be different.
 
     Args:
         num_parts: number of matrices of equal width along the last axis.
@@ -35,24 +35,24 @@ def side_by_side_glorot(num_parts: int, seed: int | None, role: str) -> Callable
 
 
 def linear(x: Tensor, kernel: Tensor, bias: Tensor) -> Tensor:
-    """`x W + b` along the last axis, [..., D] -> [..., D'].
+    """Computes `x W + b` along the last axis, [..., D] -> [..., D'].
 
-    On a matrix of all rows TensorFlow computes the bias inside the product, and such a product on
-    all cores, where it leaves a bare one of this size to a single core.
+    For a matrix of all rows, TensorFlow fuses the bias into the product and runs it on all cores;
+    a product of this size without a bias runs on a single core.
     """
     rows = ops.reshape(x, (-1, x.shape[-1]))
-    # `ops.add` of a bias is TensorFlow's BiasAdd, whose gradient is far faster than that of +.
+    # `ops.add` of a bias is TensorFlow's BiasAdd; its gradient is far faster than that of +.
     y = ops.add(ops.matmul(rows, kernel), bias)
     return ops.reshape(y, (*ops.shape(x)[:-1], y.shape[-1]))
 
 
 class HeadProjection(keras.Layer):
-    """Base of the attention layers: owns the Q, K, V kernel and the cutting into heads.
+    """Base of the attention layers: owns the Q, K, V kernel and splits it into heads.
 
     Args:
         num_heads: number of heads `N`; must divide the feature size `D`.
         uniform: whether the attention map is fixed to uniform over the real frames of a level.
-            Then Q and K do not exist.
+            Then there are no Q and K.
         dropout: rate of the dropout on attention maps, in [0, 1).
         seed: integer for the initial weights and the dropout; `None`: the global seed of Keras.
 
@@ -83,7 +83,7 @@ class HeadProjection(keras.Layer):
         )
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
-        """Creates the kernel [D, 3 D] and bias of Q, K and V, or [D, D] of V alone if uniform.
+        """Creates the kernel [D, 3 D] and bias of Q, K and V, or [D, D] of only V if uniform.
 
         Raises:
             ValueError: if `num_heads` does not divide D.
@@ -112,10 +112,10 @@ class HeadProjection(keras.Layer):
         return kernel, bias
 
     def _project(self, x: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor]:
-        """[B, T, D] -> Q, K, V [B, N, T, H]; if uniform, `None`, `None`, V [B, 1, T, D]."""
+        """Projects [B, T, D] to Q, K, V [B, N, T, H]; if uniform, to None, None, V [B, 1, T, D]."""
         projected = linear(x, self.projection_kernel, self.projection_bias)
         if self.uniform:
-            # Heads that share one map are one head.
+            # Heads that share one map equal a single head.
             return None, None, ops.expand_dims(projected, 1)
         batch, num_frames, size = ops.shape(x)
         heads = ops.reshape(
@@ -124,7 +124,7 @@ class HeadProjection(keras.Layer):
         return tuple(ops.unstack(ops.transpose(heads, (2, 0, 3, 1, 4)), 3, axis=0))
 
     def _merge_heads(self, x: Tensor) -> Tensor:
-        """[B, N, T, H] -> [B, T, N * H]."""
+        """Concatenates the heads: [B, N, T, H] -> [B, T, N * H]."""
         batch, heads, num_frames, size = ops.shape(x)
         if heads == 1:
             return ops.squeeze(x, 1)

@@ -10,11 +10,11 @@ from yt8m_gat.layers.gated_multi_level_attention import GatedMultiLevelAttention
 
 @keras.saving.register_keras_serializable(package="yt8m_gat")
 class MaskedLocalAttention(GatedMultiLevelAttention):
-    """Multi-head self-attention in which each frame attends to its neighbourhood alone.
+    """Multi-head self-attention in which each frame attends only to its neighbourhood.
 
         Q, K, V = X W + b;  Y = concat over heads of softmax(Q K^T / sqrt(H), masked) V W^o + b^o
 
-    the mask being that of `level`. No [T, T] map is computed: the cost is `O(T x window)`.
+    with the mask of `level`. No [T, T] map is computed: the cost is `O(T x window)`.
 
     Masking: padded frames are never attended to, and their rows of the output are exactly 0.
 
@@ -33,11 +33,11 @@ class MaskedLocalAttention(GatedMultiLevelAttention):
         return_attention_maps: whether to return the map too.
 
     Returns:
-        float [B, T, D], and with `return_attention_maps` a tuple of the one map, float32
+        float [B, T, D], and with `return_attention_maps` a tuple of one map, float32
         [B, N, T, K]; `expand_attention_map` gives its [T, T] form.
 
     Raises:
-        ValueError: as `GatedMultiLevelAttention`.
+        ValueError: as for `GatedMultiLevelAttention`.
 
     Reference:
         "Leveraging Local Temporal Information for Multimodal Scene Classification", eq. 5 and 6.

@@ -14,7 +14,7 @@ Tensor = Any
 class MaskedMeanPooling(keras.Layer):
     """Averages the frames of each clip: `y[b] = sum over real t of x[b, t] / number of real t`.
 
-    The sum is taken in float32 whatever the type of the frames.
+    The sum is always computed in float32.
 
     Masking: padded frames do not count; a clip without any real frame gives exactly 0.
 
@@ -48,5 +48,5 @@ class MaskedMeanPooling(keras.Layer):
         return ops.cast(sum_over(frames * real, axis=1) / count, x.dtype)
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
-        """Gives the shape of the output, [B, D]."""
+        """Returns the shape of the output, [B, D]."""
         return (input_shape[0], input_shape[2])

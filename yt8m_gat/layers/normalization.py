@@ -1,4 +1,4 @@
-"""Layer normalization of frames with a gradient by hand."""
+"""Layer normalization of frames with a hand-written gradient."""
 
 from typing import Any
 
@@ -12,15 +12,15 @@ Tensor = Any
 class LayerNormalization(keras.layers.LayerNormalization):
     """Keras' layer normalization at about half its cost on TensorFlow.
 
-    Automatic differentiation of what Keras computes keeps two more tensors of the size of `x` for
-    the backward pass and goes over five there. The values differ by rounding alone, gradients of
-    gradients included. On other backends, over other axes than the last and with `center`, `scale`
-    or `rms_scaling` other than by default this is Keras' layer.
+    Automatic differentiation of Keras' layer keeps two more tensors of the size of `x` for the
+    backward pass, which reads five of them. The values differ only by rounding, also for gradients
+    of gradients. On another backend, over another axis than the last, or if `center`, `scale` or
+    `rms_scaling` is not the default, this is Keras' layer.
 
     Args:
         epsilon: added to the variance; the default is that of the PyTorch layer, since the
-            papers' models are PyTorch models, and print none.
-        **kwargs: those of Keras' layer.
+            papers' models are PyTorch models and the papers print no value.
+        **kwargs: arguments of Keras' layer.
 
     Call arguments:
         inputs: float [..., D].
@@ -54,7 +54,7 @@ class LayerNormalization(keras.layers.LayerNormalization):
 
 
 def _normalize(x: Tensor, epsilon: float) -> Tensor:
-    """(x - mean) / sqrt(variance + epsilon) along the last axis."""
+    """Computes (x - mean) / sqrt(variance + epsilon) along the last axis."""
 
     @ops.custom_gradient
     def normalize(x: Tensor) -> tuple[tuple[Tensor, Tensor], Any]:
@@ -63,8 +63,8 @@ def _normalize(x: Tensor, epsilon: float) -> Tensor:
         inverse_deviation = ops.rsqrt(variance + epsilon)
 
         def gradient(by_normalized: Tensor, by_inverse: Tensor) -> Tensor:
-            # What `normalize` returned, and not its local tensors: a tape that differentiates
-            # this gradient once more knows where those came from.
+            # Uses the outputs of `normalize`, not its local tensors: a tape that differentiates
+            # this gradient again knows how only the outputs were computed.
             normalized, inverse = results
             along = ops.mean(by_normalized * normalized, axis=-1, keepdims=True)
             along += by_inverse * inverse / x.shape[-1]
@@ -80,7 +80,7 @@ def _normalize(x: Tensor, epsilon: float) -> Tensor:
 @ops.custom_gradient
 def _scale(x: Tensor, gamma: Tensor) -> tuple[Tensor, Any]:
     def gradient(upstream: Tensor) -> tuple[Tensor, Tensor]:
-        # A product with ones: many times faster than TensorFlow's sum over the leading axes.
+        # A product with ones is many times faster than TensorFlow's sum over the leading axes.
         rows = ops.reshape(upstream * x, (-1, gamma.shape[0]))
         by_gamma = ops.matmul(ops.ones((1, ops.shape(rows)[0]), rows.dtype), rows)
         return upstream * gamma, by_gamma[0]

@@ -64,7 +64,7 @@ class SinusoidalPositionalEncoding(keras.Layer):
         return x + ops.cast(encoding, x.dtype)
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
-        """Gives the shape of the output: that of the input."""
+        """Returns the shape of the output, which is that of the input."""
         return input_shape
 
     def get_config(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Seeds of the parts of a layer, from the one seed of the layer."""
+"""Seeds for the parts of a layer, derived from the seed of the layer."""
 
 import zlib
 
@@ -6,12 +6,12 @@ import numpy as np
 
 
 def derive_seed(seed: int | None, role: str) -> int | None:
-    """Gives the seed of one part: a function of the layer's seed and of what the part is for.
+    """Derives the seed of one part from the layer's seed and the part's name.
 
-    Two parts of one shape and one seed would start as equal matrices.
+    Two parts with the same shape and seed would start as equal matrices.
 
     Args:
-        seed: the layer's seed; `None`, the global seed of Keras, stays `None`.
+        seed: the layer's seed; `None` (the global seed of Keras) stays `None`.
         role: name of the part, unique within the layer.
     """
     if seed is None:

@@ -1,4 +1,4 @@
-"""Self-attention whose heads are shared out between the global and local levels (ShareAtt)."""
+"""Self-attention whose heads are divided between the global and local levels (ShareAtt)."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -17,12 +17,12 @@ _GLOBAL = AttentionLevel("global")
 
 @keras.saving.register_keras_serializable(package="yt8m_gat")
 class SharedHeadsAttention(HeadProjection):
-    """Multi-head self-attention: half of the heads global, one local level for each other head.
+    """Multi-head self-attention: half of the heads are global, each other head has a local level.
 
         Y = concat(O_1, ..., O_N) W^o + b^o
 
-    with `O_n` global for the first N / 2 heads and at one of `levels` for each of the rest. It
-    has the parameters of plain self-attention, no more.
+    with `O_n` global for the first N / 2 heads and at one of `levels` for each of the rest. It has
+    as many parameters as plain self-attention.
 
     Masking: padded frames are never attended to, and their rows of the output are exactly 0.
 
@@ -30,8 +30,8 @@ class SharedHeadsAttention(HeadProjection):
         num_heads: number of heads `N`, even; must divide the feature size `D`.
         levels: N / 2 local levels in the form of `AttentionLevel.parse`. Heads with the same
             level lie side by side and share an entry of the maps.
-        uniform: whether every map is fixed to uniform over the real frames of its level. Then Q
-            and K do not exist.
+        uniform: whether every map is fixed to uniform over the real frames of its level. Then
+            there are no Q and K.
         dropout: rate of the dropout on attention maps, in [0, 1).
         seed: integer for the initial weights and the dropout; `None`: the global seed of Keras.
 
@@ -92,7 +92,7 @@ class SharedHeadsAttention(HeadProjection):
 
     @property
     def map_names(self) -> tuple[str, ...]:
-        """`"global"` and the distinct local levels, in the order of the maps returned."""
+        """`"global"` and the distinct local levels, in the order of the returned maps."""
         return tuple(map(str, self._heads_of_level))
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:

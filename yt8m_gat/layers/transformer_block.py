@@ -13,7 +13,7 @@ Tensor = Any
 
 @keras.saving.register_keras_serializable(package="yt8m_gat")
 class TransformerBlock(keras.Layer):
-    """Attention and a feed-forward network, each with a residual and layer normalization after.
+    """Attention and a feed-forward network, each followed by a residual and layer normalization.
 
         X' = LayerNorm(X + Dropout(Attention(X)))
         Y  = LayerNorm(X' + Dropout(W_2 relu(W_1 X' + b_1) + b_2))
@@ -37,15 +37,16 @@ class TransformerBlock(keras.Layer):
         return_attention_maps: whether to return the maps of the attention layer too.
 
     Returns:
-        float [B, T, D], and with `return_attention_maps` the maps, as `attention.map_names`.
+        float [B, T, D], and with `return_attention_maps` the maps, named by
+        `attention.map_names`.
 
     Raises:
         ValueError: if `feed_forward_size` is not positive, if `dropout` is not in [0, 1), or if
-            the auxiliary normalization is asked for without `dual_normalization`.
+            the auxiliary normalization is requested without `dual_normalization`.
 
     Reference:
         "Attention Is All You Need", 3.1; GAT, section 3. The second normalization is that of TAF,
-        section 3.3, dropped at inference.
+        section 3.3; it is dropped at inference.
 
     Examples:
         >>> import numpy as np
@@ -104,7 +105,7 @@ class TransformerBlock(keras.Layer):
         width = self.feed_forward_size or size
         self.hidden_dense = self._make_dense(width, "relu", "feed_forward_hidden")
         self.output_dense = self._make_dense(size, None, "feed_forward_output")
-        if not self.attention.built:  # A block read from a file gets its attention layer built.
+        if not self.attention.built:  # It is built already in a block that is read from a file.
             self.attention.build(input_shape)
         self.hidden_dense.build(input_shape)
         self.output_dense.build((*input_shape[:-1], width))
@@ -147,7 +148,7 @@ class TransformerBlock(keras.Layer):
         if return_attention_maps:
             attended, maps = attended
         x = first(x + self._attention_dropout(attended, training=training))
-        # As a matrix of all rows, see `linear`.
+        # As one matrix of all rows; see `linear`.
         rows = ops.reshape(x, (-1, x.shape[-1]))
         fed_forward = ops.reshape(self.output_dense(self.hidden_dense(rows)), ops.shape(x))
         x = second(x + self._feed_forward_dropout(fed_forward, training=training))
@@ -156,9 +157,9 @@ class TransformerBlock(keras.Layer):
         return (x, maps) if return_attention_maps else x
 
     def copy_normalization_to_auxiliary(self) -> None:
-        """Gives the auxiliary normalization layers the values of the main ones.
+        """Copies the values of the main normalization layers to the auxiliary ones.
 
-        A fine-tuning of a trained block starts from this.
+        Fine-tuning of a trained block starts from this.
 
         Raises:
             ValueError: if the block has no auxiliary normalization layers or is not built.
@@ -184,6 +185,6 @@ class TransformerBlock(keras.Layer):
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> "TransformerBlock":
-        """Makes the block, and the attention layer in it, from what `get_config` gave."""
+        """Makes the block and its attention layer from the result of `get_config`."""
         attention = keras.saving.deserialize_keras_object(config["attention"])
         return cls(**{**config, "attention": attention})
