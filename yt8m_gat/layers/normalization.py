@@ -63,8 +63,8 @@ def _normalize(x: Tensor, epsilon: float) -> Tensor:
         inverse_deviation = ops.rsqrt(variance + epsilon)
 
         def gradient(by_normalized: Tensor, by_inverse: Tensor) -> Tensor:
-            # Uses the outputs of `normalize`, not its local tensors: a tape that differentiates
-            # this gradient again knows how only the outputs were computed.
+            # Uses the outputs of `normalize`, not its local tensors: only the outputs are known
+            # to a tape that differentiates this gradient again.
             normalized, inverse = results
             along = ops.mean(by_normalized * normalized, axis=-1, keepdims=True)
             along += by_inverse * inverse / x.shape[-1]

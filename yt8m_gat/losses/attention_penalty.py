@@ -1,18 +1,18 @@
-"""Distances between attention maps: the regularizers of A-ART and GAT, and what they do to a map.
+"""Distances between attention maps (the regularizers of A-ART and GAT) and statistics of a map.
 
-Maps are averaged over the heads before they come here. Everything is computed in float32 where
-the maps are narrower, and every result has a finite gradient for any maps.
+The maps must be averaged over the heads first. Everything is computed in at least float32, and
+every result has a finite gradient for any maps.
 """
 
 from keras import KerasTensor, backend, ops, saving
 
-# Keeps the logarithm and its gradient finite at an attention weight of 0, far below any weight
-# that float32 softmax gives beside a weight near 1.
+# Keeps the logarithm and its gradient finite at an attention weight of 0; it is far below any
+# weight that a float32 softmax gives next to a weight near 1.
 _WEIGHT_FLOOR = 1e-30
 
 
 def average_over_heads(maps: KerasTensor) -> KerasTensor:
-    """Mean of the heads' attention maps.
+    """Averages the attention maps over the heads.
 
     Args:
         maps: `[B, N, T, S]`, or `[B, N, ..., S]` for a local level in compact form.
@@ -35,7 +35,7 @@ def average_over_heads(maps: KerasTensor) -> KerasTensor:
         raise ValueError(
             f"`maps` must have the shape [B, N, ..., S]. Received: shape={tuple(maps.shape)}"
         )
-    # The gradient of a mean divides at the size of the maps, after copying it to every head.
+    # The gradient of `mean` would be copied to every head first and divided there, at full size.
     return ops.sum(maps, axis=1) / maps.shape[1]
 
 
@@ -43,12 +43,12 @@ def average_over_heads(maps: KerasTensor) -> KerasTensor:
 def frobenius_distance(
     clean: KerasTensor, adversarial: KerasTensor, frame_mask: KerasTensor | None = None
 ) -> KerasTensor:
-    """Frobenius norm of the difference of two attention maps.
+    """Computes the Frobenius norm of the difference of two attention maps.
 
         d_i = || A_i - A_i^adv ||_F = sqrt(sum over real rows t and keys s of (A - A^adv)_its^2)
 
-    Gradient: flows through both maps; where the maps are equal it is exactly 0 (that of the bare
-    square root is NaN).
+    Gradient: flows through both maps; where the maps are equal it is exactly 0 (the plain square
+    root would give NaN).
 
     Masking: rows of padded frames contribute 0.
 
@@ -92,17 +92,19 @@ def frobenius_distance(
 def jensen_shannon_divergence(
     clean: KerasTensor, adversarial: KerasTensor, frame_mask: KerasTensor | None = None
 ) -> KerasTensor:
-    """Jensen-Shannon divergence of the rows of two attention maps, natural logarithm.
+    """Computes the Jensen-Shannon divergence (natural logarithm) of the rows of two attention maps.
 
         JSD(P, Q) = 1/2 sum_s P_s log(P_s / M_s) + 1/2 sum_s Q_s log(Q_s / M_s),  M = (P + Q) / 2
         d_i = mean over the real rows t of JSD(A_it, A_it^adv), in [0, ln 2]
 
-    0 log 0 = 0. Gradient: flows through both maps; a weight of 0 beside one above 0, where the
-    true derivative is infinite, has a large finite one of the right sign. It is exact, but not
-    itself to be differentiated: that would leave out the derivatives that cancel in it.
+    with 0 log 0 = 0.
+
+    Gradient: flows through both maps; where a weight is 0 in one map only, the true derivative is
+    infinite and this one is large and finite, with the right sign. The gradient is exact, but must
+    not be differentiated again: the derivatives that cancel in it would be missing.
 
     Masking: rows of padded frames contribute 0 and are not counted. Without a mask, rows that are
-    0 throughout in the clean map, as a query with nothing to attend to gives, are not counted.
+    all 0 in the clean map (a query with nothing to attend to gives them) are not counted.
 
     Args:
         clean: A, `[B, T, S]`, or `[B, ..., S]` for a local level in compact form.
@@ -116,8 +118,8 @@ def jensen_shannon_divergence(
     Raises:
         ValueError: If the shapes do not fit.
 
-    Reference: GAT, section 3.2.1, L_advJS, whose sum over all T rows is here over the real ones.
-    The mean over the batch and beta_JS = 0.01 are the caller's.
+    Reference: GAT, section 3.2.1, L_advJS, but with a mean over the real rows instead of its sum
+    over all T. The mean over the batch and beta_JS = 0.01 are the caller's.
 
     Examples:
         >>> import numpy as np
@@ -131,7 +133,7 @@ def jensen_shannon_divergence(
     if rows is None:
         rows = ops.cast(ops.sum(clean, axis=-1) > 0, clean.dtype)
     middle = ops.maximum((clean + adversarial) / 2, _WEIGHT_FLOOR)
-    # Held constant, since what their own derivatives add up to is 0: four passes less.
+    # Held constant, since their own derivatives add up to 0: this saves four passes.
     by_clean, by_adversarial = (
         ops.stop_gradient(ops.log(ops.maximum(weights, _WEIGHT_FLOOR) / middle))
         for weights in (clean, adversarial)
@@ -143,13 +145,13 @@ def jensen_shannon_divergence(
 
 
 def normalized_entropy(maps: KerasTensor, frame_mask: KerasTensor | None = None) -> KerasTensor:
-    """Entropy of an attention map's rows over that of uniform attention.
+    """Computes the entropy of an attention map's rows, divided by that of uniform attention.
 
         h_i = mean over the real rows t of (-sum_s A_its log A_its) / log n_i
 
     with n real frames: 1 for uniform attention, 0 for rows that look at one frame. Defined as 1
-    for n <= 1, where the only map is the uniform one. It stands beside every A-ART or GAT figure,
-    since the cheapest map that never moves is a uniform one.
+    for n <= 1, where the only map is the uniform one. Reports show it next to every A-ART or GAT
+    figure, since the cheapest map that never moves is a uniform one.
 
     Masking: rows of padded frames are not counted, and n counts the real frames.
 
@@ -179,7 +181,7 @@ def normalized_entropy(maps: KerasTensor, frame_mask: KerasTensor | None = None)
 
 
 def distance_to_uniform(maps: KerasTensor, frame_mask: KerasTensor | None = None) -> KerasTensor:
-    """Frobenius norm of the difference between an attention map and uniform attention.
+    """Computes the Frobenius norm of the difference between an attention map and uniform attention.
 
         u_i = || A_i - U_i ||_F, U_its = 1 / n_i where t and s are real frames, else 0
 
@@ -219,7 +221,7 @@ def _comparable(clean: KerasTensor, adversarial: KerasTensor) -> tuple[KerasTens
 
 
 def _row_weights(maps: KerasTensor, frame_mask: KerasTensor | None) -> KerasTensor | None:
-    """1 for a real row and 0 for padding, in the maps' dtype."""
+    """Returns 1 for a real row and 0 for padding, in the maps' dtype."""
     if frame_mask is None:
         return None
     frame_mask = ops.convert_to_tensor(frame_mask)
@@ -248,7 +250,7 @@ def _mean_over_rows(values: KerasTensor, rows: KerasTensor) -> KerasTensor:
 
 
 def _shapes_fit(first: tuple, second: tuple) -> bool:
-    """Whether two static shapes are equal as far as they are known."""
+    """Returns whether two static shapes are equal as far as they are known."""
     return len(first) == len(second) and all(
         a is None or b is None or a == b for a, b in zip(first, second, strict=True)
     )

@@ -1,6 +1,6 @@
-"""Classification losses of the YouTube-8M starter code, from logits.
+"""Classification losses of the YouTube-8M starter code, computed from logits.
 
-All of them reduce over the classes to one value an example; the caller means over the batch.
+All of them reduce over the classes to one value per example; the caller averages over the batch.
 """
 
 from abc import ABC, abstractmethod
@@ -15,19 +15,19 @@ _CLASS_REDUCTIONS = ("mean", "sum")
 
 
 class ClassificationLoss(ABC):
-    """What the classification losses share: precision, label weights and the class reduction.
+    """Base of the classification losses: precision, label weights and the class reduction.
 
-    Computed in float32 where the logits are narrower (mixed precision), else in their own dtype.
+    The loss is computed in float32 or, where they are wider, in the dtype of the logits.
 
-    With `label_weights` w, the 2019 segments' ratings say, the reduction is sum(w * term) and, for
-    "mean", that divided by sum(w), 0 where no pair is rated. The label of a pair with weight 0 is
-    unknown and read as 0.
+    With `label_weights` w (for example the ratings of the 2019 segments) the reduction is
+    sum(w * term) and, for "mean", that divided by sum(w), or 0 where no pair is rated. The label
+    of a pair with weight 0 is unknown and read as 0.
 
     Args:
-        class_reduction: "mean" over the classes (the GAT papers' models) or "sum" (the starter
-            code's; a fresh logistic model then starts at C ln 2 with `CrossEntropyLoss`).
-        unrated_as_negative: Leave label weights out: all pairs count alike, and the label of one
-            with weight 0 is what `labels` says.
+        class_reduction: "mean" over the classes (as the GAT papers' models) or "sum" (as the
+            starter code; a fresh logistic model then starts at C ln 2 with `CrossEntropyLoss`).
+        unrated_as_negative: Whether to ignore the label weights: all pairs count equally, and
+            pairs with weight 0 have the label in `labels`.
 
     Raises:
         ValueError: If `class_reduction` is neither.
@@ -43,7 +43,7 @@ class ClassificationLoss(ABC):
         self.unrated_as_negative = unrated_as_negative
 
     def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments."""
+        """Returns the constructor's arguments."""
         return {
             "class_reduction": self.class_reduction,
             "unrated_as_negative": self.unrated_as_negative,
@@ -51,7 +51,7 @@ class ClassificationLoss(ABC):
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> "ClassificationLoss":
-        """The loss that `get_config` described."""
+        """Makes the loss from the result of `get_config`."""
         return cls(**config)
 
     def __call__(
@@ -60,7 +60,7 @@ class ClassificationLoss(ABC):
         logits: KerasTensor,
         label_weights: KerasTensor | None = None,
     ) -> KerasTensor:
-        """Loss of each example.
+        """Computes the loss of each example.
 
         Args:
             labels: Multi-hot or soft labels in [0, 1], `[B, C]`.
@@ -93,7 +93,7 @@ class ClassificationLoss(ABC):
 
     @abstractmethod
     def class_terms(self, labels: KerasTensor, logits: KerasTensor) -> KerasTensor:
-        """The summand of each class, `[B, C]`, from labels and logits of one dtype."""
+        """Computes the term of each class, `[B, C]`, from labels and logits of one dtype."""
 
 
 @saving.register_keras_serializable(package="yt8m_gat")
@@ -103,8 +103,8 @@ class CrossEntropyLoss(ClassificationLoss):
         term = -y log sigmoid(z) - (1 - y) log(1 - sigmoid(z))
              = max(z, 0) - z y + log(1 + exp(-|z|))
 
-    computed in the second form, which is exact to rounding for any finite logit. (The starter code
-    adds 1e-5 inside the logs of probabilities instead.) Reduction and weights as in
+    computed in the second form, which is exact up to rounding for any finite logit. (The starter
+    code adds 1e-5 inside the logs of probabilities instead.) Reduction and weights are those of
     `ClassificationLoss`.
 
     Examples:
@@ -114,7 +114,7 @@ class CrossEntropyLoss(ClassificationLoss):
     """
 
     def class_terms(self, labels: KerasTensor, logits: KerasTensor) -> KerasTensor:
-        """Binary cross-entropy of each class, `[B, C]`."""
+        """Computes the binary cross-entropy of each class, `[B, C]`."""
         return ops.binary_crossentropy(labels, logits, from_logits=True)
 
 
@@ -124,8 +124,8 @@ class HingeLoss(ClassificationLoss):
 
         term = max(0, 1 - (2 y - 1) z)
 
-    on the logit z. (The starter code puts it on the probability, which cannot reach the margin of
-    a negative label.) Reduction and weights as in `ClassificationLoss`.
+    on the logit z. (The starter code applies it to the probability, which cannot reach the margin
+    of a negative label.) Reduction and weights are those of `ClassificationLoss`.
 
     Examples:
         >>> from yt8m_gat.losses import HingeLoss
@@ -134,7 +134,7 @@ class HingeLoss(ClassificationLoss):
     """
 
     def class_terms(self, labels: KerasTensor, logits: KerasTensor) -> KerasTensor:
-        """Hinge loss of each class, `[B, C]`."""
+        """Computes the hinge loss of each class, `[B, C]`."""
         return ops.relu(1.0 - (2.0 * labels - 1.0) * logits)
 
 
@@ -144,10 +144,10 @@ class SoftmaxLoss(ClassificationLoss):
 
         term = -y / sum(y) * log softmax(z)
 
-    An example without a label has loss 0. (The starter code feeds probabilities to the softmax;
-    ours, the logits.) The usual softmax cross-entropy is the "sum" of the terms over the classes;
-    "mean" divides it by C. Reduction and weights as in `ClassificationLoss`; the softmax is over
-    all classes, rated or not.
+    An example without a label has loss 0. (The starter code feeds probabilities to the softmax,
+    this loss feeds logits.) The usual softmax cross-entropy is the "sum" of the terms over the
+    classes; "mean" divides it by C. Reduction and weights are those of `ClassificationLoss`; the
+    softmax is over all classes, rated or not.
 
     Examples:
         >>> from yt8m_gat.losses import SoftmaxLoss
@@ -156,19 +156,19 @@ class SoftmaxLoss(ClassificationLoss):
     """
 
     def class_terms(self, labels: KerasTensor, logits: KerasTensor) -> KerasTensor:
-        """Share of each class in the softmax cross-entropy, `[B, C]`."""
+        """Computes the share of each class in the softmax cross-entropy, `[B, C]`."""
         targets = ops.divide_no_nan(labels, ops.sum(labels, axis=-1, keepdims=True))
         return -targets * ops.log_softmax(logits, axis=-1)
 
 
 @saving.register_keras_serializable(package="yt8m_gat")
 class FunctionLoss(ClassificationLoss):
-    """A loss whose terms a function gives: `(labels [B, C], logits [B, C]) -> [B, C]`.
+    """A loss whose terms a function computes: `(labels [B, C], logits [B, C]) -> [B, C]`.
 
-    Both are in float32 or wider. Reduction and weights as in `ClassificationLoss`.
+    Its arguments are in float32 or wider. Reduction and weights are those of `ClassificationLoss`.
 
     Args:
-        function: Gives the summand of each class.
+        function: Computes the term of each class.
         class_reduction: See `ClassificationLoss`.
         unrated_as_negative: See `ClassificationLoss`.
 
@@ -185,21 +185,21 @@ class FunctionLoss(ClassificationLoss):
         self.function = function
 
     def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments; Keras must know the function."""
+        """Returns the constructor's arguments; the function must be registered with Keras."""
         function = saving.serialize_keras_object(self.function)
         return {"function": function, **super().get_config()}
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> "FunctionLoss":
-        """The loss that `get_config` described."""
+        """Makes the loss from the result of `get_config`."""
         function = saving.deserialize_keras_object(config["function"])
         return cls(**{**config, "function": function})
 
     def class_terms(self, labels: KerasTensor, logits: KerasTensor) -> KerasTensor:
-        """What the function gives, `[B, C]`.
+        """Computes the terms with the function, `[B, C]`.
 
         Raises:
-            ValueError: It has another shape.
+            ValueError: If they have another shape.
         """
         terms = ops.convert_to_tensor(self.function(labels, logits))
         _check_same_shape("the terms of the loss", terms, logits)
@@ -216,7 +216,7 @@ _LOSSES = {
 def get_loss(
     name: str, class_reduction: str, unrated_as_negative: bool = False
 ) -> ClassificationLoss:
-    """The loss that the flag `--label_loss` names.
+    """Returns the loss that the flag `--label_loss` names.
 
     Args:
         name: "CrossEntropyLoss", "HingeLoss" or "SoftmaxLoss".
