@@ -4,21 +4,21 @@ import numpy as np
 
 
 def average_precision(scores: np.ndarray, hits: np.ndarray, num_positives: int) -> float:
-    """Average precision of one pool of scored pairs.
+    """Computes the average precision of one pool of scored pairs.
 
         AP = 1 / P * sum over hits h of (hits scored >= s_h) / (pairs scored >= s_h)
 
     Without ties this is sum over ranks i of precision@i * [pair i is a hit], divided by P.
 
     Tie rule: pairs of equal score are one threshold, so each hit among them has the precision at
-    the end of the group, whatever the order of the pairs; never less than with the group's misses
-    first. This is the rule of scikit-learn's `average_precision_score`, and its value when P is
-    the number of hits.
+    the end of the group, in any order of the pairs; this is never less than with the group's
+    misses first. It is the rule of scikit-learn's `average_precision_score`, which gives the same
+    value when P is the number of hits.
 
     Args:
         scores: Scores of the pairs, `[n]`, any real dtype, compared without rounding.
         hits: Whether each pair is a positive one, bool `[n]`.
-        num_positives: P, the number of ALL positives, also of those not among the pairs.
+        num_positives: P, the number of ALL positives, including those not among the pairs.
 
     Returns:
         The average precision in [0, 1]; 0.0 where there is no hit.
@@ -36,7 +36,7 @@ def average_precision(scores: np.ndarray, hits: np.ndarray, num_positives: int) 
 def per_class_average_precision(
     classes: np.ndarray, scores: np.ndarray, hits: np.ndarray, positives_per_class: np.ndarray
 ) -> np.ndarray:
-    """Average precision of each class over its own share of the pooled pairs.
+    """Computes the average precision of each class over its own share of the pooled pairs.
 
     Args:
         classes: Class index of each pair, `[n]`; fastest as uint8 or uint16 (radix sort).
@@ -82,7 +82,7 @@ def per_class_average_precision(
 
 
 def mean_average_precision(per_class: np.ndarray) -> float:
-    """Mean over the classes that have a positive (are not NaN); 0.0 when none has one.
+    """Averages over the classes that have a positive (are not NaN); 0.0 when none has one.
 
     Examples:
         >>> import numpy as np
@@ -97,7 +97,7 @@ def mean_average_precision(per_class: np.ndarray) -> float:
 def _average_precision_of_sorted(
     scores: np.ndarray, hit_scores: np.ndarray, num_positives: int
 ) -> float:
-    """`average_precision` from ascending scores of all pairs and of the hits among them."""
+    """Computes `average_precision` from ascending scores of all pairs and of the hits."""
     if hit_scores.size == 0:
         return 0.0
     pairs_above = scores.size - np.searchsorted(scores, hit_scores, side="left")

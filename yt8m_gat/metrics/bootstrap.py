@@ -1,4 +1,4 @@
-"""Intervals of metrics over the choice of the clips, by the bootstrap."""
+"""Bootstrap confidence intervals of metrics over the choice of the clips."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -10,17 +10,17 @@ NUM_RESAMPLES = 200
 
 
 def resample_counts(num_examples: int, num_resamples: int = NUM_RESAMPLES) -> Iterator[np.ndarray]:
-    """How often each example is in each resample: N draws with replacement from N examples.
+    """Draws N of N examples with replacement and yields how often each was drawn.
 
-    The seed is fixed: metrics of the same examples, clean and attacked or of two models, are
-    resampled alike, so that their differences are paired.
+    The seed is fixed: metrics of the same examples (clean and attacked, or of two models) get the
+    same resamples, so that their differences are paired.
 
     Args:
         num_examples: N, at least 1.
-        num_resamples: How many resamples.
+        num_resamples: The number of resamples.
 
     Yields:
-        `[N]` of a small integer type, whose sum is N.
+        For each resample, `[N]` of a small integer type with the sum N.
     """
     rng = np.random.default_rng(0)
     for _ in range(num_resamples):
@@ -30,13 +30,13 @@ def resample_counts(num_examples: int, num_resamples: int = NUM_RESAMPLES) -> It
 
 
 def interval(values: np.ndarray) -> list[float] | None:
-    """The percentile interval of a metric over its resamples, `[low, high]` of `LEVEL`.
+    """Computes the percentile interval of a metric over its resamples, `[low, high]`, at `LEVEL`.
 
     Args:
         values: The metric on each resample; NaN where it has none.
 
     Returns:
-        None where fewer than half of the resamples have a value.
+        The interval; None unless more than half of the resamples have a value.
 
     Examples:
         >>> import numpy as np
@@ -44,25 +44,25 @@ def interval(values: np.ndarray) -> list[float] | None:
         >>> [round(bound, 3) for bound in interval(np.linspace(0, 1, 201))]
         [0.025, 0.975]
     """
-    known = values[~np.isnan(values)]
-    if 2 * len(known) <= len(values):
+    defined = values[~np.isnan(values)]
+    if 2 * len(defined) <= len(values):
         return None
     tail = 50 * (1 - LEVEL)
-    return np.percentile(known, [tail, 100 - tail]).tolist()
+    return np.percentile(defined, [tail, 100 - tail]).tolist()
 
 
 @dataclasses.dataclass(frozen=True)
 class RankedPairs:
-    """Scored pairs of (example, class) in the order of their scores, for any counts of examples.
+    """Scored (example, class) pairs sorted by score, once for all resamples.
 
-    `average_precision` sorts; this sorts once for all resamples. With counts of 1 both are equal,
-    and with counts k to the average precision of the examples repeated k times: copies are ties.
+    With counts of 1 its average precision equals the function `average_precision`; with counts k
+    it equals that of a set in which the examples are repeated k times (copies are ties).
 
     Attributes:
-        examples: `[n]`, the example of each pair, from the best score down.
-        hits: `[h]`, the places in that order at which a pair is a positive one.
-        last_tied: `[h]`, for each of them the last place of the same score.
-        last_tied_hit: `[h]`, the same as a place among the hits.
+        examples: `[n]`, the example of each pair, by descending score.
+        hits: `[h]`, the ranks of the positive pairs.
+        last_tied: `[h]`, for each of them the last rank with the same score.
+        last_tied_hit: `[h]`, the index in `hits` of the last hit with the same score.
     """
 
     examples: np.ndarray
@@ -77,7 +77,7 @@ class RankedPairs:
         Args:
             scores: `[n]`.
             hits: Bool `[n]`, whether each pair is a positive one.
-            examples: Int `[n]`, the example that each pair is of.
+            examples: Int `[n]`, the example that each pair belongs to.
         """
         order = np.argsort(scores, kind="stable")[::-1]
         ascending = scores[order[::-1]]
@@ -88,14 +88,14 @@ class RankedPairs:
         return cls(examples[order], hit_places, last, last_hit)
 
     def average_precision(self, counts: np.ndarray, num_positives: float) -> float:
-        """The average precision where each example counts so often.
+        """Computes the average precision with each example repeated `counts` times.
 
         Args:
-            counts: `[N]`, how often each example is there.
-            num_positives: All positives, as often as their examples are there.
+            counts: `[N]`, how often each example occurs.
+            num_positives: The number of all positives, counted as often as their examples occur.
 
         Returns:
-            NaN without a positive; else as `average_precision`.
+            The value of `average_precision`; NaN without a positive.
         """
         if num_positives == 0:
             return float("nan")
@@ -103,6 +103,6 @@ class RankedPairs:
         hit_weights = weights[self.hits].astype(np.int64)
         pairs_above = np.cumsum(weights, dtype=np.int64)[self.last_tied]
         hits_above = np.cumsum(hit_weights)[self.last_tied_hit]
-        # A hit whose example is not there has weight 0, and perhaps no pair above it.
+        # A hit whose example does not occur has weight 0, and there may be no pair above it.
         precision = hits_above / np.maximum(pairs_above, 1)
         return float(hit_weights @ precision / num_positives)

@@ -1,4 +1,4 @@
-"""Predictions restricted to some of the classes, a vertical say."""
+"""Restriction of predictions to some of the classes, for example a vertical."""
 
 from collections.abc import Sequence
 
@@ -8,11 +8,11 @@ import numpy as np
 def restrict_to_classes(
     labels: np.ndarray, probabilities: np.ndarray, class_indices: Sequence[int]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The columns of `class_indices`, and of the videos those that have one of them as a label.
+    """Selects the columns of `class_indices` and the videos that have one of them as a label.
 
-    This is how the A-ART paper's tables 2 and 3 read a vertical: its classes, and the videos that
-    have one. Give the result, batch by batch, to an `EvaluationMetrics(len(class_indices))`; the
-    top k are then the best k of the vertical, and its class i is `class_indices[i]`.
+    Tables 2 and 3 of the A-ART paper evaluate a vertical in this way. Give the result, batch by
+    batch, to an `EvaluationMetrics(len(class_indices))`; the top k are then the best k of the
+    vertical, and its class i is `class_indices[i]`.
 
     Args:
         labels: Multi-hot, `[B, C]`.

@@ -21,8 +21,8 @@ from yt8m_gat.metrics.bootstrap import (
 from yt8m_gat.metrics.score_columns import ScoreColumns
 from yt8m_gat.metrics.top_k import top_k_indices
 
-# Columns of the score matrix gone through at once by the all-scores MAP: bounds its extra memory
-# to 32 * N scores.
+# The number of columns of the score matrix that the all-scores MAP reads at once; this limits its
+# extra memory to 32 * N scores.
 _COLUMN_BLOCK = 32
 
 
@@ -32,12 +32,12 @@ def evaluate(
     top_k: int = 20,
     label_weights: np.ndarray | None = None,
 ) -> dict[str, float]:
-    """Metrics of one array of predictions; `EvaluationMetrics` says what each of them is.
+    """Computes the metrics of one array of predictions; `EvaluationMetrics` defines them.
 
     Args:
         labels: Multi-hot, `[N, C]`, bool or numeric; an entry above 0 is a positive.
         probabilities: Scores, `[N, C]`; only their order matters.
-        top_k: Pairs of a video that enter GAP and MAP.
+        top_k: The number of pairs of each video that enter GAP and MAP.
         label_weights: `[N, C]`, above 0 at the pairs that count; None: all of them.
 
     Returns:
@@ -65,10 +65,10 @@ def evaluate(
 
 @dataclass
 class _Videos:
-    """What is kept of the videos, `[n, ...]` each, apart from their full score rows.
+    """What is kept of n videos apart from their full score rows; each array is `[n, ...]`.
 
-    A video's labels are stored as class indices, one video after the other; `label_counts` says
-    how many belong to each.
+    Their labels are stored as class indices, one video after the other; `label_counts` holds the
+    number of labels of each video.
     """
 
     top_classes: np.ndarray
@@ -79,7 +79,7 @@ class _Videos:
     label_classes: np.ndarray
 
     def every(self, start: int, step: int) -> "_Videos":
-        """Videos start, start + step, start + 2 * step, ..."""
+        """Returns the videos start, start + step, start + 2 * step, ..."""
         rows = slice(start, None, step)
         label_rows = np.repeat(np.arange(len(self.perr)), self.label_counts)
         return _Videos(
@@ -93,16 +93,16 @@ class _Videos:
 
 
 class EvaluationMetrics:
-    """Accumulates predictions and reports the starter code's metrics over all of them.
+    """Accumulates predictions and computes the starter code's metrics over all of them.
 
-    With the `top_k` best-scored classes of each video as its (score, class) pairs:
+    The `top_k` best-scored classes of each video are its (score, class) pairs. The metrics are:
 
-    * `gap`: average precision of the pairs of ALL videos pooled, P = all positives, those outside
-      the pairs included (GAP@20 for `top_k=20`).
+    * `gap`: average precision of the pooled pairs of ALL videos, P = all positives, including those
+      outside the pairs (GAP@20 for `top_k=20`).
     * `map`: per class, average precision of that class's share of the same pairs, P = all
       positives of the class; mean over the classes with a positive.
     * `map_all_scores`: per class, average precision over the scores of all N videos; mean over
-      the classes with a positive (what mAP means elsewhere, on AudioSet say).
+      the classes with a positive (what mAP means elsewhere, for example on AudioSet).
     * `perr`: of a video with n labels, the share of its n best-scored classes that are labels;
       mean over videos.
     * `hit_at_1`: share of videos whose best-scored class is a label.
@@ -114,15 +114,15 @@ class EvaluationMetrics:
     misses. Without any positive, every metric is 0.0.
 
     GAP and MAP do not decompose over batches: an average of per-batch values is another number.
-    That is why the pairs are kept. Memory for a video, with float32 scores, fewer than 65,537
-    classes and k = min(top_k, C): 7 k + 12 bytes and 2 bytes a label (158 bytes at 20 pairs and 3
-    labels; 0.18 GB for the 1,112,356 of validate). `all_scores` adds 4 C bytes (15 kB at 3,862
-    classes; 17 GB for validate), above 16 MiB on disk; see `ScoreColumns`. Scores narrower than
-    float32 are widened to it, float64 is kept.
+    The pairs are therefore kept. Memory per video, with float32 scores, at most 65,536 classes and
+    k = min(top_k, C): 7 k + 12 bytes and 2 bytes per label (158 bytes at 20 pairs and 3 labels;
+    0.18 GB for the 1,112,356 videos of validate). `all_scores` adds 4 C bytes (15 kB at 3,862
+    classes; 17 GB for validate), which are on disk above 16 MiB; see `ScoreColumns`. Scores
+    narrower than float32 are widened to float32, and float64 is kept.
 
     Args:
         num_classes: C.
-        top_k: Pairs of a video that enter `gap` and `map`; all C if it is larger.
+        top_k: The number of pairs of each video that enter `gap` and `map`; at most C are used.
         all_scores: Whether to keep all scores, which `map_all_scores` needs.
 
     Raises:
@@ -152,12 +152,12 @@ class EvaluationMetrics:
 
     @property
     def num_videos(self) -> int:
-        """Videos seen so far."""
+        """The number of videos seen so far."""
         return sum(len(batch.perr) for batch in self._batches)
 
     @property
     def hits_at_1(self) -> np.ndarray:
-        """Bool [N], in the order seen: what `hit_at_1` is the share of."""
+        """Whether each video is a hit at 1, bool [N], in the order seen; `hit_at_1` is its mean."""
         return self._videos().top_hits[:, 0]
 
     def update(
@@ -168,7 +168,7 @@ class EvaluationMetrics:
     ) -> None:
         """Adds a batch of videos.
 
-        With `label_weights` the rated pairs alone count: one with weight 0 is neither a positive
+        With `label_weights` only the rated pairs count: a pair with weight 0 is neither a positive
         nor a negative, and a video without a rated pair is left out.
 
         Args:
@@ -190,7 +190,7 @@ class EvaluationMetrics:
         _check_no_nan("probabilities", scores)
         _check_no_nan("labels", labels)
         if label_weights is not None:
-            labels, scores = _rated_alone(labels, scores, np.asarray(label_weights))
+            labels, scores = _keep_rated(labels, scores, np.asarray(label_weights))
         positives = labels > 0
         label_counts = positives.sum(axis=1, dtype=np.int32)
         label_classes = np.nonzero(positives)[1]
@@ -215,10 +215,10 @@ class EvaluationMetrics:
             self._scores.append(scores)
 
     def merge(self, other: "EvaluationMetrics") -> None:
-        """Adds all that `other` has seen, as if it had been given to this one after its own.
+        """Adds everything that `other` has seen, after this object's own videos.
 
         Raises:
-            ValueError: If `other` was made with other arguments.
+            ValueError: If `other` was constructed with different arguments.
         """
         mine = (self.num_classes, self.top_k, self.all_scores)
         theirs = (other.num_classes, other.top_k, other.all_scores)
@@ -231,10 +231,10 @@ class EvaluationMetrics:
         self._scores.extend(other._scores)
 
     def result(self) -> dict[str, float]:
-        """Metrics over all videos seen.
+        """Computes the metrics over all videos seen.
 
         Returns:
-            A dict with `gap`, `map`, `map_all_scores` (with `all_scores` alone), `perr`,
+            A dict with `gap`, `map`, `map_all_scores` (only with `all_scores`), `perr`,
             `hit_at_1` and the int `num_videos`.
 
         Raises:
@@ -243,10 +243,10 @@ class EvaluationMetrics:
         return self._result(self._videos(), start=0, step=1)
 
     def partition_result(self, num_partitions: int = 5) -> dict[str, dict[str, float]]:
-        """Mean and deviation of each metric over disjoint partitions (GAT paper, table 1).
+        """Computes mean and deviation of each metric over disjoint partitions (GAT, table 1).
 
-        Partition i holds the videos i, i + n, i + 2 n, ... in the order in which they came, so
-        that the sizes differ by one video at most.
+        Partition i holds the videos i, i + n, i + 2 n, ... in the order in which they were added,
+        so the sizes differ by at most one video.
 
         Args:
             num_partitions: n, at least 2.
@@ -276,7 +276,7 @@ class EvaluationMetrics:
         }
 
     def intervals(self) -> dict[str, Any]:
-        """Bootstrap intervals of `gap`, `perr` and `hit_at_1` over the choice of the videos.
+        """Computes bootstrap intervals of `gap`, `perr` and `hit_at_1` over the choice of videos.
 
         Returns:
             `{"level", "resamples", metric: [low, high] or None}`; see `yt8m_gat.metrics.bootstrap`.
@@ -311,12 +311,12 @@ class EvaluationMetrics:
         }
 
     def resampled_average_precision(self, classes: Sequence[int]) -> np.ndarray:
-        """Average precision of some classes on each resample of the videos.
+        """Computes the average precision of some classes on each resample of the videos.
 
-        Over all scores of a class where they are kept, else over its share of the pooled pairs.
+        It is over all scores of a class if they are kept, else over its share of the pooled pairs.
 
         Args:
-            classes: Which classes.
+            classes: The class indices.
 
         Returns:
             `[NUM_RESAMPLES, len(classes)]`, NaN where a resample has no positive of the class.
@@ -357,16 +357,16 @@ class EvaluationMetrics:
         ).reshape(NUM_RESAMPLES, len(ranked))
 
     def per_class_average_precision(self, all_scores: bool = False) -> np.ndarray:
-        """Average precision of each class, whose mean is `map` or, if asked, `map_all_scores`.
+        """Computes the average precision of each class; its mean is `map` or `map_all_scores`.
 
         Args:
-            all_scores: Over all scores of the class rather than over the pooled top-k pairs.
+            all_scores: Whether to use all scores of the class instead of the pooled top-k pairs.
 
         Returns:
             `[C]` float64, NaN for a class without a positive.
 
         Raises:
-            ValueError: If no video was seen, or all scores are asked for and were not kept.
+            ValueError: If no video was seen, or `all_scores` is True and they were not kept.
         """
         videos = self._videos()
         if not all_scores:
@@ -379,7 +379,7 @@ class EvaluationMetrics:
         return self._all_scores_average_precision(videos, start=0, step=1)
 
     def _videos(self) -> _Videos:
-        """All videos seen, concatenated; the batches are replaced by it, so that it costs once."""
+        """Concatenates all videos seen and keeps the result in place of the batches."""
         if self.num_videos == 0:
             raise ValueError(
                 "Metrics need at least one video. Received: none; check that the data pattern "
@@ -397,7 +397,7 @@ class EvaluationMetrics:
         return self._batches[0]
 
     def _result(self, videos: _Videos, start: int, step: int) -> dict[str, float]:
-        """Metrics of `videos`, which are every `step`-th of all from `start` on."""
+        """Computes the metrics of `videos`, which are every `step`-th of all from `start` on."""
         num_positives = int(videos.label_counts.sum(dtype=np.int64))
         result = {
             "gap": average_precision(
@@ -443,12 +443,12 @@ class EvaluationMetrics:
         return result
 
 
-def _rated_alone(
+def _keep_rated(
     labels: np.ndarray, scores: np.ndarray, label_weights: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The videos with a rated pair; their other pairs are no positives and ranked below all.
+    """Keeps the videos with a rated pair; their unrated pairs become misses with score -inf.
 
-    A miss below every hit is in no precision at a hit, so it is as if it were not there.
+    A miss ranked below every hit does not enter the precision at any hit, so it has no effect.
     """
     if label_weights.shape != labels.shape:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""The scores of a whole set, of which memory holds a part."""
+"""Storage for the scores of a whole data set, partly in memory and partly on disk."""
 
 import os
 import tempfile
@@ -8,18 +8,18 @@ import numpy as np
 
 
 class ScoreColumns:
-    """Keeps batches of score rows and gives them back as columns.
+    """Stores batches of score rows and returns them as columns.
 
-    What is above `memory_bytes` is in a file without a name in the folder for temporary files
-    (`TMPDIR`), so that memory does not grow with the set, and nothing is left behind however the
-    program ends.
+    Above `memory_bytes` the scores are in an unnamed file in the folder for temporary files
+    (`TMPDIR`), so that memory does not grow with the data set and no file remains, even if the
+    program is killed.
 
     Args:
-        memory_bytes: Scores that are kept in memory while there are no more.
+        memory_bytes: The size up to which the scores are kept in memory.
     """
 
     def __init__(self, memory_bytes: int = 16 * 2**20) -> None:
-        # A batch after the other, each of them column by column.
+        # One batch after the other, each of them column by column.
         self._file = tempfile.SpooledTemporaryFile(max_size=memory_bytes)  # noqa: SIM115 (kept)
         self._batches: list[tuple[int, tuple[int, int], np.dtype]] = []
         weakref.finalize(self, self._file.close)
@@ -48,7 +48,7 @@ class ScoreColumns:
             self.append(other._read(index, 0, num_columns))
 
     def columns(self, first: int, last: int) -> np.ndarray:
-        """The columns first .. last - 1 of all rows, `[N, last - first]`."""
+        """Returns the columns first .. last - 1 of all rows, `[N, last - first]`."""
         return np.concatenate([self._read(i, first, last) for i in range(len(self._batches))])
 
     def _read(self, index: int, first: int, last: int) -> np.ndarray:

@@ -11,18 +11,18 @@ from yt8m_gat.metrics.bootstrap import NUM_RESAMPLES, RankedPairs, resample_coun
 class SegmentMeanAveragePrecision:
     """Accumulates scored segments of which only some (segment, class) pairs were rated.
 
-    Per class: all segments ranked by score, cut after the best K, filtered to those rated for
-    this class; the average precision of what is left, divided by ALL rated positives of the class.
+    For each class, all segments are ranked by score, cut after the best K and filtered to those
+    rated for this class. Their average precision has P = ALL rated positives of the class.
     The metric is the mean over the classes with a rated positive, 0.0 when none has one.
 
     Tie rule: a segment is within the best K if fewer than K score higher, so ties at the cut all
     stay; in the average precision, equal scores are one threshold (see `average_precision`). The
     value depends neither on the order of the segments nor on the batch cuts; it does not decompose
-    over batches. Memory: 4 C bytes a segment with float32 scores, and 17 bytes a rated pair.
+    over batches. Memory: 4 C bytes per segment with float32 scores, and 17 bytes per rated pair.
 
     Args:
         num_classes: C.
-        top_k: K; the challenge's is 100,000.
+        top_k: K; the challenge uses 100,000.
 
     Raises:
         ValueError: If `num_classes` or `top_k` is not positive.
@@ -83,7 +83,10 @@ class SegmentMeanAveragePrecision:
         self.num_segments += len(scores)
 
     def per_class_average_precision(self) -> np.ndarray:
-        """`[C]` float64, NaN for a class without a rated positive.
+        """Computes the average precision of each class.
+
+        Returns:
+            `[C]` float64, NaN for a class without a rated positive.
 
         Raises:
             ValueError: If no segment was seen.
@@ -116,14 +119,14 @@ class SegmentMeanAveragePrecision:
         return result
 
     def resampled_average_precision(self, classes: Sequence[int]) -> np.ndarray:
-        """Average precision of some classes on each resample of the segments.
+        """Computes the average precision of some classes on each resample of the segments.
 
         Args:
-            classes: Which classes.
+            classes: The class indices.
 
         Returns:
             `[NUM_RESAMPLES, len(classes)]`; NaN where a resample has no positive of the class, and
-            everywhere when there are more than K segments: where the cut is depends on them all.
+            everywhere if there are more than K segments: the cut depends on all of them.
         """
         if self.num_segments > self.top_k:
             return np.full((NUM_RESAMPLES, len(classes)), np.nan)
@@ -156,7 +159,7 @@ class SegmentMeanAveragePrecision:
         ).reshape(NUM_RESAMPLES, len(ranked))
 
     def result(self) -> dict[str, float]:
-        """`segment_map` and the int `num_segments`.
+        """Computes `segment_map` and the int `num_segments`.
 
         Raises:
             ValueError: If no segment was seen.

@@ -1,16 +1,16 @@
-"""The choice of the best k of each row, with ties settled."""
+"""The best k of each row, with a tie rule."""
 
 import numpy as np
 
 
 def top_k_indices(scores: np.ndarray, k: int) -> np.ndarray:
-    """Indices of the k largest scores of each row, by descending score.
+    """Returns the indices of the k largest scores of each row, by descending score.
 
     Tie rule: of equal scores, the lower index comes first, in the choice and in the order.
 
     Args:
         scores: `[N, C]`, without NaN.
-        k: How many to take, 0 <= k <= C.
+        k: The number of indices per row, 0 <= k <= C.
 
     Returns:
         `[N, k]` integer indices into the rows.
@@ -27,7 +27,7 @@ def top_k_indices(scores: np.ndarray, k: int) -> np.ndarray:
     if k == num_columns:
         return np.argsort(-scores, axis=1, kind="stable")
     chosen = np.argpartition(scores, num_columns - k, axis=1)[:, num_columns - k :]
-    # argpartition picks any of the columns that share the k-th score: settle those rows by a
+    # argpartition picks arbitrary columns among those that share the k-th score: such rows get a
     # stable sort of the whole row.
     chosen_scores = np.take_along_axis(scores, chosen, axis=1)
     kth = chosen_scores.min(axis=1, keepdims=True)
