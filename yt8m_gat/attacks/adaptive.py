@@ -53,6 +53,21 @@ class AdaptivePGD(PGD):
         ValueError: If the weight is negative; what `PGD` raises.
 
     Reference: Tramer et al., "On Adaptive Attacks to Adversarial Example Defenses", 2020.
+
+    Examples:
+        >>> import tensorflow as tf
+        >>> from yt8m_gat.attacks import AdaptivePGD, Ball, margin_loss
+        >>> from yt8m_gat.models import ModelOutputs
+        >>> def model(features, frame_mask):
+        ...     x = features["x"]
+        ...     return ModelOutputs(tf.reduce_sum(x, axis=1), x, attention_maps=tf.nn.softmax(x))
+        >>> def map_distance(clean, perturbed, frame_mask):
+        ...     return tf.reduce_sum(tf.square(perturbed - clean), axis=[1, 2])
+        >>> attack = AdaptivePGD(Ball("l2"), epsilon=1.0, steps=5, map_distance=map_distance)
+        >>> clip, labels = {"x": [[[2.0, 1.0]]]}, [[1.0, 0.0]]
+        >>> result = attack.attack(model, margin_loss, clip, [[True]], labels)
+        >>> result.norm.numpy().round(3), result.success.numpy()
+        (array([1.], dtype=float32), array([ True]))
     """
 
     map_distance: MapDistance

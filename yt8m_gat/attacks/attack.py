@@ -69,7 +69,13 @@ def logits_of(outputs: Any) -> tf.Tensor:
 
 
 def top1_is_label(labels: Any, logits: Any) -> tf.Tensor:
-    """Bool [B]: the highest logit is one of the clip's labels."""
+    """Bool [B]: the highest logit is one of the clip's labels.
+
+    Examples:
+        >>> from yt8m_gat.attacks import top1_is_label
+        >>> top1_is_label([[1.0, 0.0], [1.0, 0.0]], [[2.0, 1.0], [1.0, 2.0]]).numpy()
+        array([ True, False])
+    """
     top = tf.argmax(logits, axis=-1)
     return tf.gather(tf.convert_to_tensor(labels) > 0, top, axis=1, batch_dims=1)
 
@@ -79,6 +85,11 @@ def top1_missed(labels: Any, logits: Any) -> tf.Tensor:
 
     A clip that the model gets wrong unperturbed counts as missed at epsilon 0, as in robust
     accuracy.
+
+    Examples:
+        >>> from yt8m_gat.attacks import top1_missed
+        >>> top1_missed([[1.0, 0.0], [0.0, 0.0]], [[1.0, 2.0], [1.0, 2.0]]).numpy()
+        array([ True, False])
     """
     labelled = tf.reduce_any(tf.convert_to_tensor(labels) > 0, axis=-1)
     return tf.logical_and(labelled, tf.logical_not(top1_is_label(labels, logits)))

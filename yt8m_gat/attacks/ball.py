@@ -77,6 +77,17 @@ class Ball:
 
     Raises:
         ValueError: If a name is unknown.
+
+    Examples:
+        >>> import tensorflow as tf
+        >>> from yt8m_gat.attacks import Ball
+        >>> gradients = {"x": tf.constant([[[3.0, 4.0], [0.0, 0.0]]])}
+        >>> Ball("l2").steepest_ascent(gradients, [[True, True]], epsilon=0.5)["x"].numpy()
+        array([[[0.3, 0.4],
+                [0. , 0. ]]], dtype=float32)
+        >>> Ball("linf").project(gradients, [[True, True]], epsilon=0.5)["x"].numpy()
+        array([[[0.5, 0.5],
+                [0. , 0. ]]], dtype=float32)
     """
 
     norm: str = "l2"

@@ -50,6 +50,13 @@ def corrupt(
 
     Raises:
         ValueError: If the name or the severity is unknown.
+
+    Examples:
+        >>> from yt8m_gat.attacks import corrupt
+        >>> clip = {"x": [[[1.0], [2.0], [3.0], [0.0]]]}
+        >>> features, frame_mask = corrupt("frame_drop", 5, clip, [[True, True, True, False]])
+        >>> int(frame_mask.numpy().sum()) < 3, features["x"].shape
+        (True, TensorShape([1, 4, 1]))
     """
     if name not in CORRUPTIONS:
         raise ValueError(

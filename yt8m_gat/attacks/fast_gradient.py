@@ -34,6 +34,17 @@ class FastGradient(Attack):
         epsilon: Radius, in the units of the features.
 
     Reference: Goodfellow et al., 2015; GAT eq. 3; A-ART eq. 4.
+
+    Examples:
+        >>> import tensorflow as tf
+        >>> from yt8m_gat.attacks import Ball, FastGradient, margin_loss
+        >>> def model(features, frame_mask):  # Two classes: the sums of the two features.
+        ...     return tf.reduce_sum(features["x"], axis=1)
+        >>> clip, frame_mask, labels = {"x": [[[2.0, 1.0]]]}, [[True]], [[1.0, 0.0]]
+        >>> attack = FastGradient(Ball("l2"), epsilon=1.0)
+        >>> result = attack.attack(model, margin_loss, clip, frame_mask, labels)
+        >>> result.features["x"].numpy().round(2), result.success.numpy()
+        (array([[[1.29, 1.71]]], dtype=float32), array([ True]))
     """
 
     ball: Ball

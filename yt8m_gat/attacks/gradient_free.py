@@ -104,6 +104,17 @@ class RandomSearch(_SurfaceSearch):
 
     Raises:
         ValueError: If `queries` or `mutation` is not positive.
+
+    Examples:
+        >>> import tensorflow as tf
+        >>> from yt8m_gat.attacks import Ball, RandomSearch, margin_loss
+        >>> def model(features, frame_mask):  # Two classes: the sums of the two features.
+        ...     return tf.reduce_sum(features["x"], axis=1)
+        >>> clip, frame_mask, labels = {"x": [[[2.0, 1.0]]]}, [[True]], [[1.0, 0.0]]
+        >>> attack = RandomSearch(Ball("l2"), epsilon=1.0, queries=20)
+        >>> result = attack.attack(model, margin_loss, clip, frame_mask, labels, seed=0)
+        >>> result.norm.numpy().round(4), result.success.numpy()
+        (array([1.], dtype=float32), array([ True]))
     """
 
     mutation: float = 0.5
@@ -151,6 +162,17 @@ class SquareSearch(_SurfaceSearch):
         ValueError: If `queries` is not positive or `first_share` not in (0, 1].
 
     Reference: Andriushchenko et al., Square Attack, 2020.
+
+    Examples:
+        >>> import tensorflow as tf
+        >>> from yt8m_gat.attacks import Ball, SquareSearch, margin_loss
+        >>> def model(features, frame_mask):  # Two classes: the sums of the two features.
+        ...     return tf.reduce_sum(features["x"], axis=1)
+        >>> clip, frame_mask, labels = {"x": [[[2.0, 1.0]]]}, [[True]], [[1.0, 0.0]]
+        >>> attack = SquareSearch(Ball("l2"), epsilon=1.0, queries=20)
+        >>> result = attack.attack(model, margin_loss, clip, frame_mask, labels, seed=0)
+        >>> result.norm.numpy().round(4), result.success.numpy()
+        (array([1.], dtype=float32), array([ True]))
     """
 
     first_share: float = 0.5

@@ -21,6 +21,17 @@ class RandomNoise(Attack):
     Args:
         ball: The norm and what it is taken over.
         epsilon: Radius, in the units of the features.
+
+    Examples:
+        >>> import tensorflow as tf
+        >>> from yt8m_gat.attacks import Ball, RandomNoise, margin_loss
+        >>> def model(features, frame_mask):  # Two classes: the sums of the two features.
+        ...     return tf.reduce_sum(features["x"], axis=1)
+        >>> clip, frame_mask, labels = {"x": [[[2.0, 1.0]]]}, [[True]], [[1.0, 0.0]]
+        >>> attack = RandomNoise(Ball("l2"), epsilon=0.5)
+        >>> result = attack.attack(model, margin_loss, clip, frame_mask, labels, seed=0)
+        >>> result.norm.numpy().round(4)
+        array([0.5], dtype=float32)
     """
 
     ball: Ball

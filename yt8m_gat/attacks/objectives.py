@@ -25,6 +25,11 @@ def margin_loss(labels: Any, logits: Any, label_weights: Any = None) -> tf.Tenso
 
     Reference: the multi-class margin of Carlini and Wagner, 2017 (f_6), with the highest of
     several labels in the one label's place.
+
+    Examples:
+        >>> from yt8m_gat.attacks import margin_loss
+        >>> margin_loss([[1.0, 0.0, 1.0]], [[0.5, 2.0, 1.0]]).numpy()
+        array([1.], dtype=float32)
     """
     logits = tf.convert_to_tensor(logits)
     positive = tf.convert_to_tensor(labels) > 0

@@ -54,6 +54,17 @@ class PGD(Attack):
         ValueError: If a count is not positive, a step negative or an objective unknown.
 
     Reference: Madry et al., 2018.
+
+    Examples:
+        >>> import tensorflow as tf
+        >>> from yt8m_gat.attacks import PGD, Ball, margin_loss
+        >>> def model(features, frame_mask):  # Two classes: the sums of the two features.
+        ...     return tf.reduce_sum(features["x"], axis=1)
+        >>> clip, frame_mask, labels = {"x": [[[2.0, 1.0]]]}, [[True]], [[1.0, 0.0]]
+        >>> attack = PGD(Ball("linf"), epsilon=0.25, steps=5)
+        >>> result = attack.attack(model, margin_loss, clip, frame_mask, labels)
+        >>> result.features["x"].numpy(), result.success.numpy()
+        (array([[[1.75, 1.25]]], dtype=float32), array([False]))
     """
 
     ball: Ball

@@ -145,6 +145,12 @@ def build_attack(name: str, epsilon: float, options: AttackOptions | None = None
 
     Raises:
         ValueError: If the name is unknown.
+
+    Examples:
+        >>> from yt8m_gat.attacks import AttackOptions, build_attack
+        >>> attack = build_attack("pgd", 0.5, AttackOptions(steps=10, restarts=2))
+        >>> attack.name, attack.cost
+        ('pgd', PassCount(forward=23, backward=20))
     """
     if name not in ATTACKS:
         raise ValueError(f"an attack must be one of {', '.join(ATTACKS)}. Received: {name!r}")

@@ -68,6 +68,19 @@ class TemporalAugmentation(Attack):
 
     Reference: TAF, 3.2, eq. 2 to 6. Deviations: the logit's gradient by default; the range
     max - min where eq. 3 has max; perturbations in quantization levels of a feature.
+
+    Examples:
+        >>> import tensorflow as tf
+        >>> from yt8m_gat.attacks import QUANTIZATION_LEVEL, TemporalAugmentation, margin_loss
+        >>> from yt8m_gat.models import ModelOutputs
+        >>> def model(features, frame_mask):
+        ...     frames = tf.square(features["x"])
+        ...     return ModelOutputs(tf.reduce_sum(frames, axis=1), frames, attention_maps={})
+        >>> clip = {"x": [[[4.0, 1.0], [2.0, 3.0], [1.0, 2.0]]]}
+        >>> attack = TemporalAugmentation(epsilon=6, num_non_key=2)
+        >>> result = attack.attack(model, margin_loss, clip, [[True] * 3], [[1.0, 0.0]])
+        >>> (result.norm / QUANTIZATION_LEVEL).numpy().round(3)
+        array([6.], dtype=float32)
     """
 
     epsilon: float = 6.0
@@ -243,6 +256,14 @@ def target_labels(labels: Any, logits: tf.Tensor, seed: Any) -> tf.Tensor:
     """y^, multi-hot float32 [B, C]: what the class activations are of.
 
     A random class that is no label where the top-1 class is a label; else the labels themselves.
+
+    Examples:
+        >>> import tensorflow as tf
+        >>> from yt8m_gat.attacks import target_labels
+        >>> logits = tf.constant([[3.0, 1.0], [1.0, 3.0]])
+        >>> target_labels([[1.0, 0.0], [1.0, 0.0]], logits, seed=0).numpy()
+        array([[0., 1.],
+               [1., 0.]], dtype=float32)
     """
     labels = tf.cast(tf.convert_to_tensor(labels) > 0, tf.float32)
     draw = tf.random.stateless_uniform(tf.shape(logits), seed_pair(seed))

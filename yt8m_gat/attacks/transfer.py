@@ -26,6 +26,19 @@ class Transfer(Attack):
 
     Raises:
         ValueError: If bounds are set here.
+
+    Examples:
+        >>> import tensorflow as tf
+        >>> from yt8m_gat.attacks import Ball, FastGradient, Transfer, margin_loss
+        >>> def model(features, frame_mask):  # Two classes: the sums of the two features.
+        ...     return tf.reduce_sum(features["x"], axis=1)
+        >>> clip, frame_mask, labels = {"x": [[[2.0, 1.0]]]}, [[True]], [[1.0, 0.0]]
+        >>> def other_model(features, frame_mask):  # Looks at the first feature only.
+        ...     return tf.reduce_sum(features["x"] * [1.0, 0.0], axis=1)
+        >>> attack = Transfer(FastGradient(Ball("l2"), epsilon=1.0), source=other_model)
+        >>> result = attack.attack(model, margin_loss, clip, frame_mask, labels)
+        >>> result.features["x"].numpy()
+        array([[[1., 1.]]], dtype=float32)
     """
 
     inner: Attack
