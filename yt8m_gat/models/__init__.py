@@ -1,4 +1,4 @@
-"""Classifiers: builders from plain arguments, one family a file."""
+"""Classifiers, built from plain arguments; one family per file."""
 
 from yt8m_gat.models.dbof import DbofClassifier
 from yt8m_gat.models.feature_identifiers import feature_identifiers

@@ -1,4 +1,4 @@
-"""The starter code's video-level classifiers, as heads of any model: one vector in, logits out."""
+"""The starter code's video-level classifiers as heads of any model: one vector in, logits out."""
 
 import keras
 
@@ -8,7 +8,7 @@ HEADS = ("LogisticModel", "MoeModel")
 
 
 def logistic_head(num_classes: int) -> keras.Layer:
-    """Logistic regression, [B, D] -> logits [B, C] in float32, with the starter's l2 penalty."""
+    """Makes a logistic regression, [B, D] -> float32 logits [B, C], with the starter code's L2."""
     return keras.layers.Dense(
         num_classes,
         kernel_regularizer=keras.regularizers.L2(L2_WEIGHT),
@@ -18,7 +18,7 @@ def logistic_head(num_classes: int) -> keras.Layer:
 
 
 def build_head(name: str, num_classes: int, moe_num_mixtures: int) -> keras.Layer:
-    """The head that the flag `--video_level_classifier_model` names.
+    """Builds the head that the flag `--video_level_classifier_model` names.
 
     Args:
         name: One of `HEADS`.
@@ -29,7 +29,7 @@ def build_head(name: str, num_classes: int, moe_num_mixtures: int) -> keras.Laye
         A layer, [B, D] -> logits [B, C].
 
     Raises:
-        ValueError: There is no such head, or `moe_num_mixtures` is not positive.
+        ValueError: The name is unknown, or `moe_num_mixtures` is not positive.
     """
     if name == "LogisticModel":
         return logistic_head(num_classes)

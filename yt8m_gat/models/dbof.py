@@ -12,14 +12,14 @@ from yt8m_gat.models.video_classifier import ModelOutputs, VideoClassifier
 POOLINGS = ("max", "average")
 ACTIVATIONS = ("sigmoid", "relu6", "relu", "elu", "tanh")
 
-# Of the moving averages. The starter code's 0.999 leaves 94 % of the initial values after 60 steps,
-# so that an evaluation then has little to do with what was trained; 0.9 forgets them in 40.
+# Momentum of the moving averages. With the starter code's 0.999, 94 % of the initial values remain
+# after 60 steps, and an evaluation says little about the training; with 0.9 they fade in 40 steps.
 _NORM_MOMENTUM = 0.9
 
 
 @keras.saving.register_keras_serializable(package="yt8m_gat")
 class DbofClassifier(VideoClassifier):
-    """K frames of each clip, each coded by itself, then pooled.
+    """Deep bag of frames: K frames of each clip are coded one by one, then pooled.
 
     ```
     x_k    = K of the clip's real frames concat_m x_m       [B, K, D]
@@ -28,24 +28,25 @@ class DbofClassifier(VideoClassifier):
     logits = head(h)
     ```
 
-    Which frames, with n real ones in the clip, numbered 0 .. n - 1:
+    These frames are taken from a clip with n real ones, numbered 0 .. n - 1:
 
     | `sample_random_frames` | training | evaluation and inference |
     |---|---|---|
     | True | K draws with replacement | `(2 k + 1) n // (2 K)`, evenly spaced over the clip |
-    | False | K in a row from a random one on | K in a row from the middle of the clip |
+    | False | K in a row from a random start | K in a row from the middle of the clip |
 
-    so that predictions repeat. Of K in a row, those beyond a clip shorter than K are its last.
+    Predictions are thus deterministic. If a clip is shorter than K in a row, its last frame is
+    repeated.
 
-    Masking: padded frames are never taken, whatever they hold and wherever they are. A clip
-    without any real frame counts as K zero frames.
+    Masking: padded frames are never taken, regardless of their values and places. A clip without
+    any real frame counts as K zero frames.
 
     Args:
         feature_sizes: Feature name -> D.
         num_classes: C.
         iterations: K.
         sample_random_frames: See above.
-        dbof_add_batch_norm: Whether the BN above are there; biases take their place otherwise.
+        dbof_add_batch_norm: Whether to use BN; without it the dense layers have biases.
         dbof_cluster_size: Number of clusters.
         dbof_hidden_size: Units of the hidden layer.
         dbof_pooling_method: `max` or `average`.
@@ -117,7 +118,7 @@ class DbofClassifier(VideoClassifier):
         self.build_all()
 
     def _normalizations(self, suffix: str) -> list[keras.layers.BatchNormalization]:
-        """Those of input, clusters and hidden layer, built; none without `dbof_add_batch_norm`."""
+        """Builds the BN of input, clusters and hidden layer; none without `dbof_add_batch_norm`."""
         if not self.dbof_add_batch_norm:
             return []
         layers = []
@@ -130,7 +131,8 @@ class DbofClassifier(VideoClassifier):
             layer = keras.layers.BatchNormalization(
                 momentum=_NORM_MOMENTUM, dtype=self.dtype_policy, name=name
             )
-            # In the scope of a call, which builds the first set alone: it is part of their paths.
+            # Built here, since `build_all` calls only the first set; the scope gives the weights
+            # the same paths as in a call.
             with keras.name_scope(self.name):
                 layer.build(shape)
             layers.append(layer)
@@ -140,7 +142,7 @@ class DbofClassifier(VideoClassifier):
         return keras.layers.Dense(
             units,
             use_bias=not self.dbof_add_batch_norm,
-            # The starter code's normal draw of deviation 1 / sqrt(fan in).
+            # The starter code draws from a normal with deviation 1 / sqrt(fan in).
             kernel_initializer=keras.initializers.VarianceScaling(
                 1.0, "fan_in", "untruncated_normal"
             ),
@@ -149,11 +151,11 @@ class DbofClassifier(VideoClassifier):
         )
 
     def sampled_positions(self, num_real: Any, training: bool) -> Any:
-        """Which of its real frames each clip is seen through; draws from the seed in training.
+        """Chooses K of the real frames of each clip; in training it may draw them at random.
 
         Args:
             num_real: int32 [B], n.
-            training: Whether to draw them.
+            training: Whether to draw them; see the class.
 
         Returns:
             int32 [B, K], in [0, n); 0 where n is 0.
@@ -166,25 +168,25 @@ class DbofClassifier(VideoClassifier):
                 return (2 * step + 1) * num_real // (2 * self.iterations)
             shape = (ops.shape(num_real)[0], self.iterations)
             return self._draw(shape, num_real)
-        starts = ops.maximum(num_real - self.iterations, 0) + 1  # [B, 1], how many there are
+        starts = ops.maximum(num_real - self.iterations, 0) + 1  # [B, 1], the number of starts
         first = self._draw((ops.shape(num_real)[0], 1), starts) if training else (starts - 1) // 2
         return ops.minimum(first + step, last)
 
     def _draw(self, shape: tuple[Any, ...], stop: Any) -> Any:
-        """Whole numbers in [0, stop), int32."""
+        """Draws integers in [0, stop), int32."""
         share = keras.random.uniform(shape, dtype="float32", seed=self.frame_seeds)
         drawn = ops.cast(ops.floor(share * ops.cast(stop, "float32")), "int32")
         return ops.minimum(drawn, stop - 1)  # The product may round up to `stop`.
 
     def sample(self, frames: Any, frame_mask: Any, training: bool) -> Any:
-        """[B, K, D] of frames [B, T, D]; see the class."""
+        """Samples [B, K, D] from frames [B, T, D]; see the class."""
         batch_size, num_frames = ops.shape(frames)[0], ops.shape(frames)[1]
         if frame_mask is None:
             num_real = ops.broadcast_to(num_frames, (batch_size,))
             return tf.gather(frames, self.sampled_positions(num_real, training), batch_dims=1)
         num_real = ops.sum(ops.cast(frame_mask, "int32"), axis=1)
         positions = self.sampled_positions(num_real, training)
-        # Time of the i-th real frame: real frames first, each kind in order of time.
+        # `order` lists the real frames first, then the padding, each in order of time.
         times = ops.arange(num_frames, dtype="int32")
         order = ops.argsort(ops.where(frame_mask, times, times + num_frames), axis=1)
         return tf.gather(frames, tf.gather(order, positions, batch_dims=1), batch_dims=1)
@@ -196,9 +198,9 @@ class DbofClassifier(VideoClassifier):
         training: bool = False,
         auxiliary_normalization: bool = False,
     ) -> ModelOutputs:
-        """See `VideoClassifier.forward`; the frames are the features [B, T, sum D_m] themselves.
+        """Runs the model; the `frames` of its outputs are the features [B, T, sum D_m] themselves.
 
-        The logits depend on the sampled ones among them alone.
+        The logits depend only on the sampled frames. See `VideoClassifier.forward`.
         """
         if auxiliary_normalization and not self.dual_normalization:
             raise ValueError(
@@ -221,12 +223,12 @@ class DbofClassifier(VideoClassifier):
         return ModelOutputs(self.head(hidden), frames, {})
 
     def copy_normalization_to_auxiliary(self) -> None:
-        """Starts the second set of normalization layers from the values of the first."""
+        """Copies the values of the first set of normalization layers to the second."""
         for main, auxiliary in zip(self.normalizations, self.auxiliary_normalizations, strict=True):
             auxiliary.set_weights(main.get_weights())
 
     def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments."""
+        """Returns the constructor's arguments."""
         return {
             **super().get_config(),
             "iterations": self.iterations,

@@ -11,7 +11,7 @@ from yt8m_gat.models.video_classifier import ModelOutputs, VideoClassifier
 
 @keras.saving.register_keras_serializable(package="yt8m_gat")
 class FrameLevelLogisticClassifier(VideoClassifier):
-    """`logits = W (mean over real frames of concat_m x_m) + b`.
+    """Logistic regression: `logits = W (mean over real frames of concat_m x_m) + b`.
 
     Masking: padded frames do not count; a clip without any real frame gets the logits of a zero
     vector.
@@ -34,7 +34,10 @@ class FrameLevelLogisticClassifier(VideoClassifier):
         training: bool = False,
         auxiliary_normalization: bool = False,
     ) -> ModelOutputs:
-        """See `VideoClassifier.forward`; the frames are the features [B, T, sum D_m] themselves."""
+        """Runs the model; the `frames` of its outputs are the features [B, T, sum D_m] themselves.
+
+        See `VideoClassifier.forward`.
+        """
         del training, auxiliary_normalization  # It has neither dropout nor normalization layers.
         frames = self.concatenate(features, frame_mask)
         return ModelOutputs(self.head(self.pooling(frames, frame_mask=frame_mask)), frames, {})

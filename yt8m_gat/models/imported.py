@@ -1,4 +1,4 @@
-"""A classifier of the user's own: its class by import path, and whether it keeps the convention."""
+"""Users' own classifiers: imports their class and checks that it follows the convention."""
 
 import inspect
 from typing import Any
@@ -13,11 +13,10 @@ from yt8m_gat.untrusted import excerpt
 
 
 def import_classifier(path: str) -> type[VideoClassifier]:
-    """The class that `module:Class` names; importing it runs its module.
+    """Imports the class that `module:Class` names; this runs its module.
 
     Raises:
-        ConfigError: It cannot be imported, or is no subclass of `VideoClassifier` that takes
-            `feature_sizes` and `num_classes`.
+        ConfigError: It cannot be imported, or is not a subclass of `VideoClassifier`.
     """
     value = import_object("model", path)
     if not (isinstance(value, type) and issubclass(value, VideoClassifier)):
@@ -29,10 +28,10 @@ def import_classifier(path: str) -> type[VideoClassifier]:
 
 
 def constructor_parameters(builder: type[VideoClassifier]) -> dict[str, inspect.Parameter]:
-    """The named arguments of a classifier's constructor, their annotations evaluated.
+    """Returns the named arguments of a classifier's constructor with evaluated annotations.
 
-    Those of its parents belong to them, as far as `**kwargs` hands them on; `VideoClassifier`'s
-    own and Keras' do not.
+    They include those of its parents, as far as `**kwargs` passes them on, but not the arguments
+    of `VideoClassifier` and Keras.
 
     Raises:
         ConfigError: An annotation cannot be evaluated.
@@ -59,13 +58,13 @@ def constructor_parameters(builder: type[VideoClassifier]) -> dict[str, inspect.
 
 
 def check_classifier(classifier: VideoClassifier, path: str) -> None:
-    """Refuses a classifier that breaks what all other code here relies on.
+    """Refuses a classifier that does not follow the convention of `VideoClassifier`.
 
     Traces `forward` once for batches of any size and any number of frames.
 
     Raises:
-        ConfigError: It is not built, its `forward` fails, or something that it returns has another
-            shape than `ModelOutputs` says.
+        ConfigError: It is not built, its `forward` fails, or an output does not have the shape
+            that `ModelOutputs` describes.
     """
     name = type(classifier).__name__
     if not classifier.built:
@@ -95,7 +94,7 @@ def check_classifier(classifier: VideoClassifier, path: str) -> None:
 
 
 def _problem_of(outputs: ModelOutputs, classifier: VideoClassifier) -> str | None:
-    """What `forward` must return and does not, and what it returned; None: nothing."""
+    """Describes what `forward` must return and what it returned instead; None: no problem."""
     num_classes = classifier.num_classes
     if not _has_shape(outputs.logits, (None, num_classes)):
         return f"logits of shape [B, {num_classes}]. Received: {_shown(outputs.logits)}"
@@ -137,7 +136,7 @@ def _has_shape(value: Any, shape: tuple[int | None, ...]) -> bool:
 
 
 def _shown(value: Any) -> str:
-    """A value for a message: of a tensor its shape and dtype."""
+    """Formats a value for a message; a tensor by its shape and dtype."""
     if tf.is_tensor(value) and value.shape.rank is not None:
         sizes = ", ".join("?" if size is None else str(size) for size in value.shape)
         return f"[{sizes}] {value.dtype.name}"

@@ -1,4 +1,4 @@
-"""The starter code's LstmModel: stacked LSTMs, their last state, a video-level head."""
+"""The starter code's LstmModel: stacked LSTMs whose last state goes to a video-level head."""
 
 from typing import Any
 
@@ -11,19 +11,20 @@ from yt8m_gat.models.video_classifier import ModelOutputs, VideoClassifier
 
 @keras.saving.register_keras_serializable(package="yt8m_gat")
 class LstmClassifier(VideoClassifier):
-    """`logits = head(h_n)`, h_n the top LSTM's state after the last real frame of the clip.
+    """Stacked LSTMs: the head classifies the top state at the last real frame of the clip.
 
     ```
     h^1 = LSTM_1(concat_m x_m),  h^l = LSTM_l(h^(l-1))      [B, T, H]
     logits = head(h^L at the last real frame)
     ```
 
-    The forget gates' biases start at 1, as in the starter code. Its l2-normalized frames have
-    entries near 0.03, which move the gates by a few hundredths: the state is then the biases' and
-    hardly the clip's, and nothing is learned for long. So the recipe feeds dequantized frames as
-    they are (entries near 1) and a smaller learning rate.
+    The forget gates' biases start at 1, as in the starter code. The starter code's L2-normalized
+    frames have entries near 0.03, which move the gates by a few hundredths: the state then depends
+    on the biases and hardly on the clip, and training makes no progress for a long time. Hence the
+    recipe feeds dequantized frames without normalization (entries near 1) and uses a smaller
+    learning rate.
 
-    Masking: padded frames leave the state as it is. A clip without any real frame gets the logits
+    Masking: padded frames do not change the state. A clip without any real frame gets the logits
     of a zero vector.
 
     Args:
@@ -35,7 +36,7 @@ class LstmClassifier(VideoClassifier):
         moe_num_mixtures: Experts per class of `MoeModel`.
 
     Raises:
-        ValueError: A size is not positive, or there is no such head.
+        ValueError: A size is not positive, or the head is unknown.
     """
 
     def __init__(
@@ -72,9 +73,9 @@ class LstmClassifier(VideoClassifier):
         training: bool = False,
         auxiliary_normalization: bool = False,
     ) -> ModelOutputs:
-        """See `VideoClassifier.forward`; the frames are the top LSTM's states [B, T, H].
+        """Runs the model; the `frames` of its outputs are the top LSTM's states [B, T, H].
 
-        The logits depend on the frames through the last real one alone.
+        The logits depend only on the state at the last real frame. See `VideoClassifier.forward`.
         """
         del auxiliary_normalization  # It has no normalization layers.
         frames = self.concatenate(features, frame_mask)
@@ -83,14 +84,14 @@ class LstmClassifier(VideoClassifier):
         if frame_mask is None:
             return ModelOutputs(self.head(frames[:, -1]), frames, {})
         frames = frames * ops.cast(ops.expand_dims(frame_mask, -1), frames.dtype)
-        # Real frames still to come, this one included: 1 at the last real frame alone.
+        # The number of real frames from this one on; among real frames only the last has 1.
         remaining = ops.flip(ops.cumsum(ops.flip(ops.cast(frame_mask, "int32"), 1), axis=1), 1)
         is_last = ops.logical_and(frame_mask, ops.equal(remaining, 1))  # [B, T]
         last = ops.einsum("bth,bt->bh", frames, ops.cast(is_last, frames.dtype))
         return ModelOutputs(self.head(last), frames, {})
 
     def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments."""
+        """Returns the constructor's arguments."""
         return {
             **super().get_config(),
             "lstm_cells": self.lstm_cells,

@@ -1,4 +1,4 @@
-"""The starter code's mixture of experts, from logits to logits."""
+"""The starter code's mixture of experts, with logits as its output."""
 
 from typing import Any
 
@@ -11,18 +11,18 @@ L2_WEIGHT = 1e-8 / 2
 
 @keras.saving.register_keras_serializable(package="yt8m_gat")
 class MixtureOfExperts(keras.Layer):
-    """For each class M logistic experts, and a gate that may also choose none of them.
+    """M logistic experts per class, and a gate that may also choose none of them.
 
     ```
-    g = softmax over m = 0 .. M of (x V)        [B, C, M + 1], the last a dummy that says no
+    g = softmax over m = 0 .. M of (x V)        [B, C, M + 1], the last a dummy expert with p = 0
     e = sigmoid(x W + b)                        [B, C, M]
     p = sum over m < M of g_m e_m               [B, C]
     ```
 
-    given as the logit `log p - log(1 - p)`, with `1 - p = g_M + sum over m < M of g_m (1 - e_m)`;
-    both logarithms are log-sum-exps of `log softmax` and `log sigmoid`, so that the logit stays
-    exact where p rounds to 0 or 1. Computed in float32 whatever the dtype policy. The gates have
-    no bias, as in the starter code.
+    The output is the logit `log p - log(1 - p)`, with `1 - p = g_M + sum over m < M of
+    g_m (1 - e_m)`; both logarithms are log-sum-exps of `log softmax` and `log sigmoid`, so that the
+    logit stays exact where p rounds to 0 or 1. It is computed in float32 under every dtype policy.
+    The gates have no bias, as in the starter code.
 
     Masking: none; the input has no time axis.
 
@@ -70,7 +70,7 @@ class MixtureOfExperts(keras.Layer):
         self.experts.build(input_shape)
 
     def call(self, x: Any) -> Any:
-        """Logits; see the class."""
+        """Computes the logits; see the class."""
         gates = ops.reshape(self.gates(x), (-1, self.num_classes, self.moe_num_mixtures + 1))
         experts = ops.reshape(self.experts(x), (-1, self.num_classes, self.moe_num_mixtures))
         log_gates = ops.log_softmax(gates, axis=-1)
@@ -82,11 +82,11 @@ class MixtureOfExperts(keras.Layer):
         return positive - negative
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
-        """Gives the shape of the output, [B, C]."""
+        """Returns the shape of the output, [B, C]."""
         return (input_shape[0], self.num_classes)
 
     def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments."""
+        """Returns the constructor's arguments."""
         return {
             **super().get_config(),
             "num_classes": self.num_classes,

@@ -1,4 +1,4 @@
-"""From the name of a recipe, or the import path of a class, to a model."""
+"""Builds a model from the name of a recipe or the import path of a class."""
 
 import contextlib
 import inspect
@@ -24,8 +24,8 @@ from yt8m_gat.models.video_classifier import VideoClassifier
 from yt8m_gat.models.video_level import VideoLevelClassifier
 from yt8m_gat.untrusted import excerpt
 
-# Recipe.family -> builder. `yt8m_gat.recipes` holds the recipes themselves, because the commands
-# must know their names before Keras is imported.
+# Recipe.family -> builder. The recipes themselves are in `yt8m_gat.recipes`, because the commands
+# need their names before Keras is imported.
 BUILDERS: dict[str, type[VideoClassifier]] = {
     "dbof": DbofClassifier,
     "frame_level_logistic": FrameLevelLogisticClassifier,
@@ -33,7 +33,7 @@ BUILDERS: dict[str, type[VideoClassifier]] = {
     "transformer": TransformerClassifier,
     "video_level": VideoLevelClassifier,
 }
-# Builder arguments that come from elsewhere than `ModelConfig.options`.
+# Builder arguments that do not come from `ModelConfig.options`.
 _NO_OPTIONS = {"feature_sizes", "num_classes", "max_frames", "seed", "dtype", "name"}
 
 
@@ -59,20 +59,20 @@ def build_model(
         feature_sizes: Feature name -> size.
         num_classes: C.
         max_frames: T where the architecture needs a fixed one.
-        dtype: Dtype policy of its layers, `mixed_bfloat16` say; None: Keras' global one. Logits are
-            computed in float32 whatever it is.
-        seed: The same gives the same initial weights and dropout masks; None: those that
+        dtype: Dtype policy of the layers, for example `mixed_bfloat16`; None: Keras' global one.
+            Logits are always computed in float32.
+        seed: The same seed gives the same initial weights and dropout masks; None: those that
             `keras.utils.set_random_seed` gives.
-        **options: Builder arguments that replace the recipe's, `local_masks=("tp30",)` say.
+        **options: Builder arguments that replace the recipe's, for example
+            `local_masks=("tp30",)`.
 
     Returns:
         A built model; see `VideoClassifier` for its inputs and outputs.
 
     Raises:
-        ConfigError: There is no such recipe or class, its builder knows no such option, or an
-            option is of another type than its builder says; a class breaks the convention of
-            `VideoClassifier`.
-        ValueError: The builder refuses an option's value.
+        ConfigError: The recipe or class is unknown, an option is unknown or has the wrong type, or
+            the class does not follow the convention of `VideoClassifier`.
+        ValueError: The builder refuses the value of an option.
     """
     recipe = get_recipe(name)
     imported = is_import_path(name)
@@ -100,23 +100,23 @@ def build_model(
 def _checked_options(
     name: str, parameters: dict[str, inspect.Parameter], options: dict[str, Any]
 ) -> dict[str, Any]:
-    """The options, each of the type that its parameter says; they may come from any file."""
-    known = parameters.keys() - _NO_OPTIONS
+    """Returns the options with the types of their parameters; they may come from any file."""
+    accepted = parameters.keys() - _NO_OPTIONS
     prefix = "" if is_import_path(name) else "--"
     flag = "--model_options: {}" if is_import_path(name) else "--{}"
     checked = {}
     for option, value in options.items():
-        if option not in known:
+        if option not in accepted:
             raise ConfigError(
                 f"{flag.format(option)} is no option of --model={name}; it has "
-                f"{', '.join(prefix + other for other in sorted(known)) or 'none'}"
+                f"{', '.join(prefix + other for other in sorted(accepted)) or 'none'}"
             )
         checked[option] = as_hinted(_hint_of(parameters[option]), value, flag.format(option))
     return checked
 
 
 def _hint_of(parameter: inspect.Parameter) -> Any:
-    """Its annotation; without one, the type of its default; without either, anything."""
+    """Returns its annotation, else the type of its default, else `Any`."""
     if parameter.annotation is not parameter.empty:
         return parameter.annotation
     if parameter.default is None or parameter.default is parameter.empty:
@@ -125,7 +125,7 @@ def _hint_of(parameter: inspect.Parameter) -> Any:
 
 
 def _check_signature(name: str, builder: type[VideoClassifier], arguments: dict[str, Any]) -> None:
-    """Refuses arguments that the constructor does not take, or not all that it needs."""
+    """Refuses arguments that the constructor does not accept, and missing ones that it needs."""
     signature = inspect.signature(builder.__init__)
     try:
         signature.bind(None, **arguments)
@@ -147,7 +147,7 @@ def _check_signature(name: str, builder: type[VideoClassifier], arguments: dict[
 
 @contextlib.contextmanager
 def _seeded(seed: int) -> Iterator[None]:
-    """Seeds what is made inside: Keras draws the seeds that it is not given from `random`."""
+    """Seeds the layers made inside: Keras draws seeds that are not set from `random`."""
     state = random.getstate()
     random.seed(seed)
     try:
@@ -157,14 +157,14 @@ def _seeded(seed: int) -> Iterator[None]:
 
 
 def build_from_config(config: RunConfig, trust_code: bool = False) -> VideoClassifier:
-    """The classifier that `config` describes, with fresh weights.
+    """Builds the classifier that `config` describes, with fresh weights.
 
     Args:
         config: The run.
-        trust_code: Import and run the code that `config.code` names.
+        trust_code: Whether to import and run the code that `config.code` names.
 
     Raises:
-        ConfigError: The architecture refuses an option, or has no room in memory.
+        ConfigError: The architecture refuses an option, or does not fit into memory.
         UntrustedCodeError: `config` names code that is not trusted.
     """
     require_trust(config, trust_code, "the configuration")
@@ -177,7 +177,7 @@ def build_from_config(config: RunConfig, trust_code: bool = False) -> VideoClass
             config.data.sizes,
             config.data.num_classes,
             config.data.max_frames,
-            # Ours draw from Keras' global seed.
+            # The models of this package draw from Keras' global seed.
             seed=config.training.seed if is_import_path(config.model.name) else None,
             **config.model.options,
         )
@@ -185,7 +185,7 @@ def build_from_config(config: RunConfig, trust_code: bool = False) -> VideoClass
         raise
     except ValueError as error:
         raise ConfigError(f"--model={config.model.name}: {words_of(error)}") from error
-    # The types are right: this is how Keras and TensorFlow say that sizes are beyond them.
+    # The types are right: Keras and TensorFlow raise these for sizes that are too large.
     except (TypeError, OverflowError, MemoryError, tf.errors.OpError) as error:
         raise ConfigError(
             f"--model={config.model.name} cannot be built with these sizes "

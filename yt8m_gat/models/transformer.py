@@ -22,7 +22,7 @@ ATTENTIONS = ("learned", "uniform")
 
 @keras.saving.register_keras_serializable(package="yt8m_gat")
 class TransformerClassifier(VideoClassifier):
-    """Per modality: positional encoding and one Transformer block; then late fusion.
+    """Positional encoding and one Transformer block per modality, then late fusion.
 
     ```
     F_m    = Block_m(X_m + PE)                    [B, T, D_m]   one per modality m
@@ -30,12 +30,12 @@ class TransformerClassifier(VideoClassifier):
     logits = Dense(relu(Dense(mean over real frames of F)))
     ```
 
-    How global and local attention meet is `fusion`:
+    `fusion` chooses how global and local attention are combined:
 
     * `operations`: `GatedMultiLevelAttention`, gates on the outputs (GMSA, GateOp). Without local
       masks it is plain self-attention (SA).
     * `maps`: `GatedMapAttention`, gates on the attention maps (GateAtt); its weights are T x T, so
-      clips are padded to `max_frames` frames inside, whatever their length.
+      the model pads (or cuts) all clips to `max_frames` frames.
     * `heads`: `SharedHeadsAttention`, half of the heads local (ShareAtt).
 
     Masking: padded frames are never attended to, are zero in the block's output, and are not
@@ -44,22 +44,22 @@ class TransformerClassifier(VideoClassifier):
     Args:
         feature_sizes: Feature name -> D; each must be divisible by `num_heads`.
         num_classes: C.
-        max_frames: T of `fusion="maps"`; the others take any T.
+        max_frames: T of `fusion="maps"`; the others accept any T.
         num_heads: Attention heads per modality.
-        local_masks: Local levels in flag form (`bd20`, `tp30`, `td60x4`), also `global` for a
+        local_masks: Local levels in flag form (`bd20`, `tp30`, `td60x4`), or `global` for a
             second global expert.
-        global_attention: Whether a global level stands before the local ones.
+        global_attention: Whether there is a global level before the local ones.
         fusion: See above.
-        renormalize: With `fusion="maps"`: divide gated maps by their row sums.
-        attention: `uniform` fixes every map to the uniform one, the ablation that shows what an
-            attention penalty gives beyond a map that cannot move.
+        renormalize: With `fusion="maps"`: whether to divide gated maps by their row sums.
+        attention: `learned`, or `uniform`, which fixes every map to the uniform one: the ablation
+            that shows what an attention penalty adds to a map that cannot move.
         hidden_size: Units of the hidden layer.
         feed_forward_size: Width of the blocks' feed-forward layers; None: D of each modality.
-        dropout: Dropout rate inside the blocks and after the hidden layer. The papers name none.
-        dual_normalization: Give each block a second set of normalization layers (TAF).
+        dropout: Dropout rate inside the blocks and after the hidden layer. The papers give none.
+        dual_normalization: Whether each block has a second set of normalization layers (TAF).
 
-    Reference: GAT section 3 and 4.1; local temporal section 2 and 3. The sizes that the papers
-    leave open are pinned by the disk sizes they report (12,824,342 parameters for SA).
+    Reference: GAT section 3 and 4.1; local temporal section 2 and 3. Layer sizes that the papers
+    do not give follow from the model sizes they report (12,824,342 parameters for SA).
     """
 
     def __init__(
@@ -131,7 +131,7 @@ class TransformerClassifier(VideoClassifier):
         )
         # float32, so that mixed precision never rounds a logit.
         self.output_layer = keras.layers.Dense(num_classes, dtype="float32", name="logits")
-        # Here, as Keras would wrap what its layers say into many lines of its own.
+        # Checked here, since Keras would wrap the layers' message into many lines of its own.
         if any(size % num_heads for size in self.feature_sizes.values()):
             raise ValueError(
                 "`num_heads` must divide the size of each feature; change --num_heads or "
@@ -168,7 +168,7 @@ class TransformerClassifier(VideoClassifier):
         training: bool = False,
         auxiliary_normalization: bool = False,
     ) -> ModelOutputs:
-        """See `VideoClassifier.forward`; F is [B, T, sum D_m]."""
+        """Runs the model; the `frames` of its outputs are F. See `VideoClassifier.forward`."""
         encode = self._encode
         if self.fusion == "maps":
             encode, frame_mask = self._encode_fixed, frame_mask[:, : self.max_frames]
@@ -183,7 +183,7 @@ class TransformerClassifier(VideoClassifier):
         training: bool,
         auxiliary_normalization: bool,
     ) -> tuple[Any, dict[str, dict[str, Any]]]:
-        """`_encode` of clips padded to (or cut at) `max_frames`, its outputs cut back to T."""
+        """Encodes clips padded to (or cut at) `max_frames`, and cuts the outputs back to T."""
         batch_size, num_frames = ops.shape(frame_mask)
 
         def fixed(x: Any) -> Any:
@@ -201,7 +201,7 @@ class TransformerClassifier(VideoClassifier):
             name: {level: a[..., :num_frames, :num_frames] for level, a in levels.items()}
             for name, levels in attention_maps.items()
         }
-        # Not frames[:, :T]: the gradient of that is many times slower than the one of slice.
+        # Not frames[:, :T]: its gradient is many times slower than that of slice.
         return ops.slice(frames, (0, 0, 0), (batch_size, num_frames, frames.shape[2])), maps
 
     def _encode(
@@ -211,7 +211,7 @@ class TransformerClassifier(VideoClassifier):
         training: bool,
         auxiliary_normalization: bool,
     ) -> tuple[Any, dict[str, dict[str, Any]]]:
-        """Contextual frames F [B, T, sum D_m] and the attention maps, see `ModelOutputs`."""
+        """Computes contextual frames F [B, T, sum D_m] and attention maps; see `ModelOutputs`."""
         frames, attention_maps = [], {}
         for name, block in zip(self.feature_sizes, self.blocks, strict=True):
             encoded, maps = block(
@@ -227,12 +227,12 @@ class TransformerClassifier(VideoClassifier):
         return frames, attention_maps
 
     def classify(self, frames: Any, frame_mask: Any, training: bool = False) -> Any:
-        """Logits [B, C] of contextual frames F [B, T, sum D_m]."""
+        """Computes logits [B, C] from contextual frames F [B, T, sum D_m]."""
         hidden = self.hidden(self.pooling(frames, frame_mask=frame_mask))
         return self.output_layer(self.hidden_dropout(hidden, training=training))
 
     def copy_normalization_to_auxiliary(self) -> None:
-        """Starts the second set of normalization layers from the values of the first."""
+        """Copies the values of the first set of normalization layers to the second."""
         for block in self.blocks:
             block.copy_normalization_to_auxiliary()
 
@@ -243,11 +243,11 @@ class TransformerClassifier(VideoClassifier):
 
     @property
     def attention_levels(self) -> tuple[str, ...]:
-        """See `VideoClassifier`; all features have the same."""
+        """See `VideoClassifier`; all features have the same levels."""
         return self.blocks[0].attention.map_names
 
     def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments."""
+        """Returns the constructor's arguments."""
         return {
             **super().get_config(),
             "max_frames": self.max_frames,

@@ -1,4 +1,4 @@
-"""What every classifier here is: features and their mask in, logits out."""
+"""The base of all classifiers: features and their mask in, logits out."""
 
 from typing import Any, NamedTuple
 
@@ -11,14 +11,15 @@ FRAME_MASK = "frame_mask"
 
 
 class ModelOutputs(NamedTuple):
-    """What one forward pass of a frame-level classifier gives.
+    """The outputs of one forward pass of a classifier.
 
     Attributes:
         logits: [B, C].
-        frames: [B, T, D], the representation of each frame just before pooling over time; what
-            class activation over frames (TAF) is taken from. Zero on padding.
-        attention_maps: `{feature: {level: [B, N, ...]}}` of the models that attend, as the layer
-            returns them (`[B, N, T, S]` for the global level); else empty.
+        frames: [B, T, D], the representation of each frame just before pooling over time, from
+            which class activation over frames (TAF) is computed. Zero on padding. None for
+            video-level models.
+        attention_maps: `{feature: {level: [B, N, ...]}}` as the attention layer returns them
+            (`[B, N, T, S]` for the global level); empty for models without attention.
     """
 
     logits: Any
@@ -27,11 +28,11 @@ class ModelOutputs(NamedTuple):
 
 
 class VideoClassifier(keras.Model):
-    """Base of the classifiers: one input convention, built by its constructor.
+    """Base of the classifiers: it fixes the inputs, and the constructor builds the model.
 
-    Inputs are a mapping: each feature under its name, `[B, T, D]` (frame level) or `[B, D]`
+    The inputs are a mapping: each feature under its name, `[B, T, D]` (frame level) or `[B, D]`
     (video level), and for frame-level models `frame_mask`, boolean `[B, T]`, True at real frames.
-    The model gives logits `[B, C]`; `keras.ops.sigmoid` turns them into probabilities.
+    The model returns logits `[B, C]`; `keras.ops.sigmoid` turns them into probabilities.
 
     Subclasses implement `forward`, create their layers in `__init__` and end it with `build_all()`.
 
@@ -57,17 +58,17 @@ class VideoClassifier(keras.Model):
         self.identifiers = feature_identifiers(feature_sizes)
         self.num_classes = num_classes
         self.frame_level = frame_level
-        # Whether `forward` knows a second set of normalization layers.
+        # Whether there is a second set of normalization layers, which `forward` can use.
         self.dual_normalization = False
 
     @property
     def attention_levels(self) -> tuple[str, ...]:
-        """The levels of each feature's attention maps; none of a model that does not attend."""
+        """The levels of each feature's attention maps; empty for a model without attention."""
         return ()
 
     @property
     def has_square_maps(self) -> bool:
-        """Whether every attention map is [B, N, T, T], at local levels too."""
+        """Whether every attention map is [B, N, T, T], also at local levels."""
         return False
 
     def forward(
@@ -77,19 +78,19 @@ class VideoClassifier(keras.Model):
         training: bool = False,
         auxiliary_normalization: bool = False,
     ) -> ModelOutputs:
-        """One pass, with everything that objectives and reports need of it.
+        """Runs the model and returns everything that objectives and reports need.
 
         Args:
             features: Feature name -> [B, T, D] or [B, D], float.
             frame_mask: Boolean [B, T]; None for video-level features.
-            training: Whether dropout and batch statistics are in use.
-            auxiliary_normalization: Go through the second set of normalization layers (TAF's
+            training: Whether dropout and batch statistics are used.
+            auxiliary_normalization: Whether to use the second set of normalization layers (TAF's
                 adversarial path) instead of the first.
         """
         raise NotImplementedError
 
     def call(self, inputs: dict[str, Any], training: bool = False) -> Any:
-        """Logits [B, C] of a mapping of inputs (see the class)."""
+        """Computes logits [B, C] from a mapping of inputs (see the class)."""
         features = {name: inputs[name] for name in self.feature_sizes}
         outputs = self.forward(features, inputs.get(FRAME_MASK), training=training)
         if not isinstance(outputs, ModelOutputs):
@@ -100,7 +101,7 @@ class VideoClassifier(keras.Model):
         return outputs.logits
 
     def concatenate(self, features: dict[str, Any], frame_mask: Any = None) -> Any:
-        """The features side by side, [B, T, sum D] or [B, sum D]; exactly 0 on padding."""
+        """Concatenates the features: [B, T, sum D] or [B, sum D], exactly 0 on padding."""
         parts = [features[name] for name in self.feature_sizes]
         joined = parts[0] if len(parts) == 1 else ops.concatenate(parts, axis=-1)
         if frame_mask is None:
@@ -108,7 +109,7 @@ class VideoClassifier(keras.Model):
         return ops.where(ops.expand_dims(frame_mask, -1), joined, ops.zeros_like(joined))
 
     def symbolic_inputs(self, num_frames: int | None = None) -> dict[str, keras.KerasTensor]:
-        """Keras inputs in this model's convention; `num_frames` None leaves T open."""
+        """Returns Keras inputs for this model; with `num_frames` None, T is unknown."""
         time = (num_frames,) if self.frame_level else ()
         inputs = {
             name: keras.Input((*time, size), name=self.identifiers[name], dtype="float32")
@@ -119,15 +120,15 @@ class VideoClassifier(keras.Model):
         return inputs
 
     def build_all(self, num_frames: int | None = None) -> None:
-        """Creates every weight: the sizes are known, so nobody has to call the model first."""
+        """Creates all weights; the sizes are known, so the model need not be called first."""
         self(self.symbolic_inputs(num_frames))
 
     def build(self, input_shape: Any = None) -> None:
-        """Nothing is left to build after the constructor."""
+        """Does nothing: the constructor has built everything."""
         self.built = True
 
     def get_config(self) -> dict[str, Any]:
-        """The base's arguments; subclasses add their own."""
+        """Returns the base's arguments; subclasses add their own."""
         return {
             **super().get_config(),
             "feature_sizes": self.feature_sizes,

@@ -1,4 +1,4 @@
-"""The starter code's LogisticModel and MoeModel: a head over a video's mean features."""
+"""The starter code's LogisticModel and MoeModel: a head on a video's mean features."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from yt8m_gat.models.video_classifier import ModelOutputs, VideoClassifier
 
 @keras.saving.register_keras_serializable(package="yt8m_gat")
 class VideoLevelClassifier(VideoClassifier):
-    """`logits = head(concat_m x_m)` on video-level features x_m [B, D_m].
+    """A head on video-level features x_m [B, D_m]: `logits = head(concat_m x_m)`.
 
     Masking: none; video-level features have no time axis.
 
@@ -21,7 +21,7 @@ class VideoLevelClassifier(VideoClassifier):
         moe_num_mixtures: Experts per class of `MoeModel`; see `MixtureOfExperts`.
 
     Raises:
-        ValueError: There is no such head, or `moe_num_mixtures` is not positive.
+        ValueError: The head is unknown, or `moe_num_mixtures` is not positive.
     """
 
     def __init__(
@@ -45,12 +45,12 @@ class VideoLevelClassifier(VideoClassifier):
         training: bool = False,
         auxiliary_normalization: bool = False,
     ) -> ModelOutputs:
-        """See `VideoClassifier.forward`; there are no frames, and nothing depends on the rest."""
+        """Runs the model, ignoring all other arguments; see `VideoClassifier.forward`."""
         del frame_mask, training, auxiliary_normalization
         return ModelOutputs(self.head(self.concatenate(features)), None, {})
 
     def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments."""
+        """Returns the constructor's arguments."""
         return {
             **super().get_config(),
             "video_level_classifier_model": self.video_level_classifier_model,
