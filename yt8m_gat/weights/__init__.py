@@ -1,4 +1,4 @@
-"""The weights of a run: their files, reading, writing, copying, and which of them a result is of.
+"""The weights of a run: their files, reading, writing, copying, and their identity in results.
 
 Import from the modules: `files` needs no TensorFlow, the others do.
 """

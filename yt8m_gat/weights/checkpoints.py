@@ -1,4 +1,4 @@
-"""The checkpoints of a run: writing them, which there are, and which can be trusted."""
+"""The checkpoints of a run: writing them, listing them, and finding damaged ones."""
 
 import contextlib
 import os
@@ -18,28 +18,28 @@ from yt8m_gat.models import VideoClassifier
 from yt8m_gat.weights.files import checkpoint_prefix, checkpoint_steps
 
 KEPT = 3
-"""Checkpoints that stay: the newest, and those to fall back on when it is damaged."""
+"""The number of checkpoints to keep: the newest, and others to fall back on if it is damaged."""
 
 
 def checkpointable(owner: VideoClassifier | keras.optimizers.Optimizer) -> list[tf.Variable]:
-    """Everything that a checkpoint must hold of `owner`, for `tf.train.Checkpoint`.
+    """Returns everything that a checkpoint must hold of `owner`, for `tf.train.Checkpoint`.
 
-    The bare variables in their order: `tf.train.Checkpoint` of a Keras 3 model passes over layers
-    kept in lists, and restores nothing without a word.
+    These are the plain variables in their order: given a Keras 3 model, `tf.train.Checkpoint`
+    ignores layers that are kept in lists and silently restores nothing.
     """
     return [variable.value for variable in owner.variables]
 
 
 class DamagedCheckpointsError(ConfigError):
-    """A folder holds checkpoints and none can be read."""
+    """A folder holds checkpoints, but none can be read."""
 
 
 @contextlib.contextmanager
 def readable_prefix(prefix: str) -> Iterator[str]:
-    r"""The path by which TensorFlow can read a checkpoint, whatever the names of its folders.
+    r"""Yields a path by which TensorFlow can read a checkpoint in a folder of any name.
 
-    TensorFlow looks for `PREFIX.index` by a pattern, which `run[1]/ckpt-5` and `a\b/ckpt-5` do not
-    match. Linux gives an open folder a name without such characters.
+    TensorFlow uses `PREFIX.index` as a glob pattern, which fails for `run[1]/ckpt-5` and
+    `a\b/ckpt-5`. On Linux an open folder also has a path without such characters.
     """
     if not re.search(r"[\[\\*?]", prefix):
         yield prefix
@@ -53,10 +53,10 @@ def readable_prefix(prefix: str) -> Iterator[str]:
 
 
 def checkpoint_fault(prefix: str) -> str | None:
-    """What is wrong with a checkpoint; None for one of which every byte that counts is good.
+    """Returns what is wrong with a checkpoint; None if it is intact.
 
-    All of it is read: TensorFlow keeps a checksum of each block of the index and of each tensor,
-    and looks at them when they are read. Restoring it afterwards cannot fail half-way.
+    Reads all of it: TensorFlow stores a checksum of each block of the index and of each tensor,
+    and verifies it on reading. Restoring the checkpoint afterwards cannot fail half-way.
     """
     if not os.path.exists(prefix + ".index"):
         return "its .index file is missing"
@@ -65,20 +65,20 @@ def checkpoint_fault(prefix: str) -> str | None:
             reader = tf.train.load_checkpoint(path)
             for name in reader.get_variable_to_shape_map():
                 reader.get_tensor(name)
-    # The reader has its errors in several families.
+    # The reader raises errors of several unrelated classes.
     except (tf.errors.OpError, RuntimeError, ValueError, TypeError, IndexError) as error:
         return str(error).partition("\n")[0] or type(error).__name__
     return None
 
 
 def newest_checkpoint(folder: str | os.PathLike) -> str | None:
-    """The newest checkpoint that is whole, as TensorFlow's prefix; None where there is none at all.
+    """Returns the newest intact checkpoint, as TensorFlow's prefix; None if there is none at all.
 
-    Newer ones that are damaged are passed over with a warning that names them. Where one is removed
-    or added meanwhile, by a run that is being trained, all are looked for again.
+    Skips newer ones that are damaged, with a warning that names them. If a run in training removes
+    or adds one in the meantime, the search starts again.
 
     Raises:
-        DamagedCheckpointsError: There are some, and all are damaged.
+        DamagedCheckpointsError: There are checkpoints, but all are damaged.
     """
     faults: dict[str, str] | None = None
     while faults is None:
@@ -100,20 +100,19 @@ def newest_checkpoint(folder: str | os.PathLike) -> str | None:
         listed = "".join(f"\n  {Path(prefix).name}: {fault}" for prefix, fault in faults.items())
         raise DamagedCheckpointsError(
             f"{folder} holds no checkpoint that can be read:{listed}\nPut back a copy of one, or "
-            "train anew with --start_new_model"
+            "start a new training with --start_new_model"
         )
     return None
 
 
 class Checkpoints:
-    """The checkpoints of one run, named after their steps; the newest `KEPT` stay.
+    """The checkpoints of one run, named after their steps; the newest `KEPT` are kept.
 
-    TensorFlow writes each under a temporary name and renames it, its index last.
+    TensorFlow writes each under a temporary name and renames its files, the index last.
 
     Args:
-        folder: Where they lie.
-        variables: Name -> variables, by which `checkpointable` and the readers of
-            the run know them.
+        folder: Their folder.
+        variables: Name -> variables (see `checkpointable`); readers use the same names.
     """
 
     def __init__(self, folder: Path, variables: Mapping[str, Any]) -> None:
@@ -123,10 +122,11 @@ class Checkpoints:
     def write(self, step: int) -> None:
         """Writes the checkpoint of `step`, then removes old ones.
 
-        Those of later steps go too: they are damaged, or of a run that went on from before them.
+        Also removes those of later steps: they are damaged, or were left by a run that was resumed
+        from an earlier step.
 
         Raises:
-            WriteError: It could not be written; those that are there stay.
+            WriteError: It could not be written; the existing checkpoints stay.
         """
         prefix = checkpoint_prefix(self.folder, step)
         with writing(self.folder, tf.errors.OpError):
@@ -138,21 +138,21 @@ class Checkpoints:
             for other in set(checkpoint_steps(self.folder)) - set(kept):
                 for path in self.folder.glob(f"ckpt-{other}.*"):
                     path.unlink(missing_ok=True)
-            for path in self.folder.glob("ckpt-*_temp"):  # Of a run that was killed writing it.
+            for path in self.folder.glob("ckpt-*_temp"):  # Left by a run killed while writing.
                 shutil.rmtree(path, ignore_errors=True)
 
     def _write_list(self, names: Sequence[str]) -> None:
-        """What `tf.train.latest_checkpoint` reads; our own readers go by the files' names."""
+        """Writes the list for `tf.train.latest_checkpoint`; this package uses the file names."""
         lines = [f'model_checkpoint_path: "{names[-1]}"']
         lines += [f'all_model_checkpoint_paths: "{name}"' for name in names]
         with replacing(self.folder / "checkpoint") as temporary:
             temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
     def read(self, prefix: str) -> None:
-        """Gives the variables the values of a checkpoint that is whole.
+        """Restores the variables from an intact checkpoint.
 
         Raises:
-            ConfigError: It is not one of these variables.
+            ConfigError: The checkpoint is not of these variables.
         """
         try:
             with readable_prefix(prefix) as path:

@@ -1,4 +1,4 @@
-"""Weights from one classifier to another."""
+"""Copying of weights from one classifier to another."""
 
 import re
 from collections.abc import Iterable
@@ -11,41 +11,47 @@ AUXILIARY = "auxiliary_normalization"
 
 
 def copy_weights(source: VideoClassifier, target: VideoClassifier) -> None:
-    """Gives `target` all weights of `source`, matched by their paths; or none, where it raises.
+    """Copies all weights of `source` to `target`, matched by their paths; none if it raises.
 
-    A second set of normalization layers that `source` lacks starts as a copy of the first, so that
-    both paths of fine-tuning start from the same function. One that `target` lacks is left out.
+    If only `target` has a second set of normalization layers, it starts as a copy of the first, so
+    that both paths of fine-tuning start from the same function. If only `source` has one, it is
+    not copied.
 
     Raises:
-        ValueError: `target` has another architecture; names what differs. Or two weights of one
-            model have the same path.
+        ValueError: `target` has another architecture; the message names the difference. Or two
+            weights of one model have the same path.
     """
-    given, wanted = _weights_by_path(source), _weights_by_path(target)
-    if type(source) is type(target) and _without_numbers(given) == _without_numbers(wanted):
-        given = dict(zip(wanted, given.values(), strict=True))
+    source_weights, target_weights = _weights_by_path(source), _weights_by_path(target)
+    if type(source) is type(target) and (
+        _without_numbers(source_weights) == _without_numbers(target_weights)
+    ):
+        source_weights = dict(zip(target_weights, source_weights.values(), strict=True))
     if list(source.feature_sizes) != list(target.feature_sizes):
         raise ValueError(
             f"the two models differ: features {', '.join(target.feature_sizes)} needed, "
             f"{', '.join(source.feature_sizes)} found"
         )
-    for path in {**wanted, **given}:
-        shapes = [weights[path].shape if path in weights else None for weights in (wanted, given)]
+    for path in {**target_weights, **source_weights}:
+        shapes = [
+            weights[path].shape if path in weights else None
+            for weights in (target_weights, source_weights)
+        ]
         if AUXILIARY in path and None in shapes:
             continue
         if shapes[0] != shapes[1]:
-            needed, found = ("none" if shape is None else f"shape {shape}" for shape in shapes)
-            raise ValueError(f"the two models differ: {path} needs {needed}, found {found}")
-    for path in wanted.keys() & given.keys():
-        wanted[path].assign(given[path])
+            needed, present = ("none" if shape is None else f"shape {shape}" for shape in shapes)
+            raise ValueError(f"the two models differ: {path} needs {needed}, found {present}")
+    for path in target_weights.keys() & source_weights.keys():
+        target_weights[path].assign(source_weights[path])
     if target.dual_normalization and not source.dual_normalization:
         target.copy_normalization_to_auxiliary()
 
 
 def _weights_by_path(classifier: VideoClassifier) -> dict[str, keras.Variable]:
-    """The weights under their paths within the model, whose own name Keras numbers.
+    """Returns the weights by their paths within the model; Keras numbers the model's own name.
 
     Raises:
-        ValueError: Two have the same.
+        ValueError: Two weights have the same path.
     """
     weights: dict[str, keras.Variable] = {}
     for variable in classifier.weights:
@@ -60,15 +66,15 @@ def _weights_by_path(classifier: VideoClassifier) -> dict[str, keras.Variable]:
 
 
 def _without_numbers(paths: Iterable[str]) -> list[str]:
-    """Paths without what Keras appends to the names of layers that were given none.
+    """Removes the numbers that Keras appends to automatic layer names from paths.
 
-    It counts the layers of a process, so that the second model of a class has other numbers.
+    Keras counts the layers of a process, so the second model of a class has other numbers.
     """
     return [re.sub(r"_[0-9]+(?=/)", "", path) for path in paths]
 
 
 def without_auxiliary(classifier: VideoClassifier) -> VideoClassifier:
-    """The same function without a second set of normalization layers, for serving."""
+    """Returns the same classifier without a second set of normalization layers, for serving."""
     if not classifier.dual_normalization:
         return classifier
     config = {**classifier.get_config(), "dual_normalization": False}

@@ -1,6 +1,6 @@
-"""The files that hold a run's weights: their names, and the digest of what they hold.
+"""The files that hold a run's weights: their names, and the digest of their contents.
 
-Standard library only; `yt8m_gat.weights.checkpoints` and `yt8m_gat.weights.hdf5` read them.
+Standard library only; `yt8m_gat.weights.checkpoints` and `yt8m_gat.weights.hdf5` read the files.
 """
 
 import contextlib
@@ -18,15 +18,14 @@ _CHECKPOINT_FILE = re.compile(r"ckpt-(\d+)\.(?:index|data-\d{5}-of-\d{5})")
 
 
 def checkpoint_prefix(folder: str | os.PathLike, step: int) -> str:
-    """What the files of the checkpoint of `step` begin with."""
+    """Returns the common prefix of the files of the checkpoint of `step`."""
     return os.path.join(folder, f"ckpt-{step}")
 
 
 def checkpoint_steps(folder: str | os.PathLike) -> list[int]:
-    """Steps of the checkpoints in a folder, whole or not, the newest first.
+    """Returns the steps of the checkpoints in a folder, intact or not, the newest first.
 
-    Read from the names of the files: TensorFlow's own list, the file `checkpoint`, is one more
-    thing that can be damaged.
+    Reads them from the file names: TensorFlow's own list, the file `checkpoint`, may be damaged.
     """
     try:
         names = os.listdir(folder)
@@ -37,8 +36,9 @@ def checkpoint_steps(folder: str | os.PathLike) -> list[int]:
 
 @contextlib.contextmanager
 def opened_checkpoint(prefix: str) -> Iterator[list[BinaryIO]]:
-    """The files of a checkpoint, held open: what is read from them stays although a run that is
-    being trained removes or replaces them.
+    """Opens the files of a checkpoint.
+
+    While they are open they can be read, even if a run in training removes or replaces them.
 
     Raises:
         FileNotFoundError: There are none.
@@ -52,11 +52,11 @@ def opened_checkpoint(prefix: str) -> Iterator[list[BinaryIO]]:
 
 
 def weights_digest(train_dir: str | os.PathLike, checkpoint: str) -> str | None:
-    """The digest of the weights that a run folder holds now; None where it holds none.
+    """Returns the digest of the weights that a run folder holds now; None if it holds none.
 
     `yt8m_gat.weights.loaded_classifier.LoadedClassifier` has the digest of the bytes that were
-    loaded, which need not be in the folder any more. The newest checkpoint goes by its name:
-    only TensorFlow can tell whether it is whole.
+    loaded, which may have been replaced since. The newest checkpoint is chosen by its name: only
+    TensorFlow can tell whether it is intact.
 
     Args:
         train_dir: The run folder.
@@ -70,7 +70,7 @@ def weights_digest(train_dir: str | os.PathLike, checkpoint: str) -> str | None:
             return None
     folder = Path(train_dir) / CHECKPOINTS
     for step in checkpoint_steps(folder):
-        # Removed since it was listed, it is not the newest any more.
+        # If it was removed after the listing, it is no longer the newest.
         with (
             contextlib.suppress(FileNotFoundError),
             opened_checkpoint(checkpoint_prefix(folder, step)) as files,

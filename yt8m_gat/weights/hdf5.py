@@ -1,4 +1,4 @@
-"""The file of a classifier's weights, HDF5 with a checksum."""
+"""The file of a classifier's weights: HDF5 with a checksum."""
 
 import io
 import os
@@ -12,7 +12,7 @@ from yt8m_gat.disk import replacing
 from yt8m_gat.models import VideoClassifier
 from yt8m_gat.weights.loaded_classifier import LoadedClassifier
 
-# Attributes of the file of weights.
+# Attributes of the weights file.
 _CHECKSUM = "yt8m_gat_sha256"
 _STEP = "yt8m_gat_step"
 NEWEST = "read the newest state with --checkpoint=last of eval.py and inference.py"
@@ -21,20 +21,20 @@ NEWEST = "read the newest state with --checkpoint=last of eval.py and inference.
 def save_weights(
     classifier: VideoClassifier, path: str | os.PathLike, step: int | None = None
 ) -> None:
-    """Writes a classifier's weights as HDF5 (`.weights.h5`), all of them or nothing.
+    """Writes a classifier's weights as HDF5 (`.weights.h5`), completely or not at all.
+
+    HDF5 crashes on a full disk (a segmentation fault, seen with h5py 3), so the space is allocated
+    first. Even if another program takes the space in between, the old file at `path` stays.
 
     Args:
         classifier: The classifier.
         path: The file.
-        step: The step of training that they are of; None: it is not written down.
-
-    HDF5 dies of a disk that is full (a segmentation fault, seen with h5py 3): the room is asked
-    for before. Should another program take it in that moment, what was at `path` still stays.
+        step: The training step of the weights; None: it is not stored.
 
     Raises:
         WriteError: They could not be written.
     """
-    # Keras writes to names of this ending alone.
+    # Keras writes only to names with this ending.
     with replacing(path, ending=".weights.h5") as temporary:
         with open(temporary, "wb") as file:
             os.posix_fallocate(file.fileno(), 0, _hdf5_bytes(classifier))
@@ -45,7 +45,7 @@ def save_weights(
                 stored.attrs[_STEP] = step
 
 
-# What Keras and HDF5 raise for a file that is cut, overwritten or another model's.
+# What Keras and HDF5 raise for a file that is truncated, overwritten or of another model.
 _UNREADABLE = (
     *(OSError, ValueError, KeyError, TypeError, RuntimeError, AttributeError),
     *(IndexError, OverflowError, MemoryError),
@@ -53,21 +53,21 @@ _UNREADABLE = (
 
 
 class _WeightsFile(io.BytesIO):
-    """The bytes of a file of weights, under a name by which Keras knows what they are."""
+    """The bytes of a weights file, with a name from which Keras derives the format."""
 
     def __str__(self) -> str:
         return "content.weights.h5"
 
 
 def load_weights(classifier: VideoClassifier, path: str | os.PathLike) -> LoadedClassifier:
-    """Reads what `save_weights` wrote; files without its checksum are read unchecked.
+    """Reads a file of `save_weights`; a file without its checksum is not checked.
 
-    The file is read once, so that the digest is of the very bytes that the weights come from. One
-    that is replaced while it is read is read again.
+    The file is read only once, so that the digest belongs to the bytes that the weights come from.
+    If it is replaced while it is read, it is read again.
 
     Raises:
-        FileNotFoundError: It is not there.
-        ConfigError: It is no such file, one of another architecture, or damaged.
+        FileNotFoundError: There is no such file.
+        ConfigError: It is not a weights file, of another architecture, or damaged.
     """
     path = Path(path)
     while True:
@@ -82,7 +82,7 @@ def load_weights(classifier: VideoClassifier, path: str | os.PathLike) -> Loaded
 
 
 def _load_content(classifier: VideoClassifier, content: bytes, path: Path) -> int | None:
-    """Gives a classifier the weights in the bytes of a file; their step, if it is known."""
+    """Loads the weights from the bytes of a file and returns their step, if it is known."""
     remedy = f"Put back a copy of it, or {NEWEST}"
     try:
         classifier.load_weights(_WeightsFile(content))
@@ -94,7 +94,7 @@ def _load_content(classifier: VideoClassifier, content: bytes, path: Path) -> in
         raise ConfigError(
             f"{path} cannot be read as the weights of this model: {error}. {remedy}"
         ) from error
-    is_text = isinstance(expected, str)  # An attribute may hold anything, an array say.
+    is_text = isinstance(expected, str)  # An attribute may hold anything, for example an array.
     if expected is not None and not (is_text and expected == _checksum(classifier)):
         raise ConfigError(
             f"{path} is damaged: its weights are not those that were written. {remedy}"
@@ -103,10 +103,10 @@ def _load_content(classifier: VideoClassifier, content: bytes, path: Path) -> in
 
 
 def _checksum(classifier: VideoClassifier) -> str:
-    """Of the numbers, by which damage to the file that holds them is noticed."""
+    """Hashes the weights' values, to detect damage to the file that holds them."""
     return digest_of(weight.numpy().tobytes() for weight in classifier.weights)
 
 
 def _hdf5_bytes(classifier: VideoClassifier) -> int:
-    """At least what the weights take, with a generous share for HDF5's own tables."""
+    """Returns an upper estimate of the file size, with a generous share for HDF5's own tables."""
     return sum(weight.numpy().nbytes + 4096 for weight in classifier.weights)

@@ -1,4 +1,4 @@
-"""From a run folder to the classifier that it trained."""
+"""Loading of the trained classifier from a run folder."""
 
 import contextlib
 import os
@@ -21,14 +21,14 @@ from yt8m_gat.weights.loaded_classifier import LoadedClassifier
 def load_newest_checkpoint(
     classifier: VideoClassifier, folder: str | os.PathLike
 ) -> LoadedClassifier:
-    """Gives a classifier the weights of the newest whole checkpoint in a folder.
+    """Loads the newest intact checkpoint of a folder into a classifier.
 
-    Its files are held open while TensorFlow reads them by their names. Where one has been removed
-    or replaced meanwhile by a run that is being trained, the newest is looked for again.
+    Its files are held open while TensorFlow reads them by their names. If a run in training has
+    removed or replaced one in the meantime, the search for the newest starts again.
 
     Raises:
-        FileNotFoundError: There is none.
-        DamagedCheckpointsError: There are some, and all are damaged.
+        FileNotFoundError: There is no checkpoint.
+        DamagedCheckpointsError: There are checkpoints, but all are damaged.
     """
     while True:
         prefix = newest_checkpoint(folder)
@@ -50,7 +50,7 @@ def load_newest_checkpoint(
 
 
 def _have_their_names(files: Sequence[BinaryIO]) -> bool:
-    """Whether open files are still what their names stand for."""
+    """Returns whether open files are still those that their names refer to."""
     try:
         return all(os.path.samestat(os.fstat(f.fileno()), os.stat(f.name)) for f in files)
     except FileNotFoundError:
@@ -63,7 +63,7 @@ def load_classifier(
     checkpoint: str = "best",
     trust_code: bool = False,
 ) -> VideoClassifier:
-    """The classifier of a run, see `load_run`."""
+    """Loads only the classifier of a run; see `load_run`."""
     return load_run(train_dir, config, checkpoint, trust_code).classifier
 
 
@@ -73,17 +73,18 @@ def load_run(
     checkpoint: str = "best",
     trust_code: bool = False,
 ) -> LoadedClassifier:
-    """The classifier of a run, and which weights it has.
+    """Loads the classifier of a run, with the digest and step of its weights.
 
     Args:
         train_dir: The run folder.
         config: Its configuration.
         checkpoint: `best` (by validation GAP) or `last` (newest checkpoint).
-        trust_code: Run the code that the run names (`RunConfig.code`): its own model and loss.
+        trust_code: Whether to run the code that the run names (`RunConfig.code`): its own model
+            and loss.
 
     Raises:
         FileNotFoundError: The run has no such weights yet.
-        ConfigError: They are damaged, or the folder holds another run than `config` by now.
+        ConfigError: They are damaged, or the folder now holds another run than `config`.
         UntrustedCodeError: The run names code that is not trusted.
         ValueError: `checkpoint` is neither.
     """
@@ -104,7 +105,7 @@ def load_run(
         raise ValueError(f"`checkpoint` must be 'best' or 'last'. Received: {checkpoint!r}")
     if (folder / CONFIG_FILE).is_file():
         now = RunConfig.load(folder)
-        # What fixes the meaning of the weights, and of their figures.
+        # These settings fix the meaning of the weights and of their figures.
         if (now.data, now.model, now.objective) != (config.data, config.model, config.objective):
             raise ConfigError(
                 f"{folder} holds another run than a moment ago: train.py "

@@ -1,4 +1,4 @@
-"""A classifier that was read, and which weights it has."""
+"""A loaded classifier and the identity of its weights."""
 
 import dataclasses
 import os
@@ -10,14 +10,13 @@ from yt8m_gat.models import VideoClassifier
 
 @dataclasses.dataclass(frozen=True)
 class LoadedClassifier:
-    """A classifier that was read, and which weights it has.
+    """A loaded classifier and the identity of its weights.
 
     Attributes:
         classifier: The classifier.
-        digest: SHA-256 of the bytes that its weights were read from, as
-            `yt8m_gat.weights.files.weights_digest` gives it while they are in the folder.
-        step: The step of training that they are of; None: the file, of an older version, does not
-            say.
+        digest: SHA-256 of the bytes that its weights were read from;
+            `yt8m_gat.weights.files.weights_digest` returns the same while they are in the folder.
+        step: The training step of the weights; None if the file, of an older version, has none.
     """
 
     classifier: VideoClassifier
@@ -28,7 +27,7 @@ class LoadedClassifier:
 def weights_of(
     train_dir: str | os.PathLike, checkpoint: str, loaded: LoadedClassifier
 ) -> dict[str, Any]:
-    """What a result says of the weights that it was made with, for people to read."""
+    """Returns the description of its weights that a result stores, for people to read."""
     return {
         "version": yt8m_gat.__version__,
         "train_dir": os.fspath(train_dir),
