@@ -66,7 +66,7 @@ def write(path, records):
 
 
 def predict(version, pattern, output, *options):
-    beam.main(
+    beam_command.main(
         [f"--input={pattern}", f"--saved_model={version}", f"--output={output}", LOCAL, *options]
     )
 
@@ -188,7 +188,7 @@ def test_what_cannot_work_is_refused(run, tmp_path, capsys, options, message):
     _, version, pattern = run
     given = {"input": pattern, "saved_model": version, "output": tmp_path / "s", **options}
     with pytest.raises(SystemExit) as raised:
-        beam.main([LOCAL, *(f"--{name}={value}" for name, value in given.items())])
+        beam_command.main([LOCAL, *(f"--{name}={value}" for name, value in given.items())])
     assert raised.value.code == 2
     assert message.replace("\\", "") in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
