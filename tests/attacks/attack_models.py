@@ -15,6 +15,16 @@ class Batch(NamedTuple):
     labels: tf.Tensor
 
 
+class FrameOutputs(NamedTuple):
+    logits: tf.Tensor
+    frames: tf.Tensor
+
+
+class MapOutputs(NamedTuple):
+    logits: tf.Tensor
+    attention_maps: tf.Tensor
+
+
 def mean_over_frames(values, frame_mask):
     weights = tf.cast(frame_mask, values.dtype)[..., tf.newaxis]
     return tf.reduce_sum(values * weights, 1) / tf.maximum(tf.reduce_sum(weights, 1), 1.0)
@@ -51,7 +61,7 @@ class AttentiveModel:
         scores = tf.matmul(hidden, hidden, transpose_b=True)
         maps = tf.nn.softmax(tf.where(frame_mask[:, tf.newaxis, :], scores, -1e9), axis=-1)
         frames = maps @ hidden
-        return mean_over_frames(frames, frame_mask) @ self.head, frames
+        return FrameOutputs(mean_over_frames(frames, frame_mask) @ self.head, frames)
 
     def __call__(self, features, frame_mask):
         return self.forward(features, frame_mask)[0]

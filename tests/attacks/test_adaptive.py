@@ -7,6 +7,7 @@ import pytest
 import tensorflow as tf
 from attack_models import (
     CountedCalls,
+    MapOutputs,
     assert_padding_is_zero,
     cross_entropy,
     difference,
@@ -31,7 +32,7 @@ def with_maps(attentive):
         hidden = tf.tanh(tf.add_n([features[name] @ attentive.inputs[name] for name in features]))
         scores = tf.matmul(hidden, hidden, transpose_b=True)
         maps = tf.nn.softmax(tf.where(frame_mask[:, tf.newaxis, :], scores, -1e9), axis=-1)
-        return mean_over_frames(maps @ hidden, frame_mask) @ attentive.head, maps
+        return MapOutputs(mean_over_frames(maps @ hidden, frame_mask) @ attentive.head, maps)
 
     return forward
 
@@ -42,7 +43,7 @@ def map_step(with_maps):
     def forward(features, frame_mask):
         logits, maps = with_maps(features, frame_mask)
         clean_like = tf.stop_gradient(tf.round(50.0 * maps[:, 0, :1]) / 50.0)
-        return 0.0 * logits + 10.0 * clean_like, maps
+        return MapOutputs(0.0 * logits + 10.0 * clean_like, maps)
 
     return forward
 
@@ -115,7 +116,7 @@ def test_it_keeps_the_highest_loss_not_the_highest_sum(with_maps, batch):
 
 def test_it_keeps_the_promises_of_an_attack(with_maps, batch):
     adaptive = attack()
-    assert adaptive.name == "adaptive" and adaptive.needs_maps and not adaptive.needs_frames
+    assert adaptive.name == "adaptive"
     assert dataclasses.replace(adaptive, ball=Ball("linf")).name == "adaptive_linf"
     model = CountedCalls(with_maps)
     found = adaptive.attack(model, cross_entropy, *batch, 5)

@@ -4,7 +4,13 @@ import itertools
 import numpy as np
 import pytest
 import tensorflow as tf
-from attack_models import CountedCalls, assert_padding_is_zero, cross_entropy, difference
+from attack_models import (
+    CountedCalls,
+    MapOutputs,
+    assert_padding_is_zero,
+    cross_entropy,
+    difference,
+)
 
 from yt8m_gat.attacks import (
     ATTACKS,
@@ -30,7 +36,7 @@ SMALL = AttackOptions(steps=4, restarts=2, queries=6, deepfool_steps=4, temporal
 
 
 def model_for(attack, attentive):
-    return attentive.forward if attack.needs_frames else attentive
+    return attentive.forward if isinstance(attack, TemporalAugmentation) else attentive
 
 
 def clean_loss(model, batch):
@@ -333,7 +339,7 @@ def test_pgd_has_the_outputs_where_it_set_out_and_where_its_highest_point_is(
 ):
     """Where a step passes the peak, the highest point of some clips is not their last one."""
     attack = PGD(FRAME, 0.3, steps=3, step_size=0.2)
-    model = CountedCalls(lambda *inputs: (attentive(*inputs), inputs[0]))
+    model = CountedCalls(lambda *inputs: MapOutputs(attentive(*inputs), inputs[0]))
     start = clean_loss(attentive, batch)
     found = attack.attack(
         model, lambda labels, logits: -abs(cross_entropy(labels, logits) - start - peak), *batch

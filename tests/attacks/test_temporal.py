@@ -3,12 +3,19 @@ import dataclasses
 import numpy as np
 import pytest
 import tensorflow as tf
-from attack_models import assert_padding_is_zero, cross_entropy, difference, mean_over_frames
+from attack_models import (
+    FrameOutputs,
+    assert_padding_is_zero,
+    cross_entropy,
+    difference,
+    mean_over_frames,
+)
 
 from yt8m_gat.attacks import (
     QUANTIZATION_LEVEL,
     Ball,
     FastGradient,
+    Problem,
     TemporalAugmentation,
     target_labels,
     top1_is_label,
@@ -16,7 +23,7 @@ from yt8m_gat.attacks import (
 
 
 def run(augmentation, model, batch, seed=0):
-    return augmentation.augment(model, cross_entropy, *batch, seed)
+    return augmentation.augment(Problem(model, cross_entropy, *batch, seed))
 
 
 def cosine(a, b):
@@ -31,7 +38,7 @@ def plain(linear):
     def forward(features, frame_mask):
         frames = tf.tanh(tf.concat([features["rgb"], features["audio"]], -1))
         head = tf.concat([linear.kernels["rgb"], linear.kernels["audio"]], 0)
-        return mean_over_frames(frames, frame_mask) @ head, frames
+        return FrameOutputs(mean_over_frames(frames, frame_mask) @ head, frames)
 
     return forward
 
@@ -144,7 +151,9 @@ def test_the_gradient_of_the_loss_sees_a_target_that_nobody_rated(attentive, wro
     augmentation = TemporalAugmentation(cam_loss=cross_entropy)
     expected = run(augmentation, attentive.forward, wrong)
     # The call's loss counts no class at all.
-    found = augmentation.augment(attentive.forward, lambda y, z: 0 * cross_entropy(y, z), *wrong)
+    found = augmentation.augment(
+        Problem(attentive.forward, lambda y, z: 0 * cross_entropy(y, z), *wrong)
+    )
     np.testing.assert_array_equal(found["rgb"], expected["rgb"])
     assert np.abs(difference(found, wrong)["rgb"][0]).max() > 0
 
@@ -255,7 +264,7 @@ def test_the_result_is_a_constant(attentive, batch):
 def test_logits_that_do_not_depend_on_the_frames_are_an_error(attentive, batch):
     def detached(features, frame_mask):
         logits, frames = attentive.forward(features, frame_mask)
-        return logits, tf.identity(frames)
+        return FrameOutputs(logits, tf.identity(frames))
 
     with pytest.raises(ValueError, match="return the very tensor that the head pools"):
         run(TemporalAugmentation(), detached, batch)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from yt8m_gat.attacks import Ball, TemporalAugmentation
+from yt8m_gat.attacks import Ball, Problem, TemporalAugmentation
 from yt8m_gat.config import ConfigError, ObjectiveConfig
 from yt8m_gat.data import preprocess
 from yt8m_gat.losses import (
@@ -69,14 +69,10 @@ def reference_gradients(adversarial, classifier, data, beta):
     if adversarial == "temporal":
         augmentation = TemporalAugmentation()
 
-        def forward(x, frame_mask):
-            outputs = classifier.forward(x, frame_mask)
-            return outputs.logits, outputs.frames
-
         def loss(y, z):
             return tf.reduce_mean(tf.nn.sigmoid_cross_entropy_with_logits(y, z), axis=-1)
 
-        moved = augmentation.augment(forward, loss, features, mask, labels, 0)
+        moved = augmentation.augment(Problem(classifier.forward, loss, features, mask, labels))
     elif adversarial != "none":
         with tf.GradientTape() as tape:
             tape.watch(features)

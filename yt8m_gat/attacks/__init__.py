@@ -1,7 +1,14 @@
 """Perturbations of clips: balls, attacks, augmentation and natural corruptions."""
 
 from yt8m_gat.attacks.adaptive import AdaptivePGD
-from yt8m_gat.attacks.attack import Attack, AttackResult, PassCount, top1_is_label, top1_missed
+from yt8m_gat.attacks.attack import (
+    Attack,
+    AttackResult,
+    PassCount,
+    Problem,
+    top1_is_label,
+    top1_missed,
+)
 from yt8m_gat.attacks.ball import NORMS, SCOPES, Ball
 from yt8m_gat.attacks.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 from yt8m_gat.attacks.deepfool import DeepFool
@@ -37,6 +44,7 @@ __all__ = [
     "DeepFool",
     "FastGradient",
     "PassCount",
+    "Problem",
     "RandomNoise",
     "RandomSearch",
     "RecordedPass",

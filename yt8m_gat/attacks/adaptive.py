@@ -1,24 +1,20 @@
 """Projected gradient ascent that aims at the attention maps too."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
-from typing import Any, ClassVar
+from collections.abc import Callable
+from typing import Any
 
 import tensorflow as tf
 
 from yt8m_gat.attacks.attack import (
-    LossFn,
     PassCount,
     Perturbed,
-    logits_of,
+    Problem,
     loss_and_gradients,
 )
 from yt8m_gat.attacks.ball import Tensors, mask_frames
-from yt8m_gat.attacks.pgd import PGD
+from yt8m_gat.attacks.pgd import PGD, climb
 
-# (features: {name: [B, T, D]}, frame_mask [B, T]) -> logits [B, C], what else there is, and
-# attention maps, in whatever form the distance takes them.
-MapsFn = Callable[[Mapping[str, tf.Tensor], Any], tuple[Any, ...]]
 # (maps of the clean clips, maps of the perturbed ones, frame_mask [B, T]) -> distance [B].
 MapDistance = Callable[[Any, Any, Any], tf.Tensor]
 
@@ -36,10 +32,10 @@ class AdaptivePGD(PGD):
     each clip keeps the one with the highest LOSS (or margin), not the highest sum: the map is the
     means, and a map that moves without the output is no success.
 
-    Norm and axes, space, bounds, success: as `PGD`. The call's first argument is a `forward_fn`
-    that gives (logits, ..., attention maps). Cost: that of `PGD`, and 1 forward pass more, for the
-    clean maps, where it restarts or has a random start. At the clean clip the distance has no
-    gradient: the first step is PGD's.
+    Norm and axes, space, bounds, success: as `PGD`. The model gives `attention_maps` beside its
+    `logits`, in the form that `map_distance` takes. Cost: that of `PGD`, and 1 forward pass more,
+    for the clean maps, where it restarts or has a random start. At the clean clip the distance has
+    no gradient: the first step is PGD's.
 
     Args:
         map_distance: `(clean maps, perturbed maps, frame_mask) -> [B]`, differentiable also where
@@ -73,8 +69,6 @@ class AdaptivePGD(PGD):
     map_distance: MapDistance
     weight: float = 0.001
 
-    needs_maps: ClassVar[bool] = True
-
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.weight >= 0:
@@ -91,30 +85,24 @@ class AdaptivePGD(PGD):
         forward, backward = super().cost
         return PassCount(forward + (self.restarts > 1 or self.random_start), backward)
 
-    def perturb(
-        self,
-        logits_fn: MapsFn,
-        loss_fn: LossFn,
-        features: Mapping[str, tf.Tensor],
-        frame_mask: Any,
-        labels: Any,
-        seed: Any = 0,
-    ) -> Perturbed:
+    def perturb(self, problem: Problem) -> Perturbed:
         """The point of the highest loss seen, clip by clip."""
-        forward_fn, features = logits_fn, mask_frames(features, frame_mask)
+        problem = problem._replace(features=mask_frames(problem.features, problem.frame_mask))
 
         def look(point: Tensors, clean: Any) -> tuple[tf.Tensor, Tensors, Any]:
             if clean is None:  # The clean clip: its map is where it is.
-                return loss_and_gradients(forward_fn, loss_fn, point, frame_mask, labels)
+                return loss_and_gradients(problem, point)
             with tf.GradientTape(watch_accessed_variables=False) as tape:
                 tape.watch(point)
-                outputs = forward_fn(point, frame_mask)
-                losses = loss_fn(labels, logits_of(outputs))
-                distances = self.map_distance(clean[-1], outputs[-1], frame_mask)
+                outputs = problem.outputs_at(point)
+                losses = problem.loss_of(outputs)
+                distances = self.map_distance(
+                    clean.attention_maps, outputs.attention_maps, problem.frame_mask
+                )
                 summed = tf.reduce_sum(losses) + self.weight * tf.reduce_sum(distances)
             return losses, tape.gradient(summed, dict(point)), outputs
 
         clean = None
         if self.restarts > 1 or self.random_start:
-            clean = forward_fn(features, frame_mask)
-        return self._climb(forward_fn, loss_fn, look, features, frame_mask, labels, seed, clean)
+            clean = problem.outputs_at(problem.features)
+        return climb(self, problem, look, clean)

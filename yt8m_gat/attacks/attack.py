@@ -3,18 +3,46 @@
 import abc
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 
 from yt8m_gat.attacks.ball import Ball, Tensors, mask_frames
 from yt8m_gat.attacks.feature_space import clip_features, round_features
 
-# (features: {name: [B, T, D]}, frame_mask [B, T]) -> logits [B, C], or a tuple that they are the
-# first of.
-LogitsFn = Callable[[Mapping[str, tf.Tensor], Any], Any]
+# (features: {name: [B, T, D]}, frame_mask [B, T]) -> logits [B, C], or what has them as `logits`:
+# `yt8m_gat.models.ModelOutputs`, with `frames` and `attention_maps` for the attacks that use them.
+Model = Callable[[Mapping[str, tf.Tensor], Any], Any]
 # (labels [B, C], logits [B, C]) -> loss [B], one a clip.
 LossFn = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
+
+
+class Problem(NamedTuple):
+    """The clips that an attack perturbs, the model that it fools and the loss that it raises.
+
+    Attributes:
+        model: `(features, frame_mask) -> outputs`, in inference mode; see `Model`.
+        loss: `(labels [B, C], logits [B, C]) -> [B]`.
+        features: {name: float [B, T, D]}.
+        frame_mask: Bool [B, T], True = real frame; None where features are [B, D].
+        labels: Float [B, C], multi-hot.
+        seed: Integer, for attacks that draw anything.
+    """
+
+    model: Model
+    loss: LossFn
+    features: Mapping[str, tf.Tensor]
+    frame_mask: Any
+    labels: Any
+    seed: Any = 0
+
+    def outputs_at(self, point: Mapping[str, tf.Tensor]) -> Any:
+        """What the model gives at perturbed features."""
+        return self.model(point, self.frame_mask)
+
+    def loss_of(self, outputs: Any) -> tf.Tensor:
+        """The loss [B] of what the model gave."""
+        return self.loss(self.labels, logits_of(outputs))
 
 
 class AttackResult(NamedTuple):
@@ -65,7 +93,7 @@ class PassCount(NamedTuple):
 
 def logits_of(outputs: Any) -> tf.Tensor:
     """The logits [B, C] of what a model gives."""
-    return outputs[0] if isinstance(outputs, tuple) else outputs
+    return getattr(outputs, "logits", outputs)
 
 
 def top1_is_label(labels: Any, logits: Any) -> tf.Tensor:
@@ -96,23 +124,19 @@ def top1_missed(labels: Any, logits: Any) -> tf.Tensor:
 
 
 def loss_and_gradients(
-    logits_fn: LogitsFn,
-    loss_fn: LossFn,
-    features: Mapping[str, tf.Tensor],
-    frame_mask: Any,
-    labels: Any,
+    problem: Problem, point: Mapping[str, tf.Tensor]
 ) -> tuple[tf.Tensor, Tensors, Any]:
-    """The loss [B], its gradients by the features, of the sum over the batch, and the outputs.
+    """The loss [B] at `point`, the gradients of its sum over the batch there, and the outputs.
 
     The sum, not the mean: a clip's gradient does not depend on how large its batch is. Costs one
     forward and one backward pass. A feature that the loss does not depend on has gradient None.
     """
     with tf.GradientTape(watch_accessed_variables=False) as tape:
-        tape.watch(features)
-        outputs = logits_fn(features, frame_mask)
-        losses = loss_fn(labels, logits_of(outputs))
+        tape.watch(point)
+        outputs = problem.outputs_at(point)
+        losses = problem.loss_of(outputs)
         summed = tf.reduce_sum(losses)
-    return losses, tape.gradient(summed, dict(features)), outputs
+    return losses, tape.gradient(summed, dict(point)), outputs
 
 
 def keep_where(
@@ -151,11 +175,6 @@ class Attack(abc.ABC):
     clip_to_range: tuple[float, float] | None = None
     round_to_levels: tuple[float, float] | None = None
 
-    # True: the first argument of the call is a `forward_fn` that gives (logits, frames, ...).
-    needs_frames: ClassVar[bool] = False
-    # True: it gives (logits, ..., attention maps). An attack needs one of the two at most.
-    needs_maps: ClassVar[bool] = False
-
     def __post_init__(self) -> None:
         if self.clip_to_range is not None and not self.clip_to_range[0] < self.clip_to_range[1]:
             raise ValueError(
@@ -178,7 +197,7 @@ class Attack(abc.ABC):
 
     @property
     def objective(self) -> str:
-        """What the call's `loss_fn` has to be: `loss`, the model's, or `margin`, `margin_loss`."""
+        """What the call's `loss` has to be: `loss`, the model's, or `margin`, `margin_loss`."""
         return "loss"
 
     @property
@@ -187,21 +206,13 @@ class Attack(abc.ABC):
         """Passes for one batch, at most, the one that evaluates the result included."""
 
     @abc.abstractmethod
-    def perturb(
-        self,
-        logits_fn: LogitsFn,
-        loss_fn: LossFn,
-        features: Mapping[str, tf.Tensor],
-        frame_mask: Any,
-        labels: Any,
-        seed: Any = 0,
-    ) -> Perturbed:
+    def perturb(self, problem: Problem) -> Perturbed:
         """What `attack` has before rounding."""
 
     def attack(
         self,
-        logits_fn: LogitsFn,
-        loss_fn: LossFn,
+        model: Model,
+        loss: LossFn,
         features: Mapping[str, Any],
         frame_mask: Any,
         labels: Any,
@@ -210,9 +221,9 @@ class Attack(abc.ABC):
         """Perturbs a batch and evaluates the model on it.
 
         Args:
-            logits_fn: `(features, frame_mask) -> logits [B, C]`, the model in inference mode; or
-                -> a tuple that begins with them.
-            loss_fn: `(labels, logits) -> [B]`, what the attack raises; see `objective`. It knows
+            model: `(features, frame_mask) -> logits [B, C]`, the model in inference mode; or ->
+                what has them as `logits`, as `yt8m_gat.models.ModelOutputs`.
+            loss: `(labels, logits) -> [B]`, what the attack raises; see `objective`. It knows
                 which classes count (`label_weights`): the attack does not.
             features: {name: float [B, T, D]}.
             frame_mask: Bool [B, T], True = real frame; None where features are [B, D].
@@ -220,7 +231,8 @@ class Attack(abc.ABC):
             seed: Integer, for attacks that draw anything.
         """
         features = {name: tf.convert_to_tensor(value) for name, value in features.items()}
-        found = self.perturb(logits_fn, loss_fn, features, frame_mask, labels, seed)
+        problem = Problem(model, loss, features, frame_mask, labels, seed)
+        found = self.perturb(problem)
         perturbed, outputs = found.features, found.outputs
         if self.round_to_levels is not None:
             outputs = None
@@ -228,7 +240,7 @@ class Attack(abc.ABC):
             perturbed = mask_frames(perturbed, frame_mask)
         perturbed = {name: tf.stop_gradient(value) for name, value in perturbed.items()}
         if outputs is None:
-            outputs = logits_fn(perturbed, frame_mask)
+            outputs = problem.outputs_at(perturbed)
         logits = logits_of(outputs)
         real = mask_frames(features, frame_mask)
         change = {name: perturbed[name] - value for name, value in real.items()}
@@ -240,7 +252,7 @@ class Attack(abc.ABC):
                 whole.norm_of(change, None), whole.norm_of(real, None)
             ),
             success=self._criterion(labels, logits, found.clean_outputs),
-            loss=loss_fn(labels, logits),
+            loss=problem.loss_of(outputs),
             logits=logits,
             outputs=outputs,
             clean_outputs=found.clean_outputs,

@@ -1,17 +1,15 @@
 """DeepFool: about how far away the nearest other decision is."""
 
 import dataclasses
-from collections.abc import Mapping
 from typing import Any
 
 import tensorflow as tf
 
 from yt8m_gat.attacks.attack import (
     Attack,
-    LogitsFn,
-    LossFn,
     PassCount,
     Perturbed,
+    Problem,
     keep_where,
     logits_of,
 )
@@ -98,19 +96,10 @@ class DeepFool(Attack):
         """steps + 2 forward, steps * (candidates - 1) backward, at most."""
         return PassCount(self.steps + 2, self.steps * (self.candidates - 1))
 
-    def perturb(
-        self,
-        logits_fn: LogitsFn,
-        loss_fn: LossFn,
-        features: Mapping[str, tf.Tensor],
-        frame_mask: Any,
-        labels: Any,
-        seed: Any = 0,
-    ) -> Perturbed:
+    def perturb(self, problem: Problem) -> Perturbed:
         """The clips just past the boundary; neither loss nor labels nor seed are used."""
-        del loss_fn, labels, seed
-        features = dict(features)
-        clean = logits_fn(features, frame_mask)
+        features, frame_mask = dict(problem.features), problem.frame_mask
+        clean = problem.outputs_at(features)
         clean_logits = logits_of(clean)
         num_classes = clean_logits.shape[-1]
         if num_classes is None or num_classes < 2:
@@ -124,7 +113,7 @@ class DeepFool(Attack):
         def step(
             index: tf.Tensor, total: Tensors, point: Tensors, done: tf.Tensor
         ) -> tuple[tf.Tensor, Tensors, Tensors, tf.Tensor]:
-            logits, distance, slope = self._nearest_boundary(logits_fn, point, frame_mask, classes)
+            logits, distance, slope = self._nearest_boundary(problem, point, classes)
             flat = tf.math.is_inf(distance)
             done = tf.logical_or(_argmax_differs(logits, classes[:, 0]), flat)
             advance = tf.where(done, 0.0, distance)
@@ -152,7 +141,7 @@ class DeepFool(Attack):
         return Perturbed(point, clean_outputs=clean)
 
     def _nearest_boundary(
-        self, logits_fn: LogitsFn, point: Tensors, frame_mask: Any, classes: tf.Tensor
+        self, problem: Problem, point: Tensors, classes: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor, Tensors]:
         """Logits [B, C], distance [B] to the nearest linearized boundary, and its slope w_k.
 
@@ -160,7 +149,7 @@ class DeepFool(Attack):
         """
         with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
             tape.watch(point)
-            logits = logits_of(logits_fn(point, frame_mask))
+            logits = logits_of(problem.outputs_at(point))
             scores = tf.gather(logits, classes, axis=1, batch_dims=1)
             differences = tf.unstack(scores[:, 1:] - scores[:, :1], axis=1)
         resolution = LOGIT_RESOLUTION * tf.abs(scores[:, 0])
@@ -172,7 +161,7 @@ class DeepFool(Attack):
                 gradients = tape.gradient(difference, point)
             gap = tf.cast(tf.maximum(-difference, resolution), tf.float32)
             require_gradients(gradients)
-            length = tf.cast(self.ball.norm_of(gradients, frame_mask), tf.float32)
+            length = tf.cast(self.ball.norm_of(gradients, problem.frame_mask), tf.float32)
             distance = tf.where(length > 0, gap / tf.where(length > 0, length, 1.0), float("inf"))
             closer = distance < nearest
             nearest = tf.where(closer, distance, nearest)

@@ -8,10 +8,9 @@ import tensorflow as tf
 
 from yt8m_gat.attacks.attack import (
     Attack,
-    LogitsFn,
-    LossFn,
     PassCount,
     Perturbed,
+    Problem,
     loss_and_gradients,
 )
 from yt8m_gat.attacks.ball import Ball, Tensors
@@ -67,17 +66,8 @@ class FastGradient(Attack):
         step = self.ball.steepest_ascent(gradients, frame_mask, self.epsilon)
         return self._add(features, step, frame_mask)
 
-    def perturb(
-        self,
-        logits_fn: LogitsFn,
-        loss_fn: LossFn,
-        features: Mapping[str, tf.Tensor],
-        frame_mask: Any,
-        labels: Any,
-        seed: Any = 0,
-    ) -> Perturbed:
+    def perturb(self, problem: Problem) -> Perturbed:
         """The step from the clean clip; nothing is drawn."""
-        del seed
-        _, gradients, clean = loss_and_gradients(logits_fn, loss_fn, features, frame_mask, labels)
-        perturbed = self.perturb_from_gradient(features, gradients, frame_mask)
+        _, gradients, clean = loss_and_gradients(problem, problem.features)
+        perturbed = self.perturb_from_gradient(problem.features, gradients, problem.frame_mask)
         return Perturbed(perturbed, clean_outputs=clean)

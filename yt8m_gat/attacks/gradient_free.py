@@ -2,19 +2,16 @@
 
 import abc
 import dataclasses
-from collections.abc import Mapping
 from typing import Any
 
 import tensorflow as tf
 
 from yt8m_gat.attacks.attack import (
     Attack,
-    LogitsFn,
-    LossFn,
     PassCount,
     Perturbed,
+    Problem,
     keep_where,
-    logits_of,
 )
 from yt8m_gat.attacks.ball import Ball, Tensors, normal_like, seed_pair
 
@@ -43,17 +40,9 @@ class _SurfaceSearch(Attack):
     ) -> Tensors:
         """What is added to the current point before it is brought back to the surface."""
 
-    def perturb(
-        self,
-        logits_fn: LogitsFn,
-        loss_fn: LossFn,
-        features: Mapping[str, tf.Tensor],
-        frame_mask: Any,
-        labels: Any,
-        seed: Any = 0,
-    ) -> Perturbed:
+    def perturb(self, problem: Problem) -> Perturbed:
         """The point of the highest loss that was asked for, the clean clip included."""
-        features = dict(features)
+        features, frame_mask, seed = dict(problem.features), problem.frame_mask, problem.seed
 
         def surface(direction: Tensors) -> Tensors:
             point = self.ball.steepest_ascent(direction, frame_mask, self.epsilon)
@@ -61,7 +50,7 @@ class _SurfaceSearch(Attack):
 
         def loss_at(perturbation: Tensors) -> tf.Tensor:
             perturbed = self._add(features, perturbation, frame_mask)
-            return tf.cast(loss_fn(labels, logits_of(logits_fn(perturbed, frame_mask))), tf.float32)
+            return tf.cast(problem.loss_of(problem.outputs_at(perturbed)), tf.float32)
 
         def ask(
             index: tf.Tensor, current: Tensors, value: tf.Tensor

@@ -1,12 +1,10 @@
 """Noise of an attack's norm: what a perturbation does that knows nothing of the model."""
 
 import dataclasses
-from collections.abc import Mapping
-from typing import Any
 
 import tensorflow as tf
 
-from yt8m_gat.attacks.attack import Attack, LogitsFn, LossFn, PassCount, Perturbed
+from yt8m_gat.attacks.attack import Attack, PassCount, Perturbed, Problem
 from yt8m_gat.attacks.ball import Ball, normal_like, seed_pair
 
 
@@ -47,19 +45,11 @@ class RandomNoise(Attack):
         """1 forward."""
         return PassCount(1, 0)
 
-    def perturb(
-        self,
-        logits_fn: LogitsFn,
-        loss_fn: LossFn,
-        features: Mapping[str, tf.Tensor],
-        frame_mask: Any,
-        labels: Any,
-        seed: Any = 0,
-    ) -> Perturbed:
+    def perturb(self, problem: Problem) -> Perturbed:
         """The noisy clips; the model is not asked."""
-        del logits_fn, loss_fn, labels
+        features, frame_mask = problem.features, problem.frame_mask
         noise = self.ball.steepest_ascent(
-            normal_like(features, seed_pair(seed)), frame_mask, self.epsilon
+            normal_like(features, seed_pair(problem.seed)), frame_mask, self.epsilon
         )
         noise = {name: tf.cast(value, features[name].dtype) for name, value in noise.items()}
         return Perturbed(self._add(features, noise, frame_mask))

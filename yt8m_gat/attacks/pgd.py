@@ -1,24 +1,24 @@
 """Projected gradient ascent."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import tensorflow as tf
 
 from yt8m_gat.attacks.attack import (
     Attack,
-    LogitsFn,
-    LossFn,
     PassCount,
     Perturbed,
+    Problem,
     keep_where,
-    logits_of,
     loss_and_gradients,
 )
 from yt8m_gat.attacks.ball import Ball, Tensors, mask_frames
 
 OBJECTIVES = ("loss", "margin")
+# (point, the outputs on the clean clips) -> the objective [B], the gradients, the outputs.
+Look = Callable[[Tensors, Any], tuple[tf.Tensor, Tensors, Any]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,123 +102,140 @@ class PGD(Attack):
         """restarts * (steps + 1) + 1 forward, restarts * steps backward."""
         return PassCount(self.restarts * (self.steps + 1) + 1, self.restarts * self.steps)
 
-    def perturb(
-        self,
-        logits_fn: LogitsFn,
-        loss_fn: LossFn,
-        features: Mapping[str, tf.Tensor],
-        frame_mask: Any,
-        labels: Any,
-        seed: Any = 0,
-    ) -> Perturbed:
+    def perturb(self, problem: Problem) -> Perturbed:
         """The point of the highest objective seen, clip by clip."""
 
         def look(point: Tensors, clean: Any) -> tuple[tf.Tensor, Tensors, Any]:
             del clean
-            return loss_and_gradients(logits_fn, loss_fn, point, frame_mask, labels)
+            return loss_and_gradients(problem, point)
 
-        return self._climb(logits_fn, loss_fn, look, features, frame_mask, labels, seed)
+        return climb(self, problem, look)
 
-    def _climb(
-        self,
-        logits_fn: LogitsFn,
-        loss_fn: LossFn,
-        look: Callable[[Tensors, Any], tuple[tf.Tensor, Tensors, Any]],
-        features: Mapping[str, tf.Tensor],
-        frame_mask: Any,
-        labels: Any,
-        seed: Any,
-        clean: Any = None,
-    ) -> Perturbed:
-        """The point of the highest objective seen, clip by clip, on the way along the gradients.
 
-        Each point but the last is looked at once: what tells how high it is tells the next step.
+def climb(attack: PGD, problem: Problem, look: Look, clean: Any = None) -> Perturbed:
+    """The point of the highest objective seen, clip by clip, on the way along the gradients.
 
-        Args:
-            logits_fn: The model.
-            loss_fn: `(labels, logits) -> [B]`, by which points are kept.
-            look: (point, the model's outputs on the clean clips) -> the objective [B], the
-                gradients that are followed, and the outputs; the clean clips themselves come with
-                None where their outputs are not given.
-            features: Float [B, T, D] per feature.
-            frame_mask: Bool [B, T], or None.
-            labels: Float [B, C].
-            seed: Integer.
-            clean: The outputs on the clean clips; None: the first look gives them, which needs a
-                single restart that sets out there.
-        """
-        features = mask_frames(features, frame_mask)
-        step_size = self.step_size
-        if step_size is None:
-            step_size = 2.5 * self.epsilon / self.steps
+    Each point but the last is looked at once: what tells how high it is tells the next step.
 
-        def keep_worst(
-            point: Tensors, value: tf.Tensor, worst: Tensors, worst_value: tf.Tensor
-        ) -> tuple[Tensors, tf.Tensor]:
-            value = tf.cast(value, tf.float32)
-            higher = value > worst_value
-            return keep_where(higher, point, worst), tf.where(higher, value, worst_value)
+    Args:
+        attack: The ball, the steps and the restarts.
+        problem: The clips and the model; its loss says which points are kept.
+        look: (point, the model's outputs on the clean clips) -> the objective [B], the gradients
+            that are followed, and the outputs; the clean clips themselves come with None where
+            their outputs are not known.
+        clean: The outputs on the clean clips; None: the first look gives them, which needs a single
+            restart that sets out there.
+    """
+    features = mask_frames(problem.features, problem.frame_mask)
+    ascent = _Ascent(attack, problem._replace(features=features), look, clean)
+    if attack.restarts == 1 and not attack.random_start:
+        return ascent.once()
+    return Perturbed(ascent.best_of_restarts(), clean_outputs=clean)
 
-        def move(point: Tensors, gradients: Tensors) -> Tensors:
-            ascent = self.ball.steepest_ascent(gradients, frame_mask, step_size)
-            moved = {name: point[name] + ascent[name] - features[name] for name in features}
-            # The padding of all three is 0, so nobody has to look for it again.
-            projected = self.ball.project(moved, None, self.epsilon)
-            return self._add(features, projected, None)
 
-        def climb(start: Tensors, worst: Tensors, worst_value: tf.Tensor) -> _Climb:
-            value, gradients, first = look(start, clean)
-            worst, worst_value = keep_worst(start, value, worst, worst_value)
+class _Highest(NamedTuple):
+    """The highest point seen so far, clip by clip, and the objective there, float32 [B]."""
 
-            def step(
-                index: tf.Tensor,
-                point: Tensors,
-                gradients: Tensors,
-                worst: Tensors,
-                worst_value: tf.Tensor,
-            ) -> tuple[tf.Tensor, Tensors, Tensors, Tensors, tf.Tensor]:
-                point = move(point, gradients)
-                value, gradients, _ = look(point, first if clean is None else clean)
-                return index + 1, point, gradients, *keep_worst(point, value, worst, worst_value)
+    point: Tensors
+    value: tf.Tensor
 
-            _, point, gradients, worst, worst_value = tf.while_loop(
-                lambda index, *_: index < self.steps,
-                step,
-                (tf.constant(1), start, gradients, worst, worst_value),
-                maximum_iterations=self.steps - 1,
-                parallel_iterations=1,
-            )
-            point = move(point, gradients)
-            last = logits_fn(point, frame_mask)
-            value = loss_fn(labels, logits_of(last))
-            worst, worst_value = keep_worst(point, value, worst, worst_value)
-            return _Climb(worst, worst_value, first, last, _same_clips(point, worst))
+    def or_where_higher(self, point: Tensors, value: tf.Tensor) -> "_Highest":
+        """The same with another point where the objective is higher there."""
+        value = tf.cast(value, tf.float32)
+        higher = value > self.value
+        return _Highest(keep_where(higher, point, self.point), tf.where(higher, value, self.value))
 
-        def restart(
-            index: tf.Tensor, worst: Tensors, worst_value: tf.Tensor
-        ) -> tuple[tf.Tensor, Tensors, tf.Tensor]:
-            drawn = self.ball.random_start(features, frame_mask, self.epsilon, seed, index)
-            start = self._add(features, drawn, frame_mask)
-            if not self.random_start:
-                start = keep_where(index[tf.newaxis] == 0, features, start)
-            climbed = climb(start, worst, worst_value)
-            return index + 1, climbed.worst, climbed.worst_value
 
-        length = tf.shape(next(iter(features.values())))[:1]
-        nothing = tf.fill(length, tf.constant(float("-inf"), tf.float32))
-        nothing = tf.ensure_shape(nothing, next(iter(features.values())).shape[:1])
-        if self.restarts == 1 and not self.random_start:
-            found = climb(features, features, nothing)
-            outputs = _outputs_on(found, logits_fn, frame_mask)
-            return Perturbed(found.worst, outputs, found.first)
-        _, worst, _ = tf.while_loop(
-            lambda index, *_: index < self.restarts,
+class _Climb(NamedTuple):
+    """One restart: the highest point, the point where it ended, and the outputs where it set out
+    and where it ended."""
+
+    highest: _Highest
+    end: Tensors
+    first: Any
+    last: Any
+
+
+class _Ascent:
+    """The ascent of `climb` over one batch; the padding of `problem.features` is 0."""
+
+    def __init__(self, attack: PGD, problem: Problem, look: Look, clean: Any) -> None:
+        self.attack = attack
+        self.problem = problem
+        self.look = look
+        self.clean = clean
+        self.step_size = attack.step_size
+        if self.step_size is None:
+            self.step_size = 2.5 * attack.epsilon / attack.steps
+
+    def once(self) -> Perturbed:
+        """One climb from the clean clips, which also has the outputs there and on the result."""
+        climbed = self._climb_from(self.problem.features, self._nothing_seen())
+        outputs = _outputs_on(climbed, self.problem)
+        return Perturbed(climbed.highest.point, outputs, climbed.first)
+
+    def best_of_restarts(self) -> Tensors:
+        """The highest point of all restarts; the first sets out from the clean clips, unless its
+        start is random too."""
+
+        def restart(index: tf.Tensor, highest: _Highest) -> tuple[tf.Tensor, _Highest]:
+            climbed = self._climb_from(self._start(index), highest)
+            return index + 1, climbed.highest
+
+        _, highest = tf.while_loop(
+            lambda index, _: index < self.attack.restarts,
             restart,
-            (tf.constant(0), features, nothing),
-            maximum_iterations=self.restarts,
+            (tf.constant(0), self._nothing_seen()),
+            maximum_iterations=self.attack.restarts,
             parallel_iterations=1,
         )
-        return Perturbed(worst, clean_outputs=clean)
+        return highest.point
+
+    def _nothing_seen(self) -> _Highest:
+        features = self.problem.features
+        first = next(iter(features.values()))
+        value = tf.fill(tf.shape(first)[:1], tf.constant(float("-inf"), tf.float32))
+        return _Highest(features, tf.ensure_shape(value, first.shape[:1]))
+
+    def _start(self, index: tf.Tensor) -> Tensors:
+        attack, (_, _, features, frame_mask, _, seed) = self.attack, self.problem
+        drawn = attack.ball.random_start(features, frame_mask, attack.epsilon, seed, index)
+        start = attack._add(features, drawn, frame_mask)
+        if attack.random_start:
+            return start
+        return keep_where(index[tf.newaxis] == 0, features, start)
+
+    def _move(self, point: Tensors, gradients: Tensors) -> Tensors:
+        attack, features = self.attack, self.problem.features
+        ascent = attack.ball.steepest_ascent(gradients, self.problem.frame_mask, self.step_size)
+        moved = {name: point[name] + ascent[name] - features[name] for name in features}
+        # The padding of all three is 0, so nobody has to look for it again.
+        projected = attack.ball.project(moved, None, attack.epsilon)
+        return attack._add(features, projected, None)
+
+    def _climb_from(self, start: Tensors, highest: _Highest) -> _Climb:
+        value, gradients, first = self.look(start, self.clean)
+        highest = highest.or_where_higher(start, value)
+        clean = first if self.clean is None else self.clean
+
+        def step(
+            index: tf.Tensor, point: Tensors, gradients: Tensors, highest: _Highest
+        ) -> tuple[tf.Tensor, Tensors, Tensors, _Highest]:
+            point = self._move(point, gradients)
+            value, gradients, _ = self.look(point, clean)
+            return index + 1, point, gradients, highest.or_where_higher(point, value)
+
+        _, point, gradients, highest = tf.while_loop(
+            lambda index, *_: index < self.attack.steps,
+            step,
+            (tf.constant(1), start, gradients, highest),
+            maximum_iterations=self.attack.steps - 1,
+            parallel_iterations=1,
+        )
+        end = self._move(point, gradients)
+        last = self.problem.outputs_at(end)
+        highest = highest.or_where_higher(end, self.problem.loss_of(last))
+        return _Climb(highest, end, first, last)
 
 
 def _same_clips(points: Tensors, others: Tensors) -> tf.Tensor:
@@ -230,28 +247,24 @@ def _same_clips(points: Tensors, others: Tensors) -> tf.Tensor:
     return tf.reduce_all(tf.stack(same), axis=0)
 
 
-class _Climb(NamedTuple):
-    """One restart: the highest point, the outputs where it set out and where it ended, and whether
-    the highest point is the end, bool [B]."""
+def _outputs_on(climbed: _Climb, problem: Problem) -> Any:
+    """The outputs on the highest points: a pass of the clips of which that is not the end."""
+    point, mask = climbed.highest.point, problem.frame_mask
+    ends_there = _same_clips(climbed.end, point)
+    others = tf.where(tf.logical_not(ends_there))
+    # Of what the model does not have (a video-level one has no frames) there is None.
+    last = tf.nest.flatten(climbed.last)
+    tensors = [value for value in last if value is not None]
 
-    worst: Tensors
-    worst_value: tf.Tensor
-    first: Any
-    last: Any
-    ends_there: tf.Tensor
+    def look_again() -> list[tf.Tensor]:
+        points = {name: tf.gather_nd(value, others) for name, value in point.items()}
+        outputs = problem.model(points, None if mask is None else tf.gather_nd(mask, others))
+        again = [value for value in tf.nest.flatten(outputs) if value is not None]
+        return [
+            tf.tensor_scatter_nd_update(value, others, other)
+            for value, other in zip(tensors, again, strict=True)
+        ]
 
-
-def _outputs_on(climbed: _Climb, logits_fn: LogitsFn, frame_mask: Any) -> Any:
-    """The outputs on the highest points: a pass of those clips alone that are not at the end."""
-    others = tf.where(tf.logical_not(climbed.ends_there))
-
-    def look_again() -> Any:
-        points = {name: tf.gather_nd(value, others) for name, value in climbed.worst.items()}
-        mask = None if frame_mask is None else tf.gather_nd(frame_mask, others)
-        return tf.nest.map_structure(
-            lambda last, again: tf.tensor_scatter_nd_update(last, others, again),
-            climbed.last,
-            logits_fn(points, mask),
-        )
-
-    return tf.cond(tf.reduce_all(climbed.ends_there), lambda: climbed.last, look_again)
+    found = iter(tf.cond(tf.reduce_all(ends_there), lambda: tensors, look_again))
+    flat = [None if value is None else next(found) for value in last]
+    return tf.nest.pack_sequence_as(climbed.last, flat)

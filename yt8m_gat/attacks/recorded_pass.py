@@ -6,8 +6,7 @@ from typing import Any
 
 import tensorflow as tf
 
-# (features, frame_mask) -> (logits [B, C], frames [B, T, D] before pooling, and what else it has).
-ForwardFn = Callable[[Mapping[str, tf.Tensor], Any], tuple[Any, ...]]
+from yt8m_gat.attacks.attack import Model
 
 
 class RecordedPass:
@@ -19,20 +18,18 @@ class RecordedPass:
     Each of the two gradients is taken once.
 
     Args:
-        forward_fn: `(features, frame_mask) -> (logits, frames, ...)`.
+        model: `(features, frame_mask) -> outputs` with `logits` and `frames`.
         features: {name: float [B, T, D]}.
         frame_mask: Bool [B, T], True = real frame.
 
     Attributes:
         features: As given.
-        outputs: All that `forward_fn` gave.
+        outputs: All that the model gave.
         logits: [B, C].
         frames: [B, T, D], before pooling.
     """
 
-    def __init__(
-        self, forward_fn: ForwardFn, features: Mapping[str, tf.Tensor], frame_mask: Any
-    ) -> None:
+    def __init__(self, model: Model, features: Mapping[str, tf.Tensor], frame_mask: Any) -> None:
         self.features = features
         self._tape = tf.GradientTape(watch_accessed_variables=False)
         # Within the other: what it gives is differentiated by that one.
@@ -40,8 +37,8 @@ class RecordedPass:
         with self._tape, self._head_tape:
             self._tape.watch(features)
             self._head_tape.watch(features)
-            self.outputs = forward_fn(features, frame_mask)
-        self.logits, self.frames, *_ = self.outputs
+            self.outputs = model(features, frame_mask)
+        self.logits, self.frames = self.outputs.logits, self.outputs.frames
 
     @contextlib.contextmanager
     def recording(self) -> Iterator[None]:

@@ -1,14 +1,21 @@
 """Temporal adversarial augmentation (TAF): clips whose class activation moves in time."""
 
 import dataclasses
-from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 import tensorflow as tf
 
-from yt8m_gat.attacks.attack import Attack, LossFn, PassCount, Perturbed, keep_where, top1_is_label
+from yt8m_gat.attacks.attack import (
+    Attack,
+    LossFn,
+    PassCount,
+    Perturbed,
+    Problem,
+    keep_where,
+    top1_is_label,
+)
 from yt8m_gat.attacks.ball import Ball, Tensors, mask_frames, normal_like, seed_pair
-from yt8m_gat.attacks.recorded_pass import ForwardFn, RecordedPass
+from yt8m_gat.attacks.recorded_pass import RecordedPass
 
 TEMPORAL_LOSSES = ("cam", "ce", "random_noise")
 EXAMPLES = ("both", "correct", "wrong")
@@ -39,8 +46,8 @@ class TemporalAugmentation(Attack):
     class that is none (or, if all are, the labels); otherwise the labels, their logits summed. A
     clip that has no label and is to be pushed to its labels stays as it is.
 
-    The call's first argument is a `forward_fn`, `(features, frame_mask) -> (logits, frames)`, the
-    path with the clean normalization layers, whose logits depend on the features through `frames`.
+    The model gives `frames` beside its `logits`, by the path with the clean normalization layers;
+    the logits must depend on the features through those frames.
 
     Norm and axes: linf, entry by entry. Space: the features as the model takes them, by intent
     dequantized ones. Bounds: `clip_to_range`. Success: the top-1 class is none of the labels.
@@ -93,8 +100,6 @@ class TemporalAugmentation(Attack):
     normalize_in_gradient: bool = True
     level_size: float = QUANTIZATION_LEVEL
 
-    needs_frames: ClassVar[bool] = True
-
     def __post_init__(self) -> None:
         super().__post_init__()
         for field, names in (
@@ -133,41 +138,19 @@ class TemporalAugmentation(Attack):
         backward = (2 if self.temporal_loss == "cam" else 1) * self.num_steps
         return PassCount(self.num_steps + 1, backward)
 
-    def augment(
-        self,
-        forward_fn: ForwardFn,
-        loss_fn: LossFn,
-        features: Mapping[str, Any],
-        frame_mask: Any,
-        labels: Any,
-        seed: Any = 0,
-        clean: RecordedPass | None = None,
-    ) -> Tensors:
+    def augment(self, problem: Problem, clean: RecordedPass | None = None) -> Tensors:
         """Augmented features, constant for whatever is differentiated around them.
 
         Args:
-            forward_fn: `(features, frame_mask) -> (logits [B, C], frames [B, T, D])`.
-            loss_fn: `(labels, logits) -> [B]`.
-            features: {name: float [B, T, D]}.
-            frame_mask: Bool [B, T], True = real frame.
-            labels: Float [B, C], multi-hot.
-            seed: Integer, for the random classes and the random noise.
-            clean: The pass through `forward_fn` on these features, if the caller has made it.
+            problem: The clips; its model gives `logits` and `frames`.
+            clean: The pass through that model on these features, if the caller has made it.
         """
-        found = self.perturb(forward_fn, loss_fn, features, frame_mask, labels, seed, clean)
+        found = self.perturb(problem, clean)
         return {name: tf.stop_gradient(value) for name, value in found.features.items()}
 
-    def perturb(
-        self,
-        logits_fn: ForwardFn,
-        loss_fn: LossFn,
-        features: Mapping[str, tf.Tensor],
-        frame_mask: Any,
-        labels: Any,
-        seed: Any = 0,
-        clean: RecordedPass | None = None,
-    ) -> Perturbed:
-        """K signed steps within the ball; `logits_fn` is a `forward_fn` here."""
+    def perturb(self, problem: Problem, clean: RecordedPass | None = None) -> Perturbed:
+        """K signed steps within the ball; the model gives `logits` and `frames`."""
+        model, _, features, frame_mask, labels, seed = problem
         features = dict(features)
         epsilon = self.epsilon * self.level_size
         step_size = self.step_size
@@ -176,16 +159,16 @@ class TemporalAugmentation(Attack):
         needs_pass = self.temporal_loss != "random_noise"
         moving = tf.constant([True])
         if needs_pass or self.examples != "both":
-            clean = clean or RecordedPass(logits_fn, features, frame_mask)
+            clean = clean or RecordedPass(model, features, frame_mask)
             moving = self._selects(labels, clean.logits)
             target = target_labels(labels, clean.logits, seed)
         point = features
         for index in range(self.num_steps):
             if needs_pass:
-                here = RecordedPass(logits_fn, point, frame_mask) if index else clean
+                here = RecordedPass(model, point, frame_mask) if index else clean
                 with here.recording():
                     if self.temporal_loss == "ce":
-                        loss = tf.reduce_sum(loss_fn(labels, here.logits))
+                        loss = tf.reduce_sum(problem.loss_of(here.outputs))
                     else:
                         activation = self._class_activation(here, target)
                         loss = tf.reduce_sum(self.activation_loss(activation, frame_mask))
@@ -214,7 +197,7 @@ class TemporalAugmentation(Attack):
         if slope is None:
             raise ValueError(
                 "class activations need logits that depend on the frames. Received: a "
-                "`forward_fn` whose logits have no gradient by the frames that it returns; "
+                "model whose logits have no gradient by the frames that it returns; "
                 "return the very tensor that the head pools"
             )
         return tf.cast(tf.reduce_sum(slope * here.frames, axis=-1), tf.float32)

@@ -1,12 +1,8 @@
 """Perturbations made on one model, evaluated on another."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
-from typing import Any
 
-import tensorflow as tf
-
-from yt8m_gat.attacks.attack import Attack, LogitsFn, LossFn, PassCount, Perturbed
+from yt8m_gat.attacks.attack import Attack, Model, PassCount, Perturbed, Problem
 from yt8m_gat.attacks.ball import Ball
 
 
@@ -20,9 +16,8 @@ class Transfer(Attack):
 
     Args:
         inner: The attack to run.
-        source: The other model, in the form that `inner` takes: `(features, frame_mask) ->
-            logits [B, C]`, or -> (logits, frames) if `inner.needs_frames`. It must take the same
-            features as the model under test.
+        source: The other model, in the form that `attack` takes. It must take the same features as
+            the model under test.
 
     Raises:
         ValueError: If bounds are set here.
@@ -42,7 +37,7 @@ class Transfer(Attack):
     """
 
     inner: Attack
-    source: Callable[..., Any]
+    source: Model
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -73,16 +68,7 @@ class Transfer(Attack):
         """1 forward of the model under test."""
         return PassCount(1, 0)
 
-    def perturb(
-        self,
-        logits_fn: LogitsFn,
-        loss_fn: LossFn,
-        features: Mapping[str, tf.Tensor],
-        frame_mask: Any,
-        labels: Any,
-        seed: Any = 0,
-    ) -> Perturbed:
+    def perturb(self, problem: Problem) -> Perturbed:
         """What the inner attack makes of the clips on the other model."""
-        del logits_fn
-        found = self.inner.attack(self.source, loss_fn, features, frame_mask, labels, seed)
+        found = self.inner.attack(*problem._replace(model=self.source))
         return Perturbed(found.features)

@@ -9,15 +9,14 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from yt8m_gat.attacks import Attack, DeepFool, corrupt, margin_loss
-from yt8m_gat.attacks.attack import logits_of, loss_and_gradients
+from yt8m_gat.attacks import Attack, DeepFool, Problem, corrupt, margin_loss
+from yt8m_gat.attacks.attack import loss_and_gradients
 from yt8m_gat.config import ConfigError
 from yt8m_gat.data.preprocessing import normalize_features, preprocess
 from yt8m_gat.data.progress import advance, progress_bar
 from yt8m_gat.evaluation.traced import traced
 from yt8m_gat.metrics import EvaluationMetrics, SegmentMeanAveragePrecision, restrict_to_classes
 
-Classifier = Callable[..., Any]
 Loss = Callable[..., Any]
 # (attention maps as in `ModelOutputs`, frame_mask) -> {name: [B]}.
 AttentionFigures = Callable[[dict[str, dict[str, Any]], Any], dict[str, tf.Tensor]]
@@ -116,7 +115,7 @@ class Evaluator:
     what an attack ascends and in every metric; see `EvaluationMetrics.update`.
 
     Args:
-        classifier: A `VideoClassifier`; used as `classifier({**features, "frame_mask": mask})`.
+        classifier: A `VideoClassifier`; its `forward` is used.
         loss: `(labels, logits, label_weights) -> [B]`; the weights are None for whole videos.
         num_classes: C.
         normalize: l2 normalization after dequantizing, as in training.
@@ -129,7 +128,7 @@ class Evaluator:
 
     def __init__(
         self,
-        classifier: Classifier,
+        classifier: Any,
         loss: Loss,
         num_classes: int,
         normalize: str = "none",
@@ -148,30 +147,9 @@ class Evaluator:
         self.attention_distances = attention_distances
         self._clean: dict[tuple[Any, ...], Callable[..., Judged]] = {}
 
-    def logits(self, features: dict[str, tf.Tensor], frame_mask: tf.Tensor | None) -> tf.Tensor:
-        """Logits [B, C] in inference mode; what attacks differentiate."""
-        inputs = dict(features) if frame_mask is None else {**features, "frame_mask": frame_mask}
-        return self.classifier(inputs, training=False)
-
-    def forward(
-        self, features: dict[str, tf.Tensor], frame_mask: tf.Tensor | None
-    ) -> tuple[tf.Tensor, tf.Tensor]:
-        """Logits [B, C] and frames [B, T, D], for attacks that need class activation maps."""
-        outputs = self.classifier.forward(features, frame_mask, training=False)
-        return outputs.logits, outputs.frames
-
-    def forward_maps(
-        self, features: dict[str, tf.Tensor], frame_mask: tf.Tensor | None
-    ) -> tuple[tf.Tensor, dict[str, dict[str, Any]]]:
-        """Logits [B, C] and attention maps, for attacks that aim at those."""
-        outputs = self.classifier.forward(features, frame_mask, training=False)
-        return outputs.logits, outputs.attention_maps
-
-    def _forward_all(
-        self, features: dict[str, tf.Tensor], frame_mask: tf.Tensor | None
-    ) -> tuple[tf.Tensor, tf.Tensor, dict[str, dict[str, Any]]]:
-        outputs = self.classifier.forward(features, frame_mask, training=False)
-        return outputs.logits, outputs.frames, outputs.attention_maps
+    def forward(self, features: dict[str, tf.Tensor], frame_mask: tf.Tensor | None) -> Any:
+        """`ModelOutputs` in inference mode: what attacks differentiate, and figures are made of."""
+        return self.classifier.forward(features, frame_mask, training=False)
 
     def evaluate(
         self,
@@ -321,17 +299,16 @@ class Evaluator:
 
         def judge(given: dict[str, Any], seed: tf.Tensor) -> Judged:
             features, frame_mask, labels, loss = self._prepared(given)
-            model = self._model(attack)
             weights = given.get("label_weights")
             objectives = {
                 "loss": loss,
                 "margin": lambda labels, logits: margin_loss(labels, logits, weights),
             }
             climbed = objectives[attack.objective]
-            found = attack.attack(model, climbed, features, frame_mask, labels, seed)
+            found = attack.attack(self.forward, climbed, features, frame_mask, labels, seed)
             clean = found.clean_outputs
             if clean is None and self.attention_distances is not None:
-                clean = model(features, frame_mask)
+                clean = self.forward(features, frame_mask)
             losses = loss(labels, found.logits)
             judged = self._judged(found.features, frame_mask, found.outputs, losses, clean)
             figures = {
@@ -351,14 +328,12 @@ class Evaluator:
 
             def judge(given: dict[str, Any]) -> Judged:
                 features, frame_mask, labels, loss = self._prepared(given)
-                model = self._model()
                 if not zero_gradients:
-                    outputs = model(features, frame_mask)
-                    losses = loss(labels, logits_of(outputs))
+                    outputs = self.forward(features, frame_mask)
+                    losses = loss(labels, outputs.logits)
                     return self._judged(features, frame_mask, outputs, losses)
-                losses, gradients, outputs = loss_and_gradients(
-                    model, loss, features, frame_mask, labels
-                )
+                problem = Problem(self.forward, loss, features, frame_mask, labels)
+                losses, gradients, outputs = loss_and_gradients(problem, features)
                 judged = self._judged(features, frame_mask, outputs, losses)
                 share = {"zero_gradient_share": _is_zero(gradients, losses)}
                 return judged._replace(figures={**share, **judged.figures})
@@ -378,10 +353,11 @@ class Evaluator:
                 corruption.name, corruption.severity, dequantized, clean_mask, seed
             )
             seen = normalize_features(corrupted, self.normalize)
-            model = self._model()
-            outputs = model(seen, frame_mask)
-            clean = None if self.attention_distances is None else model(features, clean_mask)
-            losses = loss(labels, logits_of(outputs))
+            outputs = self.forward(seen, frame_mask)
+            clean = None
+            if self.attention_distances is not None:
+                clean = self.forward(features, clean_mask)
+            losses = loss(labels, outputs.logits)
             comparable = tf.reduce_all(frame_mask == clean_mask)
             return self._judged(seen, frame_mask, outputs, losses, clean, comparable)
 
@@ -402,14 +378,6 @@ class Evaluator:
             lambda labels, logits: self.loss(labels, logits, weights),
         )
 
-    def _model(self, attack: Attack | None = None) -> Callable[..., Any]:
-        """The model, with all that the attack and the figures need of one pass."""
-        if attack is not None and attack.needs_frames:
-            return self._forward_all
-        looks = self.attention_figures is not None or self.attention_distances is not None
-        needs_maps = looks or (attack is not None and attack.needs_maps)
-        return self.forward_maps if needs_maps else self.logits
-
     def _judged(
         self,
         features: dict[str, tf.Tensor],
@@ -422,10 +390,16 @@ class Evaluator:
         figures: dict[str, tf.Tensor] = {}
         distances: dict[str, tf.Tensor] = {}
         if self.attention_figures is not None:
-            figures = self.attention_figures(outputs[-1], frame_mask)
-        if self.attention_distances is not None and clean_outputs is not None and outputs[-1]:
-            distances = self.attention_distances(clean_outputs[-1], outputs[-1], frame_mask)
-        probabilities = tf.sigmoid(logits_of(outputs))
+            figures = self.attention_figures(outputs.attention_maps, frame_mask)
+        if (
+            self.attention_distances is not None
+            and clean_outputs is not None
+            and outputs.attention_maps
+        ):
+            distances = self.attention_distances(
+                clean_outputs.attention_maps, outputs.attention_maps, frame_mask
+            )
+        probabilities = tf.sigmoid(outputs.logits)
         if comparable is None:
             comparable = tf.constant(True)
         return Judged(features, frame_mask, losses, probabilities, figures, distances, comparable)

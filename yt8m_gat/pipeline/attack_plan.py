@@ -87,7 +87,7 @@ def plan_attacks(
     if source_run is not None:
         other, other_config = source_run
         loaded = load_run(other, other_config, trust_code=options.trust_code)
-        source = build_evaluator(loaded.classifier, other_config).logits
+        source = build_evaluator(loaded.classifier, other_config).forward
         of_source = {"transfer_weights": loaded.digest}
     planned: list[PlannedAttack] = []
     seen = []

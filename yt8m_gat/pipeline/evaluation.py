@@ -394,7 +394,7 @@ class _Evaluation:
         if "sensitivity" not in attention or attention.get("sensitivity_videos") != count:
             longest = self.config.data.max_frames
             sensitivity = LocalSensitivity(
-                lambda features, mask: self.evaluator.forward(features, mask)[1],
+                lambda features, mask: self.evaluator.forward(features, mask).frames,
                 neighbourhood=min(NEIGHBOURHOOD, max(1, longest // 10)),
                 max_frames=SENSITIVITY_FRAMES,
             )

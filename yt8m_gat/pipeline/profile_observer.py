@@ -29,7 +29,7 @@ class ProfileObserver:
 
 def _head_means(evaluator: Evaluator, features: Any, frame_mask: Any) -> Maps:
     """Maps [B, 1, T, K]: the mean over the heads is taken where they are, and moved alone."""
-    _, maps = evaluator.forward_maps(features, frame_mask)
+    maps = evaluator.forward(features, frame_mask).attention_maps
     return {
         feature: {level: average_over_heads(a)[:, None] for level, a in levels.items()}
         for feature, levels in maps.items()

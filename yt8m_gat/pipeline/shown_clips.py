@@ -45,7 +45,12 @@ def show_clips(
     clips: dict[bytes, dict[str, Any]] = {}
     examples = 0
     traced = None
-    forward = tf.function(evaluator.forward_maps, reduce_retracing=True, autograph=False)
+
+    @tf.function(reduce_retracing=True, autograph=False)
+    def forward(features: dict[str, tf.Tensor], mask: tf.Tensor) -> tuple[tf.Tensor, Any]:
+        outputs = evaluator.forward(features, mask)
+        return outputs.logits, outputs.attention_maps
+
     first: dict[bytes, None] = {}
     for batch in batches:
         ids = batch["video_id"].numpy()

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, Protocol
 import keras
 import tensorflow as tf
 
-from yt8m_gat.attacks import Ball, RecordedPass, TemporalAugmentation
+from yt8m_gat.attacks import Ball, Problem, RecordedPass, TemporalAugmentation
 from yt8m_gat.config import ConfigError, ObjectiveConfig, is_import_path
 from yt8m_gat.losses import (
     ClassificationLoss,
@@ -96,15 +96,10 @@ class TemporalPerturbation:
 
     def __call__(self, clean: CleanPass) -> dict[str, tf.Tensor]:
         """Augmented features."""
-        return self.augmentation.augment(
-            clean.forward,
-            clean.loss,
-            clean.features,
-            clean.frame_mask,
-            clean.labels,
-            clean.seed,
-            clean.recorded,
+        problem = Problem(
+            clean.forward, clean.loss, clean.features, clean.frame_mask, clean.labels, clean.seed
         )
+        return self.augmentation.augment(problem, clean.recorded)
 
     def get_config(self) -> dict[str, Any]:
         """What `from_config` needs."""
