@@ -8,7 +8,7 @@ import pytest
 from yt8m_gat.config import ConfigError
 from yt8m_gat.evaluation.class_groups import read_class_groups
 from yt8m_gat.evaluation.comparison import compare_classes, difference_intervals
-from yt8m_gat.evaluation.evaluator import Measurement
+from yt8m_gat.evaluation.measurement import Measurement
 from yt8m_gat.metrics import EvaluationMetrics, interval
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"

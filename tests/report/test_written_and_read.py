@@ -13,7 +13,7 @@ from test_report import Page, write_run
 
 from yt8m_gat.commands.report import main
 from yt8m_gat.evaluation.comparison import compare_classes, difference_intervals
-from yt8m_gat.evaluation.evaluator import Measurement
+from yt8m_gat.evaluation.measurement import Measurement
 from yt8m_gat.evaluation.record import EvaluationRecord
 from yt8m_gat.explanation.attention_statistics import AttentionProfiles, clip_attention
 from yt8m_gat.metrics import EvaluationMetrics, SegmentMeanAveragePrecision, restrict_to_classes

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from yt8m_gat.evaluation.evaluator import Measurement
+from yt8m_gat.evaluation.measurement import Measurement
 from yt8m_gat.job_settings import EvaluationSettings
 from yt8m_gat.metrics import interval
 

@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from yt8m_gat.config import ConfigError
 from yt8m_gat.data import preprocess
-from yt8m_gat.evaluation.evaluator import Evaluator, given_of
+from yt8m_gat.evaluation.evaluator import Evaluator, inputs_of
 from yt8m_gat.explanation.attention_statistics import clip_attention
 from yt8m_gat.pipeline.attack_plan import PlannedAttack
 from yt8m_gat.pipeline.evaluation_options import EvaluationOptions
@@ -66,10 +66,10 @@ def show_clips(
             features, mask = preprocess(batch["features"], batch["num_frames"], evaluator.normalize)
             looks = {"clean": (forward(features, mask), mask)}
             if attack is not None:
-                given = given_of(batch)
+                inputs = inputs_of(batch)
                 if traced is None:
-                    traced = evaluator.traced_attack(attack.attack, given)
-                attacked = traced(given, tf.constant(examples))
+                    traced = evaluator.traced_attack(attack.attack, inputs)
+                attacked = traced(inputs, tf.constant(examples))
                 looks["attacked"] = (forward(attacked.features, mask), mask)
             for key, place in sorted(places.items(), key=lambda item: item[1]):
                 clips[key] = _clip(batch, place, looks, attack, names, lay_out)
