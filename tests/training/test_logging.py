@@ -19,8 +19,7 @@ from yt8m_gat.metrics import evaluate
 from yt8m_gat.models import build_from_config
 from yt8m_gat.pipeline import training as training_job
 from yt8m_gat.run_folder import RunFolder
-from yt8m_gat.training import Trainer, TrainingState, step_log
-from yt8m_gat.training import loop as training_loop
+from yt8m_gat.training import Trainer, TrainingState, step_log, training_log
 
 BATCH_SIZES = [15, 15, 15, 15, 15, 15, 6]  # Of an epoch: 96 clips.
 CONFIG = RunConfig(
@@ -54,7 +53,7 @@ class Watch(keras.callbacks.Callback):
         self.epochs.append(logs)
 
 
-class Bar(training_loop.tqdm):
+class Bar(training_log.tqdm):
     """Keeps what it showed: (steps done, total)."""
 
     shown: ClassVar = []
@@ -77,12 +76,12 @@ def run(path, sample_dir, *, log_steps=3, clock_until=0, fault_at=None, **traini
 
     def stop_the_clock(batch, logs):
         if batch + 1 > clock_until:
-            trainer.log_seconds = math.inf
+            trainer.log.log_seconds = math.inf
 
     Bar.shown = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training_loop, "tqdm", Bar)
-        patch.setattr(training_loop, "estimate_records", lambda files: 48)
+        patch.setattr(training_log, "tqdm", Bar)
+        patch.setattr(training_log, "estimate_records", lambda files: 48)
         trainer = Trainer(
             config,
             RecordSchema.from_config(config.data),

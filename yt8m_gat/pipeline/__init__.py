@@ -7,7 +7,8 @@ import contextlib
 
 from yt8m_gat import cli
 from yt8m_gat.data import BadRecordError, TooManyBadRecordsError
-from yt8m_gat.pipeline.evaluation import evaluate, evaluate_each
+from yt8m_gat.pipeline.evaluation import evaluate
+from yt8m_gat.pipeline.evaluation_of_each_state import evaluate_each
 from yt8m_gat.pipeline.explanation import explain
 from yt8m_gat.pipeline.exporting import export
 from yt8m_gat.pipeline.inference import infer, model_folder

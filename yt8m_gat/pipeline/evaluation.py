@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,8 +22,9 @@ from yt8m_gat.data.identity import files_digest
 from yt8m_gat.digests import digest_of
 from yt8m_gat.evaluation.class_groups import read_class_groups
 from yt8m_gat.evaluation.comparison import compare_classes, difference_intervals
-from yt8m_gat.evaluation.evaluator import Corruption, Measurement, Observer
+from yt8m_gat.evaluation.evaluator import Corruption, Observer
 from yt8m_gat.evaluation.first_videos import first_videos
+from yt8m_gat.evaluation.measurement import Measurement
 from yt8m_gat.evaluation.record import ROW_KEYS, EvaluationRecord
 from yt8m_gat.explanation.attention_statistics import AttentionProfiles
 from yt8m_gat.explanation.local_sensitivity import LocalSensitivity
@@ -31,6 +32,7 @@ from yt8m_gat.import_path import require_trust
 from yt8m_gat.layers import AttentionLevel, expand_attention_map
 from yt8m_gat.locks import only_writer
 from yt8m_gat.pipeline.attack_plan import PlannedAttack, plan_attacks
+from yt8m_gat.pipeline.evaluation_checks import check_options, other_run
 from yt8m_gat.pipeline.evaluation_options import EvaluationOptions
 from yt8m_gat.pipeline.profile_observer import ProfileObserver
 from yt8m_gat.pipeline.run_evaluator import build_evaluator, total_map_distance
@@ -41,7 +43,6 @@ from yt8m_gat.robustness.attack_spec import AttackSpec
 from yt8m_gat.robustness.sanity import sanity_checks
 from yt8m_gat.robustness.worst_case import packed, worst_cases
 from yt8m_gat.run_folder import RunFolder
-from yt8m_gat.training import follow
 from yt8m_gat.untrusted import printable
 from yt8m_gat.weights.files import weights_digest
 from yt8m_gat.weights.load import load_run
@@ -90,13 +91,14 @@ class _Evaluation:
         self.segments = "rated" if on_segments(config, options.segment_labels) else None
         self.files = find_files(options.eval_data_pattern, "eval_data_pattern")
         self.specs = [AttackSpec.parse(text) for text in options.attacks]
-        self._refuse_what_cannot_be()
+        check_options(options, self.specs, config)
         self.batch_size = options.batch_size or config.training.batch_size
         self.groups: dict[str, list[int]] = {}
         if options.vocabulary is not None:
             self.groups = read_class_groups(options.vocabulary, config.data.num_classes)
-        self.source = self._other_run("transfer_from", options.transfer_from)
-        self.baseline = self._other_run("compare_to", options.compare_to)
+        trust_code = options.trust_code
+        self.source = other_run("transfer_from", options.transfer_from, config, trust_code)
+        self.baseline = other_run("compare_to", options.compare_to, config, trust_code)
         self.loaded = load_run(folder, config, options.checkpoint, options.trust_code)
         self.classifier = self.loaded.classifier
         self.schema = read_schema(folder, config)
@@ -183,61 +185,6 @@ class _Evaluation:
                 file=sys.stderr,
             )
         return result
-
-    def _refuse_what_cannot_be(self) -> None:
-        options, data = self.options, self.config.data
-        if not data.frame_features and options.needing_frames:
-            raise ConfigError(
-                f"{', '.join(options.needing_frames)} need a frame-level run. Received: a run of "
-                f"--model={self.config.model.name}"
-            )
-        bounded = options.clip_to_range or options.round_to_levels
-        bounded = bounded or any(spec.needs_quantized_features for spec in self.specs)
-        if bounded and not data.dequantized:
-            seen = f"sees them l2-normalized (--normalize={data.normalize})"
-            if data.feature_types:
-                seen = f"reads floats (--feature_types={','.join(data.feature_types)})"
-            raise ConfigError(
-                "--clip_to_range and --round_to_levels are about dequantized features, and this "
-                f"run {seen}: they have neither that range nor levels. Leave them out"
-            )
-        if data.num_classes < 2 and any(spec.name == "deepfool" for spec in self.specs):
-            raise ConfigError(
-                "the attack deepfool looks for where the class of the highest score changes: it "
-                "needs a run of at least two classes. Received: a run of 1"
-            )
-        asks_for_transfer = any(spec.name == "transfer" for spec in self.specs)
-        if asks_for_transfer and options.transfer_from is None:
-            raise ConfigError("the attack transfer needs another run: --transfer_from")
-        if options.transfer_from is not None and not (
-            asks_for_transfer or options.protocol or options.sanity_checks
-        ):
-            raise ConfigError(
-                "--transfer_from is for the attack transfer: give --attacks=transfer, --protocol "
-                "or --sanity_checks"
-            )
-
-    def _other_run(
-        self, flag: str, path: str | os.PathLike | None
-    ) -> tuple[RunFolder, RunConfig] | None:
-        """Another run that sees the same data, or None."""
-        if path is None:
-            return None
-        other = RunConfig.load(path, flag)
-        same = ["num_classes", "label_map", "frame_features"]
-        if flag == "transfer_from":
-            same += ["sizes", "feature_types", "normalize", "max_frames"]
-        different = [
-            f"{name}: {getattr(other.data, name)!r} != {getattr(self.config.data, name)!r}"
-            for name in same
-            if getattr(other.data, name) != getattr(self.config.data, name)
-        ]
-        if different:
-            raise ConfigError(
-                f"--{flag}={path} holds a run on other data (its != ours): {'; '.join(different)}"
-            )
-        require_trust(other, self.options.trust_code, f"--{flag}={path}")
-        return RunFolder(path), other
 
     def _has_global_maps(self) -> bool:
         """Whether the model has a global attention map for each feature."""
@@ -468,38 +415,3 @@ def _row_name(kind: str, row: Mapping[str, Any]) -> str:
 def _row_names(result: Mapping[str, Any]) -> list[str]:
     rows = {**result, "clean": [result["clean"]]}
     return [_row_name(kind, row) for kind in ROW_KEYS for row in rows[kind]]
-
-
-def evaluate_each(
-    folder: RunFolder,
-    *,
-    eval_data_pattern: str,
-    checkpoint: str = "best",
-    poll_seconds: float = 5.0,
-    **options: Any,
-) -> Iterator[tuple[int, dict[str, Any]]]:
-    """`evaluate` for each new state of a run that is being trained, until it is finished.
-
-    Args:
-        folder: The run; it need not be there yet.
-        eval_data_pattern: Evaluation files.
-        checkpoint: `best` or `last`, see `yt8m_gat.training.follow`.
-        poll_seconds: Seconds between two looks for a new state.
-        **options: The other arguments of `evaluate`; `output_file` is written anew each time.
-
-    Yields:
-        The state's step and what `evaluate` gives. Both are of the weights that were loaded: the
-        run may have gone on since it was looked at.
-    """
-    find_files(eval_data_pattern, "eval_data_pattern")  # Refused now, not after the first wait.
-    options["start_over"] = True  # Each state has weights of its own.
-    measured = None
-    for step in follow(folder, checkpoint, poll_seconds):
-        if step == measured:  # It was there already when the state before it was to be measured.
-            continue
-        result = evaluate(
-            folder, eval_data_pattern=eval_data_pattern, checkpoint=checkpoint, **options
-        )
-        found = result["provenance"]["step"]
-        measured = step if found is None else found
-        yield measured, result

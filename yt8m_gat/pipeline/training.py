@@ -189,9 +189,8 @@ def _report(folder: RunFolder, config: RunConfig, trainer: Trainer, eval_data_pa
         best = "not validated yet; the state is in"
     place = folder.best_weights if folder.best_weights.is_file() else folder.checkpoints
     steps = "1 step" if state.step == 1 else f"{state.step} steps"
-    print(
-        f"{folder.path}: {steps} in {duration(trainer.seconds)}, {trainer.ended_by}; {best} {place}"
-    )
+    seconds = duration(trainer.log.seconds)
+    print(f"{folder.path}: {steps} in {seconds}, {trainer.ended_by}; {best} {place}")
     if state.finished(config.training) is None:
         return
     flags = [f"--train_dir={folder.path}"]

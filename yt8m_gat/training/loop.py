@@ -2,8 +2,6 @@
 
 import dataclasses
 import math
-import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -12,30 +10,28 @@ import tensorflow as tf
 from absl import logging
 from tqdm import tqdm
 
-import yt8m_gat
 from yt8m_gat.config import ConfigError, RunConfig
 from yt8m_gat.data import (
     Reader,
     RecordSchema,
     Shuffle,
     as_pair,
-    estimate_records,
     no_examples,
 )
 from yt8m_gat.data.identity import file_changes, identify_files
 from yt8m_gat.data.parsing import Batch
 from yt8m_gat.models import VideoClassifier
-from yt8m_gat.provenance import command_line, utc_now
 from yt8m_gat.run_folder import RunFolder
-from yt8m_gat.training.adversarial_model import LOSS_PARTS, AdversarialModel
+from yt8m_gat.training.adversarial_model import AdversarialModel
 from yt8m_gat.training.data_service import read_through
 from yt8m_gat.training.distribution import Distribution
 from yt8m_gat.training.objective import build_objective
 from yt8m_gat.training.optimizer import build_optimizer
 from yt8m_gat.training.state import TrainingState
 from yt8m_gat.training.step import StepResult, TrainingStep
-from yt8m_gat.training.step_log import Speed, StepMeans
+from yt8m_gat.training.step_log import StepMeans
 from yt8m_gat.training.stop_request import StopRequest
+from yt8m_gat.training.training_log import TrainingLog
 from yt8m_gat.weights.checkpoints import Checkpoints, checkpointable, newest_checkpoint
 from yt8m_gat.weights.files import checkpoint_prefix
 from yt8m_gat.weights.hdf5 import save_weights
@@ -71,10 +67,7 @@ class Trainer:
     that one of them gets, and a callback that asks for the end, end the run for all after the
     step that comes next.
 
-    Logging: a line of `metrics.jsonl` holds means over the steps since the line before. There is
-    one at every `log_steps`th step, `log_seconds` after the line before, and at each validation,
-    each checkpoint and the end, so that short runs have some, and a resumed run has those of an
-    uninterrupted one.
+    Logging: see `TrainingLog`.
 
     Args:
         config: The run.
@@ -119,13 +112,12 @@ class Trainer:
         self.schema = schema
         self.files = list(files)
         self.folder = folder
-        self.measure = measure
         self.validate = validate
         self.eval_files = list(eval_files)
-        self.log_steps = log_steps
-        self.log_seconds = log_seconds
         self.state = TrainingState()
-        self.seconds = 0.0
+        self.log = TrainingLog(
+            config, self.files, folder, measure, log_steps, log_seconds, self.distribution.is_chief
+        )
         self.ended_by: str | None = None
         with self.distribution.strategy.scope():
             self.model = AdversarialModel(
@@ -146,13 +138,8 @@ class Trainer:
         self._step: TrainingStep | None = None
         self._rate = math.nan
         self._signalled = self._stop_training = False
-        self._steps_per_epoch: int | None = None
-        self._speed = Speed()
-        self._since_logged, self._since_validation = StepMeans(), StepMeans()
-        self._last_batch: dict[str, Any] = {}
         self._epoch_means = StepMeans()
         self._validation_logs: dict[str, float] = {}
-        self._shown: dict[str, str] = {}
         self._checkpoints = Checkpoints(
             folder.checkpoints,
             {
@@ -208,7 +195,7 @@ class Trainer:
         if self.distribution.is_chief:
             kept = self.folder.forget_metrics_after(self.state.step, self.state.epoch)
             times = [line.get("seconds") for line in kept]
-            self.seconds = max((t for t in times if isinstance(t, int | float)), default=0.0)
+            self.log.seconds = max((t for t in times if isinstance(t, int | float)), default=0.0)
         return True
 
     def _check_files(self, accept_new_data: bool) -> None:
@@ -287,8 +274,8 @@ class Trainer:
 
         Returns:
             The final state. `state.finished(config)` says why training ended; it is None after a
-            signal and when a callback asked to stop. `ended_by` says it in any case, and `seconds`
-            how long it took, with what came before a resumption.
+            signal and when a callback asked to stop. `ended_by` says it in any case, and
+            `log.seconds` how long it took, with what came before a resumption.
 
         Raises:
             NonFiniteLossError: A step's loss or gradients were not finite, and are not to be left
@@ -297,25 +284,12 @@ class Trainer:
             BadRecordError: A training record is not what the schema says.
             TooManyBadRecordsError: More of them were left out than the configuration allows.
         """
-        if self.distribution.is_chief:
-            self.folder.path.mkdir(parents=True, exist_ok=True)
-            self._writer = tf.summary.create_file_writer(str(self.folder.events))
-            self.folder.append_metrics(
-                {
-                    "kind": "start",
-                    "step": self.state.step,
-                    "epoch": self.state.epoch,
-                    "time": utc_now(),
-                    "command": command_line(),
-                    "version": yt8m_gat.__version__,
-                }
-            )
-        self._clock = time.monotonic()
+        self.log.start(self.state)
         self.callbacks.on_train_begin()
-        with StopRequest() as stop, self._progress() as self._bar:
+        with StopRequest() as stop, self.log.bar():
             while not self._ended(stop):
                 self._run_epoch(stop)
-            self._log_steps()
+            self.log.write_steps()
             self.ended_by = self._why_ended(stop)
             if not self._signalled and self.state.last_validation < self.state.step:
                 self._run_validation()
@@ -324,22 +298,9 @@ class Trainer:
                 self._save_best()
             self.save()
             if self.state.finished(self.config.training) is not None:
-                self._bar.total = self._bar.n
+                self.log.fill_bar()
         self.callbacks.on_train_end({**self._epoch_means.means(), **self._validation_logs})
-        self._count_time()
-        if self.distribution.is_chief:
-            self._writer.close()
-            self.folder.append_metrics(
-                {
-                    "kind": "end",
-                    "step": self.state.step,
-                    "epoch": self.state.epoch,
-                    "reason": self.ended_by,
-                    "seconds": round(self.seconds, 1),
-                    "best_gap": self.state.best_gap,
-                    "best_step": self.state.best_step,
-                }
-            )
+        self.log.end(self.ended_by)
         if self.state.nonfinite:
             logging.warning(
                 "%d of %d steps were left out: loss or gradients not finite; %s names their clips.",
@@ -364,11 +325,6 @@ class Trainer:
         if self._signalled:
             return f"stopped by {stop.signal_name or 'a signal to another worker'}"
         return self.state.finished(self.config.training) or "stopped by a callback"
-
-    def _count_time(self) -> None:
-        now = time.monotonic()
-        self.seconds += now - self._clock
-        self._clock = now
 
     @property
     def _data_is_ordered(self) -> bool:
@@ -421,19 +377,19 @@ class Trainer:
             if state.step % training.eval_steps == 0:
                 self._run_validation()
             elif state.step % training.checkpoint_steps == 0:
-                self._log_steps()
+                self.log.write_steps()
                 self.save()
             if self._ended(stop):
                 return
         if state.batch == 0:
             raise no_examples(self.files, "train_data_pattern", self.config.data.segment_labels)
         if reader.skipped is not None and self.distribution.is_chief:
-            self._record("bad_records", reader.skipped.as_dict())
+            self.log.record("bad_records", reader.skipped.as_dict())
             tqdm.write(f"epoch {state.epoch}: {reader.skipped.summary()}")
-        self._steps_per_epoch = state.batch
+        steps_of_epoch = state.batch
         state.epoch += 1
         state.batch = 0
-        self._bar.total = self._total_steps()
+        self.log.end_epoch(steps_of_epoch)
         steps_per_epoch = state.step // state.epoch
         if state.step - state.last_validation >= min(training.eval_steps, steps_per_epoch):
             self._run_validation()
@@ -476,18 +432,7 @@ class Trainer:
         state.batch += 1
         state.examples += result.num_examples
         self.callbacks.on_train_batch_end(state.batch - 1, result.terms)
-        self._bar.update()
-        self._speed.add(result.num_examples)
-        self._since_logged.add(result)
-        self._since_validation.add(result)
-        if has_rows and result.finite:
-            self._last_batch = {
-                "labels": batch["labels"],
-                "label_weights": batch.get("label_weights"),
-                "logits": result.logits,
-            }
-        if state.step % self.log_steps == 0 or self._speed.seconds >= self.log_seconds:
-            self._log_steps()
+        self.log.add_step(result, batch if has_rows else None, rate)
         return result
 
     def _check_finite(self, result: StepResult, batch: Batch) -> None:
@@ -523,56 +468,10 @@ class Trainer:
                 }
             )
 
-    def _log_steps(self) -> None:
-        """Shows and keeps what the steps since the last time had in common, if there were any."""
-        since, self._since_logged = self._since_logged, StepMeans()
-        if since.num_steps == 0 or not self.distribution.is_chief:
-            return
-        self._count_time()
-        means, speed = since.means(), self._speed.clips_per_second
-        line = {
-            "steps": since.num_steps,
-            **{name: means.get(name) for name in ("loss", *LOSS_PARTS)},
-            "batch_gap": self._batch_gap(),
-            "learning_rate": self._rate,
-            "examples_per_second": speed,
-            "seconds": round(self.seconds, 1),
-        }
-        self._record("train", line)
-        self._show(
-            {
-                "loss": _text(line["loss"], ".4g"),
-                "gap": _text(line["batch_gap"], ".3f"),
-                "clips/s": _text(speed, ".0f"),
-            }
-        )
-        self._speed.restart()
-
-    def _batch_gap(self) -> float | None:
-        """Of the last batch alone; with several workers, of the chief's rows, which come first."""
-        if not self._last_batch:
-            return None
-        logits, weights = self._last_batch["logits"], self._last_batch["label_weights"]
-        num_rows = len(logits)
-        return self.measure(
-            self._last_batch["labels"].numpy()[:num_rows],
-            tf.sigmoid(logits).numpy(),
-            label_weights=None if weights is None else weights.numpy()[:num_rows],
-        )["gap"]
-
-    def _show(self, figures: dict[str, str]) -> None:
-        """Puts figures beside the bar, in place of those of their names; the best GAP too."""
-        self._shown |= figures
-        if self.state.best_gap is not None:
-            self._shown["best"] = f"{self.state.best_gap:.4f}@{self.state.best_step}"
-        self._bar.set_postfix(self._shown, refresh=False)
-
     def _run_validation(self) -> None:
         state = self.state
-        self._log_steps()
-        since, self._since_validation = self._since_validation, StepMeans()
-        loss = _text(since.means().get("loss"), ".4f")
-        loss = f"; loss {loss} over {since.num_steps} step{'' if since.num_steps == 1 else 's'}"
+        self.log.write_steps()
+        loss = self.log.loss_since_validation()
         if self.validate is None:
             state.last_validation = state.step
             if self.distribution.is_chief:
@@ -592,65 +491,20 @@ class Trainer:
         if best:
             self._save_best()
         if self.distribution.is_chief:
-            self._record("validation", metrics)
+            self.log.record("validation", metrics)
             tqdm.write(
                 f"step {state.step}: validation GAP {gap:.4f}"
                 f" (best {state.best_gap:.4f} at step {state.best_step}){loss}"
             )
-            self._show({})
+            self.log.show({})
         self.save()
-        self._speed.restart()
+        self.log.restart_speed()
 
     def _save_best(self) -> None:
         if self.distribution.is_chief:
             self._check_weights()
             self.folder.put_back()
             save_weights(self.classifier, self.folder.best_weights, self.state.step)
-
-    def _record(self, kind: str, values: dict[str, Any]) -> None:
-        state = self.state
-        self.folder.append_metrics(
-            {"kind": kind, "step": state.step, "epoch": state.epoch, **values}
-        )
-        with self._writer.as_default(state.step):
-            for name, value in values.items():
-                if value is not None:
-                    # In float64: a rate of 1e36 is infinite in TensorBoard's float32, no error.
-                    tf.summary.scalar(f"{kind}/{name}", tf.constant(value, tf.float64))
-        self._writer.flush()
-
-    def _total_steps(self) -> int | None:
-        """Steps that the configuration asks for, if nothing ends the run before; None: not known.
-
-        Once an epoch is done all have as many steps as it had; before that their number is
-        estimated from the files. How many segments these hold is not known beforehand.
-        """
-        state, training = self.state, self.config.training
-        before = state.step - state.batch
-        steps_per_epoch = self._steps_per_epoch
-        if steps_per_epoch is None and state.epoch:
-            steps_per_epoch = before / state.epoch
-        elif steps_per_epoch is None and self.config.data.segment_labels:
-            return training.max_steps
-        elif steps_per_epoch is None:
-            steps_per_epoch = math.ceil(estimate_records(self.files) / training.batch_size)
-        total = before + round(steps_per_epoch * (training.num_epochs - state.epoch))
-        return min(total, training.max_steps or total)
-
-    def _progress(self) -> tqdm:
-        return tqdm(
-            total=self._total_steps(),
-            initial=self.state.step,
-            unit="step",
-            desc="train",
-            dynamic_ncols=True,
-            mininterval=0.5 if sys.stderr.isatty() else 10,
-            disable=not self.distribution.is_chief,
-        )
-
-
-def _text(value: float | None, how: str) -> str:
-    return "?" if value is None else format(value, how)
 
 
 def _stand_in(spec: tf.TensorSpec) -> tf.Tensor:

@@ -1,0 +1,90 @@
+"""What an evaluation refuses before it measures anything."""
+
+import os
+from collections.abc import Sequence
+
+from yt8m_gat.config import ConfigError, RunConfig
+from yt8m_gat.import_path import require_trust
+from yt8m_gat.pipeline.evaluation_options import EvaluationOptions
+from yt8m_gat.robustness.attack_spec import AttackSpec
+from yt8m_gat.run_folder import RunFolder
+
+
+def check_options(
+    options: EvaluationOptions, specs: Sequence[AttackSpec], config: RunConfig
+) -> None:
+    """Refuses what the run, or the other options, make impossible.
+
+    Args:
+        options: What is asked for.
+        specs: The attacks among it.
+        config: The run.
+
+    Raises:
+        ConfigError: With the flags and the remedy.
+    """
+    data = config.data
+    if not data.frame_features and options.needing_frames:
+        raise ConfigError(
+            f"{', '.join(options.needing_frames)} need a frame-level run. Received: a run of "
+            f"--model={config.model.name}"
+        )
+    bounded = options.clip_to_range or options.round_to_levels
+    bounded = bounded or any(spec.needs_quantized_features for spec in specs)
+    if bounded and not data.dequantized:
+        seen = f"sees them l2-normalized (--normalize={data.normalize})"
+        if data.feature_types:
+            seen = f"reads floats (--feature_types={','.join(data.feature_types)})"
+        raise ConfigError(
+            "--clip_to_range and --round_to_levels are about dequantized features, and this "
+            f"run {seen}: they have neither that range nor levels. Leave them out"
+        )
+    if data.num_classes < 2 and any(spec.name == "deepfool" for spec in specs):
+        raise ConfigError(
+            "the attack deepfool looks for where the class of the highest score changes: it "
+            "needs a run of at least two classes. Received: a run of 1"
+        )
+    asks_for_transfer = any(spec.name == "transfer" for spec in specs)
+    if asks_for_transfer and options.transfer_from is None:
+        raise ConfigError("the attack transfer needs another run: --transfer_from")
+    if options.transfer_from is not None and not (
+        asks_for_transfer or options.protocol or options.sanity_checks
+    ):
+        raise ConfigError(
+            "--transfer_from is for the attack transfer: give --attacks=transfer, --protocol "
+            "or --sanity_checks"
+        )
+
+
+def other_run(
+    flag: str, path: str | os.PathLike | None, config: RunConfig, trust_code: bool
+) -> tuple[RunFolder, RunConfig] | None:
+    """Another run that sees the same data, or None.
+
+    Args:
+        flag: The flag that names it, `transfer_from` or `compare_to`.
+        path: Its folder; None: there is none.
+        config: The run under test.
+        trust_code: Run the code that the other run names.
+
+    Raises:
+        ConfigError: It holds no run, or one on other data.
+        UntrustedCodeError: It names code that is not trusted.
+    """
+    if path is None:
+        return None
+    other = RunConfig.load(path, flag)
+    same = ["num_classes", "label_map", "frame_features"]
+    if flag == "transfer_from":
+        same += ["sizes", "feature_types", "normalize", "max_frames"]
+    different = [
+        f"{name}: {getattr(other.data, name)!r} != {getattr(config.data, name)!r}"
+        for name in same
+        if getattr(other.data, name) != getattr(config.data, name)
+    ]
+    if different:
+        raise ConfigError(
+            f"--{flag}={path} holds a run on other data (its != ours): {'; '.join(different)}"
+        )
+    require_trust(other, trust_code, f"--{flag}={path}")
+    return RunFolder(path), other

@@ -1,0 +1,250 @@
+"""What is shown and kept of a run that is being trained."""
+
+import contextlib
+import math
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import tensorflow as tf
+from tqdm import tqdm
+
+import yt8m_gat
+from yt8m_gat.config import RunConfig
+from yt8m_gat.data import estimate_records
+from yt8m_gat.data.parsing import Batch
+from yt8m_gat.provenance import command_line, utc_now
+from yt8m_gat.run_folder import RunFolder
+from yt8m_gat.training.adversarial_model import LOSS_PARTS
+from yt8m_gat.training.state import TrainingState
+from yt8m_gat.training.step import StepResult
+from yt8m_gat.training.step_log import Speed, StepMeans
+
+Measure = Callable[..., dict[str, float]]
+
+
+class TrainingLog:
+    """The progress bar, `metrics.jsonl` and TensorBoard's events; only the chief has them.
+
+    A line of `metrics.jsonl` holds means over the steps since the line before. There is one at
+    every `log_steps`th step, `log_seconds` after the line before, and at each validation, each
+    checkpoint and the end, so that short runs have some, and a resumed run has those of an
+    uninterrupted one.
+
+    Args:
+        config: The run.
+        files: Training files, for the number of steps.
+        folder: Where the lines and the events are kept.
+        measure: Gives the metrics of labels and probabilities, see `Trainer`.
+        log_steps: Steps at whose multiples there is a line.
+        log_seconds: Seconds after which there is one all the same.
+        is_chief: Whether this worker shows and writes.
+
+    Attributes:
+        seconds: How long training has taken, with what came before a resumption.
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        files: Sequence[str],
+        folder: RunFolder,
+        measure: Measure,
+        log_steps: int,
+        log_seconds: float,
+        is_chief: bool,
+    ) -> None:
+        self.config = config
+        self.files = files
+        self.folder = folder
+        self.measure = measure
+        self.log_steps = log_steps
+        self.log_seconds = log_seconds
+        self.is_chief = is_chief
+        self.seconds = 0.0
+        self._state = TrainingState()
+        self._rate = math.nan
+        self._steps_per_epoch: int | None = None
+        self._speed = Speed()
+        self._since_logged, self._since_validation = StepMeans(), StepMeans()
+        self._last_batch: dict[str, Any] = {}
+        self._shown: dict[str, str] = {}
+
+    def start(self, state: TrainingState) -> None:
+        """Begins to write.
+
+        Args:
+            state: Where the run stands; read whenever something is written.
+        """
+        self._state = state
+        if self.is_chief:
+            self.folder.path.mkdir(parents=True, exist_ok=True)
+            self._writer = tf.summary.create_file_writer(str(self.folder.events))
+            self.folder.append_metrics(
+                {
+                    "kind": "start",
+                    "step": state.step,
+                    "epoch": state.epoch,
+                    "time": utc_now(),
+                    "command": command_line(),
+                    "version": yt8m_gat.__version__,
+                }
+            )
+        self._clock = time.monotonic()
+
+    @contextlib.contextmanager
+    def bar(self) -> Iterator[None]:
+        """Shows the progress bar."""
+        with tqdm(
+            total=self._total_steps(),
+            initial=self._state.step,
+            unit="step",
+            desc="train",
+            dynamic_ncols=True,
+            mininterval=0.5 if sys.stderr.isatty() else 10,
+            disable=not self.is_chief,
+        ) as self._bar:
+            yield
+
+    def fill_bar(self) -> None:
+        """The run is finished: the steps that it has are all."""
+        self._bar.total = self._bar.n
+
+    def add_step(self, result: StepResult, batch: Batch | None, rate: float) -> None:
+        """Takes in a step that has just ended, and writes a line where one is due.
+
+        Args:
+            result: What the step gave.
+            batch: What it was made with; None: a stand-in.
+            rate: Its learning rate.
+        """
+        self._rate = rate
+        self._bar.update()
+        self._speed.add(result.num_examples)
+        self._since_logged.add(result)
+        self._since_validation.add(result)
+        if batch is not None and result.finite:
+            self._last_batch = {
+                "labels": batch["labels"],
+                "label_weights": batch.get("label_weights"),
+                "logits": result.logits,
+            }
+        if self._state.step % self.log_steps == 0 or self._speed.seconds >= self.log_seconds:
+            self.write_steps()
+
+    def write_steps(self) -> None:
+        """Shows and keeps the means over the steps since the line before, if there were any."""
+        since, self._since_logged = self._since_logged, StepMeans()
+        if since.num_steps == 0 or not self.is_chief:
+            return
+        self._count_time()
+        means, speed = since.means(), self._speed.clips_per_second
+        line = {
+            "steps": since.num_steps,
+            **{name: means.get(name) for name in ("loss", *LOSS_PARTS)},
+            "batch_gap": self._batch_gap(),
+            "learning_rate": self._rate,
+            "examples_per_second": speed,
+            "seconds": round(self.seconds, 1),
+        }
+        self.record("train", line)
+        self.show(
+            {
+                "loss": _text(line["loss"], ".4g"),
+                "gap": _text(line["batch_gap"], ".3f"),
+                "clips/s": _text(speed, ".0f"),
+            }
+        )
+        self._speed.restart()
+
+    def loss_since_validation(self) -> str:
+        """The mean loss since the last call, in words."""
+        since, self._since_validation = self._since_validation, StepMeans()
+        loss = _text(since.means().get("loss"), ".4f")
+        return f"; loss {loss} over {since.num_steps} step{'' if since.num_steps == 1 else 's'}"
+
+    def restart_speed(self) -> None:
+        """Leaves out of the speed what has just been done, a validation say."""
+        self._speed.restart()
+
+    def end_epoch(self, num_steps: int) -> None:
+        """The epoch had `num_steps`; the others have as many."""
+        self._steps_per_epoch = num_steps
+        self._bar.total = self._total_steps()
+
+    def record(self, kind: str, values: dict[str, Any]) -> None:
+        """Writes one line, and its figures for TensorBoard."""
+        state = self._state
+        self.folder.append_metrics(
+            {"kind": kind, "step": state.step, "epoch": state.epoch, **values}
+        )
+        with self._writer.as_default(state.step):
+            for name, value in values.items():
+                if value is not None:
+                    # In float64: a rate of 1e36 is infinite in TensorBoard's float32, no error.
+                    tf.summary.scalar(f"{kind}/{name}", tf.constant(value, tf.float64))
+        self._writer.flush()
+
+    def show(self, figures: dict[str, str]) -> None:
+        """Puts figures beside the bar, in place of those of their names; the best GAP too."""
+        self._shown |= figures
+        if self._state.best_gap is not None:
+            self._shown["best"] = f"{self._state.best_gap:.4f}@{self._state.best_step}"
+        self._bar.set_postfix(self._shown, refresh=False)
+
+    def end(self, reason: str) -> None:
+        """Writes why training ended, and how long it took."""
+        self._count_time()
+        if self.is_chief:
+            self._writer.close()
+            self.folder.append_metrics(
+                {
+                    "kind": "end",
+                    "step": self._state.step,
+                    "epoch": self._state.epoch,
+                    "reason": reason,
+                    "seconds": round(self.seconds, 1),
+                    "best_gap": self._state.best_gap,
+                    "best_step": self._state.best_step,
+                }
+            )
+
+    def _count_time(self) -> None:
+        now = time.monotonic()
+        self.seconds += now - self._clock
+        self._clock = now
+
+    def _batch_gap(self) -> float | None:
+        """The GAP of the last batch; of several workers, on the chief's rows, which come first."""
+        if not self._last_batch:
+            return None
+        logits, weights = self._last_batch["logits"], self._last_batch["label_weights"]
+        num_rows = len(logits)
+        return self.measure(
+            self._last_batch["labels"].numpy()[:num_rows],
+            tf.sigmoid(logits).numpy(),
+            label_weights=None if weights is None else weights.numpy()[:num_rows],
+        )["gap"]
+
+    def _total_steps(self) -> int | None:
+        """Steps that the configuration asks for, if nothing ends the run before; None: not known.
+
+        Once an epoch is done all have as many steps as it had; before that their number is
+        estimated from the files. How many segments these hold is not known beforehand.
+        """
+        state, training = self._state, self.config.training
+        before = state.step - state.batch
+        steps_per_epoch = self._steps_per_epoch
+        if steps_per_epoch is None and state.epoch:
+            steps_per_epoch = before / state.epoch
+        elif steps_per_epoch is None and self.config.data.segment_labels:
+            return training.max_steps
+        elif steps_per_epoch is None:
+            steps_per_epoch = math.ceil(estimate_records(self.files) / training.batch_size)
+        total = before + round(steps_per_epoch * (training.num_epochs - state.epoch))
+        return min(total, training.max_steps or total)
+
+
+def _text(value: float | None, how: str) -> str:
+    return "?" if value is None else format(value, how)
