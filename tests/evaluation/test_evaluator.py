@@ -21,6 +21,7 @@ from yt8m_gat.evaluation.evaluator import Corruption, Evaluator
 from yt8m_gat.evaluation.first_videos import first_videos
 from yt8m_gat.losses import get_loss
 from yt8m_gat.metrics import EvaluationMetrics, restrict_to_classes
+from yt8m_gat.models import build_model
 from yt8m_gat.pipeline.run_evaluator import attention_distances, attention_figures
 
 NUM_CLASSES = 6
@@ -377,3 +378,17 @@ def test_all_segments_of_the_first_videos_are_kept():
     for count, expected_ids in ((1, "aa"), (2, "aabbb"), (3, "aabbbc"), (9, "aabbbcd")):
         kept = first_videos(iter(batches), count)
         assert b"".join(i for b in kept for i in b["video_id"].numpy()).decode() == expected_ids
+
+
+def test_a_video_level_model_is_attacked_although_it_has_no_frames():
+    model = build_model("LogisticModel", {"mean_rgb": 4}, NUM_CLASSES, 1)
+    rng = np.random.default_rng(2)
+    features = {"mean_rgb": tf.constant(rng.normal(size=(5, 4)), tf.float32)}
+    labels = tf.one_hot([0, 1, 2, 3, 4], NUM_CLASSES)
+    batch = {"video_id": tf.constant(["v"] * 5), "features": features, "labels": labels}
+    attack = PGD(Ball("l2", "joint"), 0.5, steps=3)
+    loss = get_loss("CrossEntropyLoss", "mean")
+    found = attack.attack(lambda x, mask: model(x), loss, features, None, labels)
+    row = Evaluator(model, loss, NUM_CLASSES).measure([batch], attack).result()
+    assert row["loss"] == pytest.approx(found.loss.numpy().mean(), abs=1e-6)
+    assert row["norm"] == pytest.approx(0.5, abs=1e-5)
