@@ -6,7 +6,7 @@ record stops the program with an `InvalidArgumentError` whose message says
     Bad record <file>:record <number>: <what was found>. Remedy: <what to do>. Fault: <kind>.
 
 Record numbers start at 0; the kinds are those of `yt8m_gat.data.errors.Fault`.
-`yt8m_gat.data.iterate` turns it into a `BadRecordError`.
+`yt8m_gat.data.Reader` turns it into a `BadRecordError`.
 """
 
 from __future__ import annotations
