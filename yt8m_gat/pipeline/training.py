@@ -189,7 +189,7 @@ def _report(folder: RunFolder, config: RunConfig, trainer: Trainer, eval_data_pa
         best = "not validated yet; the state is in"
     place = folder.best_weights if folder.best_weights.is_file() else folder.checkpoints
     steps = "1 step" if state.step == 1 else f"{state.step} steps"
-    seconds = duration(trainer.log.seconds)
+    seconds = duration(trainer.seconds)
     print(f"{folder.path}: {steps} in {seconds}, {trainer.ended_by}; {best} {place}")
     if state.finished(config.training) is None:
         return

@@ -150,6 +150,11 @@ class Trainer:
         )
 
     @property
+    def seconds(self) -> float:
+        """How long training has taken, with what came before a resumption."""
+        return self.log.seconds
+
+    @property
     def classifier(self) -> VideoClassifier:
         """The model being trained."""
         return self.model.classifier
@@ -275,7 +280,7 @@ class Trainer:
         Returns:
             The final state. `state.finished(config)` says why training ended; it is None after a
             signal and when a callback asked to stop. `ended_by` says it in any case, and
-            `log.seconds` how long it took, with what came before a resumption.
+            `seconds` how long it took.
 
         Raises:
             NonFiniteLossError: A step's loss or gradients were not finite, and are not to be left
