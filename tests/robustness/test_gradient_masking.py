@@ -17,7 +17,7 @@ from yt8m_gat.attacks import (
     Transfer,
     margin_loss,
 )
-from yt8m_gat.attacks.attack import loss_and_gradients
+from yt8m_gat.attacks.attack import Problem, loss_and_gradients
 from yt8m_gat.metrics import EvaluationMetrics
 from yt8m_gat.robustness.attack_spec import AttackSpec
 from yt8m_gat.robustness.sanity import UNBOUNDED_EPSILON, failed, sanity_checks, sanity_specs
@@ -107,7 +107,8 @@ def evaluation(model):
         metrics.update(labels.numpy(), tf.sigmoid(logits).numpy())
         return {"hit_at_1": metrics.result()["hit_at_1"], "loss": float(tf.reduce_mean(loss))}
 
-    _, gradients, _ = loss_and_gradients(model, losses, features, MASK, labels)
+    problem = Problem(model, losses, features, MASK, labels)
+    _, gradients, _ = loss_and_gradients(problem, features)
     clean = row(logits, losses(labels, logits))
     clean["zero_gradient_share"] = float(np.mean(np.all(gradients["rgb"] == 0, axis=(1, 2))))
     attacks = []
