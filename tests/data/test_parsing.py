@@ -143,7 +143,7 @@ BAD_CLIPS = {
     ),
     "lengths": (
         hand.sequence_example(ID, r=R, u=U[:2]),
-        "feature u has 2 frames, feature r has 3.*write the record anew",
+        "feature u has 2 frames, feature r has 3.*write the record again",
     ),
     "no id": (hand.sequence_example({}, r=R, u=U), "none of the ids id and video_id"),
     "two ids": (

@@ -1,7 +1,7 @@
-"""Records in, batches out.
+"""Reading of records into batches.
 
-The names below are imported when they are first used: what needs no tensors,
-`yt8m-gat label-space` for one, then starts without TensorFlow.
+The names below are imported when they are first used, so that commands without tensors, such as
+`yt8m-gat label-space`, start without TensorFlow.
 """
 
 import importlib

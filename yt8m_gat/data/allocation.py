@@ -1,4 +1,4 @@
-"""How the C library keeps memory that a batch has set free."""
+"""Settings of the C library for memory that batches free."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ import os
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # glibc's malloc.h
 
 _TRIM_BYTES = 256 << 20
-"""Above this, memory that is free at the end of the heap goes back to the system."""
+"""Free memory at the end of the heap is returned to the system above this size."""
 
 _MMAP_BYTES = 32 << 20
-"""Larger blocks each come from the system, and go back to it; no more than this is allowed."""
+"""Larger blocks are each allocated from the system and returned to it; this is glibc's maximum."""
 
 
 def keep_freed_memory() -> bool:
-    """Tells the C library to keep what a batch has set free for the next one.
+    """Tells the C library to keep freed memory for the next batch.
 
-    The records of a batch are megabytes that are set free together. By default glibc hands such
-    memory back to the system at once and asks for it anew a moment later, page by page, which
-    takes longer than parsing. This holds for the whole process, whose memory then stays nearer its
-    peak; a process that sets one of the variables below decides for itself.
+    The records of a batch take megabytes that are freed together. By default glibc returns such
+    memory to the system at once and requests it again a moment later, page by page, which takes
+    longer than parsing. The setting holds for the whole process, whose memory then stays closer to
+    its peak. It is left alone where the environment sets it (`MALLOC_TRIM_THRESHOLD_`,
+    `MALLOC_MMAP_THRESHOLD_`, `GLIBC_TUNABLES`).
 
     Returns:
-        Whether it was told: not where the C library is another one, nor where the environment
-        sets the same (`MALLOC_TRIM_THRESHOLD_`, `MALLOC_MMAP_THRESHOLD_`, `GLIBC_TUNABLES`).
+        Whether the setting was made; False also for a C library other than glibc.
     """
     chosen = any(
         name in os.environ for name in ("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_")
@@ -35,5 +35,5 @@ def keep_freed_memory() -> bool:
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError, TypeError):
         return False
-    # Either alone switches off what glibc learns of both from the blocks it has seen.
+    # Either call by itself would switch off glibc's automatic adjustment of both thresholds.
     return bool(mallopt(_M_MMAP_THRESHOLD, _MMAP_BYTES) and mallopt(_M_TRIM_THRESHOLD, _TRIM_BYTES))

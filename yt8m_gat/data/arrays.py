@@ -1,4 +1,4 @@
-"""NumPy arrays of one's own as official records, and as batches like those of the reader."""
+"""Conversion of NumPy arrays to official records, and to batches like those of the reader."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ _EXAMPLES_CHECKED_AT_ONCE = 64
 """22 MB of frames at full size."""
 
 _LARGEST_VALUE = 2 * MAX_VALUE
-"""Dequantized features stay within half of it; attacked ones go a little further. Bytes that
-were cast to floats reach 255."""
+"""Dequantized features are within half of this, and attacked ones a little outside of that. Bytes
+that were cast to floats reach 255."""
 
 
 def write_records(
@@ -37,8 +37,8 @@ def write_records(
 ) -> int:
     """Writes examples as one TFRecord file in the official layout.
 
-    The file is written whole or not at all. Every record goes through the parser that training
-    uses before it is written, so that what is written can be read, with the same values.
+    The file is written completely or not at all. Every record is checked with the parser of the
+    training before it is written, so that it can be read with the same values.
 
     | key of an example | value |
     |---|---|
@@ -46,18 +46,18 @@ def write_records(
     | `labels` | the indices of its classes, none twice; may be left out. With `labels_are` `multi_hot` in the schema, a 0 or 1 for each class |
     | each feature | frame level: array [T, size], uint8 where the schema stores uint8, else floats; video level: floats [size] |
 
-    Floats are made bytes by `yt8m_gat.quantize`, which maps [-2, 2] to 0..255.
+    `yt8m_gat.quantize` turns floats into bytes; it maps [-2, 2] to 0..255.
 
     Args:
         path: The file, created or replaced.
-        examples: At least one; a generator is read one example at a time.
-        schema: What the records hold; by default the frame-level layout of YouTube-8M.
+        examples: At least one example; a generator is read step by step.
+        schema: The schema of the records; by default the frame-level layout of YouTube-8M.
 
     Returns:
         The number of records written.
 
     Raises:
-        ValueError: An example does not fit the schema; the message names it. Or there is none.
+        ValueError: There is no example, or one does not fit the schema; the message names it.
         ConfigError: The path is not local.
         WriteError: The file cannot be written.
     """  # noqa: E501
@@ -93,7 +93,7 @@ def write_records(
 def _record_of(
     example: Mapping[str, Any], number: int, schema: RecordSchema, ids: set[bytes]
 ) -> bytes:
-    """One example, serialized; its id is added to `ids`."""
+    """Serializes one example and adds its id to `ids`."""
     where = f"example {number}"
     expected = {"id", "labels", *schema.feature_names}
     if not {"id", *schema.feature_names} <= set(example) <= expected:
@@ -135,12 +135,12 @@ def frame_record(
     labels_key: str = LABELS_KEY,
     float_lists: Collection[str] = (),
 ) -> bytes:
-    """A frame-level record, serialized; nothing is checked.
+    """Serializes a frame-level record without any checks.
 
     Args:
         video_id: The id.
-        labels: What stands under `labels_key`, integers.
-        frames: Name -> array [T, size], whose rows are stored as their bytes.
+        labels: The integers to store under `labels_key`.
+        frames: Name -> array [T, size]; each row is stored as its bytes.
         labels_key: Name of the list of labels.
         float_lists: The features whose rows are stored as lists of floats instead.
     """
@@ -159,7 +159,7 @@ def frame_record(
             }
         ),
     )
-    # The order of a map's entries is otherwise free.
+    # Otherwise the entries of a map may have any order.
     return record.SerializeToString(deterministic=True)
 
 
@@ -195,15 +195,15 @@ def _checked_labels(labels: Any, where: str, schema: RecordSchema) -> np.ndarray
 def _checked_array(
     value: Any, where: str, name: str, schema: RecordSchema, *, stored: bool
 ) -> np.ndarray:
-    """A clip's feature, of the shape and one of the types that it may have.
+    """Returns a clip's feature as an array, after checking its shape and type.
 
     Args:
-        value: What was given for it.
-        where: What messages call it.
-        name: Of the feature.
-        schema: What it must fit.
-        stored: Whether it must be as records store it; else frames that records store as uint8
-            may be dequantized floats too.
+        value: The value to check.
+        where: Its name in messages.
+        name: Name of the feature.
+        schema: The schema that it must fit.
+        stored: Whether it must have the type that records store; else frames that are stored as
+            uint8 may also be dequantized floats.
     """
     array = np.asarray(value)
     size = schema.sizes[name]
@@ -238,19 +238,19 @@ def array_batches(
     batch_size: int,
     ids: Sequence[str] | None = None,
 ) -> Iterator[Batch]:
-    """Batches as the reader gives them, without labels, of arrays of one's own.
+    """Makes batches like those of the reader, without labels, from arrays.
 
     Args:
         features: Name -> an array for each clip. Frame level: [T, size], uint8 as YouTube-8M
             stores its frames, or floats that are dequantized already; video level: floats [size].
-            Frames after `schema.max_frames` are left out, as the reader does.
-        schema: What the arrays must fit.
+            Frames after `schema.max_frames` are left out, as in the reader.
+        schema: The schema that the arrays must fit.
         batch_size: B; the last batch may be smaller.
         ids: The clips' ids; by default their numbers, from 0.
 
     Raises:
         ValueError: An array does not fit, features have different numbers of clips or frames, or
-            the ids are not one for each clip. Raised before the first batch.
+            there is not one id for each clip. This is raised before the first batch.
     """
     if set(features) != set(schema.feature_names):
         raise ValueError(

@@ -1,4 +1,4 @@
-"""Files of records to batches, in an order that is a function of seed and epoch alone."""
+"""Datasets of batches from files of records, in an order fixed by the seed and the epoch."""
 
 from __future__ import annotations
 
@@ -33,29 +33,28 @@ from yt8m_gat.data.tfrecord import check_framing, read_records
 from yt8m_gat.paths import expanded, is_remote
 
 SHUFFLE_BUFFER = 1024
-"""Records; full-size frame-level ones have up to 345 KB, so this is up to 350 MB."""
+"""Number of records; full-size frame-level ones have up to 345 KB, so this is up to 350 MB."""
 
 BUCKET_WINDOW = 512
-"""Records among which clips of like length are looked for; up to 180 MB at full size."""
+"""Number of records that are sorted by length to form batches; up to 180 MB at full size."""
 
 _CLIPS_CUT_AT_ONCE = 16
-"""Clips parsed together to cut segments from them: 5.5 MB of frames at full size."""
+"""Number of clips parsed together to cut segments from them: 5.5 MB of frames at full size."""
 
 
 def find_files(patterns: str | Sequence[str], flag_name: str) -> list[str]:
-    """The files that match, sorted, each once however it is spelled.
+    """Returns the matching files, sorted; a file with several spellings is listed once.
 
-    A path that exists as it is spelled is that file, and a folder that exists as it is spelled is
-    that folder, whatever brackets or commas are in their names; the rest is a glob. Folders among
-    what a glob matches are left out. A leading `~` is the home folder.
+    A path that exists is taken literally, even with brackets or commas in it; anything else is a
+    glob pattern. Folders that match a glob are left out. A leading `~` is the home folder.
 
     Args:
-        patterns: Glob patterns, as a list or with commas between them.
+        patterns: Glob patterns, as a list or separated by commas.
         flag_name: The flag that they came from, for the error.
 
     Raises:
-        ConfigError: There is no pattern, or one that matches no file, names a folder or a file
-            whose name is no text, or cannot be looked up where it is.
+        ConfigError: There is no pattern, or one matches no file, names a folder or a file whose
+            name is not text, or is a remote address that cannot be listed.
     """
     flag = f"--{flag_name}"
     if isinstance(patterns, str):
@@ -86,8 +85,8 @@ def _local_files(flag: str, pattern: str) -> list[str]:
     if os.path.exists(pattern):
         return [pattern]
     folder = next((parent for parent in Path(pattern).parents if parent.is_dir()), Path())
-    found = glob.glob(str(Path(pattern).relative_to(folder)), root_dir=folder)
-    matches = [str(folder / name) for name in found]
+    names = glob.glob(str(Path(pattern).relative_to(folder)), root_dir=folder)
+    matches = [str(folder / name) for name in names]
     files = [path for path in matches if not os.path.isdir(path)]
     if not files:
         matched = "only folders match" if matches else "no file matches"
@@ -102,29 +101,29 @@ def _local_files(flag: str, pattern: str) -> list[str]:
 
 def _remote_files(flag: str, pattern: str) -> list[str]:
     try:
-        found = tf.io.gfile.glob(pattern)
+        files = tf.io.gfile.glob(pattern)
     except tf.errors.OpError as error:
         raise ConfigError(
             f"{flag}: {pattern!r} cannot be looked up: {str(error).splitlines()[0]}. Check the "
             "address and the access to it, or copy the files to this machine"
         ) from error
-    if not found:
+    if not files:
         raise ConfigError(f"{flag}: no file matches {pattern!r}. Check the address")
-    return found
+    return files
 
 
 def no_examples(files: Sequence[str], flag_name: str, segment_labels: bool) -> ConfigError:
-    """The error of files in which there is nothing to learn from or to measure on."""
-    what, remedy = "no records", ""
+    """Returns the error for files without any example."""
+    problem, remedy = "no records", ""
     if segment_labels:
-        what = "no rated segments"
+        problem = "no rated segments"
         remedy = ". Give files of segment-rated records (2019), or leave out --segment_labels"
     more = ", ..." if len(files) > 3 else ""
-    return ConfigError(f"--{flag_name}: {what} in {', '.join(files[:3])}{more}{remedy}")
+    return ConfigError(f"--{flag_name}: {problem} in {', '.join(files[:3])}{more}{remedy}")
 
 
 def _derived_seeds(seed: int, epoch: int) -> np.ndarray:
-    """Independent int32 seeds: files, two of the buffer, two of the batches."""
+    """Returns independent int32 seeds: one for the files, two for the buffer, two for batches."""
     return np.random.SeedSequence([seed, epoch]).generate_state(5) & 0x7FFFFFFF
 
 
@@ -144,13 +143,13 @@ def _shuffle(dataset: tf.data.Dataset, buffer_size: int, seeds: np.ndarray) -> t
 
 
 def _records_of(path: tf.Tensor, quoted: tf.Tensor) -> tf.data.Dataset:
-    """(quoted path, record number, serialized) of each record of one file."""
+    """Makes a dataset of (quoted path, record number, serialized) of the records of one file."""
     records = tf.data.TFRecordDataset(path).enumerate()
     return records.map(lambda number, serialized: (quoted, number, serialized))
 
 
 def _framing_fault(path: bytes) -> bytes:
-    """What is wrong with a file's framing, in the parser's form; empty when nothing is."""
+    """Returns what is wrong with a file's framing, in the parser's form; empty if it is intact."""
     try:
         check_framing(path.decode())
     except BadRecordError as error:
@@ -172,7 +171,7 @@ def _good_records_of(
     check: Callable[[tf.Tensor], Batch],
     skipped: SkippedRecords,
 ) -> Callable[[tf.Tensor, tf.Tensor], tf.data.Dataset]:
-    """As `_records_of`, of the records without a fault; the others are counted."""
+    """Makes a `_records_of` that yields the records without a fault and counts the others."""
 
     def good_records_of(path: tf.Tensor, quoted: tf.Tensor) -> tf.data.Dataset:
         chunks = tf.data.Dataset.from_generator(
@@ -188,16 +187,16 @@ def _good_records_of(
 def _batches_of_like_length(
     records: tf.data.Dataset, batch_size: int, window: int, seeds: np.ndarray
 ) -> tf.data.Dataset:
-    """Sorts each window by length, cuts it into batches, and shuffles those.
+    """Sorts each window by length, cuts it into batches, and shuffles the batches.
 
-    A serialized record's length stands for its number of frames. Elements are a window's records
-    and the positions of one batch in it: the strings themselves are copied where they are parsed,
-    in parallel.
+    The length of a serialized record is used in place of its number of frames. An element is a
+    window's records and the positions of one batch in it, so that the strings themselves are
+    copied only where they are parsed, in parallel.
     """
 
     def cut(window_number: tf.Tensor, window_records: Any) -> tf.data.Dataset:
         num_records = tf.shape(window_records[0])[0]
-        # What is left over is left over at random, not the longest clips.
+        # Cut off before sorting, so that the remainder is random and not the longest clips.
         num_full = num_records // batch_size
         lengths = tf.strings.length(window_records[2][: num_full * batch_size])
         order = tf.reshape(tf.argsort(lengths, stable=True), [num_full, batch_size])
@@ -219,10 +218,10 @@ class Shuffle:
     """An order of files, records and batches that is a function of `seed` and `epoch`.
 
     Attributes:
-        seed: Not negative.
-        epoch: Not negative.
-        buffer: Examples in the shuffle buffer; 0 shuffles the files and the batches only.
-        num_readers: Files read side by side.
+        seed: The seed, not negative.
+        epoch: The epoch, not negative.
+        buffer: Number of examples in the shuffle buffer; 0 shuffles only files and batches.
+        num_readers: Number of files that are read in parallel.
 
     Raises:
         ValueError: A value is too small.
@@ -256,48 +255,49 @@ def make_dataset(
     skipped: SkippedRecords | None = None,
     check_files: bool = True,
 ) -> tf.data.Dataset:
-    """One pass over the records, in batches.
+    """Makes a dataset of one pass over the records, in batches.
 
     The order, and which records share a batch, is a function of the files, `shuffle` and the
-    batch size; the number of cores and TensorFlow's global seed do not change it. So a run resumes
-    in mid-epoch by `skip_batches`, which reads the skipped records without parsing them.
+    batch size; the number of cores and TensorFlow's global seed do not change it. A run can
+    therefore resume in mid-epoch with `skip_batches`, which reads the skipped records without
+    parsing them.
 
-    Without `shuffle` the order is that of the files as given and of the records in them. With it,
-    frame-level clips of like length share a batch, so that less of it is padding: they are looked
-    for among `BUCKET_WINDOW` records, in memory beside the shuffle buffer.
+    Without `shuffle` the order is that of the files as listed and of the records in them. With it,
+    frame-level clips of similar length share a batch, which saves padding: `BUCKET_WINDOW` records
+    are sorted by length at a time, in addition to the shuffle buffer.
 
-    Side effect: the process keeps memory that it frees, see `keep_freed_memory`.
+    Side effect: the process keeps memory that it frees; see `keep_freed_memory`.
 
     With `segments` the examples that are shuffled, batched and skipped are segments of 5 frames
-    instead of records, so that batches are full and the segments of one clip lie apart. They are
-    cut from the clips before that, so that skipping parses too, and the shuffle buffer holds
-    segments: up to 6 KB of frames and 8 C bytes of labels and weights each.
+    instead of records, so that batches are full and the segments of one clip are far apart. As
+    they are cut from the clips first, skipping parses too, and the shuffle buffer holds segments:
+    up to 6 KB of frames and 8 C bytes of labels and weights each.
 
     Args:
         files: Paths of TFRecord files, see `find_files`.
-        schema: What their records hold.
+        schema: The schema of their records.
         batch_size: B; the last batch may be smaller.
         shuffle: The order of files, records and batches; None: that of the input.
-        skip_batches: Batches left out at the start.
-        fixed_num_frames: Pad to `schema.max_frames` rather than to the batch's longest clip.
-            (Segments are padded to their 5 frames either way.)
+        skip_batches: The number of batches to leave out at the start.
+        fixed_num_frames: Whether to pad to `schema.max_frames` rather than to the batch's longest
+            clip. (Segments are always padded to their 5 frames.)
         with_labels: Whether to read the labels.
         segments: `rated`: each rated segment is an example, with labels and label weights;
             `windows`: each window of 5 frames, without labels; None: each record.
-        skipped: Leave bad records out and count them here, for this one pass. Each record is
-            read twice then, the first time to see whether it is good, by the same checks; that
-            happens before anything is shuffled or batched, so that the order remains a function
-            of the above. None: a bad record is an error.
-        check_files: See `check_framing`. It runs in this process, so that a dataset which is
+        skipped: Counts the bad records of this pass, which are left out; None: a bad record is an
+            error. With it each record is read twice, first to run the same checks on it. This
+            happens before shuffling and batching, so that the order remains a function of the
+            above.
+        check_files: Whether to run `check_framing`. It runs in this process, so a dataset that is
             read in another one (tf.data service) needs False, and files that were checked before.
 
     Returns:
-        A dataset of `Batch`es: see `parse_frame_batch`, `parse_video_batch` and
-        `yt8m_gat.data.segments`, also for what a bad record does. `yt8m_gat.data.Reader` reads
-        it with errors that say where.
+        A dataset of `Batch`es; see `parse_frame_batch`, `parse_video_batch` and
+        `yt8m_gat.data.segments`, also for the effect of a bad record. `yt8m_gat.data.Reader` reads
+        it with errors that name the record.
 
     Raises:
-        ValueError: A value that cannot be.
+        ValueError: An argument has an invalid value.
     """
     files = list(files)
     if not files:
@@ -342,7 +342,7 @@ def make_dataset(
         return parse(serialized, record_names(quoted, numbers))
 
     if segments is not None:
-        # Batches of any number of segments, none included.
+        # Batches with any number of segments, possibly none.
         examples = records.batch(_CLIPS_CUT_AT_ONCE).map(
             parse_named, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
         )
@@ -375,14 +375,14 @@ def make_dataset(
 
 
 def _other_sizes(path: str, schema: RecordSchema) -> tuple[tuple[str, int], ...]:
-    """Features of bytes that a file's first record holds besides those that are read."""
+    """Returns the byte features that a file's first record holds in addition to the schema's."""
     try:
         _, payload = next(read_records(path), (None, b""))
         if isinstance(payload, BadRecordError):
             return ()
         record = describe_record(payload)
     except (UndecodableRecordError, BadRecordError, OSError, tf.errors.OpError):
-        return ()  # The reader will say it.
+        return ()  # The reader will report the error.
     others = sorted(set(record.lengths) - {*schema.feature_names, *record.float_lists})
     return tuple((name, *record.sizes[name]) for name in others if len(record.sizes[name]) == 1)
 
@@ -397,7 +397,10 @@ def batch_parser(
     fixed_num_frames: bool = False,
     with_labels: bool = True,
 ) -> Callable[..., Batch]:
-    """The parser, of serialized records [B] and optionally their names [B]; see `make_dataset`."""
+    """Makes the parser of serialized records [B] and optionally their names [B].
+
+    See `make_dataset`.
+    """
     if segments is not None:
         parse = parse_rated_segments if segments == "rated" else parse_windows
     elif schema.frame_level:
@@ -417,7 +420,7 @@ def batch_parser(
 def _fault_finder(
     schema: RecordSchema, segments: str | None, with_labels: bool
 ) -> Callable[[tf.Tensor], tf.Tensor]:
-    """The kind of fault, string [B], that the parser refuses a record for."""
+    """Makes a function that returns each record's kind of fault, string [B], for the parser."""
 
     def find(serialized: tf.Tensor) -> tf.Tensor:
         return find_faults(
@@ -440,12 +443,12 @@ def _finished(batches: tf.data.Dataset) -> tf.data.Dataset:
 
 
 def as_pair(batch: Batch) -> tuple[Any, ...]:
-    """One batch as (inputs, labels), the form of `keras.Model.train_step`.
+    """Converts one batch to (inputs, labels), the form of `keras.Model.train_step`.
 
     Returns:
-        inputs: each feature under its name, uint8 [B, T, D] (float32 of those stored as floats;
+        inputs: each feature under its name, uint8 [B, T, D] (float32 if it is stored as floats;
         video level: float32 [B, D]), and at frame level `num_frames`, int32 [B]; labels: float32
-        [B, C]. Of rated segments a third part, the label weights, float32 [B, C].
+        [B, C]. Rated segments have a third part, the label weights, float32 [B, C].
     """
     inputs = dict(batch["features"])
     if "num_frames" in batch:
@@ -456,5 +459,5 @@ def as_pair(batch: Batch) -> tuple[Any, ...]:
 
 
 def as_pairs(dataset: tf.data.Dataset) -> tf.data.Dataset:
-    """A dataset of batches as one of pairs, for `keras.Model.fit`; see `as_pair`."""
+    """Converts a dataset of batches to one of pairs, for `keras.Model.fit`; see `as_pair`."""
     return dataset.map(as_pair)

@@ -1,4 +1,4 @@
-"""What a serialized record holds, whatever its layout; in Python, for messages and inspection."""
+"""Descriptions of serialized records of any layout, in Python, for messages and inspection."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from yt8m_gat.data.tfrecord import file_size, read_payload, walk_frames
 
 @dataclasses.dataclass(frozen=True)
 class RecordDescription:
-    """What one record holds.
+    """The contents of one record.
 
     Attributes:
-        frame_level: It has feature lists (`tf.SequenceExample`), not features alone
+        frame_level: Whether it has feature lists (`tf.SequenceExample`), not only features
             (`tf.Example`).
         video_id: Its id; empty when it has none.
         labels: The values of its list of labels.
-        integers: The int64 lists that it holds beside its features, by name; that of the labels
-            and those of ratings among them.
-        lengths: Feature -> frames (frame level); empty at video level.
-        sizes: Feature -> the sizes found, ascending: bytes per frame, or floats per video or per
-            frame of `float_lists`.
+        integers: The int64 lists that it holds in addition to its features, by name, including
+            the labels and ratings.
+        lengths: Feature -> number of frames (frame level); empty at video level.
+        sizes: Feature -> its distinct sizes, ascending: bytes per frame, or floats per video or
+            per frame of `float_lists`.
         float_lists: Features whose frames are lists of floats, not bytes.
-        not_finite: Features of which a value, float32 where they are bytes, is not finite.
-        float32_like: Features whose first frame, of bytes, reads as float32 of ordinary size.
+        not_finite: Features with a value that is not finite; bytes are read as float32.
+        float32_like: Features whose first frame consists of bytes that are plausible as float32.
         segment_labels: Class indices of its rated segments (2019).
-        faults: What keeps any reader from reading it, whatever the schema, with the kind.
+        faults: The faults, with their kinds, that make it unreadable under any schema.
     """
 
     frame_level: bool
@@ -67,25 +67,25 @@ class RecordDescription:
 
 
 class UndecodableRecordError(ValueError):
-    """The bytes are no `tf.SequenceExample` and no `tf.Example`."""
+    """The bytes are neither a `tf.SequenceExample` nor a `tf.Example`."""
 
 
 def _values(
     features: tf.train.Features, key: str, kind: str, faults: list[tuple[Fault, str]]
 ) -> tuple:
-    """The values of a context feature; one of another kind is a fault."""
+    """Returns the values of a context feature; another kind of list is added to the faults."""
     if key not in features.feature:
         return ()
     feature = features.feature[key]
-    found = feature.WhichOneof("kind")
-    if found not in (None, kind):
-        faults.append((Fault.WRONG_TYPE, f"feature {key} is a {found}, not a {kind}"))
+    stored_kind = feature.WhichOneof("kind")
+    if stored_kind not in (None, kind):
+        faults.append((Fault.WRONG_TYPE, f"feature {key} is a {stored_kind}, not a {kind}"))
         return ()
     return tuple(getattr(feature, kind).value)
 
 
 def int64_lists(features: tf.train.Features) -> dict[str, tuple[int, ...]]:
-    """The int64 lists among some features, by name in order; empty ones are left out."""
+    """Returns the int64 lists among some features, sorted by name, without empty ones."""
     return {
         name: values
         for name in sorted(features.feature)
@@ -96,15 +96,17 @@ def int64_lists(features: tf.train.Features) -> dict[str, tuple[int, ...]]:
 def _frame_sizes(
     name: str, frames: Sequence[tf.train.Feature], faults: list[tuple[Fault, str]]
 ) -> list[int]:
-    """Bytes of each frame that is one bytes value, or floats of each in a feature whose first frame
-    is a list of them; any other frame is a fault."""
+    """Returns the size of each frame; a frame of another kind is added to the faults.
+
+    A frame is one bytes value or, if the feature's first frame is a list of floats, such a list.
+    """
     wanted = "float_list" if _is_float_list(frames) else "bytes_list"
     sizes = []
     for number, frame in enumerate(frames):
-        found = frame.WhichOneof("kind") or "nothing"
-        if found != wanted:
-            reason = f"is a {found}, not a {wanted}"
-        elif found == "float_list":
+        kind = frame.WhichOneof("kind") or "nothing"
+        if kind != wanted:
+            reason = f"is a {kind}, not a {wanted}"
+        elif kind == "float_list":
             sizes.append(len(frame.float_list.value))
             continue
         elif len(frame.bytes_list.value) == 1:
@@ -121,7 +123,7 @@ _NOT_FINITE = "has a value that is not finite"
 
 
 def _floats(frames: Sequence[tf.train.Feature]) -> np.ndarray:
-    """All values of some frames, of bytes those of whole float32s."""
+    """Returns all values of some frames; bytes are read as float32, without incomplete ones."""
     if _is_float_list(frames):
         return np.concatenate([np.asarray(frame.float_list.value) for frame in frames])
     content = b"".join(value for frame in frames for value in frame.bytes_list.value)
@@ -133,8 +135,10 @@ def _is_float_list(frames: Sequence[tf.train.Feature]) -> bool:
 
 
 def _looks_like_float32(frames: Sequence[tf.train.Feature]) -> bool:
-    """Whether the first frame's bytes are float32 of ordinary size: quantized bytes, most of them
-    near 128, would be floats next to 0."""
+    """Returns whether the first frame's bytes are plausible as float32.
+
+    Quantized bytes, most of them near 128, would be floats close to 0.
+    """
     if not frames or len(frames[0].bytes_list.value) != 1:
         return False
     frame = frames[0].bytes_list.value[0]
@@ -146,8 +150,8 @@ def _looks_like_float32(frames: Sequence[tf.train.Feature]) -> bool:
 
 
 def _decoded(payload: bytes) -> tf.train.SequenceExample:
-    # A tf.Example decodes as a tf.SequenceExample that has a context alone: field 1 of both is
-    # a tf.train.Features.
+    # A tf.Example decodes as a tf.SequenceExample that has only a context: field 1 of both is a
+    # tf.train.Features.
     try:
         return tf.train.SequenceExample.FromString(payload)
     except DecodeError as error:
@@ -164,7 +168,7 @@ def describe_record(payload: bytes, labels_key: str = LABELS_KEY) -> RecordDescr
         labels_key: Name of its list of labels.
 
     Raises:
-        UndecodableRecordError: The payload is none.
+        UndecodableRecordError: The payload is not a record.
     """
     record = _decoded(payload)
     context = record.context
@@ -221,9 +225,9 @@ def _is_text(video_id: bytes) -> bool:
 
 
 def find_fault(description: RecordDescription, schema: RecordSchema) -> tuple[Fault, str] | None:
-    """Why a record does not fit a schema, or None; the verdict that the parser comes to.
+    """Returns why a record does not fit a schema, or None, in agreement with the parser.
 
-    The one difference: this looks at the frames after `schema.max_frames` too.
+    Unlike the parser, this also checks the frames after `schema.max_frames`.
     """
     if description.faults:
         return description.faults[0]
@@ -253,11 +257,12 @@ def find_fault(description: RecordDescription, schema: RecordSchema) -> tuple[Fa
         size, unit = schema.stored_size(name)
         if schema.frame_level and (unit == "values") != (name in description.float_lists):
             kinds = ("float_list", "bytes_list")
-            found, wanted = kinds if name in description.float_lists else reversed(kinds)
-            return Fault.WRONG_TYPE, f"feature {name}, frame 0 is a {found}, not a {wanted}"
-        for found in description.sizes[name]:
-            if found != size:
-                return Fault.FEATURE_SIZE, f"feature {name} has {found} {unit} instead of {size}"
+            stored, wanted = kinds if name in description.float_lists else reversed(kinds)
+            return Fault.WRONG_TYPE, f"feature {name}, frame 0 is a {stored}, not a {wanted}"
+        for stored_size in description.sizes[name]:
+            if stored_size != size:
+                reason = f"feature {name} has {stored_size} {unit} instead of {size}"
+                return Fault.FEATURE_SIZE, reason
         if schema.types[name] != "uint8" and name in description.not_finite:
             return Fault.NOT_FINITE, f"feature {name} {_NOT_FINITE}"
         if schema.frame_level and description.lengths[name] != description.lengths[names[0]]:
@@ -274,7 +279,7 @@ def discover(file: str) -> RecordDescription | None:
 
     Raises:
         BadRecordError: The file's first record is damaged.
-        UndecodableRecordError: It is no `tf.Example` or `tf.SequenceExample`.
+        UndecodableRecordError: It is neither a `tf.Example` nor a `tf.SequenceExample`.
     """
     if file_size(file) == 0:
         return None

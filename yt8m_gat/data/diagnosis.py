@@ -1,4 +1,4 @@
-"""From TensorFlow's errors to errors that say which record of which file, and what to do."""
+"""Conversion of TensorFlow's errors to errors that name the file, the record and the remedy."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from yt8m_gat.data.parsing import unquote_file
 from yt8m_gat.data.skipping import SkippedRecords
 from yt8m_gat.data.tfrecord import Frame, find_damage, read_payload, read_records, walk_frames
 
-# Together parsed once more than they would be; the second bound holds for full-size clips.
+# Records checked together before they are parsed again; full-size clips reach the second limit.
 _RECORDS_AT_ONCE = 64
 _BYTES_AT_ONCE = 8 << 20
 
-# A file's name has no colon (`quote_file`), so that none can pass for the rest of a message.
+# A quoted file name has no colon (`quote_file`), so it cannot imitate the rest of a message.
 _OWN_MESSAGE = re.compile(
     r"Bad record (?P<file>[^:]+):record (?P<record>\d+): (?P<reason>.+?)\. "
     r"Remedy: (?P<remedy>.+?)\. Fault: (?P<fault>\w+)\.",
@@ -31,13 +31,13 @@ _LOST_OFFSET = re.compile(r"(?:corrupted|truncated) record at (\d+)")
 
 
 class Finding(NamedTuple):
-    """What a parser's error says of a record.
+    """The contents of a parser's error about a record.
 
     Attributes:
         fault: The kind of fault.
-        file: The file's path, or what else the record was called by, see `record_names`.
-        record: Its second part.
-        reason: What was found.
+        file: The first part of the record's name, mostly the file's path; see `record_names`.
+        record: The second part, its number.
+        reason: What is wrong.
         remedy: What to do about it.
     """
 
@@ -49,7 +49,7 @@ class Finding(NamedTuple):
 
 
 def finding_in(error: tf.errors.OpError) -> Finding | None:
-    """What an error of the parser says; None when it is about something else."""
+    """Parses an error of the parser; None if it is another error."""
     if not isinstance(error, tf.errors.InvalidArgumentError):
         return None
     match = _OWN_MESSAGE.search(_ESCAPED.sub(r"\1", error.message or ""))
@@ -60,7 +60,7 @@ def finding_in(error: tf.errors.OpError) -> Finding | None:
 
 
 def _read_record(file: str, record: int) -> tuple[int | None, bytes | None]:
-    """Byte offset and payload of one record; None where the file does not give them."""
+    """Reads byte offset and payload of one record; None if the file cannot be read up to it."""
     try:
         for frame in walk_frames(file):
             if frame.record == record:
@@ -73,10 +73,10 @@ def _read_record(file: str, record: int) -> tuple[int | None, bytes | None]:
 def describe_bad_record(
     finding: Finding, file: str, record: int, offset: int | None, payload: bytes | None
 ) -> BadRecordError:
-    """The error for a record, with what it holds.
+    """Makes the error for a record, with a description of its contents.
 
     Args:
-        finding: What the parser found.
+        finding: The parser's finding.
         file: The record's file.
         record: Its number there.
         offset: Its byte offset; None when unknown.
@@ -91,10 +91,10 @@ def describe_bad_record(
 
 
 def bad_record_from(error: tf.errors.OpError, files: Sequence[str]) -> BadRecordError | None:
-    """The bad record behind an error of a dataset, or None when it is about something else.
+    """Finds the bad record behind an error of a dataset; None if the error has another cause.
 
     Args:
-        error: What iterating the dataset raised.
+        error: The error that iterating the dataset raised.
         files: The files that the dataset reads.
     """
     if isinstance(error, tf.errors.DataLossError):
@@ -115,14 +115,14 @@ def read_good_records(
     check: Callable[[tf.Tensor], None],
     skipped: SkippedRecords,
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Numbers, int64 [n], and payloads, bytes [n], of a file's good records, in their order.
+    """Yields numbers, int64 [n], and payloads, bytes [n], of a file's good records, in order.
 
     Args:
         path: The file.
-        find_faults: The kind of fault, string [n], of serialized records, string [n]; empty for a
-            good one.
-        check: The parser, which raises for what has a fault; asked about records that are shown.
-        skipped: Counts the others; where too many are bad, the reading ends.
+        find_faults: Maps serialized records, string [n], to their kinds of fault, string [n];
+            empty for a good record.
+        check: The parser, which raises for a bad record; called only for bad records to be shown.
+        skipped: Counts the bad records; reading stops when there are too many.
     """
     frames: list[Frame] = []
     payloads: list[bytes] = []
@@ -166,11 +166,11 @@ def read_good_records(
 def _describe_refused(
     check: Callable[[tf.Tensor], None], path: str, frame: Frame, payload: bytes
 ) -> BadRecordError:
-    """The error for a record in which the parser finds a fault."""
+    """Makes the error for a record that the parser refuses."""
     try:
         check(tf.constant([payload]))
     except tf.errors.InvalidArgumentError as error:
         if finding := finding_in(error):
             return describe_bad_record(finding, path, frame.record, frame.offset, payload)
         raise
-    raise RuntimeError(f"{path}, record {frame.record} has a fault, and the parser takes it")
+    raise RuntimeError(f"{path}, record {frame.record} has a fault, but the parser accepts it")

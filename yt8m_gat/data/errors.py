@@ -1,4 +1,4 @@
-"""The error that a record which cannot be read ends in, and the kinds of such records."""
+"""The errors for records that cannot be read, and the kinds of faults."""
 
 from __future__ import annotations
 
@@ -8,45 +8,45 @@ from yt8m_gat.untrusted import printable, quoted
 
 
 class Fault(enum.StrEnum):
-    """What is wrong with a record. The first four are of the file, the others of its content."""
+    """What is wrong with a record: the first four concern the file, the others the contents."""
 
     EMPTY_FILE = "empty_file"
     TRUNCATED = "truncated"
     """The file ends inside the record, or the record's length reaches past the file's end."""
     LENGTH_CHECKSUM = "length_checksum"
-    """The length prefix has a wrong checksum; also of a file that holds no records at all."""
+    """The length prefix has a wrong checksum; also used for a file that is not a TFRecord file."""
     PAYLOAD_CHECKSUM = "payload_checksum"
     UNDECODABLE = "undecodable"
-    """The payload is no protocol buffer of the layout."""
+    """The payload is not a protocol buffer of the layout."""
     WRONG_TYPE = "wrong_type"
-    """A feature holds values of another type, or more or fewer in a frame than one."""
+    """A feature holds values of another type, or a frame does not hold exactly one value."""
     VIDEO_ID = "video_id"
-    """No id, more than one, or one that is no text; for the CSV of 2019 one that it cannot hold."""
+    """No id, more than one, or one that is not text or that the CSV of 2019 cannot hold."""
     MISSING_FEATURE = "missing_feature"
     NO_FRAMES = "no_frames"
     FRAME_COUNTS = "frame_counts"
-    """Features of different numbers of frames."""
+    """Features have different numbers of frames."""
     FEATURE_SIZE = "feature_size"
     NOT_FINITE = "not_finite"
     LABEL = "label"
-    """A label outside the vocabulary."""
+    """A label is outside the vocabulary."""
     RATING = "rating"
-    """A segment's rating that is incomplete, outside the clip or outside the vocabulary."""
+    """A segment's rating is incomplete, outside the clip or outside the vocabulary."""
 
 
 FRAMING_FAULTS = frozenset({Fault.EMPTY_FILE, Fault.TRUNCATED, Fault.LENGTH_CHECKSUM})
-"""After these nothing more of a file can be found."""
+"""After one of these, no further record of the file can be located."""
 
 
 class BadRecordError(ValueError):
-    """A record, or a whole file from some point on, that cannot be read.
+    """A record, or the rest of a file from this record on, cannot be read.
 
     Attributes:
         fault: The kind of fault.
         file: The file's path.
         record: Number of the record in the file, from 0; None when unknown.
         offset: Where the record's framing starts, in bytes; None when unknown.
-        reason: What was found.
+        reason: What is wrong.
         remedy: What to do about it.
     """
 
@@ -64,7 +64,7 @@ class BadRecordError(ValueError):
             where += f", record {record}"
         if offset is not None:
             where += f" (byte offset {offset})"
-        # What was found may be names in the record.
+        # The reason may contain names from the record.
         super().__init__(f"{where}: {printable(reason)}. Remedy: {remedy}.")
         self.fault = fault
         self.file = file

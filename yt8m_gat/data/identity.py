@@ -1,4 +1,4 @@
-"""Which files a run reads: told apart by their names, sizes and first bytes."""
+"""The identity of the files that a run reads: their names, sizes and first bytes."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from collections.abc import Sequence
 from yt8m_gat.data.tfrecord import file_size, file_state
 from yt8m_gat.digests import digest_of
 
-# The first record's id and labels are among them.
+# These include the first record's id and labels.
 _FIRST_BYTES = 4096
 _NAMED = 3
 
 
 @dataclasses.dataclass(frozen=True)
 class FileIdentity:
-    """One file, wherever it lies and whenever it was copied there.
+    """The identity of one file, independent of its folder and time stamps.
 
     Attributes:
         name: Its name, without its folder.
-        size: Its bytes.
-        checksum: CRC-32 of the first of them; None for a remote file (`://`), of which the size
-            alone is asked for: each read would be a request.
+        size: Its number of bytes.
+        checksum: CRC-32 of its first bytes; None for a remote file (`://`), since each read would
+            be a request.
     """
 
     name: str
@@ -33,9 +33,9 @@ class FileIdentity:
 
 
 def identify_files(files: Sequence[str]) -> tuple[FileIdentity, ...]:
-    """The identities of files, in their order.
+    """Returns the identities of files, in their order.
 
-    Reading terabytes to hash them, or to count their records, would be too slow.
+    Hashing the contents of terabytes, or counting their records, would be too slow.
     """
     return tuple(
         FileIdentity(os.path.basename(path), file_size(path), _checksum(path)) for path in files
@@ -50,25 +50,26 @@ def _checksum(path: str) -> int | None:
 
 
 def file_changes(
-    known: Sequence[FileIdentity] | None, found: Sequence[FileIdentity] | None
+    earlier: Sequence[FileIdentity] | None, current: Sequence[FileIdentity] | None
 ) -> str | None:
-    """What differs between two lists of files, in words; None: nothing, as far as is known."""
-    if known is None or found is None:
+    """Describes the difference between two lists of files; None if they are equal or unknown."""
+    if earlier is None or current is None:
         return None
-    if any(file.checksum is None for file in (*known, *found)):
-        known, found = (
-            [dataclasses.replace(file, checksum=None) for file in files] for files in (known, found)
+    if any(file.checksum is None for file in (*earlier, *current)):
+        earlier, current = (
+            [dataclasses.replace(file, checksum=None) for file in files]
+            for files in (earlier, current)
         )
-    if list(known) == list(found):
+    if list(earlier) == list(current):
         return None
-    gone, new = Counter(known) - Counter(found), Counter(found) - Counter(known)
+    gone, new = Counter(earlier) - Counter(current), Counter(current) - Counter(earlier)
     if not gone and not new:
         return "the same files in another order"
     before = {file.name: file for file in gone}
     changed = {file.name: file for file in new if file.name in before}
     return "; ".join(
-        f"{what}: {_listed(entries)}"
-        for what, entries in (
+        f"{change}: {_listed(entries)}"
+        for change, entries in (
             ("new", [repr(file.name) for file in new if file.name not in changed]),
             ("missing", [repr(file.name) for file in gone if file.name not in changed]),
             (
@@ -91,5 +92,5 @@ def _listed(entries: Sequence[str]) -> str:
 
 
 def files_digest(files: Sequence[str]) -> str:
-    """Hashes names, sizes and times of change; hashing the contents of terabytes would be slow."""
+    """Hashes names, sizes and mtimes; hashing the contents of terabytes would be too slow."""
     return digest_of([repr([file_state(path) for path in files]).encode()])

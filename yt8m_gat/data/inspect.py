@@ -1,11 +1,11 @@
-"""What some TFRecord files hold, and every record in them that cannot be read.
+"""Reports the contents of TFRecord files, and every record in them that cannot be read.
 
     yt8m-gat inspect 'train*.tfrecord'
 
 Works on frame-, video- and segment-level records. Without `--feature_names` the first readable
-record says which features each record is to have. Goes on after a bad record, and after one whose
-payload has a wrong checksum; nothing after a damaged length can be found. Exits with 1 when there
-is a bad record, with 2 when it cannot start.
+record determines the features that each record must have. The inspection continues after a bad
+record, also after a wrong payload checksum, but records after a damaged length cannot be located.
+Exits with 1 when there is a bad record, with 2 when it cannot start.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ NUM_FREQUENT_LABELS = 10
 
 @dataclasses.dataclass
 class Spread:
-    """Count, least, mean and greatest of some whole numbers."""
+    """Count, minimum, mean and maximum of some integers."""
 
     count: int = 0
     total: int = 0
@@ -47,27 +47,27 @@ class Spread:
     greatest: int | None = None
 
     def add(self, value: int) -> None:
-        """Takes one number in."""
+        """Adds one number."""
         self.count += 1
         self.total += value
         self.least = value if self.least is None else min(self.least, value)
         self.greatest = value if self.greatest is None else max(self.greatest, value)
 
     def as_dict(self) -> dict[str, float | None]:
-        """`min`, `mean` and `max`; None when there was no number."""
+        """Returns `min`, `mean` and `max`; None when there was no number."""
         mean = self.total / self.count if self.count else None
         return {"min": self.least, "mean": mean, "max": self.greatest}
 
 
 @dataclasses.dataclass
 class FileReport:
-    """What one file holds.
+    """The contents of one file.
 
     Attributes:
         file: Its path.
         num_bytes: Its size.
-        num_records: Records found, good and bad.
-        bad: Those that cannot be read.
+        num_records: The number of its records, good and bad.
+        bad: The records that cannot be read.
     """
 
     file: str
@@ -77,13 +77,13 @@ class FileReport:
 
 
 class Inspection:
-    """What some files hold; `add_file` takes one more in.
+    """The contents of some files, which are added with `add_file`.
 
     Args:
-        schema: What each record is to hold; None takes it from the first readable record.
+        schema: The schema of the records; None takes it from the first readable record.
         num_classes: Size of the vocabulary; None accepts every label that is not negative.
-        label_names: Label -> name, shown beside the most frequent labels.
-        labels_key: Name of the list of labels, without a schema.
+        label_names: Label -> name, shown with the most frequent labels.
+        labels_key: Name of the list of labels, if there is no schema.
     """
 
     def __init__(
@@ -108,7 +108,7 @@ class Inspection:
         self.float32_like: collections.Counter[str] = collections.Counter()
 
     def add_file(self, path: str) -> None:
-        """Reads all of a file."""
+        """Reads a file completely and adds its contents."""
         report = FileReport(path, file_size(path))
         self.files.append(report)
         for frame, payload in read_records(path):
@@ -119,11 +119,11 @@ class Inspection:
             try:
                 description = describe_record(payload, self.labels_key)
             except UndecodableRecordError as error:
-                found: tuple[Fault, str] | None = (Fault.UNDECODABLE, str(error))
+                finding: tuple[Fault, str] | None = (Fault.UNDECODABLE, str(error))
             else:
-                found = self._add_record(description)
-            if found is not None:
-                fault, reason = found
+                finding = self._add_record(description)
+            if finding is not None:
+                fault, reason = finding
                 report.bad.append(
                     BadRecordError(
                         fault,
@@ -131,13 +131,13 @@ class Inspection:
                         frame.record,
                         frame.offset,
                         reason,
-                        "leave the record out (--on_bad_record=skip), write it anew, or change the "
-                        "flag that it goes against",
+                        "leave the record out (--on_bad_record=skip), write it again, or change "
+                        "the flag that it contradicts",
                     )
                 )
 
     def _add_record(self, description: RecordDescription) -> tuple[Fault, str] | None:
-        """Takes a record in; why it is bad, or None."""
+        """Adds a record and returns why it is bad, or None."""
         for name, sizes in description.sizes.items():
             self.sizes.setdefault(name, collections.Counter()).update(sizes)
         self.integers.add(description.integers)
@@ -148,21 +148,21 @@ class Inspection:
         if self.schema is None:
             nothing = (Fault.MISSING_FEATURE, "it holds no features")
             return description.faults[0] if description.faults else nothing
-        found = find_fault(description, self.schema)
-        if found is None:
+        finding = find_fault(description, self.schema)
+        if finding is None:
             if description.frame_level:
                 self.frames.add(description.lengths[self.schema.feature_names[0]])
             self.labels.add(len(set(description.labels)))
             self.label_counts.update(set(description.labels))
             if description.segment_labels:
                 self.segment_labels.add(len(description.segment_labels))
-        return found
+        return finding
 
     def _schema_of(self, description: RecordDescription) -> RecordSchema | None:
         sizes = {
-            name: found[0]
-            for name, found in description.sizes.items()
-            if name and found and name not in RESERVED_NAMES
+            name: all_sizes[0]
+            for name, all_sizes in description.sizes.items()
+            if name and all_sizes and name not in RESERVED_NAMES
         }
         if not sizes:
             return None
@@ -182,7 +182,7 @@ class Inspection:
         return [error for report in self.files for error in report.bad]
 
     def as_dict(self) -> dict[str, Any]:
-        """All of it, for JSON."""
+        """Returns the whole report, for JSON."""
         level = None
         if self.schema is not None:
             level = "frame" if self.schema.frame_level else "video"
@@ -242,7 +242,7 @@ class Inspection:
         }
 
     def as_text(self) -> str:
-        """All of it, for people."""
+        """Returns the whole report as text."""
         facts = self.as_dict()
         lines = [f"{'records':>9} {'bad':>6} {'MB':>9}  file"]
         lines += [
@@ -291,5 +291,5 @@ class Inspection:
             for entry in facts["most_frequent_labels"]
         ]
         lines += [f"BAD {error}" for error in self.bad]
-        # Names of files, features and labels are among them.
+        # The lines contain names of files, features and labels.
         return "\n".join(map(printable, lines))

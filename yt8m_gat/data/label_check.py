@@ -1,4 +1,4 @@
-"""Whether files hold labels at all, and in which form; looked at before anything is learned."""
+"""Checks, before training and evaluation, that files hold labels and in the expected form."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from yt8m_gat.data.schema import SEGMENT_CLASS_KEY, SEGMENT_SCORE_KEY, RecordSch
 from yt8m_gat.data.tfrecord import read_records
 
 NUM_RECORDS = 10_000
-"""Records of the training data among which a label is looked for. Where 1 record in 1,000 has one,
-that many records have none once in 22,000 times."""
+"""Number of records of the training data among which at least one must have a label. If 1 record
+in 1,000 has one, the check fails by chance once in 22,000 times."""
 
 NUM_LISTS = 16
-"""Lists of labels that say whether they are lists of indices."""
+"""Number of lists of labels from which their form (indices or 0/1 vectors) is guessed."""
 
 _LEAST_CLASSES = 3
-"""Lists of two 0s and 1s may as well be the two classes of a small vocabulary."""
+"""The least length of a 0/1 vector: a list of two may also hold two classes, 0 and 1."""
 
 
 @dataclasses.dataclass
 class IntegerKey:
-    """What the records seen so far hold under the name of one int64 list.
+    """Statistics of one int64 list over the records seen so far.
 
     Attributes:
-        num_records: Records with a value there.
-        lengths: Lengths of their lists.
+        num_records: The number of records with a value in this list.
+        lengths: The lengths of their lists.
         least: Their least value.
         greatest: Their greatest value.
     """
@@ -44,7 +44,7 @@ class IntegerKey:
     greatest: int = 0
 
     def add(self, values: Sequence[int]) -> None:
-        """Takes one record's list in, which is not empty."""
+        """Adds the list of one record, which must not be empty."""
         low, high = min(values), max(values)
         first = self.num_records == 0
         self.least = low if first else min(self.least, low)
@@ -54,7 +54,7 @@ class IntegerKey:
 
     @property
     def looks_multi_hot(self) -> bool:
-        """All lists have one length, and 0s and 1s alone, of which one is then listed twice."""
+        """Whether all lists have one length and hold only 0s and 1s, at least one of them twice."""
         (length,) = self.lengths if len(self.lengths) == 1 else (0,)
         return length >= _LEAST_CLASSES and self.least >= 0 and self.greatest <= 1
 
@@ -66,10 +66,10 @@ class IntegerKey:
 
 
 class IntegerKeys(dict[str, IntegerKey]):
-    """The int64 lists of some records, by name."""
+    """Statistics of the int64 lists of some records, by name."""
 
     def add(self, lists: dict[str, tuple[int, ...]]) -> None:
-        """Takes those of one record in."""
+        """Adds the lists of one record."""
         for name, values in lists.items():
             self.setdefault(name, IntegerKey()).add(values)
 
@@ -87,24 +87,25 @@ def check_labels(
     segments: bool = False,
     num_records: int | None = NUM_RECORDS,
 ) -> None:
-    """Refuses files without labels, and lists that look like 0/1 vectors and are read as indices.
+    """Refuses files without labels, and 0/1 vectors that would be read as indices.
 
-    Nothing is looked at where `schema.labels_are` says `indices`: then they are believed to be.
+    With `schema.labels_are` set to `indices`, nothing is checked.
 
-    A record without labels is a good one, so that no reader says anything where all are so: the
-    labels stand under another name, or a label map leaves none of them. Records are looked at from
-    the start of each file until `NUM_LISTS` of them have labels, or one in `NUM_RECORDS`; bad ones
-    are left to the reader.
+    A single record without labels is valid, so the reader does not notice if all are without: the
+    labels may be under another name, or a label map may remove all of them. This function reads
+    each file from its start until `NUM_LISTS` records have labels, or one in `NUM_RECORDS`; bad
+    records are left to the reader.
 
     Args:
         files: Paths of TFRecord files.
-        schema: What their records are to hold.
+        schema: The schema of their records.
         flag_name: The flag that they came from, for the error.
-        segments: Look at the ratings of segments instead.
-        num_records: Most records to look at, spread evenly over the files; None: all.
+        segments: Whether to check the ratings of segments instead.
+        num_records: The maximum of records to read, spread evenly over the files; None: all.
 
     Raises:
-        ConfigError: Names the int64 lists that the records do hold, and the remedy.
+        ConfigError: The check fails; the message names the int64 lists of the records and the
+            remedy.
     """
     if schema.labels_are == "indices" and not segments:
         return
@@ -142,11 +143,11 @@ def check_labels(
 def no_label(
     schema: RecordSchema, flag_name: str, segments: bool, num_examples: int
 ) -> ConfigError:
-    """The error of an evaluation in which no example had a label."""
-    what = "segments has a rating above 0" if segments else "videos has a label"
+    """Returns the error for an evaluation in which no example has a label."""
+    expected = "segments has a rating above 0" if segments else "videos has a label"
     where = "" if segments else f" under {schema.labels_key!r}"
     return ConfigError(
-        f"--{flag_name}: none of the {num_examples} {what}{where}, so that nothing can be "
+        f"--{flag_name}: none of the {num_examples} {expected}{where}, so that nothing can be "
         "measured. Give records like those that the run was trained on"
     )
 
@@ -172,19 +173,19 @@ def _what_is_missing(
 
 
 def _contexts(path: str, share: int | None) -> Iterator[tf.train.Features]:
-    """What stands beside the frames in the good ones among a file's first records."""
+    """Yields the contexts of the good records among a file's first `share` ones."""
     for _, payload in itertools.islice(read_records(path), share):
         if isinstance(payload, BadRecordError):
             continue
         try:
-            # A tf.Example decodes as a tf.SequenceExample that has a context alone.
+            # A tf.Example decodes as a tf.SequenceExample that has only a context.
             yield tf.train.SequenceExample.FromString(payload).context
         except DecodeError:
             continue
 
 
 def _classes(lists: dict[str, tuple[int, ...]], schema: RecordSchema) -> Iterable[int]:
-    """The classes that are on in a record."""
+    """Returns the positive classes of a record."""
     values = lists.get(schema.labels_key, ())
     if schema.multi_hot_labels:
         return [label for label, value in enumerate(values) if value == 1]
@@ -192,7 +193,7 @@ def _classes(lists: dict[str, tuple[int, ...]], schema: RecordSchema) -> Iterabl
 
 
 def _rated_classes(context: tf.train.Features) -> Iterable[int]:
-    """The classes that a segment of a record is rated to show."""
+    """Returns the classes that are rated above 0 in some segment of a record."""
     classes = context.feature[SEGMENT_CLASS_KEY].int64_list.value
     scores = context.feature[SEGMENT_SCORE_KEY].float_list.value
     return [label for label, score in zip(classes, scores, strict=False) if score > 0]

@@ -1,10 +1,10 @@
-"""From one label space to another: verticals, ancestors, or categories of one's own.
+"""Maps from one label space to another: to verticals, to ancestors, or to your own categories.
 
     yt8m-gat label-space verticals --vocabulary=vocabulary.csv --output=map.csv
     yt8m-gat label-space ontology --ontology=ontology.json \
         --class_labels=class_labels_indices.csv --output=map.csv
 
-A label map is a CSV file (RFC 4180, UTF-8) whose first line says what its columns are:
+A label map is a CSV file (RFC 4180, UTF-8) whose first line names its columns:
 
     source_index,target_index,target_name
     0,7,Games
@@ -12,10 +12,10 @@ A label map is a CSV file (RFC 4180, UTF-8) whose first line says what its colum
     1,0,Arts & Entertainment
 
 A source with several rows has several targets; one without a row has none. The last column may be
-left out or left empty. A target is on if any of its sources is on.
+missing or empty. A target is positive if any of its sources is positive.
 
-The hierarchical label spaces of the papers (431 and 317 categories) were never published; whoever
-has one writes it as such a file.
+The hierarchical label spaces of the papers (431 and 317 categories) were never published; if you
+have one, write it as such a file.
 """
 
 from __future__ import annotations
@@ -45,24 +45,24 @@ if TYPE_CHECKING:
 HEADER = ("source_index", "target_index", "target_name")
 
 MAX_CLASSES = 100_000
-"""Largest label space, source or target: a batch of 1,024 multi-hot rows of it has 0.4 GB."""
+"""The largest label space, source or target; 1,024 multi-hot rows of it take 0.4 GB."""
 
 MAX_ROWS = 1_000_000
-"""Most rows of a label map."""
+"""The maximum of rows of a label map."""
 
 MAX_FILE_BYTES = 64 << 20
-"""Largest file of labels that is read; YouTube-8M's vocabulary.csv has 3.6 MB."""
+"""The largest label file that is read; YouTube-8M's vocabulary.csv has 3.6 MB."""
 
 
 @dataclasses.dataclass(frozen=True)
 class LabelMap:
-    """Which target classes each source class stands for.
+    """A map from source classes to target classes.
 
     Attributes:
         pairs: (source, target) indices, ascending, each pair once.
         num_sources: C_source; the labels of records are 0 .. C_source - 1.
-        names: Name of each target, empty where it has none; as many as there are targets. They
-            are kept as they can be shown, see `yt8m_gat.untrusted.printable`.
+        names: The name of each target, or an empty string; made printable by
+            `yt8m_gat.untrusted.printable`.
 
     Raises:
         ConfigError: There is no pair, or an index is outside its space.
@@ -91,25 +91,25 @@ class LabelMap:
 
     @property
     def num_targets(self) -> int:
-        """C_target, one more than the largest target."""
+        """C_target, the largest target plus 1."""
         return len(self.names)
 
     @property
     def fingerprint(self) -> str:
-        """Hexadecimal SHA-256 of the pairs: equal when two maps mean the same, whatever the order
-        of their rows and the names."""
+        """Hexadecimal SHA-256 of the pairs: equal for equal maps in any order of rows, with any
+        names."""
         return digest_of([repr(self.pairs).encode()])
 
     @classmethod
     def load(cls, path: str | os.PathLike, num_sources: int | None = None) -> LabelMap:
-        """Reads a CSV file; the module says what it holds.
+        """Reads a CSV file; the module docstring describes its format.
 
         Args:
             path: The file.
-            num_sources: C_source; by default one more than the largest source of the file.
+            num_sources: C_source; by default the largest source of the file plus 1.
 
         Raises:
-            ConfigError: The file does not read as a label map; names the file and the line.
+            ConfigError: The file is not a label map; the message names the file and the line.
             OSError: It cannot be read.
         """
         pairs: dict[tuple[int, int], None] = {}
@@ -121,13 +121,13 @@ class LabelMap:
             if len(pairs) > MAX_ROWS:
                 raise ConfigError(f"{path}, line {line}: a label map has at most {MAX_ROWS} rows")
             name = row[2].strip() if len(row) > 2 else ""
-            known = names.setdefault(target, name)
-            if name and known and name != known:
+            earlier_name = names.setdefault(target, name)
+            if name and earlier_name and name != earlier_name:
                 raise ConfigError(
                     f"{path}, line {line}: a target must have one name. Received: {name!r} for "
-                    f"target {target}, which an earlier line calls {known!r}"
+                    f"target {target}, which an earlier line calls {earlier_name!r}"
                 )
-            names[target] = known or name
+            names[target] = earlier_name or name
         if not pairs:
             raise ConfigError(f"{path}: a label map must have a row below its header")
         if num_sources is None:
@@ -136,7 +136,7 @@ class LabelMap:
         return cls(tuple(pairs), num_sources, tuple(names.get(t, "") for t in range(num_targets)))
 
     def to_csv(self) -> str:
-        """The text of a file that `load` reads."""
+        """Returns the text of a file that `load` reads."""
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(HEADER)
@@ -144,14 +144,14 @@ class LabelMap:
         return text.getvalue()
 
     def save(self, path: str | os.PathLike) -> None:
-        """Writes the CSV file, all of it or nothing."""
+        """Writes the CSV file completely or not at all."""
         with only_writer(path), replacing(path) as temporary:
             temporary.write_text(self.to_csv(), encoding="utf-8", newline="")
 
     def apply(self, labels: tf.Tensor) -> tf.Tensor:
-        """target[t] = max over the sources s of t of source[s], and 0 without sources.
+        """Computes target[t] = max over the sources s of t of source[s], 0 without sources.
 
-        Runs eagerly, in tf.data and in an exported model. Memory: B x the number of pairs.
+        Works eagerly, in tf.data and in an exported model. Memory: B x the number of pairs.
 
         Args:
             labels: [..., C_source], floats or integers that are not negative: multi-hot labels,
@@ -192,7 +192,7 @@ def _text_of(path: str | os.PathLike) -> str:
 
 
 def _csv_lines(path: str | os.PathLike) -> Iterator[tuple[int, list[str]]]:
-    """(line number, fields) of each row that is not blank, the header too."""
+    """Yields (line number, fields) of each row that is not blank, including the header."""
     reader = csv.reader(io.StringIO(_text_of(path), newline=""), strict=True)
     try:
         for row in reader:
@@ -205,9 +205,9 @@ def _csv_lines(path: str | os.PathLike) -> Iterator[tuple[int, list[str]]]:
 def _rows(
     path: str | os.PathLike, columns: Sequence[str], optional: int = 0
 ) -> Iterator[tuple[int, list[str]]]:
-    """(line number, values of `columns`) of each row; other columns of the file are left out.
+    """Yields (line number, values of `columns`) of each row, without the file's other columns.
 
-    The last `optional` of the columns need not be there.
+    The last `optional` of the columns may be missing.
     """
     lines = _csv_lines(path)
     header = [field.strip() for field in next(lines, (1, [""]))[1]]
@@ -232,7 +232,7 @@ def _index(
 ) -> int:
     text = text.strip()
     limit = MAX_CLASSES if num_classes is None else num_classes
-    # More digits than the limit has: not worth converting, however many they are.
+    # A longer text is above the limit anyway, and may be too long to convert.
     number = int(text) if text.isascii() and text.isdigit() and len(text) <= 18 else -1
     if not 0 <= number < limit:
         advice = "" if num_classes is None else " (the records' space, --num_classes of train.py)"
@@ -246,12 +246,12 @@ def _index(
 def _indexed(
     path: str | os.PathLike, columns: Sequence[str]
 ) -> Iterator[tuple[int, int, list[str]]]:
-    """(line number, index, the other values); the index is the first column, each once."""
+    """Yields (line number, index, other values); the index is the first column and unique."""
     seen: set[int] = set()
     for line, (text, *values) in _rows(path, columns):
         index = _index(path, line, columns[0], text, None)
         if index in seen:
-            raise ConfigError(f"{path}, line {line}: {columns[0]} {index} is there twice")
+            raise ConfigError(f"{path}, line {line}: {columns[0]} {index} occurs twice")
         seen.add(index)
         yield line, index, values
     if not seen:
@@ -259,7 +259,7 @@ def _indexed(
 
 
 def read_label_names(path: str | os.PathLike) -> dict[int, str]:
-    """Class index -> name, for whoever reads labels; classes without a name are left out.
+    """Reads class index -> name for display; classes without a name are left out.
 
     | file | first line |
     |---|---|
@@ -268,11 +268,12 @@ def read_label_names(path: str | os.PathLike) -> dict[int, str]:
     | `class_labels_indices.csv` of AudioSet | `index,mid,display_name` |
     | a label map: the names of its targets | `source_index,target_index,target_name` |
 
-    The first kind leaves commas inside names unquoted; it is split at the first comma. (Names that
-    are quoted all the same are read as such.)
+    The first kind does not quote names with commas, so it is split at the first comma. (Names that
+    are quoted nevertheless are unquoted.)
 
     Raises:
-        ConfigError: It is none of these, or a line does not read; names the file and the line.
+        ConfigError: It is none of these files, or a line is invalid; the message names the file
+            and the line.
         OSError: It cannot be read.
     """
     first = next(iter(_text_of(path).splitlines()), "")
@@ -313,7 +314,7 @@ def _unquoted_names(path: str | os.PathLike) -> dict[int, str]:
 
 
 def verticals_map(vocabulary: str | os.PathLike) -> LabelMap:
-    """YouTube-8M's classes to their verticals: one target per distinct Vertical1, 2 or 3.
+    """Maps YouTube-8M's classes to their verticals, one target per distinct Vertical1, 2 or 3.
 
     Targets are in alphabetical order; "(Unknown)" is one of them.
 
@@ -321,7 +322,7 @@ def verticals_map(vocabulary: str | os.PathLike) -> LabelMap:
         vocabulary: `vocabulary.csv` of YouTube-8M.
 
     Raises:
-        ConfigError: It does not read as one; names the file and the line.
+        ConfigError: It is not such a file; the message names the file and the line.
         OSError: It cannot be read.
     """
     columns = ("Index", "Vertical1", "Vertical2", "Vertical3")
@@ -337,18 +338,18 @@ def verticals_map(vocabulary: str | os.PathLike) -> LabelMap:
 
 
 def ontology_map(ontology: str | os.PathLike, class_labels: str | os.PathLike) -> LabelMap:
-    """AudioSet's classes to themselves and all their ancestors; a node may have several parents.
+    """Maps AudioSet's classes to themselves and all their ancestors; nodes may have many parents.
 
-    Target i is class i, for each of the classes; the other nodes that are reached follow in the
-    order of the ontology.
+    For each class i, target i is the class itself; the ancestors that are not classes follow in
+    the order of the ontology.
 
     Args:
         ontology: `ontology.json` of AudioSet.
         class_labels: `class_labels_indices.csv` of AudioSet.
 
     Raises:
-        ConfigError: One does not read as such; names the file, and the line or the node.
-        OSError: One cannot be read.
+        ConfigError: A file is invalid; the message names the file, and the line or the node.
+        OSError: A file cannot be read.
     """
     nodes = _ontology_nodes(ontology)
     parents: dict[str, list[str]] = {}
@@ -362,7 +363,7 @@ def ontology_map(ontology: str | os.PathLike, class_labels: str | os.PathLike) -
         if node_id not in nodes:
             raise ConfigError(f"{class_labels}, line {line}: {ontology} has no node {node_id!r}")
         classes[index] = node_id
-    reached = {index: _with_ancestors(node_id, parents) for index, node_id in classes.items()}
+    closures = {index: _with_ancestors(node_id, parents) for index, node_id in classes.items()}
     num_sources = 1 + max(classes)
     if len(set(classes.values())) != num_sources:
         raise ConfigError(
@@ -370,15 +371,17 @@ def ontology_map(ontology: str | os.PathLike, class_labels: str | os.PathLike) -
             f"{len(set(classes.values()))} nodes, the largest index {num_sources - 1}"
         )
     order = [classes[index] for index in range(num_sources)]
-    others = set().union(*reached.values()).difference(order)
+    others = set().union(*closures.values()).difference(order)
     order += [node_id for node_id in nodes if node_id in others]
     targets = {node_id: target for target, node_id in enumerate(order)}
-    pairs = [(index, targets[node_id]) for index, found in reached.items() for node_id in found]
+    pairs = [
+        (index, targets[node_id]) for index, closure in closures.items() for node_id in closure
+    ]
     return LabelMap(tuple(pairs), num_sources, tuple(nodes[node_id][0] for node_id in order))
 
 
 def _ontology_nodes(path: str | os.PathLike) -> dict[str, tuple[str, list[str]]]:
-    """Node -> (name, children), in the order of the file."""
+    """Reads node -> (name, children), in the order of the file."""
     try:
         entries: Any = parse_json(_text_of(path))
     except json.JSONDecodeError as error:
@@ -387,8 +390,8 @@ def _ontology_nodes(path: str | os.PathLike) -> dict[str, tuple[str, list[str]]]
         raise ConfigError(f"{path}: {error}") from error
     nodes: dict[str, tuple[str, list[str]]] = {}
     for number, entry in enumerate(entries if isinstance(entries, list) else [entries]):
-        found = entry if isinstance(entry, Mapping) else {}
-        node_id, name, children = (found.get(key) for key in ("id", "name", "child_ids"))
+        node = entry if isinstance(entry, Mapping) else {}
+        node_id, name, children = (node.get(key) for key in ("id", "name", "child_ids"))
         if not (
             isinstance(node_id, str)
             and isinstance(name, str)
@@ -400,17 +403,17 @@ def _ontology_nodes(path: str | os.PathLike) -> dict[str, tuple[str, list[str]]]
                 f"child_ids. Received: {excerpt(entry)}"
             )
         if node_id in nodes:
-            raise ConfigError(f"{path}, entry {number}: node {node_id} is there twice")
+            raise ConfigError(f"{path}, entry {number}: node {node_id} occurs twice")
         nodes[node_id] = (name, children)
     return nodes
 
 
 def _with_ancestors(node_id: str, parents: Mapping[str, Iterable[str]]) -> set[str]:
-    found: set[str] = set()
-    left = [node_id]
-    while left:
-        node = left.pop()
-        if node not in found:
-            found.add(node)
-            left.extend(parents.get(node, ()))
-    return found
+    ancestors: set[str] = set()
+    pending = [node_id]
+    while pending:
+        node = pending.pop()
+        if node not in ancestors:
+            ancestors.add(node)
+            pending.extend(parents.get(node, ()))
+    return ancestors

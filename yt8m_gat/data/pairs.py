@@ -1,4 +1,4 @@
-"""Records as (inputs, labels), the form that `fit` takes."""
+"""Reading of records as (inputs, labels), the form that `fit` expects."""
 
 from __future__ import annotations
 
@@ -28,41 +28,43 @@ def read(
     normalize: str = "none",
     segment_labels: bool = False,
 ) -> tf.data.Dataset:
-    """One pass over records as a `tf.data.Dataset` for `fit`, `evaluate` and loops of one's own.
+    """Reads records as a `tf.data.Dataset` for `fit`, `evaluate` and your own loops.
 
-    An element is `(inputs, labels)`, with `segment_labels` also the label weights, float32 [B, C].
-    `labels` is float32 [B, C], multi-hot. `inputs` is a mapping:
+    An element is `(inputs, labels)`; with `segment_labels` the label weights, float32 [B, C], are a
+    third part. `labels` is float32 [B, C], multi-hot. `inputs` is a mapping:
 
     | | frame level | video level |
     |---|---|---|
     | each feature | float32 [B, T, size], dequantized, 0 on padding | float32 [B, size] |
     | `frame_mask` | bool [B, T], True at real frames | |
 
-    That is what the classifiers of `yt8m_gat.models` and `AdversarialModel` take. With `as_stored`
-    frames stay as records hold them (uint8, a quarter of the memory), and `num_frames`, int32 [B],
-    takes the place of `frame_mask`; only `AdversarialModel` takes that form.
+    The classifiers of `yt8m_gat.models` and `AdversarialModel` accept this form. With `as_stored`
+    frames stay as they are in the records (uint8, a quarter of the memory), and `num_frames`,
+    int32 [B], replaces `frame_mask`; only `AdversarialModel` accepts that form.
 
-    With `shuffle` the order is a function of `seed` and `epoch`, and clips of like length share a
-    batch. The dataset repeats that order when it is iterated again: `fit` with several epochs sees
-    the same batches in each. Read it again with another `epoch` for another order. Its number of
-    batches is known (`len`) of whole clips in local files, which takes a look at each record.
+    With `shuffle` the order is a function of `seed` and `epoch`, and clips of similar length share
+    a batch. The dataset repeats that order when it is iterated again: `fit` with several epochs
+    sees the same batches in each. Call `read` with another `epoch` for another order. For whole
+    clips in local files the number of batches is known (`len`); counting them visits each record.
 
     Args:
-        pattern: Glob patterns, as a list or with commas between them.
-        schema: What the records hold; by default the frame-level layout of YouTube-8M. That of a
-            run is `yt8m_gat.load_run(...).schema`.
+        pattern: Glob patterns, as a list or separated by commas.
+        schema: The schema of the records; by default the frame-level layout of YouTube-8M. That of
+            a run is `yt8m_gat.load_run(...).schema`.
         batch_size: B; the last batch may be smaller.
         shuffle: Whether files, records and batches are shuffled.
         seed: See above.
         epoch: See above.
         as_stored: See above.
-        normalize: l2 normalization of the dequantized features, see `normalize_features`.
-        segment_labels: Read the rated segments of 2019, each an example, instead of whole clips.
+        normalize: L2 normalization of the dequantized features, see `normalize_features`.
+        segment_labels: Whether to read the rated segments of 2019 as examples instead of whole
+            clips.
 
     Raises:
         ConfigError: No file matches.
-        ValueError: A value that cannot be. In iterating, a record that cannot be read stops the
-            dataset with a `tf.errors.InvalidArgumentError` that names its file and number.
+        ValueError: An argument has an invalid value. During iteration, a record that cannot be
+            read stops the dataset with a `tf.errors.InvalidArgumentError` that names its file and
+            number.
     """
     if as_stored and normalize != "none":
         raise ValueError(
@@ -77,7 +79,8 @@ def read(
         shuffle=Shuffle(seed=seed, epoch=epoch) if shuffle else None,
         segments="rated" if segment_labels else None,
     )
-    # Where it is unknown, `fit` warns that the data ran out. Each remote record is a request.
+    # If the number is unknown, `fit` warns that the data ran out. Counting remote records would
+    # take a request for each.
     if not segment_labels and not any(map(is_remote, files)):
         num_batches = -(-count_records(files) // batch_size)
         batches = batches.apply(tf.data.experimental.assert_cardinality(num_batches))

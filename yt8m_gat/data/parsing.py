@@ -1,12 +1,12 @@
-"""Serialized records to batches of tensors, every record checked on the way.
+"""Parsing of serialized records to batches of tensors, with checks of every record.
 
 All checks run inside the graph, so that they hold for tf.data, `fit` and an exported model. A bad
-record stops the program with an `InvalidArgumentError` whose message says
+record stops the program with an `InvalidArgumentError` whose message is
 
-    Bad record <file>:record <number>: <what was found>. Remedy: <what to do>. Fault: <kind>.
+    Bad record <file>:record <number>: <what is wrong>. Remedy: <what to do>. Fault: <kind>.
 
 Record numbers start at 0; the kinds are those of `yt8m_gat.data.errors.Fault`.
-`yt8m_gat.data.Reader` turns it into a `BadRecordError`.
+`yt8m_gat.data.Reader` turns the error into a `BadRecordError`.
 """
 
 from __future__ import annotations
@@ -40,46 +40,46 @@ from yt8m_gat.recipes import RECIPES
 
 INSPECT_COMMAND = "yt8m-gat inspect"
 
-REWRITE_REMEDY = f"write the record anew; `{INSPECT_COMMAND}` lists all that cannot be read"
+REWRITE_REMEDY = f"write the record again; `{INSPECT_COMMAND}` lists all that cannot be read"
 
 _TYPE_REMEDY = (
     "say how the frames are stored by --feature_types of train.py (uint8 or float32: bytes; "
-    "float_list: lists of floats), or write the record anew"
+    "float_list: lists of floats), or write the record again"
 )
 
 _LIST_NAMES = {tf.string: "bytes_list", tf.float32: "float_list", tf.int64: "int64_list"}
 
 Batch = dict[str, Any]
 """A dataset element: `video_id` string [B]; `features` name -> tensor; `labels` float32 [B, C];
-at frame level `num_frames` int32 [B]. A segment is an example too (`yt8m_gat.data.segments`)."""
+at frame level `num_frames` int32 [B]. An example may be a segment (`yt8m_gat.data.segments`)."""
 
 Ratings = tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]
-"""The rated (segment, class) pairs of a batch, [R] each: row of the record, int32; first second of
-the segment, int64; class, int64; score, float32."""
+"""The rated (segment, class) pairs of a batch, four tensors [R]: row of the record, int32; first
+second of the segment, int64; class, int64; score, float32."""
 
 
 def quote_file(path: str) -> str:
-    """A file's path for `record_names`, without a character that could end it in a message."""
+    """Quotes a file's path for `record_names`: no character of it can end it in a message."""
     return urllib.parse.quote(os.fsencode(path), safe="/ ,=+@()[]{}")
 
 
 def unquote_file(name: str) -> str:
-    """The path that `quote_file` was given."""
+    """Inverts `quote_file`."""
     return os.fsdecode(urllib.parse.unquote_to_bytes(name))
 
 
 def record_names(files: tf.Tensor, records: tf.Tensor) -> tf.Tensor:
-    """How messages call records: `<file>:record <number>`.
+    """Returns the names of records in messages: `<file>:record <number>`.
 
     Args:
-        files: string [B], each through `quote_file`.
+        files: string [B], quoted by `quote_file`.
         records: int64 [B], numbers within their files, from 0.
     """
     return tf.strings.join([files, ":record ", tf.strings.as_string(records)])
 
 
 class _Checks:
-    """What must hold for each record of a batch; the messages are only built when it does not."""
+    """The checks of the records of a batch; messages are built only if a check fails."""
 
     def __init__(self, names: tf.Tensor) -> None:
         self._names = names
@@ -93,22 +93,25 @@ class _Checks:
         describe: Callable[[tf.Tensor], tf.Tensor | str],
         remedy: str,
     ) -> None:
-        """ok[b] must be True for each record b; `describe(b)` must be safe for any b."""
+        """Adds a check: ok[b] must be True for each record b.
+
+        `describe(b)` is computed for any b, and must not fail.
+        """
         self._checks.append((ok, describe, f". Remedy: {remedy}. Fault: {fault}."))
         self._faults.append(fault)
 
     def first_faults(self) -> tf.Tensor:
-        """string [B]: the kind of the first check that a record fails; empty for a good one."""
+        """Returns, as string [B], the kind of the first check that a record fails, or empty."""
         failed = tf.stack([tf.logical_not(ok) for ok, _, _ in self._checks], axis=1)  # [B, checks]
         return tf.gather(
             tf.constant([*map(str, self._faults), ""]), first_true(failed) % (len(self._faults) + 1)
         )
 
     def enforce(self) -> tf.Tensor:
-        """Stops at the first check that fails, and its first record."""
+        """Raises the error of the first check that fails, for the first record that fails it."""
         passed = tf.stack([tf.reduce_all(ok) for ok, _, _ in self._checks])
 
-        # One branch for all checks: a branch each takes four times as long to trace.
+        # One branch for all checks: one branch per check takes four times as long to trace.
         def stop() -> tf.Tensor:
             messages = []
             for ok, describe, ending in self._checks:
@@ -116,7 +119,7 @@ class _Checks:
                 parts = ["Bad record ", self._names[record], ": ", describe(record), ending]
                 messages.append(tf.strings.join(parts))
             message = tf.stack(messages)[tf.argmin(tf.cast(passed, tf.int32))]
-            # Not a constant condition: a graph optimizer may raise that one before the branch.
+            # Not a constant condition: a graph optimizer may move that out of the branch.
             tf.debugging.Assert(tf.reduce_all(passed), [message])
             return tf.constant(False)
 
@@ -144,7 +147,7 @@ _RATING_KEYS = (SEGMENT_START_KEY, SEGMENT_CLASS_KEY, SEGMENT_SCORE_KEY)
 def _context_types(
     schema: RecordSchema, with_labels: bool, with_ratings: bool = False
 ) -> dict[str, tf.DType]:
-    """Name -> type of the lists that are read from beside the frames."""
+    """Returns name -> type of the lists that are read from the context."""
     types = dict.fromkeys(ID_KEYS, tf.string)
     if with_labels:
         types[schema.labels_key] = tf.int64
@@ -157,7 +160,7 @@ def _context_types(
 def _read_context(
     records: Records, checks: _Checks, types: dict[str, tf.DType]
 ) -> dict[str, tf.RaggedTensor]:
-    """The lists of these names and types, [B, any]; a record may have none of a name."""
+    """Reads the lists of these names and types, [B, any]; a record may lack any of them."""
     checks.require(
         Fault.UNDECODABLE,
         records.decodable,
@@ -166,10 +169,10 @@ def _read_context(
     )
     context = {}
     for key, dtype in types.items():
-        context[key], right = records.values(key, dtype)
+        context[key], right_type = records.values(key, dtype)
         checks.require(
             Fault.WRONG_TYPE,
-            right,
+            right_type,
             lambda _, key=key, dtype=dtype: f"feature {key} is no {_LIST_NAMES[dtype]}",
             REWRITE_REMEDY,
         )
@@ -177,7 +180,7 @@ def _read_context(
 
 
 def multi_hot(labels: tf.SparseTensor, num_classes: int) -> tf.Tensor:
-    """Class indices to float32 [B, C], 1 at each label; one that is listed twice counts once.
+    """Converts class indices to float32 [B, C], 1 at each label, even if it is listed twice.
 
     Args:
         labels: int64 [B, any], each in 0 .. C - 1.
@@ -190,12 +193,12 @@ def multi_hot(labels: tf.SparseTensor, num_classes: int) -> tf.Tensor:
 
 
 def _class_labels(labels: tf.SparseTensor, schema: RecordSchema) -> tf.Tensor:
-    """The labels of records, int64 [B, any], as float32 [B, C], through the label map if any."""
+    """Converts labels of records, int64 [B, any], to float32 [B, C], with the label map if any."""
     if schema.multi_hot_labels:
         hot = tf.sparse.retain(labels, tf.equal(labels.values, 1))
         labels = tf.SparseTensor(hot.indices, hot.indices[:, 1], hot.dense_shape)
-    found = multi_hot(labels, schema.num_source_classes)
-    return found if schema.label_map is None else schema.label_map.apply(found)
+    source_labels = multi_hot(labels, schema.num_source_classes)
+    return source_labels if schema.label_map is None else schema.label_map.apply(source_labels)
 
 
 def _check_context(
@@ -206,7 +209,7 @@ def _check_context(
             Fault.VIDEO_ID,
             context[key].row_lengths() <= 1,
             lambda _, key=key: f"it has more than one value of {key}",
-            "write the record anew with one id",
+            "write the record again with one id",
         )
     video_id = _video_id(context)
     checks.require(
@@ -215,7 +218,7 @@ def _check_context(
         lambda _: f"it has none of the ids {' and '.join(ID_KEYS)}",
         f"write one of them as a bytes feature, or list such records by `{INSPECT_COMMAND}`",
     )
-    # The CSV of the predictions is text, a line for each video.
+    # The CSV of the predictions is text with one line per video.
     checks.require(
         Fault.VIDEO_ID,
         tf.equal(
@@ -230,7 +233,7 @@ def _check_context(
                 _base64(video_id[record]),
             ]
         ),
-        "write the record anew with an id that is text",
+        "write the record again with an id that is text",
     )
     if with_labels:
         labels = context[schema.labels_key].to_sparse()
@@ -252,7 +255,7 @@ def _check_context(
 
 
 def _check_label_vectors(labels: tf.SparseTensor, checks: _Checks, num_classes: int) -> None:
-    """A record has a value for each class, or none at all."""
+    """Checks that each record has a value for every class, or none at all."""
     lengths = tf.math.unsorted_segment_sum(
         tf.ones_like(labels.values), labels.indices[:, 0], labels.dense_shape[0]
     )
@@ -275,17 +278,17 @@ def _check_segment_id(context: dict[str, Any], checks: _Checks) -> None:
         lambda record: tf.strings.join(
             [
                 "its id has whitespace, a colon, a comma or a quote after '",
-                # Without a space, this cannot look like a part of the message.
+                # As it has no space, it cannot imitate a part of the message.
                 tf.strings.regex_replace(video_id[record], f"(?s)^({good}{{0,64}}).*$", r"\1"),
                 "', which the CSV of segments (id:second) cannot hold",
             ]
         ),
-        "write the record anew with another id, leave such records out by --on_bad_record=skip, "
+        "write the record again with another id, leave such records out by --on_bad_record=skip, "
         "or predict whole videos by --segment_labels=false, whose CSV takes any id",
     )
 
 
-# Scripts that read a trained run have none of the flags that these name.
+# The scripts that read a trained run do not have the flags that the remedies below name.
 _RUN_REMEDY = "a trained run needs records like those that it was trained on"
 _VOCABULARY_REMEDY = (
     "give the size of the vocabulary that the labels come from by --num_classes of train.py; "
@@ -318,7 +321,7 @@ def _require_values(
     describe: Callable[[tf.Tensor], tf.Tensor | str],
     remedy: str,
 ) -> None:
-    """ok [N] must be True for each of `values` [N], of the records `rows` [N]."""
+    """Adds a check: ok [N] must be True for each of `values` [N], of the records `rows` [N]."""
     num_wrong = tf.math.unsorted_segment_sum(
         tf.cast(tf.logical_not(ok), tf.int32), rows, tf.cast(num_rows, rows.dtype)
     )
@@ -326,8 +329,8 @@ def _require_values(
     def describe_wrong(record: tf.Tensor) -> tf.Tensor:
         of_record = tf.equal(rows, tf.cast(record, rows.dtype))
         wrong = tf.boolean_mask(values, tf.logical_and(tf.logical_not(ok), of_record))[:10]
-        found = tf.strings.reduce_join(_text(wrong), separator=", ")
-        return tf.strings.join([f"{noun} ", found, " ", describe(record)])
+        listed = tf.strings.reduce_join(_text(wrong), separator=", ")
+        return tf.strings.join([f"{noun} ", listed, " ", describe(record)])
 
     checks.require(fault, tf.equal(num_wrong, 0), describe_wrong, remedy)
 
@@ -350,7 +353,7 @@ def _check_ratings(
                     _text(expected[record]),
                 ]
             ),
-            "write the record anew with one start time, class and score for each rating",
+            "write the record again with one start time, class and score for each rating",
         )
     num_rows = tf.shape(num_frames)[0]
     rows = starts.value_rowids()
@@ -392,12 +395,12 @@ def _check_ratings(
         tf.logical_and(scores.flat_values >= 0, scores.flat_values <= 1),
         "segment score",
         lambda _: "is outside 0 .. 1",
-        "write the record anew with scores from 0 (not shown) to 1 (shown)",
+        "write the record again with scores from 0 (not shown) to 1 (shown)",
     )
 
 
 def _video_id(context: dict[str, Any]) -> tf.Tensor:
-    """string [B]: the first of `ID_KEYS` that a record has."""
+    """Returns the first of `ID_KEYS` that a record has, string [B]."""
     current, older = (context[key].to_tensor("", shape=[None, 1])[:, 0] for key in ID_KEYS)
     return tf.where(tf.equal(current, ""), older, current)
 
@@ -413,27 +416,27 @@ def parse_frame_batch(
 ) -> Batch:
     """Parses frame-level records (`RecordSchema` lists their keys, kinds and shapes).
 
-    Segment-level records (2019) are read as the frame-level records that they also are; see
+    Segment-level records (2019) are also frame-level records and are read as such; see
     `yt8m_gat.data.segments` for their segments.
 
     Args:
         serialized: string [B], serialized `tf.SequenceExample`s.
         schema: What to read; `frame_level` must be True.
-        names: string [B], see `record_names`; by default the number in the batch.
-        fixed_num_frames: Pad to `schema.max_frames` rather than to the longest clip.
+        names: string [B], see `record_names`; by default the numbers in the batch.
+        fixed_num_frames: Whether to pad to `schema.max_frames` rather than to the longest clip.
         with_labels: Whether to read the labels; a record without any has a row of zeros.
         segment_ids: Whether the ids are for the CSV of segments, see `SEGMENT_ID_BREAKS`.
 
     Returns:
-        `video_id` string [B]; `features` name -> uint8 [B, T, D] as stored, or float32 of
-        those stored as floats, 0 on padding; `num_frames` int32 [B], at most `max_frames`;
-        `labels` float32 [B, C].
+        `video_id` string [B]; `features` name -> uint8 [B, T, D] as stored (float32 if stored as
+        floats), 0 on padding; `num_frames` int32 [B], at most `max_frames`; `labels` float32
+        [B, C].
 
     Raises:
-        tf.errors.InvalidArgumentError: A record is no `tf.SequenceExample`, has no id, lacks a
+        tf.errors.InvalidArgumentError: A record is not a `tf.SequenceExample`, lacks an id or a
             feature, has no frames, features of different lengths, a frame of another size or
             with a value that is not finite, a label outside the vocabulary, or with `segment_ids`
-            an id that has one of the breaks. The message names the file, the record and the
+            an id that contains one of the breaks. The message names the file, the record and the
             remedy.
         ValueError: The schema is a video-level one.
     """
@@ -457,14 +460,14 @@ def parse_rated_batch(
     Args:
         serialized: string [B], serialized `tf.SequenceExample`s.
         schema: What to read; `frame_level` must be True.
-        names: string [B], see `record_names`; by default the number in the batch.
+        names: string [B], see `record_names`; by default the numbers in the batch.
 
     Returns:
         The batch of `parse_frame_batch`, without `labels`, and the ratings in the order of the
-        records and within them; a record without ratings has none.
+        records and within them. A record may have no ratings.
 
     Raises:
-        tf.errors.InvalidArgumentError: As `parse_frame_batch`; also where the lists of a record's
+        tf.errors.InvalidArgumentError: As for `parse_frame_batch`; also if the lists of a record's
             ratings differ in length, a segment starts outside the clip, a class is outside the
             vocabulary or a score outside [0, 1].
         ValueError: The schema is a video-level one.
@@ -475,7 +478,7 @@ def parse_rated_batch(
 
 
 def _check_frames(name: str, schema: RecordSchema, checks: _Checks, read: _Clips) -> None:
-    """Type and size of each frame of a feature and, of floats, the values."""
+    """Checks type and size of each frame of a feature and, for floats, the values."""
     frames, sizes = read.wrong_frames[name], read.wrong_sizes[name]
     expected, unit = schema.stored_size(name)
 
@@ -516,19 +519,19 @@ def _check_frames(name: str, schema: RecordSchema, checks: _Checks, read: _Clips
             Fault.NOT_FINITE,
             tf.reduce_all(tf.math.is_finite(read.features[name]), axis=[1, 2]),
             lambda _: f"feature {name} has a value that is not finite",
-            "write the record anew",
+            "write the record again",
         )
 
 
 class _Clips(NamedTuple):
-    """The features of frame-level records as read, not yet checked; names are theirs.
+    """The features of frame-level records as read, before the checks.
 
     Attributes:
-        lengths: Name -> int32 [B], frames in the record.
-        wrong_types: Name -> int32 [B], the first frame of another type; -1 where there is none.
-        wrong_frames: Name -> int32 [B], the first frame of a wrong size; -1 where there is none.
-        wrong_sizes: Name -> int32 [B], the bytes of that frame, or the values of its list.
-        features: Name -> uint8 or float32 [B, T, D], 0 on padding.
+        lengths: Feature -> int32 [B], frames in the record.
+        wrong_types: Feature -> int32 [B], the first frame of a wrong type; -1 if there is none.
+        wrong_frames: Feature -> int32 [B], the first frame of a wrong size; -1 if there is none.
+        wrong_sizes: Feature -> int32 [B], the number of bytes of that frame, or of its floats.
+        features: Feature -> uint8 or float32 [B, T, D], 0 on padding.
     """
 
     lengths: dict[str, tf.Tensor]
@@ -541,20 +544,20 @@ class _Clips(NamedTuple):
 def _read_clips(
     serialized: tf.Tensor, schema: RecordSchema, fixed_num_frames: bool
 ) -> tuple[Records, _Clips]:
-    """Reads records at once where all of them allow that, else frame by frame."""
+    """Reads each feature in one piece if all records allow it, else frame by frame."""
     if schema.feature_types:
         records = read_records(serialized, tf.constant(False))
         return records, _read_frame_by_frame(records, schema, fixed_num_frames)
     layout = frame_layout(schema.feature_sizes + schema.other_sizes, schema.max_frames)
-    found = layout.read(serialized, fixed_num_frames)
-    records = read_records(serialized, found.ok)
+    frames = layout.read(serialized, fixed_num_frames)
+    records = read_records(serialized, frames.ok)
 
-    def at_once() -> _Clips:
-        none = tf.fill(tf.shape(found.num_frames), -1)
+    def in_one_piece() -> _Clips:
+        none = tf.fill(tf.shape(frames.num_frames), -1)
         return _Clips(
-            dict.fromkeys(schema.feature_names, found.num_frames),
+            dict.fromkeys(schema.feature_names, frames.num_frames),
             *(dict.fromkeys(schema.feature_names, none) for _ in range(3)),
-            dict(zip(schema.feature_names, found.features, strict=False)),
+            dict(zip(schema.feature_names, frames.features, strict=False)),
         )
 
     def frame_by_frame() -> _Clips:
@@ -563,7 +566,7 @@ def _read_clips(
             *records,
         )
 
-    return records, tf.cond(records.usual, at_once, frame_by_frame)
+    return records, tf.cond(records.usual, in_one_piece, frame_by_frame)
 
 
 def _read_frame_by_frame(records: Records, schema: RecordSchema, fixed_num_frames: bool) -> _Clips:
@@ -583,7 +586,7 @@ def _read_frame_by_frame(records: Records, schema: RecordSchema, fixed_num_frame
             decoded = tf.io.decode_raw(values, tf.as_dtype(kind), fixed_length=expected)
         real = tf.sequence_mask(lengths[name], tf.shape(sizes)[1])
         wrong_frames[name] = first_true(tf.logical_and(real, tf.not_equal(sizes, expected)))
-        # Of a batch without any frames (T = 0) another check speaks.
+        # Avoids an empty axis: a batch without any frames (T = 0) fails another check.
         sizes = tf.pad(sizes, [[0, 0], [0, 1]])
         wrong_sizes[name] = tf.gather(sizes, tf.maximum(wrong_frames[name], 0), batch_dims=1)
         if fixed_num_frames:
@@ -603,7 +606,7 @@ def _checked_frames(
     with_ratings: bool,
     segment_ids: bool = False,
 ) -> tuple[_Checks, dict[str, tf.RaggedTensor], tf.Tensor, dict[str, tf.Tensor]]:
-    """What must hold; and what stands beside the frames, their number [B] and the features."""
+    """Returns the checks, the context, the number of frames [B] and the features."""
     if not schema.frame_level:
         raise ValueError("parse_frame_batch needs a frame-level schema; see parse_video_batch")
     checks = _Checks(_default_names(serialized, names))
@@ -643,7 +646,7 @@ def _checked_frames(
                     _text(first_length[record]),
                 ]
             ),
-            "write the record anew with one value of each feature per frame, or leave out the odd "
+            "write the record again with one value of each feature per frame, or leave out the odd "
             "one by --feature_names of train.py",
         )
     num_frames = tf.minimum(first_length, schema.max_frames)
@@ -705,16 +708,16 @@ def parse_video_batch(
     Args:
         serialized: string [B], serialized `tf.Example`s.
         schema: What to read; `frame_level` must be False.
-        names: string [B], see `record_names`; by default the number in the batch.
+        names: string [B], see `record_names`; by default the numbers in the batch.
         with_labels: Whether to read the labels; a record without any has a row of zeros.
 
     Returns:
         `video_id` string [B]; `features` name -> float32 [B, D]; `labels` float32 [B, C].
 
     Raises:
-        tf.errors.InvalidArgumentError: A record is no `tf.Example`, has no id, lacks a feature,
-            has one of another size or with a value that is not finite, or a label outside the
-            vocabulary. The message names the file, the record and the remedy.
+        tf.errors.InvalidArgumentError: A record is not a `tf.Example`, lacks an id or a feature,
+            has a feature of another size or with a value that is not finite, or a label outside
+            the vocabulary. The message names the file, the record and the remedy.
         ValueError: The schema is a frame-level one.
     """
     checks, parsed = _checked_videos(serialized, schema, names, with_labels)
@@ -732,7 +735,7 @@ def parse_video_batch(
 def _checked_videos(
     serialized: tf.Tensor, schema: RecordSchema, names: tf.Tensor | None, with_labels: bool
 ) -> tuple[_Checks, dict[str, tf.RaggedTensor]]:
-    """What must hold; and what the records hold."""
+    """Returns the checks and the contents of the records."""
     if schema.frame_level:
         raise ValueError("parse_video_batch needs a video-level schema; see parse_frame_batch")
     checks = _Checks(_default_names(serialized, names))
@@ -768,7 +771,7 @@ def _checked_videos(
             Fault.NOT_FINITE,
             tf.equal(num_wrong, 0),
             lambda _, name=name: f"feature {name} has a value that is not finite",
-            "write the record anew",
+            "write the record again",
         )
     return checks, parsed
 
@@ -781,17 +784,17 @@ def find_faults(
     with_ratings: bool = False,
     segment_ids: bool = False,
 ) -> tf.Tensor:
-    """The kind of fault of each record, for which a parser would refuse it.
+    """Returns the kind of fault for which a parser would refuse each record.
 
     Args:
         serialized: string [B], serialized records.
         schema: What to read.
-        with_labels: Whether the labels are looked at.
-        with_ratings: Whether the ratings of segments are, as by `parse_rated_batch`.
+        with_labels: Whether to check the labels.
+        with_ratings: Whether to check the ratings of segments, as `parse_rated_batch` does.
         segment_ids: See `parse_frame_batch`.
 
     Returns:
-        string [B], a `yt8m_gat.data.errors.Fault` each; empty for a good record.
+        string [B], each a `yt8m_gat.data.errors.Fault`, or empty for a good record.
     """
     if schema.frame_level:
         checks, *_ = _checked_frames(

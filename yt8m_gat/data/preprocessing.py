@@ -1,4 +1,4 @@
-"""From the features of a batch to what a model sees: dequantize, normalize, mask."""
+"""Preprocessing of a batch's features to a model's inputs: dequantize, mask, normalize."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from yt8m_gat.config import NORMALIZATIONS
 from yt8m_gat.data.quantization import dequantize
 
 NORM_FLOOR = 1e-12
-"""Smallest squared l2 norm divided by, as in google/youtube-8m."""
+"""The floor of the squared L2 norm in the division, as in google/youtube-8m."""
 
 
 def normalize_features(
     features: Mapping[str, tf.Tensor], normalize: str = "none"
 ) -> dict[str, tf.Tensor]:
-    """l2-normalizes features along their last axis.
+    """Normalizes features to unit L2 norm along their last axis.
 
     Args:
         features: Name -> float [..., D].
-        normalize: `none`; `per_feature`: each by its own norm; `concat`: all by the norm of the
-            vector that they form together, as the starter code does.
+        normalize: `none`; `per_feature`: each by its own norm; `concat`: all by the norm of their
+            concatenation, as the starter code does.
 
     Returns:
         Name -> float [..., D]; a zero vector stays zero.
 
     Raises:
-        ValueError: `normalize` is none of these.
+        ValueError: `normalize` is unknown.
     """
     if normalize not in NORMALIZATIONS:
         raise ValueError(
@@ -53,26 +53,26 @@ def preprocess(
     normalize: str = "none",
     frame_mask: tf.Tensor | None = None,
 ) -> tuple[dict[str, tf.Tensor], tf.Tensor | None]:
-    """Turns a batch's features into a model's inputs.
+    """Converts a batch's features to a model's inputs.
 
-    Used by training, evaluation, inference and the export alike; only graph operations, so that
-    it also runs inside `tf.function` and under XLA.
+    Training, evaluation, inference and export all use this function. It consists of graph
+    operations only, so it also runs inside `tf.function` and under XLA.
 
     Args:
-        features: Frame level: name -> [B, T, D] of one T, uint8 as stored, or floats that are
-            dequantized already. Video level: name -> float [B, D].
-        num_frames: int32 [B], the number of real frames of each clip, the first ones.
+        features: Frame level: name -> [B, T, D] with the same T, uint8 as stored, or floats that
+            are dequantized already. Video level: name -> float [B, D].
+        num_frames: int32 [B]; the first `num_frames` frames of each clip are real.
         normalize: See `normalize_features`.
-        frame_mask: [B, T], true at real frames, which may be any; in place of `num_frames`. With
-            neither, the features are video-level ones.
+        frame_mask: [B, T], true at real frames, in place of `num_frames`; the real frames need not
+            come first. With neither, the features are video-level ones.
 
     Returns:
         (features, frame_mask). Frame level: name -> float32 [B, T, D], exactly 0 on padding, and
         bool [B, T], True at real frames. Video level: name -> float32 [B, D], and None.
 
     Raises:
-        ValueError: No features, an unknown `normalize`, both `num_frames` and `frame_mask`, or a
-            dtype or a rank that does not fit the level.
+        ValueError: There are no features, `normalize` is unknown, `num_frames` and `frame_mask`
+            are both given, or a dtype or rank does not fit the level.
     """
     if not features:
         raise ValueError("`features` must hold at least one feature. Received: {}")
@@ -107,6 +107,6 @@ def preprocess(
         first = next(iter(features.values()))
         frame_mask = tf.sequence_mask(num_frames, tf.shape(first)[1])  # [B, T]
     frame_mask = tf.cast(frame_mask, tf.bool)
-    # Selected, not multiplied: NaN times 0 is NaN.
+    # A selection, not a product with the mask: NaN times 0 is NaN.
     frames = {name: tf.where(frame_mask[:, :, tf.newaxis], x, 0.0) for name, x in floats.items()}
     return normalize_features(frames, normalize), frame_mask

@@ -8,7 +8,7 @@ from tqdm import tqdm
 
 
 def progress_bar(description: str, total: int | None) -> tqdm:
-    """Progress in videos, with rate and time left; quiet where nobody looks."""
+    """Makes a bar of videos with rate and time left; without a terminal it updates rarely."""
     return tqdm(
         total=total,
         desc=description,
@@ -19,12 +19,12 @@ def progress_bar(description: str, total: int | None) -> tqdm:
 
 
 def advance(bar: tqdm, batch: Mapping[str, Any], last_id: bytes) -> bytes:
-    """Moves the progress on by the videos of a batch; of segments, by those that begin in it.
+    """Advances the bar by the videos of a batch; for segments, by the videos that begin in it.
 
     Args:
-        bar: The progress.
+        bar: The bar.
         batch: A batch of `yt8m_gat.data`.
-        last_id: What the call for the batch before returned; empty for the first.
+        last_id: The result of the call for the previous batch; empty for the first.
 
     Returns:
         The last id of the batch.

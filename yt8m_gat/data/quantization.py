@@ -1,6 +1,6 @@
-"""The 8-bit quantization of frame features, and its inverse: the one definition of both.
+"""The 8-bit quantization of frame features and its inverse.
 
-Each byte x stands for `x * (4 / 255) + (4 / 512 - 2)`: 255 steps over a range of 4, shifted by
+Each byte x represents `x * (4 / 255) + (4 / 512 - 2)`: 255 steps over a range of 4, shifted by
 half of one 256th of that range (google/youtube-8m). So 0 -> -1.9921875 and 255 -> 2.0078125.
 """
 
@@ -12,22 +12,22 @@ import numpy as np
 import tensorflow as tf
 
 MIN_VALUE = -2.0
-"""Lower end of the range that was quantized."""
+"""Lower end of the quantized range."""
 
 MAX_VALUE = 2.0
-"""Upper end of the range that was quantized."""
+"""Upper end of the quantized range."""
 
 STEP = (MAX_VALUE - MIN_VALUE) / 255
 """Distance between neighbouring quantization levels: 4/255."""
 
 OFFSET = (MAX_VALUE - MIN_VALUE) / 512 + MIN_VALUE
-"""What the byte 0 stands for: 4/512 - 2."""
+"""The value of the byte 0: 4/512 - 2."""
 
 Array = TypeVar("Array", np.ndarray, tf.Tensor)
 
 
 def dequantize(x: Array) -> Array:
-    """Bytes to features: `x * (4 / 255) + (4 / 512 - 2)`.
+    """Converts bytes to features: `x * (4 / 255) + (4 / 512 - 2)`.
 
     Args:
         x: uint8 (or any real) array or tensor of any shape.
@@ -41,7 +41,7 @@ def dequantize(x: Array) -> Array:
 
 
 def quantize(x: Array) -> Array:
-    """Features to bytes: the level nearest to x, those outside the range at its ends.
+    """Converts features to bytes: the level nearest to x, clipped to 0 .. 255.
 
     `quantize(dequantize(b)) == b` for each byte b.
 

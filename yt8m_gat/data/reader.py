@@ -16,11 +16,11 @@ from yt8m_gat.data.skipping import new_skipped
 
 
 class Reader:
-    """One pass over the records of some files: iterating it gives their batches.
+    """One pass over the records of some files; iterating it yields their batches.
 
     Args:
         files: Paths of TFRecord files, see `find_files`.
-        schema: What their records hold.
+        schema: The schema of their records.
         batch_size: B; the last batch may be smaller.
         on_bad_record: `error`: a record that cannot be read ends the pass; `skip`: it is left out
             and counted.
@@ -29,12 +29,12 @@ class Reader:
 
     Attributes:
         files: The files.
-        dataset: The dataset that is iterated, from `make_dataset`; what is mapped from it may take
-            its place.
-        skipped: What this pass has left out; None with `on_bad_record="error"`.
+        dataset: The dataset that is iterated, from `make_dataset`; it may be replaced by a dataset
+            mapped from it.
+        skipped: The records that this pass has left out; None with `on_bad_record="error"`.
 
     Raises:
-        ConfigError: `on_bad_record` or `max_bad_fraction` is another value.
+        ConfigError: `on_bad_record` or `max_bad_fraction` has an invalid value.
         ValueError: See `make_dataset`.
     """
 
@@ -55,11 +55,11 @@ class Reader:
         )
 
     def __iter__(self) -> Iterator[Batch]:
-        """The batches.
+        """Yields the batches.
 
         Raises:
-            BadRecordError: A record cannot be read; names file, record, byte offset, what was
-                found and what to do.
+            BadRecordError: A record cannot be read; the message names file, record, byte offset,
+                fault and remedy.
             TooManyBadRecordsError: See `SkippedRecords`.
         """
         iterator = iter(self.dataset)

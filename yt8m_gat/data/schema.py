@@ -1,4 +1,4 @@
-"""What a record holds: the names and sizes of its features, and the official layouts."""
+"""The schema of records (names, sizes and types of features), and the official layouts."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ AUDIOSET_NUM_CLASSES = 527
 """Size of the AudioSet v1 vocabulary."""
 
 MAX_FRAMES = 300
-"""Frames after which a YouTube-8M clip is cut."""
+"""The number of frames after which a YouTube-8M clip is cut."""
 
 ID_KEYS = ("id", "video_id")
 """Names of the id: YouTube-8M since 2018, and older YouTube-8M and AudioSet."""
@@ -33,23 +33,23 @@ LABELS_KEY = "labels"
 """Name of the list of class indices, in the official records."""
 
 SEGMENT_FRAMES = 5
-"""Frames of a segment of YouTube-8M Segments (2019)."""
+"""The number of frames of a segment of YouTube-8M Segments (2019)."""
 
 SEGMENT_START_KEY = "segment_start_times"
 SEGMENT_CLASS_KEY = "segment_labels"
 SEGMENT_SCORE_KEY = "segment_scores"
-"""Names of a record's ratings, three lists of one length: rating i says that class
-`segment_labels[i]` is shown with score `segment_scores[i]` from second `segment_start_times[i]`
-on. (`segment_end_times` is not read: a segment has 5 frames.)"""
+"""Names of a record's ratings, three lists of one length: rating i gives class `segment_labels[i]`
+the score `segment_scores[i]` in the segment from second `segment_start_times[i]`.
+(`segment_end_times` is not read: a segment has 5 frames.)"""
 
 SEGMENT_ID_BREAKS = "".join(filter(str.isspace, map(chr, range(0x3001)))) + ':,"'
-"""What no id has in the CSV of 2019, whose rows are `id:second` joined by spaces: whitespace (the
-last of Unicode's is U+3000), a colon, a comma, a quote."""
+"""Characters that the CSV of 2019, with its `id:second` joined by spaces, cannot have in an id:
+whitespace (the last of Unicode's is U+3000), a colon, a comma, a quote."""
 
 RESERVED_NAMES = frozenset(
     {"num_frames", "frame_mask", "label_weights", "segment_start_time", LABELS_KEY, *ID_KEYS}
 )
-"""Other parts of a batch, or of a record: no names of features."""
+"""Names of other parts of a batch or a record, which features must not have."""
 
 
 ITEM_BYTES = {"uint8": 1, "float32": 4}
@@ -68,7 +68,7 @@ class RecordSchema:
     | `labels_key` (may be absent) | context | int64 | [any number], or a 0 or 1 for each class |
     | each feature | feature list | by its type, see below | T x [size] |
 
-    Rated segments (2019), where they are asked for:
+    Rated segments (2019), if they are requested:
 
     | key | where | kind | shape |
     |---|---|---|---|
@@ -79,22 +79,22 @@ class RecordSchema:
     Video level (`tf.Example`): the same id and labels; each feature is float[size].
 
     Attributes:
-        feature_sizes: (name, size) of each feature, in order; a mapping is taken too. The size is
-            that of a frame (of a video at video level), in values.
+        feature_sizes: (name, size) of each feature, in order; a mapping is accepted too. The size
+            is the number of values of a frame (of a video at video level).
         num_classes: C of the batch's labels.
         max_frames: Longer clips are cut after this many frames.
         frame_level: Whether the features have a time axis.
-        label_map: From the labels of the records to the C classes; None: they are the classes.
+        label_map: Maps the labels of the records to the C classes; None: they are the classes.
         labels_key: Name of the list of labels.
         labels_are: `indices` of classes, or `multi_hot`, a 0 or 1 for each class of the records;
-            None: indices, and nobody has said so (`yt8m_gat.data.label_check`).
+            None: indices by default, which `yt8m_gat.data.label_check` verifies.
         feature_types: How the frames of each feature are stored: `uint8` or `float32`, bytes of
-            that type, or `float_list`, a list of floats; empty: `uint8` all.
-        other_sizes: (name, bytes of a frame) of features that the records hold besides. They are
-            not read; records that hold these and no others are read faster.
+            that type, or `float_list`, a list of floats; empty: `uint8` for all.
+        other_sizes: (name, bytes of a frame) of the other features of the records. They are not
+            read, but records with exactly these features are read faster.
 
     Raises:
-        ConfigError: A value that cannot be; the message names it and the flag it comes from.
+        ConfigError: A value is invalid; the message names it and the flag it comes from.
     """
 
     feature_sizes: tuple[tuple[str, int], ...]
@@ -108,8 +108,8 @@ class RecordSchema:
     other_sizes: tuple[tuple[str, int], ...] = ()
 
     def __post_init__(self) -> None:
-        given = self.feature_sizes
-        pairs: Iterable[tuple[str, int]] = given.items() if isinstance(given, Mapping) else given
+        sizes = self.feature_sizes
+        pairs: Iterable[tuple[str, int]] = sizes.items() if isinstance(sizes, Mapping) else sizes
         object.__setattr__(self, "feature_sizes", tuple((name, size) for name, size in pairs))
         names = self.feature_names
         if not names or not all(names):
@@ -152,7 +152,7 @@ class RecordSchema:
 
     @classmethod
     def from_config(cls, config: DataConfig, label_map: LabelMap | None = None) -> RecordSchema:
-        """The schema that a run's data settings describe.
+        """Makes the schema that a run's data settings describe.
 
         Args:
             config: The settings.
@@ -181,7 +181,7 @@ class RecordSchema:
 
     @property
     def num_source_classes(self) -> int:
-        """Labels of records are 0 .. num_source_classes - 1."""
+        """The number of classes in the records, whose labels are 0 .. num_source_classes - 1."""
         return self.num_classes if self.label_map is None else self.label_map.num_sources
 
     @property
@@ -196,7 +196,7 @@ class RecordSchema:
         return dict(zip(self.feature_names, types, strict=True))
 
     def stored_size(self, name: str) -> tuple[int, str]:
-        """How much one frame of a feature, or a video's feature, takes in a record; its unit."""
+        """Returns the stored size of a frame (or of a video's feature) and its unit."""
         size, kind = self.sizes[name], self.types[name]
         if kind == "float_list" or not self.frame_level:
             return size, "values"
@@ -204,7 +204,7 @@ class RecordSchema:
 
     @property
     def feature_names(self) -> tuple[str, ...]:
-        """The names, in order."""
+        """The feature names, in order."""
         return tuple(name for name, _ in self.feature_sizes)
 
     @property

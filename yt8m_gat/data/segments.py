@@ -1,15 +1,15 @@
-"""Segments of 5 frames as examples: those that were rated (2019), or every window of a clip.
+"""Segments of 5 frames as examples: the rated ones (2019), or every window of a clip.
 
-Both give batches of `yt8m_gat.data.parsing.Batch`'s form in which an example is a segment:
+Both kinds give batches like `yt8m_gat.data.parsing.Batch` in which an example is a segment:
 
 | key | kind | shape |
 |---|---|---|
 | `video_id` | string | [S], repeated for each segment of a clip |
 | `segment_start_time` | int32 | [S], the segment's first second, which is its first frame |
-| `features` | uint8, or float32 of those stored as floats | name -> [S, 5, D], 0 on padding |
+| `features` | uint8, or float32 if stored as floats | name -> [S, 5, D], 0 on padding |
 | `num_frames` | int32 | [S], 5, or less at the clip's end |
-| `labels` | float32 | [S, C]: the scores; 0 where a pair was not rated (rated segments alone) |
-| `label_weights` | float32 | [S, C]: 1 at the rated pairs, else 0 (rated segments alone) |
+| `labels` | float32 | [S, C]: the scores; 0 where a pair was not rated (only rated segments) |
+| `label_weights` | float32 | [S, C]: 1 at the rated pairs, else 0 (only rated segments) |
 """
 
 from __future__ import annotations
@@ -30,20 +30,21 @@ SEGMENT_KINDS = ("rated", "windows")
 def parse_rated_segments(
     serialized: tf.Tensor, schema: RecordSchema, names: tf.Tensor | None = None
 ) -> Batch:
-    """The rated segments of a batch of records.
+    """Parses the rated segments of a batch of records.
 
     The distinct start times of a record, in order of their first appearance, are its segments; a
-    record without ratings has none. A segment that reaches past the clip's end is cut there; one
-    that starts past it is a bad record. A pair that is rated more than once has its highest score.
+    record without ratings has none. A segment that reaches past the clip's end is cut there; a
+    segment that starts past it makes the record a bad one. A pair that is rated more than once
+    has its highest score.
 
-    With a label map, a target is rated where one of its sources is rated above 0, or all of its
-    sources are rated: one source that is not shown says nothing of the others. A target without
+    With a label map, a target is rated if one of its sources is rated above 0 or all of its
+    sources are rated: that one source is not shown says nothing about the others. A target without
     sources is never rated.
 
     Args:
         serialized: string [B], serialized `tf.SequenceExample`s.
         schema: What to read; `frame_level` must be True.
-        names: string [B], see `record_names`; by default the number in the batch.
+        names: string [B], see `record_names`; by default the numbers in the batch.
 
     Returns:
         A batch of S segments with `labels` and `label_weights`; S may be 0.
@@ -64,22 +65,22 @@ def parse_rated_segments(
 def parse_windows(
     serialized: tf.Tensor, schema: RecordSchema, names: tf.Tensor | None = None
 ) -> Batch:
-    """Every consecutive window of a batch of records: starts 0, 5, 10, ...
+    """Parses the consecutive windows of a batch of records, with starts 0, 5, 10, ...
 
-    A clip of T frames has ceil(T / 5) of them; the last one has the frames that are left, as in
-    the starter code. Labels are not read.
+    A clip of T frames has ceil(T / 5) windows; the last one has the remaining frames, as in the
+    starter code. Labels are not read.
 
     Args:
         serialized: string [B], serialized `tf.SequenceExample`s.
         schema: What to read; `frame_level` must be True.
-        names: string [B], see `record_names`; by default the number in the batch.
+        names: string [B], see `record_names`; by default the numbers in the batch.
 
     Returns:
         A batch of S windows, clip by clip in order of time, without labels.
 
     Raises:
-        tf.errors.InvalidArgumentError: See `parse_frame_batch`, with `segment_ids`: windows are
-            what the CSV of segments is about.
+        tf.errors.InvalidArgumentError: See `parse_frame_batch` with `segment_ids`, since windows
+            are for the CSV of segments.
         ValueError: The schema is a video-level one.
     """
     clips = parse_frame_batch(serialized, schema, names, with_labels=False, segment_ids=True)
@@ -91,10 +92,10 @@ def parse_windows(
 
 
 def _distinct_segments(ratings: Ratings, max_frames: int) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Row and start of each segment, int32 [S], and the segment of each rating, int32 [R]."""
+    """Returns row and start of each segment, int32 [S], and each rating's segment, int32 [R]."""
     rating_rows, rating_starts, _, _ = ratings
-    # One number for both: starts are below max_frames. tf.unique keeps the first appearance's
-    # order.
+    # One number encodes both, as starts are below max_frames. tf.unique keeps the order of first
+    # appearance.
     keys, segment_of_rating = tf.unique(tf.cast(rating_rows, tf.int64) * max_frames + rating_starts)
     rows = tf.cast(keys // max_frames, tf.int32)
     return rows, tf.cast(keys % max_frames, tf.int32), segment_of_rating
@@ -103,7 +104,7 @@ def _distinct_segments(ratings: Ratings, max_frames: int) -> tuple[tf.Tensor, tf
 def _labels(
     ratings: Ratings, segment_of_rating: tf.Tensor, num_segments: tf.Tensor, schema: RecordSchema
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Scores and weights of the segments' classes, float32 [S, C] each."""
+    """Returns scores and weights of the segments' classes, float32 [S, C] each."""
     _, _, classes, scores = ratings
     positions = tf.stack([segment_of_rating, tf.cast(classes, tf.int32)], axis=1)  # [R, 2]
     zeros = tf.zeros([num_segments, schema.num_source_classes])
@@ -120,7 +121,7 @@ def _labels(
 
 
 def _cut(clips: Batch, rows: tf.Tensor, starts: tf.Tensor) -> Batch:
-    """The 5 frames from each of `starts` [S] on, of the clips `rows` [S]."""
+    """Cuts out the 5 frames from each of `starts` [S] on, from the clips `rows` [S]."""
     num_frames = tf.minimum(tf.gather(clips["num_frames"], rows) - starts, SEGMENT_FRAMES)  # [S]
     offsets = tf.range(SEGMENT_FRAMES)
     real = offsets < num_frames[:, tf.newaxis]  # [S, 5]
@@ -143,16 +144,17 @@ def _cut(clips: Batch, rows: tf.Tensor, starts: tf.Tensor) -> Batch:
 
 
 def read_class_ids(path: str | os.PathLike, num_classes: int) -> tuple[int, ...]:
-    """The classes that a file lists, as the challenge's `segment_label_ids.csv` does.
+    """Reads a list of classes, such as the challenge's `segment_label_ids.csv`.
 
-    One class index a line, in the first field of a CSV row; the first line may be a header.
+    Each line has one class index, in the first field of a CSV row; the first line may be a header.
 
     Args:
         path: The file.
         num_classes: C.
 
     Raises:
-        ConfigError: It lists none, one that is not in 0 .. C - 1, or one twice; names the line.
+        ConfigError: It lists no class, one that is not in 0 .. C - 1, or one twice; the message
+            names the line.
         OSError: It cannot be read.
     """
     class_ids: dict[int, int] = {}

@@ -1,4 +1,4 @@
-"""Bad records left out of a dataset (`--on_bad_record=skip`): counted by kind, up to a limit."""
+"""Counts of bad records that a dataset leaves out (`--on_bad_record=skip`), with a limit."""
 
 from __future__ import annotations
 
@@ -12,27 +12,28 @@ from yt8m_gat.config import MAX_BAD_FRACTION, ON_BAD_RECORD, ConfigError
 from yt8m_gat.data.errors import FRAMING_FAULTS, BadRecordError, Fault, TooManyBadRecordsError
 
 NUM_SHOWN = 5
-"""Bad records that a report names."""
+"""The number of bad records that a report names."""
 
 _LEAST_RECORDS = 1000
-"""Records before the limit is looked at, other than at the end: damage comes in clusters."""
+"""The number of records before the limit is checked for the first time: damage comes in
+clusters."""
 
 
 class SkippedRecords:
-    """What one pass over some files left out; filled by the reader, in its threads.
+    """The bad records that one pass over some files left out, counted by the reader's threads.
 
-    The limit holds for the records and for the bytes: where a file's framing is damaged, the rest
-    of it counts as one bad record, and by its bytes.
+    The limit holds for the records and for the bytes: if a file's framing is damaged, the rest of
+    it counts as one bad record, with all its bytes.
 
     Args:
-        max_bad_fraction: Largest share, of the records and of the bytes read so far, that may be
-            bad, from 0 to 1. It is looked at once 1,000 records have been read, and at the end.
+        max_bad_fraction: The largest share, of the records and of the bytes read so far, that may
+            be bad, from 0 to 1. It is checked from 1,000 records on, and at the end.
 
     Attributes:
-        num_records: Records read so far, good and bad.
-        num_bytes: Their bytes, with framing.
-        bad_bytes: Those of the bad ones.
-        counts: Bad records by kind.
+        num_records: The number of records read so far, good and bad.
+        num_bytes: The number of their bytes, with framing.
+        bad_bytes: The number of bytes of the bad ones.
+        counts: The number of bad records of each kind.
 
     Raises:
         ConfigError: `max_bad_fraction` is outside [0, 1].
@@ -54,7 +55,7 @@ class SkippedRecords:
 
     @property
     def num_bad(self) -> int:
-        """Bad records so far."""
+        """The number of bad records so far."""
         return self.counts.total()
 
     def add_good(self, num_records: int, num_bytes: int) -> None:
@@ -65,7 +66,7 @@ class SkippedRecords:
 
     @property
     def first(self) -> list[BadRecordError]:
-        """The first few of the bad ones, in the order of files and records."""
+        """The first few bad records, in the order of files and records."""
         return [error for _, error in self._first]
 
     def add_bad(
@@ -81,10 +82,11 @@ class SkippedRecords:
             fault: What is wrong with it.
             place: Its file, and its number there.
             num_bytes: Its bytes, with framing.
-            describe: Gives the error for it. Asked of those alone that are shown: it reads the
-                record once more.
+            describe: Makes the error for it. Called only for records that are shown, since it
+                parses the record again.
         """
-        # Files are read side by side: which error comes first is chance, their places are not.
+        # Files are read in parallel: the errors arrive in random order, so they are sorted by
+        # place.
         with self._lock:
             shown = len(self._first) < NUM_SHOWN or place < self._first[-1][0]
         described = (place, describe()) if shown else None
@@ -100,10 +102,10 @@ class SkippedRecords:
                 del self._first[NUM_SHOWN:]
 
     def exceeded(self, at_end: bool = False) -> bool:
-        """Whether more is bad than may be.
+        """Returns whether the limit is exceeded.
 
         Args:
-            at_end: The pass is over: also look where few records were read.
+            at_end: Whether the pass is over; then the limit holds for few records too.
         """
         with self._lock:
             if self.num_records < _LEAST_RECORDS and not at_end:
@@ -114,19 +116,20 @@ class SkippedRecords:
             )
 
     def check(self, at_end: bool = False) -> None:
-        """Stops where `exceeded`.
+        """Checks the limit.
 
         Raises:
-            TooManyBadRecordsError: With the counts and the first bad records.
+            TooManyBadRecordsError: `exceeded`; the message has the counts and the first bad
+                records.
         """
         if self.exceeded(at_end):
             raise TooManyBadRecordsError(
                 f"more of the records are bad than --max_bad_fraction={self.max_bad_fraction:g} "
-                f"allows: {self.summary()}\nMend or remove the files, or raise --max_bad_fraction"
+                f"allows: {self.summary()}\nRepair or remove the files, or raise --max_bad_fraction"
             )
 
     def as_dict(self) -> dict[str, Any]:
-        """The counts, for JSON; a kind that was not met is left out."""
+        """Returns the counts, for JSON, without kinds that did not occur."""
         return {
             "num_records": self.num_records,
             "num_bad_records": self.num_bad,
@@ -136,7 +139,7 @@ class SkippedRecords:
         }
 
     def summary(self) -> str:
-        """The counts and the first bad records, for people."""
+        """Returns the counts and the first bad records as text."""
         kinds = ", ".join(
             f"{fault.replace('_', ' ')} {count:,}" for fault, count in self.counts.most_common()
         )
@@ -153,14 +156,14 @@ class SkippedRecords:
 
 
 def new_skipped(on_bad_record: str, max_bad_fraction: float) -> SkippedRecords | None:
-    """For one pass: what `make_dataset` takes; None where a bad record is an error.
+    """Makes the `skipped` of `make_dataset` for one pass; None if a bad record is an error.
 
     Args:
         on_bad_record: `error` or `skip`.
         max_bad_fraction: See `SkippedRecords`.
 
     Raises:
-        ConfigError: Another value.
+        ConfigError: A value is invalid.
     """
     if on_bad_record not in ON_BAD_RECORD:
         raise ConfigError(

@@ -1,7 +1,7 @@
-"""The framing of TFRecord files: walked without reading what is inside, damage located.
+"""The framing of TFRecord files: walking it without reading the payloads, and locating damage.
 
-A record is: its length (uint64, little endian), a masked CRC-32C of those 8 bytes (uint32), the
-payload, a masked CRC-32C of the payload (uint32).
+A record consists of its length (uint64, little endian), a masked CRC-32C of those 8 bytes (uint32),
+the payload, and a masked CRC-32C of the payload (uint32).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from yt8m_gat.paths import is_remote
 HEADER_BYTES = 12
 FOOTER_BYTES = 4
 
-DOWNLOAD_REMEDY = "download or write this file anew"
+DOWNLOAD_REMEDY = "download or write this file again"
 
 _BUFFER_BYTES = 256 * 1024  # tf.data's own default for records.
 
@@ -37,7 +37,7 @@ _CRC_TABLE = tuple(_crc_of_byte(byte) for byte in range(256))
 
 
 def masked_crc32c(data: bytes) -> int:
-    """The checksum of TFRecord files; meant for their 8-byte lengths (it is slow on payloads)."""
+    """Computes the checksum of TFRecord files, for 8-byte lengths (it is slow on payloads)."""
     crc = 0xFFFFFFFF
     for byte in data:
         crc = (crc >> 8) ^ _CRC_TABLE[(crc ^ byte) & 0xFF]
@@ -65,27 +65,27 @@ class Frame(NamedTuple):
 
 
 def _open(path: str) -> BinaryIO:
-    # GFile reads a whole buffer after each seek: 50 times as slow on local files.
+    # GFile reads a whole buffer after each seek, which is 50 times as slow for local files.
     return tf.io.gfile.GFile(path, "rb") if is_remote(path) else open(path, "rb", buffering=0)
 
 
 def file_size(path: str) -> int:
-    """Bytes of a local or remote file."""
+    """Returns the number of bytes of a local or remote file."""
     return tf.io.gfile.stat(path).length if is_remote(path) else os.stat(path).st_size
 
 
 def file_state(path: str) -> tuple[str, int, int]:
-    """Path, bytes and time of the last change, in ns: another one is another file."""
-    found = tf.io.gfile.stat(path)
-    return path, found.length, found.mtime_nsec
+    """Returns path, size and mtime (ns) of a file; if one differs, the file has changed."""
+    stat = tf.io.gfile.stat(path)
+    return path, stat.length, stat.mtime_nsec
 
 
 def walk_frames(path: str) -> Iterator[Frame]:
-    """The records of a file, from their length prefixes alone.
+    """Yields the records of a file, reading only their length prefixes.
 
     Raises:
         BadRecordError: The file is empty, ends inside a record, or a length has a wrong checksum;
-            the records before it have been yielded.
+            the records before it are yielded first.
     """
     size = file_size(path)
     offset = record = 0
@@ -139,12 +139,12 @@ def walk_frames(path: str) -> Iterator[Frame]:
 
 
 def check_framing(path: str) -> None:
-    """Refuses a file whose lengths do not fill it, before TensorFlow reads it.
+    """Refuses a file whose record lengths do not add up to its size, before TensorFlow reads it.
 
-    TensorFlow's reader asks for as much memory as a length says, and dies of one that is forged:
-    larger than the file, its checksum right. This follows the lengths, one small read each
-    (1 microsecond a record), and leaves their checksums to TensorFlow. Remote files (`://`) are
-    not checked: such a read is a request there.
+    TensorFlow's reader allocates as much memory as a length says, and crashes on a forged length
+    that is larger than the file but has a valid checksum. This function follows the lengths with
+    one small read each (1 microsecond per record) and leaves their checksums to TensorFlow. Remote
+    files (`://`) are not checked, since each read would be a request.
 
     Raises:
         BadRecordError: See `walk_frames`.
@@ -164,11 +164,11 @@ def check_framing(path: str) -> None:
 
 
 def count_records(files: Iterable[str], *, skip_damage: bool = False) -> int:
-    """Records in all the files, without reading their payloads.
+    """Counts the records of all files, without reading their payloads.
 
     Args:
         files: Paths.
-        skip_damage: Count what can be found, rather than refuse files that are damaged.
+        skip_damage: Whether to count the records before any damage instead of raising.
 
     Raises:
         BadRecordError: See `walk_frames`.
@@ -185,20 +185,20 @@ def count_records(files: Iterable[str], *, skip_damage: bool = False) -> int:
 
 
 def estimate_records(files: Sequence[str]) -> int:
-    """About how many records all the files hold, from the first one's and all sizes.
+    """Estimates the number of records from the first file's count and the sizes of all files.
 
-    Counting 3,844 shards of the full set means millions of seeks; the time left of a training run
-    need not be that exact.
+    Counting 3,844 shards of the full set would take millions of seeks; the remaining time of a
+    training run need not be that exact.
     """
     sizes = [file_size(path) for path in files]
     for path, size in zip(files, sizes, strict=True):
-        if found := count_records([path], skip_damage=True):
-            return round(found * sum(sizes) / size)
+        if num_records := count_records([path], skip_damage=True):
+            return round(num_records * sum(sizes) / size)
     return 0
 
 
 def read_payload(path: str, frame: Frame) -> bytes:
-    """One record's payload, its checksum verified.
+    """Reads one record's payload and verifies its checksum.
 
     The checksum takes 0.1 s per megabyte in Python; TensorFlow's reader is 1000 times as fast.
 
@@ -226,11 +226,11 @@ def _wrong_payload(path: str, frame: Frame) -> BadRecordError:
 
 
 def read_records(path: str) -> Iterator[tuple[Frame, bytes | BadRecordError]]:
-    """Each record's payload, or the error in its place; goes on after a bad payload.
+    """Yields each record's payload, or the error in its place; continues after a bad payload.
 
     Damage to the framing ends the file: the last item is its error, with a frame that reaches to
-    the file's end. TensorFlow reads a payload only after its frame has been found good, one
-    at a time, so that memory is that of the largest record.
+    the file's end. TensorFlow reads a payload only after its frame has been checked, one at a
+    time, so that no more memory is needed than for the largest record.
     """
     walk = walk_frames(path)
     payloads: Iterator[bytes] | None = None
@@ -249,7 +249,7 @@ def read_records(path: str) -> Iterator[tuple[Frame, bytes | BadRecordError]]:
         try:
             payload = next(payloads)
         except tf.errors.DataLossError:
-            payloads = None  # TensorFlow's reader cannot go on after it; another one begins there.
+            payloads = None  # TensorFlow's reader cannot continue; a new one starts after it.
             yield frame, _wrong_payload(path, frame)
         else:
             yield frame, payload
@@ -261,19 +261,19 @@ def _payloads_from(path: str, offset: int) -> Iterator[bytes]:
     )
     dataset = tf.data.experimental.from_variant(variant, tf.TensorSpec([], tf.string))
     options = tf.data.Options()
-    # None may read ahead of the walk.
+    # Nothing may read ahead of the walk.
     options.experimental_optimization.apply_default_optimizations = False
     options.autotune.enabled = False
     return dataset.with_options(options).as_numpy_iterator()
 
 
 def find_damage(files: Iterable[str], offset: int | None = None) -> BadRecordError | None:
-    """The first damaged record of some files: of their framing, or else of a payload.
+    """Returns the first damaged record of some files, by its framing or else by its payload.
 
     Args:
         files: Paths.
         offset: Where TensorFlow met damage, in bytes from the start of a file that it does not
-            name; the payloads of the records there are verified. None: framing alone.
+            name; the payloads of the records there are verified. None: only framing is checked.
     """
     files = list(files)
     suspects: list[tuple[str, Frame]] = []

@@ -1,7 +1,7 @@
-"""What the bytes of records say, read inside the graph.
+"""Decoding of serialized records inside the graph.
 
-A record says what `tf.train.SequenceExample.FromString` reads in it. (A `tf.Example` is, byte for
-byte, a `tf.SequenceExample` that has a context alone.) In the wire format that is
+The result is that of `tf.train.SequenceExample.FromString`. (A `tf.Example` is, byte for byte, a
+`tf.SequenceExample` that has only a context.) In the wire format these are the messages:
 
     SequenceExample  1: Features, 2: FeatureLists
     Features         1: entry, repeated:  1: key, 2: Feature
@@ -11,19 +11,19 @@ byte, a `tf.SequenceExample` that has a context alone.) In the wire format that 
     ...List          1: value, repeated
 
 A writer may split a message over several fields, which a reader merges; write an entry twice, of
-which the last counts; pack numbers or not; add fields that nobody knows, which are passed over. An
-entry with such a field is passed over as a whole. A key must be UTF-8.
+which the last counts; pack numbers or not; and add unknown fields, which are ignored. An entry with
+an unknown field is ignored as a whole. A key must be UTF-8.
 
 TensorFlow's own parser of records, `tf.io.parse_sequence_example`, is not used, because it differs
-from that (2.21): it takes one part of a list that is split, refuses unknown fields in some places
-and passes over keys in others, takes bytes that are no protocol buffer for a record, and dies of a
+from that (2.21): it reads one part of a split list, refuses unknown fields in some places and
+ignores keys in others, accepts bytes that are not a protocol buffer as a record, and crashes on a
 forged length above 2 GB.
 
 Records of the usual form are read level by level, and each byte of a level is accounted for, so
 that nothing is merged, overwritten or unknown. If a batch has any other record, the protocol buffer
 library itself reads its records (`tf.io.decode_proto` with `sanitize`), which takes several times
-as long. The library in TensorFlow and the one in Python differ in one thing known: a tag of five
-bytes that stands for more than 32 bits is refused by Python's alone.
+as long. One difference between the library in TensorFlow and the one in Python is known: only
+Python's refuses a tag of five bytes that encodes more than 32 bits.
 """
 
 from __future__ import annotations
@@ -39,22 +39,22 @@ _KINDS = {tf.string: "BytesList", tf.float32: "FloatList", tf.int64: "Int64List"
 """Type of the values -> the message that holds them, in the order of `Feature`'s fields."""
 
 _LENGTH_BYTES = 4
-"""Most bytes of the length of a usual context, which is thus below 256 MiB."""
+"""The maximum of bytes that encode the length of a usual context, which is thus below 256 MiB."""
 
 _TAG = 0x0A
 
 
 def _descriptors() -> bytes:
-    """The messages of records, for `decode_proto`, with entries as plain messages.
+    """Makes the descriptors of records for `decode_proto`, with entries as plain messages.
 
-    TensorFlow's own descriptors say that entries belong to a map; of those, a decoder drops what
-    it does not know, and with it the sign that Python's library would have passed them over.
+    In TensorFlow's own descriptors the entries belong to a map. A decoder drops the unknown fields
+    of map entries, and with them the sign that Python's library would have ignored the entries.
     """
     field_type = descriptor_pb2.FieldDescriptorProto
     file = descriptor_pb2.FileDescriptorProto(name="r.proto", package="r", syntax="proto3")
 
     def message(name: str, *kinds: str | int, repeated: bool = False) -> None:
-        """Fields 1, 2, ... of a message; of a scalar type, or of a message's name."""
+        """Adds a message with fields 1, 2, ..., each of a scalar type or of a named message."""
         described = file.message_type.add(name=name)
         for number, kind in enumerate(kinds, 1):
             field = described.field.add(name=f"f{number}", number=number)
@@ -84,17 +84,17 @@ _DESCRIPTORS = _descriptors()
 
 
 class Records(NamedTuple):
-    """What the records of a batch hold.
+    """The decoded contents of a batch of records.
 
     Attributes:
-        usual: bool []: the feature lists of all are usual, and left out here.
-        decodable: bool [B]: the bytes are a record at all; one that is none holds nothing.
-        rows: int32 [N], the record of each feature beside the frames, ascending.
-        keys: string [N], its name; a name comes once in a record.
+        usual: bool []: whether the feature lists of all records are usual; they are left out then.
+        decodable: bool [B]: whether the bytes are a record; if not, it is empty here.
+        rows: int32 [N], the record of each context feature, ascending.
+        keys: string [N], its name, which is unique in a record.
         present: bool [N, 3], whether it is a list of bytes, of floats, of integers.
         features: string [N] each: that list, serialized.
         list_rows: int32 [L], the record of each feature list, ascending.
-        list_keys: string [L], its name; a name comes once in a record.
+        list_keys: string [L], its name, which is unique in a record.
         lists: string [L]: the feature list, serialized.
     """
 
@@ -109,11 +109,11 @@ class Records(NamedTuple):
     lists: tf.Tensor
 
     def values(self, key: str, dtype: tf.DType) -> tuple[tf.RaggedTensor, tf.Tensor]:
-        """The values of one feature beside the frames.
+        """Returns the values of one context feature.
 
         Args:
             key: Its name.
-            dtype: Their type.
+            dtype: Type of its values.
 
         Returns:
             The values [B, any]; and bool [B], False where it is a list of another type.
@@ -132,16 +132,16 @@ class Records(NamedTuple):
         return tf.RaggedTensor.from_row_lengths(values, lengths, validate=False), right
 
     def frames(self, key: str, dtype: tf.DType) -> tuple[tf.RaggedTensor, tf.Tensor]:
-        """The frames of one feature.
+        """Returns the frames of one feature.
 
         Args:
             key: Its name.
-            dtype: Type of their values.
+            dtype: Type of the frames' values.
 
         Returns:
-            Strings [B, any], or of numbers [B, any, any]; and int32 [B], the first frame that is
-            no list of this type, of bytes no single value, or -1 where there is none. For such a
-            frame an empty one stands.
+            The frames, strings [B, any] or numbers [B, any, any], where a wrong frame is empty; and
+            the first wrong frame of each record, int32 [B], or -1. A frame is wrong if it is not a
+            list of this type or, for strings, does not have exactly one value.
         """
         find = _traced(_find_frames, dtype)
         frames, counts, lengths, wrong = find(
@@ -154,16 +154,16 @@ class Records(NamedTuple):
 
 @functools.cache
 def _traced(function: Callable, *options: Any) -> Callable:
-    """A function that is traced once: that takes longer than all else in a parser."""
+    """Returns a function that is traced once: tracing takes most of the time to make a parser."""
     return tf.function(
         functools.partial(function, *options), autograph=False, reduce_retracing=True
     )
 
 
 def when_needed(function: Callable, *arguments: Any) -> Any:
-    """What a function of tensors gives, which TensorFlow's compiler leaves alone until it is run.
+    """Calls a function of tensors that TensorFlow compiles only when it is first run.
 
-    For branches that are seldom taken: to compile them takes longer than all else in a parser.
+    Meant for branches that are rarely taken: compiling them takes longer than the rest of a parser.
     """
     once = tf.data.Dataset.from_tensors(arguments)
     return once.map(lambda *arguments: function(*arguments)).get_single_element()
@@ -178,7 +178,10 @@ def _find_values(
     features: tf.Tensor,
     num_records: tf.Tensor,
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """See `Records.values`: the values of all, how many a record has, and whether it has others."""
+    """Returns all values, their number per record, and whether their type is right.
+
+    See `Records.values`.
+    """
     chosen = tf.where(tf.equal(keys, key))[:, 0]
     sizes, (values,) = _decode(tf.gather(features, chosen), _KINDS[dtype], [dtype])
     counts = sizes[:, 0]
@@ -197,7 +200,10 @@ def _find_frames(
     lists: tf.Tensor,
     num_records: tf.Tensor,
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
-    """See `Records.frames`: the frames or their values, values a frame, frames a record, wrong."""
+    """Returns the frames (or their values), values per frame, frames per record, and wrong frames.
+
+    See `Records.frames`.
+    """
     number = list(_KINDS).index(dtype)
     chosen = tf.where(tf.equal(list_keys, key))[:, 0]
     num_frames, features = _repeated(tf.gather(lists, chosen), "FeatureList")
@@ -217,14 +223,14 @@ def _find_frames(
 
 
 def first_true(flags: tf.Tensor) -> tf.Tensor:
-    """The first column of each row, bool [B, any], that is True; int32 [B], -1 where none is."""
-    flags = tf.pad(flags, [[0, 0], [0, 1]])  # There may be no column at all.
+    """Returns the first True column of each row, bool [B, any], as int32 [B]; -1 if none is."""
+    flags = tf.pad(flags, [[0, 0], [0, 1]])  # There may be no columns.
     first = tf.argmax(flags, axis=1, output_type=tf.int32)
     return tf.where(tf.reduce_any(flags, axis=1), first, -1)
 
 
 def bounds_of_context(serialized: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Where the context of usual records begins and ends, int32 [B] both; 0 where none is found."""
+    """Returns where the context of usual records begins and ends, int32 [B]; 0 for others."""
     head = tf.io.decode_raw(serialized, tf.uint8, fixed_length=1 + _LENGTH_BYTES)
     head = tf.cast(head, tf.int32)
     digits = head[:, 1:]
@@ -234,18 +240,18 @@ def bounds_of_context(serialized: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     length = tf.reduce_sum(counts * (digits % 128) * weights, axis=1)
     start = 1 + tf.reduce_sum(counts, axis=1)
     end = start + length
-    found = tf.logical_and(tf.equal(head[:, 0], _TAG), tf.equal(goes_on[:, -1], 0))
-    found = tf.logical_and(found, end <= tf.strings.length(serialized))
-    return tf.where(found, start, 0), tf.where(found, end, 0)
+    usual = tf.logical_and(tf.equal(head[:, 0], _TAG), tf.equal(goes_on[:, -1], 0))
+    usual = tf.logical_and(usual, end <= tf.strings.length(serialized))
+    return tf.where(usual, start, 0), tf.where(usual, end, 0)
 
 
 def read_records(serialized: tf.Tensor, usual_lists: tf.Tensor) -> Records:
-    """Reads all of some records, but for the frames of usual ones.
+    """Reads records completely, except for the frames of usual ones.
 
     Args:
         serialized: string [B], records.
-        usual_lists: bool []: each record is one context, and then feature lists that are known to
-            be usual or none.
+        usual_lists: bool []: whether each record is one context, followed by no feature lists or
+            by some that are known to be usual.
     """
     return _traced(_read_records)(serialized, usual_lists)
 
@@ -269,43 +275,46 @@ def _read_records(serialized: tf.Tensor, usual_lists: tf.Tensor) -> Records:
 
 
 def _read_all(serialized: tf.Tensor) -> tuple[tf.Tensor, ...]:
-    """Whether each is a record; entries of each context, those of all; and all feature lists."""
+    """Returns whether each is a record, entries per context, all entries, and all feature lists."""
     decodable, contexts, feature_lists = _rewritten(serialized)
     counts, entries = _repeated(contexts, "Features")
     num_lists, list_entries = _repeated(feature_lists, "FeatureLists")
     return decodable, counts, entries, *_last(num_lists, list_entries, "FeatureListsEntry")
 
 
-# An operation that meets bytes which are no message fails; a dataset can go on after that.
+# An operation fails on bytes that are not a message; a dataset can continue after that.
 
 
 def _entries_if_readable(contexts: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Whether all contexts are messages; how many entries each has, int32 [B]; all entries."""
+    """Returns whether all contexts are messages, entries per context int32 [B], all entries."""
 
     def read(contexts: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         sizes, (entries,) = _decode(contexts, "Features", [tf.string], sanitize=True)
         return tf.constant(True), sizes[:, 0], entries
 
-    found = tf.data.Dataset.from_tensors(contexts).map(read).ignore_errors()
+    result = tf.data.Dataset.from_tensors(contexts).map(read).ignore_errors()
     nothing = (tf.constant(False), tf.zeros([0], tf.int32), tf.zeros([0, 0], tf.string))
-    found = found.concatenate(tf.data.Dataset.from_tensors(nothing)).take(1)
-    readable, counts, entries = found.get_single_element()
+    result = result.concatenate(tf.data.Dataset.from_tensors(nothing)).take(1)
+    readable, counts, entries = result.get_single_element()
     return readable, counts, _flat(entries, counts)
 
 
 def _rewritten(serialized: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Whether each is a record, bool [B]; contexts and feature lists as the library writes them."""
+    """Returns whether each is a record, bool [B], and its context and feature lists.
+
+    The protocol buffer library reads these and writes them in the usual form.
+    """
 
     def rewrite(number: tf.Tensor, record: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         _, parts = _decode(record[tf.newaxis], "Record", [tf.string] * 2, sanitize=True)
         return number, parts[0][0, 0], parts[1][0, 0]
 
     records = tf.data.Dataset.from_tensor_slices(serialized).enumerate()
-    found = records.map(rewrite).ignore_errors()
-    # An element for those that are none, so that there is one at least.
+    rewritten = records.map(rewrite).ignore_errors()
+    # The first element stands for all that are not records, so that there is at least one.
     none = tf.data.Dataset.from_tensors((tf.constant(-1, tf.int64), "", ""))
-    found = none.concatenate(found).batch(tf.size(serialized, tf.int64) + 1)
-    numbers, contexts, feature_lists = found.get_single_element()
+    rewritten = none.concatenate(rewritten).batch(tf.size(serialized, tf.int64) + 1)
+    numbers, contexts, feature_lists = rewritten.get_single_element()
     numbers = tf.cast(numbers[1:], tf.int32)
     places = tf.scatter_nd(
         numbers[:, tf.newaxis], tf.range(1, tf.size(numbers) + 1), tf.shape(serialized)
@@ -316,23 +325,25 @@ def _rewritten(serialized: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
 def _last(
     counts: tf.Tensor, entries: tf.Tensor, message_type: str
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """The entries that count, of records with so many each: rows, keys and values."""
+    """Selects the valid entries of records with `counts` entries each: rows, keys and values.
+
+    Entries with unknown fields are ignored; of the others with the same key, the last is valid.
+    """
     rows = tf.repeat(tf.range(tf.size(counts)), counts)
-    _, (keys, values), known = _fields(entries, message_type, 2)
-    # Those with something unknown are passed over; of the others with one key, the last counts.
+    _, (keys, values), exact = _fields(entries, message_type, 2)
     names = tf.strings.join([tf.strings.as_string(rows), keys], ":")
     distinct, name_of_entry = tf.unique(names)
-    places = tf.where(known, tf.range(tf.size(keys)), -1)
+    places = tf.where(exact, tf.range(tf.size(keys)), -1)
     last = tf.math.unsorted_segment_max(places, name_of_entry, tf.size(distinct))
-    chosen = tf.where(tf.logical_and(known, tf.equal(tf.gather(last, name_of_entry), places)))[:, 0]
+    chosen = tf.where(tf.logical_and(exact, tf.equal(tf.gather(last, name_of_entry), places)))[:, 0]
     return tf.gather(rows, chosen), tf.gather(keys, chosen), tf.gather(values, chosen)
 
 
 def _decode(
     messages: tf.Tensor, message_type: str, dtypes: list[tf.DType], sanitize: bool = False
 ) -> tuple[tf.Tensor, list[tf.Tensor]]:
-    """How often each message [N] has fields 1, 2, ..., int32 [N, fields]; their values [N, any]."""
-    # The operation wants one message at least.
+    """Decodes messages [N]: counts of fields 1, 2, ..., int32 [N, fields], and values [N, any]."""
+    # The operation needs at least one message.
     sizes, values = tf.io.decode_proto(
         tf.concat([messages, [""]], axis=0),
         f"r.{message_type}",
@@ -347,11 +358,11 @@ def _decode(
 def _fields(
     messages: tf.Tensor, message_type: str, num_fields: int
 ) -> tuple[tf.Tensor, list[tf.Tensor], tf.Tensor]:
-    """Fields 1, 2, ... of messages [N], each of which is there once at most.
+    """Decodes fields 1, 2, ... of messages [N], each of which occurs at most once.
 
     Returns:
-        Whether it is there, bool [N, fields]; its bytes, string [N] each; and whether each byte
-        of a message is accounted for, bool [N].
+        Whether each field is present, bool [N, fields]; its bytes, string [N] each; and whether
+        each byte of a message is accounted for, bool [N].
     """
     sizes, values = _decode(messages, message_type, [tf.string] * num_fields)
     present = sizes > 0
@@ -362,17 +373,17 @@ def _fields(
 
 
 def _repeated(messages: tf.Tensor, message_type: str) -> tuple[tf.Tensor, tf.Tensor]:
-    """Field 1 of messages [N]: how often each has it, int32 [N]; the bytes of all, string [M]."""
+    """Decodes field 1 of messages [N]: counts, int32 [N], and the bytes of all, string [M]."""
     sizes, (values,) = _decode(messages, message_type, [tf.string])
     return sizes[:, 0], _flat(values, sizes[:, 0])
 
 
 def _flat(values: tf.Tensor, counts: tf.Tensor) -> tf.Tensor:
-    """The first `counts` [N] of the values [N, any] of each row, one after the other."""
+    """Concatenates the first `counts` [N] of the values [N, any] of each row."""
     return tf.boolean_mask(values, tf.sequence_mask(counts, tf.shape(values)[1]))
 
 
 def _num_field_bytes(content: tf.Tensor) -> tf.Tensor:
-    """Fewest bytes of a field with this content: a tag, the length and the content."""
+    """Returns the least size of a field with this content: a tag, the length and the content."""
     lengths = tf.strings.length(content)
     return 2 + sum(tf.cast(lengths >= 128**i, tf.int32) for i in range(1, 5)) + lengths
