@@ -95,7 +95,7 @@ KINDS = {
 
 
 def num_pairs(form: str, num_frames: int) -> int:
-    """How many (query, key) pairs a level has."""
+    """Returns how many (query, key) pairs a level has."""
     level = AttentionLevel.parse(form)
     if form == "global":
         return num_frames**2
@@ -203,7 +203,7 @@ def measure_memory_apart(kind: str, num_frames: int, args: argparse.Namespace) -
 
 
 def make_product(args: argparse.Namespace) -> tuple[Callable[[], None], float]:
-    """The bare product of the projections, [frames, D] x [D, 3 D], and its GFLOP."""
+    """Returns the bare product of the projections, [frames, D] x [D, 3 D], and its GFLOP."""
     left = tf.random.normal((args.frames_per_batch, args.size))
     right = tf.random.normal((args.size, 3 * args.size))
 

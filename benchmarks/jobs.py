@@ -280,7 +280,7 @@ def command_seconds(*command):
 
 
 def starts(run_folder, pattern):
-    """A run of one step from the command line, saving included, and the help."""
+    """Returns a run of one step from the command line, saving included, and the help."""
     base = command_seconds(sys.executable, "-c", "import tensorflow")
     with tempfile.TemporaryDirectory() as new:
         step = command_seconds(

@@ -25,7 +25,7 @@ def describe_machine() -> dict[str, Any]:
 
 
 def _processor() -> tuple[str, set[str]]:
-    """Name and instruction sets; `platform.processor()` is empty on most Linux systems."""
+    """Returns name and instruction sets; `platform.processor()` is empty on most Linux systems."""
     found = {}
     if Path("/proc/cpuinfo").is_file():
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():

@@ -71,7 +71,7 @@ def one_record(video_id, num_frames, rng):
 
 
 def readers(schema, batch_size):
-    """Name -> a function from files to a dataset."""
+    """Returns name -> a function from files to a dataset."""
 
     def bare(files):
         return tf.data.Dataset.from_tensor_slices(files).interleave(

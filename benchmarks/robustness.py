@@ -22,7 +22,7 @@ DEFAULT_ROWS = "SA, CE;ART;A-ART;GAT, AdvFr;ART uniform"
 
 
 def evaluation(options: argparse.Namespace, row: str, seed: int, other: int) -> dict:
-    """The sceptic's protocol on one run, from its file if it is there."""
+    """Returns the sceptic's protocol on one run, from its file if it is there."""
     run, twin = (options.runs_dir / f"{folder_name(row)}_{s}" for s in (seed, other))
     path = run.with_suffix(".sceptic.json")
     command = [
@@ -46,7 +46,7 @@ def evaluation(options: argparse.Namespace, row: str, seed: int, other: int) -> 
 
 
 def figures(result: dict, epsilon: float) -> dict[str, float]:
-    """Name of a table's row -> figure."""
+    """Returns name of a table's row -> figure."""
     clean, attacks = result["clean"], result["attacks"]
     found = {"clean": clean["gap"]}
     sweep = {}

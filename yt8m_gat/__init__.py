@@ -1,7 +1,7 @@
 """YouTube-8M video classification on Keras 3, with the Gated Adversarial Transformer family.
 
 The names below, and the rooms of the package, are imported when they are first used, so that
-`import yt8m_gat` does not wait for TensorFlow. docs/PYTHON.md shows them at work.
+`import yt8m_gat` does not wait for TensorFlow. docs/PYTHON.md has examples.
 """
 
 import importlib

@@ -1,4 +1,4 @@
-"""What the commands share besides their flags: errors, Ctrl-C, and TensorFlow's start."""
+"""What all commands share: errors, Ctrl-C, TensorFlow's start and the parsing of values."""
 
 import argparse
 import contextlib
@@ -31,7 +31,7 @@ EXIT_ERROR = 2
 
 
 class _Formatter(argparse.RawDescriptionHelpFormatter):
-    """Adds to each flag's help its default, where it has one."""
+    """A help formatter that appends the default of each flag that has one."""
 
     def _get_help_string(self, action: argparse.Action) -> str:
         text = action.help or ""
@@ -45,11 +45,11 @@ class _Formatter(argparse.RawDescriptionHelpFormatter):
 class CommandParser(argparse.ArgumentParser):
     """The parser of a command of `yt8m-gat` that is not one of the three scripts.
 
-    A wrong flag is one line on stderr and exit code 2, and a near miss names what was meant.
+    A wrong flag ends with one line on stderr and exit code 2; a near miss gets a suggestion.
 
     Args:
-        name: The command, or a longer name of one of its parts that `add_subparsers` made.
-        description: What it does.
+        name: The command, or a longer name of a subcommand that `add_subparsers` made.
+        description: The help text.
         refuses_unknown: Whether a flag that is not defined is an error.
         **options: See `argparse.ArgumentParser`.
     """
@@ -69,7 +69,7 @@ class CommandParser(argparse.ArgumentParser):
         self._refuses_unknown = refuses_unknown
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """See argparse; unknown flags are looked for first, before flags that are missing."""
+        """Parses as argparse does, but reports unknown flags before missing ones."""
         words = sys.argv[1:] if args is None else list(args)
         if self._refuses_unknown and self._subparsers is None:
             for word in words:
@@ -89,10 +89,10 @@ class CommandParser(argparse.ArgumentParser):
 
 @contextlib.contextmanager
 def reported_errors(*error_types: type[Exception]) -> Iterator[None]:
-    """Turns errors that the user can mend into one line on stderr and exit code 2.
+    """Turns errors that the user can fix into one line on stderr and exit code 2.
 
     Args:
-        *error_types: Such errors, besides `ConfigError` and `OSError`.
+        *error_types: Further such errors, in addition to `ConfigError` and `OSError`.
     """
     try:
         yield
@@ -104,8 +104,8 @@ def reported_errors(*error_types: type[Exception]) -> Iterator[None]:
 def run_command(main: Callable[[], int | None]) -> NoReturn:
     """Runs the main function of a command and exits with what it returns.
 
-    Ctrl-C, whenever it comes, is one line and exit code 130: the first one ends the command in good
-    order, the second one at once.
+    Ctrl-C at any moment ends with one line and exit code 130: the first one ends the command in
+    good order, the second one at once.
 
     Args:
         main: Returns the exit code; None: 0.
@@ -118,17 +118,17 @@ def run_command(main: Callable[[], int | None]) -> NoReturn:
     except KeyboardInterrupt:
         exit_interrupted()
     except BrokenPipeError:
-        # What read the output has ended, as `head` does; Python's own end would write to it again.
+        # The reader of the output has ended, as `head` does; Python would write to it again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = EXIT_ERROR
     finally:
-        # All is done; Python's own end has nothing that could be interrupted.
+        # The work is done; an interrupt would only disturb Python's exit.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
     sys.exit(code)
 
 
 def _watch_for_second_interrupt() -> None:
-    """Ends the process at a second SIGINT, in a thread that no long call into C++ holds up."""
+    """Ends the process at a second SIGINT, from a thread that long calls into C++ do not block."""
     receiver, sender = os.pipe()
     os.set_blocking(sender, False)
     signal.set_wakeup_fd(sender, warn_on_full_buffer=False)
@@ -138,7 +138,7 @@ def _watch_for_second_interrupt() -> None:
         for _ in range(2):
             while os.read(receiver, 1) != bytes([signal.SIGINT]):
                 pass
-        os.write(stderr, b"\n")  # A progress bar may stand there.
+        os.write(stderr, b"\n")  # The line may hold a progress bar.
         end_at_once(stderr, "interrupted twice: ended at once")
 
     threading.Thread(target=watch, daemon=True).start()
@@ -148,8 +148,8 @@ def exit_interrupted(kept: str | os.PathLike | None = None, what: str = "rows") 
     """Ends a command that Ctrl-C interrupted with one line.
 
     Args:
-        kept: File or folder of that after which the same command goes on; None, or not there: none.
-        what: What is in it.
+        kept: File or folder from which the same command resumes; None or missing: it starts again.
+        what: What the file holds, for the message.
     """
     goes_on = kept is not None and os.path.exists(kept)
     again = f"; the same command goes on after the {what} in {kept}" if goes_on else ""
@@ -162,14 +162,14 @@ def quiet_tensorflow() -> Iterator[None]:
     """Keeps TensorFlow's notices off the terminal; import TensorFlow inside.
 
     Its C++ code writes some to file descriptor 2 before any setting is read. If the import fails,
-    they are shown after all. What it calls errors later at start (no GPU, say) are notices too:
-    real ones come as exceptions. Ctrl-C ends the process at once: an exception in the middle of the
-    import would come out as something else.
+    they are shown. Later "errors" at its start (no GPU, say) are hidden as well: real ones come as
+    exceptions. Ctrl-C ends the process at once, because an exception in the middle of the import
+    would surface as another error.
 
     Raises:
-        ConfigError: Keras is asked to run on something else.
+        ConfigError: KERAS_BACKEND names another backend.
     """
-    # Not what ~/.keras/keras.json names: that is about other programs.
+    # Takes precedence over ~/.keras/keras.json, which is meant for other programs.
     backend = os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     if backend != "tensorflow":
         raise ConfigError(
@@ -195,7 +195,7 @@ def quiet_tensorflow() -> Iterator[None]:
 
 
 def start_tensorflow() -> None:
-    """Imports TensorFlow without its notices, for commands whose own imports come after that."""
+    """Imports TensorFlow without its notices, before the command's other imports."""
     with reported_errors(), quiet_tensorflow():
         importlib.import_module("tensorflow")
 
@@ -203,7 +203,7 @@ def start_tensorflow() -> None:
 @contextlib.contextmanager
 def _ended_by_interrupt() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
-        yield  # Python gives signals to the main thread alone.
+        yield  # Only the main thread receives signals.
         return
     previous = signal.getsignal(signal.SIGINT)
     end_on_interrupt()
@@ -214,7 +214,7 @@ def _ended_by_interrupt() -> Iterator[None]:
 
 
 def duration(seconds: float) -> str:
-    """A length of time in words: `8 s`, `3 min 20 s`, `2 h 5 min`."""
+    """Returns a duration in words: `8 s`, `3 min 20 s`, `2 h 5 min`."""
     seconds = round(seconds)
     if seconds < 60:
         return f"{seconds} s"
@@ -225,7 +225,7 @@ def duration(seconds: float) -> str:
 
 
 def command_to_paste(name: str, *arguments: str) -> str:
-    """Another command, called as this process was, ready to be pasted into the same shell.
+    """Returns a command line for another command, called as this process was, to be pasted.
 
     Args:
         name: A command of `yt8m-gat`.
@@ -243,19 +243,19 @@ def command_to_paste(name: str, *arguments: str) -> str:
 
 
 def this_command(left_out: str) -> str:
-    """The command that runs now, ready to be pasted, without the boolean flag `left_out`."""
+    """Returns this process's command line, to be pasted, without the boolean flag `left_out`."""
     flag = re.compile(rf"--?{left_out}(=.*)?", re.DOTALL)
     return shlex.join(part for part in sys.orig_argv if not flag.fullmatch(part))
 
 
 def refuse_arguments(arguments: Sequence[str]) -> None:
-    """Refuses what is left of a command line once its flags are taken.
+    """Refuses words of a command line that belong to no flag.
 
-    `--flag False` leaves `False` behind and sets a boolean flag; a pattern without quotes leaves
-    all files but its first. To go on would be to do something else than was asked.
+    `--flag False` leaves `False` over and sets the flag to true; a pattern without quotes leaves
+    all files but its first. Continuing would do something other than was asked.
 
     Raises:
-        ConfigError: There is something left.
+        ConfigError: There are such words.
     """
     if arguments:
         raise ConfigError(
@@ -266,12 +266,12 @@ def refuse_arguments(arguments: Sequence[str]) -> None:
 
 
 def comma_separated(text: str) -> tuple[str, ...]:
-    """The parts of a comma-separated flag, stripped; empty for an empty flag."""
+    """Returns the parts of a comma-separated flag, stripped; empty for an empty flag."""
     return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
 def integers(flag: str, text: str) -> tuple[int, ...]:
-    """The parts of a comma-separated flag as integers.
+    """Returns the parts of a comma-separated flag as integers.
 
     Raises:
         ConfigError: One is not an integer.
@@ -280,7 +280,7 @@ def integers(flag: str, text: str) -> tuple[int, ...]:
 
 
 def numbers(flag: str, text: str) -> tuple[float, ...]:
-    """The parts of a comma-separated flag as floats.
+    """Returns the parts of a comma-separated flag as floats.
 
     Raises:
         ConfigError: One is not a number.

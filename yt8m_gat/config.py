@@ -1,4 +1,4 @@
-"""What a run is made of: frozen, validated dataclasses that survive a round trip through JSON.
+"""The configuration of a run: frozen, validated dataclasses with a round trip through JSON.
 
 Standard library only, so that the scripts can answer `--help` or refuse a flag before
 TensorFlow is imported.
@@ -60,15 +60,15 @@ class ConfigError(ValueError):
 
 
 def is_import_path(name: str) -> bool:
-    """Whether a setting names code by an import path, `module:name`, instead of one of ours."""
+    """Returns whether a setting is an import path, `module:name`, and not one of our names."""
     return ":" in name
 
 
 def get_recipe(name: str) -> Recipe:
-    """The recipe called `name`; that of a class `module:Class` has no defaults of its own.
+    """Returns the recipe called `name`; that of a class `module:Class` sets no defaults.
 
     Raises:
-        ConfigError: There is none; the message lists those that exist.
+        ConfigError: There is none; the message lists the recipes.
     """
     if is_import_path(name):
         _require_import_path("model", name)
@@ -106,22 +106,22 @@ class DataConfig:
     Attributes:
         feature_names: Features read from each record, in order.
         feature_sizes: Their sizes: values per frame, or per video.
-        feature_types: How each one's frames are stored: `uint8` (quantized, a byte a value),
-            `float32` (4 bytes a value, little endian) or `float_list` (a list of floats); one
-            stands for all. Empty: `uint8`, the official form. Videos are lists of floats.
-        num_classes: C, the classes that the model tells apart.
+        feature_types: How the frames of each are stored: `uint8` (quantized, a byte a value),
+            `float32` (4 bytes a value, little endian) or `float_list` (a list of floats); one type
+            applies to all. Empty: `uint8`, the official form. Videos are lists of floats.
+        num_classes: C, the number of classes of the model.
         num_source_classes: Labels of records are 0 .. num_source_classes - 1, mapped to the
             classes by the run's label map; None: they are the classes.
-        label_map: Fingerprint of that map (`yt8m_gat.data.LabelMap`); None: there is none.
+        label_map: Fingerprint of that map (`yt8m_gat.data.LabelMap`); None: no map.
         max_frames: Longer clips are cut after this many frames.
         frame_features: Frame-level `SequenceExample`s, else video-level `Example`s.
         normalize: l2 normalization after dequantizing: `none` for the papers' models, `concat`
             as the starter code does, or `per_feature`.
         segment_labels: The examples are the rated segments of the records (2019), not whole clips.
         labels_key: Name of the int64 list that holds a record's labels.
-        labels_are: What that list is: class `indices`, or `multi_hot`, a 0 or 1 for each class.
-            None: indices, and files are refused before training or evaluating where no label is
-            found or where the lists look like 0/1 vectors (`yt8m_gat.data.label_check`).
+        labels_are: Form of that list: class `indices`, or `multi_hot`, a 0 or 1 for each class.
+            None: indices, and files without any label, or whose lists look like 0/1 vectors, are
+            refused before training or evaluation (`yt8m_gat.data.label_check`).
     """
 
     feature_names: tuple[str, ...] = ("rgb", "audio")
@@ -164,28 +164,28 @@ class DataConfig:
             _require_choice("labels_are", self.labels_are, LABEL_FORMS)
 
     def _complete_types(self) -> None:
-        given = self.feature_types
-        if not given:
+        kinds = self.feature_types
+        if not kinds:
             return
-        for kind in given:
+        for kind in kinds:
             _require_choice("feature_types", kind, FEATURE_TYPES)
         if not self.frame_features:
             raise ConfigError(
                 "--feature_types is about frames; the features of videos are lists of floats. "
-                f"Received: {list(given)}; leave it out"
+                f"Received: {list(kinds)}; leave it out"
             )
-        types = given * len(self.feature_names) if len(given) == 1 else given
+        types = kinds * len(self.feature_names) if len(kinds) == 1 else kinds
         if len(types) != len(self.feature_names):
             raise ConfigError(
                 "--feature_types must name one type, or one for each of --feature_names. "
-                f"Received: {list(given)} for {list(self.feature_names)}"
+                f"Received: {list(kinds)} for {list(self.feature_names)}"
             )
-        # The official form has one spelling, that of runs from before there were others.
+        # The official form is stored as (), as in runs from before there were other types.
         object.__setattr__(self, "feature_types", () if set(types) == {"uint8"} else types)
 
     @property
     def dequantized(self) -> bool:
-        """Whether a model sees dequantized bytes and nothing else: values of known levels."""
+        """Whether the model's inputs are plain dequantized bytes, values of known levels."""
         return self.frame_features and not self.feature_types and self.normalize == "none"
 
     @property
@@ -196,7 +196,7 @@ class DataConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """Which recipe, and the builder's options beyond the recipe's own.
+    """The recipe, and the builder's options in addition to the recipe's own.
 
     Attributes:
         name: A key of `yt8m_gat.recipes.RECIPES`, or the import path `module:Class` of a
@@ -209,33 +209,34 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         get_recipe(self.name)
-        # JSON knows no tuples: one form, whether given by a flag or read from a file.
+        # JSON has no tuples: options from flags and from files get one form.
         frozen = {k: tuple(v) if isinstance(v, list) else v for k, v in self.options.items()}
         object.__setattr__(self, "options", frozen)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ObjectiveConfig:
-    """What is minimized: L = CE + alpha * CE(X + R) + beta * penalty (GAT, Algorithm 1).
+    """The objective: L = CE + alpha * CE(X + R) + beta * penalty (GAT, Algorithm 1).
 
     Attributes:
         label_loss: Loss of the labels, from logits: one of `LABEL_LOSSES`, or the import path
             `module:name` of a function or of a `ClassificationLoss`.
-        class_reduction: Its reduction over the classes. `beta` is meant beside a mean: a sum over
+        class_reduction: Its reduction over the classes. `beta` is chosen for a mean: a sum over
             3,862 classes would need a beta 3,862 times as large.
         adversarial: `none` (CE), `output` (L_Adv, ART), `frobenius` (L_AdvFr, A-ART, GAT),
             `jensen_shannon` (L_AdvJS) or `temporal` (TAF).
         epsilon: Radius of the perturbation R on the features that the model sees.
         norm_scope: What R's l2 norm is taken over: each real `frame` (the papers' "across rows"),
             the clip of one modality (`example`), or of all modalities (`joint`).
-        alpha: Weight of the adversarial loss beside the clean one (GAT section 4.2); for
-            `temporal`, of the clean loss, the adversarial one having 1 - alpha (TAF eq. 7). None
-            takes the papers' 1 and 0.7.
-        beta: Weight of the attention penalty; None takes the paper's 0.001 (Frobenius) or 0.01
+        alpha: Weight of the adversarial loss relative to the clean one (GAT section 4.2); for
+            `temporal`, weight of the clean loss, and 1 - alpha that of the adversarial one (TAF
+            eq. 7). None: the papers' 1 and 0.7.
+        beta: Weight of the attention penalty; None: the paper's 0.001 (Frobenius) or 0.01
             (Jensen-Shannon).
         penalized_levels: Levels whose maps the penalty compares, each `NAME` or `NAME:WEIGHT`.
-            The papers: the global map alone.
-        temporal_loss: What TAF's perturbation ascends: `cam`, `ce` or, no ascent, `random_noise`.
+            The papers use only the global map.
+        temporal_loss: What TAF's perturbation ascends: `cam`, `ce` or, without ascent,
+            `random_noise`.
         temporal_epsilon: Its radius in quantization levels (4/255).
         temporal_steps: K, its signed steps.
         temporal_step_size: In quantization levels; None: temporal_epsilon / K.
@@ -244,8 +245,8 @@ class ObjectiveConfig:
         temporal_examples: Clips that TAF perturbs: `both`, or those classified `correct` or
             `wrong`.
         regularization_penalty: Weight of the layers' own l2 penalties.
-        unrated_as_negative: The classes that a segment was not rated for count as not shown, as in
-            the starter code, instead of not at all.
+        unrated_as_negative: Count the classes that a segment was not rated for as negatives, as in
+            the starter code; otherwise they do not count.
     """
 
     label_loss: str = "CrossEntropyLoss"
@@ -327,7 +328,7 @@ class ObjectiveConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainingConfig:
-    """How it is minimized. Counts of steps are optimizer steps.
+    """The settings of training. Counts of steps are optimizer steps.
 
     Attributes:
         batch_size: Clips per step.
@@ -340,16 +341,16 @@ class TrainingConfig:
             10 of 15).
         drop_factor: See above.
         finetune_from: Run folder whose best weights training starts from; None: fresh weights.
-        clip_gradient_norm: Largest l2 norm of one variable's gradient; 0 leaves it alone.
+        clip_gradient_norm: Largest l2 norm of one variable's gradient; 0: no clipping.
         num_epochs: Passes over the training data.
-        max_steps: Stop after this many steps, however many epochs that is; None: no such limit.
+        max_steps: Stop after this many steps, regardless of epochs; None: no such limit.
         eval_steps: Steps between validations; an epoch that is shorter ends with one.
-        checkpoint_steps: Steps between checkpoints besides those at validations.
+        checkpoint_steps: Steps between checkpoints; a validation writes one too.
         early_stopping_patience: Validations without a better GAP before training stops; 0: never.
         plateau_patience: Validations without a better GAP before the rate is reduced; 0: never.
-        plateau_factor: What it is multiplied by then.
+        plateau_factor: Factor on the rate then.
         shuffle_buffer: Records in the shuffle buffer.
-        num_readers: Files read side by side.
+        num_readers: Files read in parallel.
         on_bad_record: `error`: a record that cannot be read ends the run; `skip`: it is left out
             and counted.
         max_bad_fraction: With `skip`: the largest share, of the records and of their bytes, that
@@ -357,14 +358,14 @@ class TrainingConfig:
         seed: Fixes the initial weights, the order of the data and every random choice.
         mixed_precision: Keras dtype policy of the model (`float32`, `mixed_bfloat16`, ...).
         jit_compile: Compile the step with XLA.
-        micro_batch_size: Most clips that pass through the model at once; a larger batch does so in
-            parts, whose gradients are added: the same step in less memory. 0: all at once.
+        micro_batch_size: Most clips that pass through the model at once; a larger batch is split
+            and the gradients are summed: the same step in less memory. 0: all at once.
         on_nonfinite: `stop`: a step whose loss or gradients are not finite ends the run; `skip`:
-            it changes nothing of the model and is counted, up to 10 in a row.
+            it does not change the model and is counted, up to 10 in a row.
         distribute: The devices that share each batch: `none`: one; `mirrored`: all of this
             machine; `multi_worker`: all of the machines in TF_CONFIG.
         data_service: Address of a tf.data service (`grpc://host:port`) that reads the training
-            data; None: this process does.
+            data; None: this process reads them.
         callbacks: Import paths `module:function` of functions that make Keras callbacks.
     """
 
@@ -434,7 +435,7 @@ class TrainingConfig:
         if self.jit_compile and self.micro_batch_size:
             raise ConfigError(
                 "--micro_batch_size and --jit_compile exclude each other: XLA does not compile "
-                "parts whose number of clips is known at run time alone. Received: "
+                "parts whose number of clips is known only at run time. Received: "
                 f"{self.micro_batch_size}; remove one of the two"
             )
         _require_choice("on_nonfinite", self.on_nonfinite, ON_NONFINITE)
@@ -455,7 +456,7 @@ class TrainingConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RunConfig:
-    """Everything that a run folder must remember for evaluation, inference and resuming."""
+    """The complete configuration of a run, for evaluation, inference and resuming."""
 
     data: DataConfig = dataclasses.field(default_factory=DataConfig)
     model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
@@ -500,7 +501,7 @@ class RunConfig:
 
     @classmethod
     def from_json(cls, text: str) -> RunConfig:
-        """The configuration that `to_json` wrote.
+        """Returns the configuration that `to_json` wrote.
 
         Raises:
             ConfigError: It is not JSON, or a field is unknown or of a wrong kind.
@@ -512,7 +513,7 @@ class RunConfig:
         return from_dict(cls, values, "")
 
     def save(self, train_dir: str | os.PathLike) -> None:
-        """Writes `train_dir/config.json`, all of it or nothing."""
+        """Writes `train_dir/config.json` completely or not at all."""
         with replacing(Path(train_dir) / CONFIG_FILE) as temporary:
             temporary.write_text(self.to_json(), encoding="utf-8")
 
@@ -522,10 +523,10 @@ class RunConfig:
 
         Args:
             train_dir: The run folder.
-            flag: The flag that it came from, for the error.
+            flag: The flag that named it, for the error.
 
         Raises:
-            ConfigError: There is none, or it does not read as a configuration.
+            ConfigError: There is no such file, or it is not a configuration.
         """
         return cls.load_with_bytes(train_dir, flag)[0]
 
@@ -533,7 +534,7 @@ class RunConfig:
     def load_with_bytes(
         cls, train_dir: str | os.PathLike, flag: str = "train_dir"
     ) -> tuple[RunConfig, bytes]:
-        """What `load` gives, and the bytes that it was read from."""
+        """Returns the configuration, as `load` does, and the bytes that it was read from."""
         path = Path(train_dir) / CONFIG_FILE
         if not path.is_file():
             raise ConfigError(
@@ -547,10 +548,10 @@ class RunConfig:
             raise ConfigError(f"{path}: {error}") from error
 
     def differences(self, other: RunConfig) -> list[str]:
-        """Settings that a resumed run must not change and in which two runs differ, a line each.
+        """Returns the fixed settings in which two runs differ, a line each.
 
-        Those of data, model and objective fix what the weights mean; the few of `training` that
-        count fix the order of the data and the optimizer's state.
+        A resumed run must not change them: those of data, model and objective determine what the
+        weights mean, and some of `training` the order of the data and the optimizer's state.
         """
         lines = []
         for section in ("data", "model", "objective", "training"):
@@ -565,10 +566,10 @@ class RunConfig:
 
 
 def from_dict(cls: type, values: Any, where: str) -> Any:
-    """A dataclass from its fields as read from JSON, each of the type that its annotation says.
+    """Builds a dataclass from its fields as read from JSON, each checked against its annotation.
 
     Raises:
-        ConfigError: A field is unknown or of another type; it is named with `where` before it.
+        ConfigError: A field is unknown or of another type; the message puts `where` before it.
     """
     if not isinstance(values, dict):
         raise ConfigError(
@@ -592,13 +593,13 @@ def from_dict(cls: type, values: Any, where: str) -> Any:
 
 
 def as_hinted(hint: Any, value: Any, where: str) -> Any:
-    """A setting as read from JSON, as what its annotation says: lists become tuples.
+    """Converts a setting read from JSON to the type of its annotation: lists become tuples.
 
     Args:
         hint: The annotation: a plain type, `Any`, a union, `Literal`, `tuple[T, ...]`,
             `tuple[T, U]`, `list[T]`, `Sequence[T]`, `dict[str, Any]` or a configuration class.
         value: The setting.
-        where: What it is called, for the error.
+        where: Its name, for the error.
 
     Raises:
         ConfigError: It is of another type, or a number that is not finite.
@@ -641,7 +642,7 @@ def as_hinted(hint: Any, value: Any, where: str) -> Any:
 
 
 def _as_one_of(hints: Sequence[Any], value: Any, where: str) -> Any:
-    """`as_hinted` of a union: as the first of its members that the value fits."""
+    """Converts a value to the first member of a union that it fits."""
     if value is None and types.NoneType in hints:
         return None
     *others, last = [hint for hint in hints if hint is not types.NoneType]

@@ -1,4 +1,4 @@
-"""SHA-256 of bytes and of files, by which results say what they were made from."""
+"""SHA-256 of bytes and of files, with which results record what they were made from."""
 
 import hashlib
 from collections.abc import Iterable
@@ -8,7 +8,7 @@ _CHUNK_BYTES = 1 << 20
 
 
 def digest_of(parts: Iterable[bytes]) -> str:
-    """The digest of all parts, one after the other."""
+    """Returns the digest of the concatenated parts."""
     digest = hashlib.sha256()
     for part in parts:
         digest.update(part)
@@ -16,7 +16,7 @@ def digest_of(parts: Iterable[bytes]) -> str:
 
 
 def digest_of_files(files: Iterable[BinaryIO]) -> str:
-    """The digest of the bytes of open files, one after the other."""
+    """Returns the digest of the concatenated bytes of open files."""
     digest = hashlib.sha256()
     for file in files:
         while part := file.read(_CHUNK_BYTES):

@@ -1,4 +1,4 @@
-"""How files are written: whole or not at all, and with an error that says what to do."""
+"""Writes files completely or not at all, with errors that name the remedy."""
 
 from __future__ import annotations
 
@@ -24,26 +24,26 @@ _REMEDIES = {
 }
 
 _UNFINISHED = ".unfinished"
-"""What the names of files end with that are being written, and stay so when a process is killed."""
+"""Suffix of a file while it is being written; a killed process leaves such files."""
 
 
 class WriteError(OSError):
-    """Something could not be written; names the path and the remedy."""
+    """A path that could not be written; the message names the path and the remedy."""
 
 
 @contextlib.contextmanager
 def writing(
     path: str | os.PathLike, *error_types: type[Exception], alone: Path | None = None
 ) -> Iterator[None]:
-    """Gives errors of what is written inside the path and a remedy.
+    """Adds the path and a remedy to errors of writing inside the block.
 
     Args:
-        path: What is being written.
-        *error_types: Errors besides `OSError` that a library reports the disk's by, in words.
-        alone: Errors that name a file which is neither this one nor inside it stay what they are.
+        path: The path that is being written.
+        *error_types: Errors other than `OSError` in which a library reports an error of the disk.
+        alone: Errors that name a file which is neither this one nor inside it are not changed.
 
     Raises:
-        WriteError: In place of an `OSError`, and of an error of `error_types` that is the disk's.
+        WriteError: In place of an `OSError`, and of an error of `error_types` from the disk.
     """
     try:
         yield
@@ -53,10 +53,10 @@ def writing(
         named = getattr(error, "filename", None)
         is_named = alone is not None and isinstance(named, str | bytes | os.PathLike)
         if is_named and not Path(os.fsdecode(named)).is_relative_to(alone):
-            raise  # Of what is read for it, say.
+            raise  # It may be about a file that is read.
         code = _code_of(error)
         if code is None and getattr(error, "errno", None) is None:
-            raise  # Not the system's: it says already what it is about.
+            raise  # Not an error of the system: its message is complete.
         what = os.strerror(code) if code is not None else str(error)
         remedy = _REMEDIES.get(code, "check the disk, or name another place")
         raise WriteError(
@@ -68,7 +68,7 @@ def writing(
 def _code_of(error: Exception) -> int | None:
     if isinstance(error, OSError) and error.errno is not None:
         return error.errno if error.errno in _REMEDIES else None
-    # HDF5 and TensorFlow keep the system's words alone.
+    # HDF5 and TensorFlow keep only the text of the system's error.
     text = str(error).lower()
     return next((code for code in _REMEDIES if os.strerror(code).lower() in text), None)
 
@@ -77,18 +77,18 @@ def _code_of(error: Exception) -> int | None:
 def replacing(
     path: str | os.PathLike, *error_types: type[Exception], ending: str = ""
 ) -> Iterator[Path]:
-    """Writes a file, or a new folder, all of it or nothing.
+    """Writes a file or a new folder completely or not at all.
 
-    The block writes to the path that it gets, `.NAME.unfinished` beside `path`. When the block ends
-    without an error, what it wrote reaches the disk and takes the name; otherwise it is removed,
-    and what was at `path` stays. What a killed process left under that name is removed first, so
-    two processes must not write one path at a time (`yt8m_gat.locks`).
+    The block writes to the temporary path that it gets, `.NAME.unfinished` beside `path`. If the
+    block ends without an error, that is synced to the disk and renamed to `path`; otherwise it is
+    removed, and `path` stays as it was. Leftovers of a killed process under the temporary name are
+    removed first, so two processes must not write one path at a time (`yt8m_gat.locks`).
 
     Args:
         path: The file, created or replaced, or the folder, created. A link is followed: the file
             that it names is replaced, not the link.
         *error_types: See `writing`.
-        ending: What the temporary name must end with, for libraries that look at it.
+        ending: Ending of the temporary name, for libraries that require one.
 
     Raises:
         WriteError: It could not be written.
@@ -105,12 +105,12 @@ def replacing(
 
 
 def unfinished_path(target: Path, ending: str = "") -> Path:
-    """Where a file is written that is to be put in place as `target`."""
+    """Returns the temporary path under which `target` is written."""
     return target.with_name(f".{target.name}{_UNFINISHED}{ending}")
 
 
 def put_in_place(temporary: Path, path: Path) -> None:
-    """Gives what was written as `temporary` the name `path`, once all of it is on the disk."""
+    """Syncs `temporary` to the disk, then renames it to `path`."""
     files = [temporary]
     if temporary.is_dir():
         files = [Path(place, name) for place, _, names in os.walk(temporary) for name in names]
@@ -122,11 +122,11 @@ def put_in_place(temporary: Path, path: Path) -> None:
 
 
 def remove_unfinished(folder: str | os.PathLike, *names: str) -> None:
-    """Removes what killed processes left of `replacing`, of files that nobody else writes now.
+    """Removes temporary files that killed processes left; nobody may be writing them now.
 
     Args:
-        folder: Where they lie.
-        *names: Of the files that were being written, as patterns of `glob`.
+        folder: The folder that holds them.
+        *names: Names of the files that were being written, as patterns of `glob`.
     """
     for name in names:
         for path in Path(folder).glob(f".{name}{_UNFINISHED}*"):

@@ -1,4 +1,4 @@
-"""Code of the user's own, named `module:name` by a flag or by the configuration of a run.
+"""The user's own code, named `module:name` by a flag or by the configuration of a run.
 
 Standard library only.
 """
@@ -14,7 +14,7 @@ from yt8m_gat.config import ConfigError, RunConfig
 
 
 class UntrustedCodeError(ConfigError):
-    """A run names code that nobody has said to trust; the message says which and the remedy."""
+    """A run names code that is not trusted; the message names the code and the remedy."""
 
 
 def require_trust(config: RunConfig, trust_code: bool, where: str | os.PathLike) -> None:
@@ -56,7 +56,7 @@ def import_object(flag: str, path: str) -> Any:
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
-        # A module that the user's own imports may be what is missing.
+        # The missing module may be one that the user's module imports.
         missing = error.name or module_name
         if not f"{module_name}.".startswith(f"{missing}."):
             raise ConfigError(f"--{flag}={path}: {module_name} needs {missing}: {error}") from error
@@ -82,17 +82,17 @@ def _place_of(module: ModuleType) -> str:
 
 
 def words_of(error: Exception) -> str:
-    """An error's message in one line: where it comes through a layer, what Keras prints in bold."""
+    """Returns an error's message in one line; of an error in a layer, the part that is bold."""
     return " ".join(str(error).rpartition("\x1b[1m")[2].partition("\x1b[0m")[0].split())
 
 
 def described(error: Exception, file: str | None = None) -> str:
-    """One line about an error in the user's code: its type, its message and its place.
+    """Returns one line about an error in the user's code: its type, its message and its place.
 
     Args:
         error: The error.
-        file: The user's file; the place is the last line of it that the error went through. None:
-            the last line of all.
+        file: The user's file; the place is the last line of it in the traceback. None: the last
+            line of the traceback.
     """
     words = words_of(error) or "no message"
     if isinstance(error, SyntaxError):  # Its message has the place.

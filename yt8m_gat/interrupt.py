@@ -1,7 +1,7 @@
-"""Ctrl-C while a command starts; a module of its own because what it needs is there at once.
+"""Ctrl-C while a command starts; a separate module because its imports are quick.
 
-Each command calls `end_on_interrupt` before its other imports, which take seconds with TensorFlow
-among them: Python would print a traceback, and an import that is interrupted may raise anything.
+Each command calls `end_on_interrupt` before its other imports, which take seconds because of
+TensorFlow: Python would print a traceback, and an interrupted import may raise any error.
 """
 
 import os
@@ -10,14 +10,14 @@ import sys
 from typing import NoReturn
 
 CONSOLE = "yt8m-gat"
-"""The command of an installed package; its first word says which of its commands is meant."""
+"""The command of the installed package; its first argument names a subcommand."""
 
 EXIT_INTERRUPTED = 130
-"""What a shell says of a command that Ctrl-C ended."""
+"""The exit code that shells report for a command that Ctrl-C ended."""
 
 
 def command_name() -> str:
-    """How this process names itself in what it says."""
+    """Returns the name of this command, for messages."""
     if is_console():
         return " ".join([CONSOLE, *sys.argv[1:2]])
     folder, name = os.path.split(sys.argv[0])
@@ -25,7 +25,7 @@ def command_name() -> str:
 
 
 def is_console() -> bool:
-    """Whether this process is `yt8m-gat`, or `python -m yt8m_gat`."""
+    """Returns whether this process is `yt8m-gat`, or `python -m yt8m_gat`."""
     folder, name = os.path.split(sys.argv[0])
     return name == CONSOLE or (name == "__main__.py" and os.path.basename(folder) == "yt8m_gat")
 
@@ -33,16 +33,16 @@ def is_console() -> bool:
 def end_at_once(stderr: int, why: str) -> NoReturn:
     """Writes one line to a file descriptor and ends the process.
 
-    What is being written aside stays there, as after a kill, for the next run to remove.
+    Temporary files stay, as after a kill; the next run removes them.
     """
     os.write(stderr, f"{command_name()}: {why}\n".encode(errors="backslashreplace"))
     os._exit(EXIT_INTERRUPTED)
 
 
 def end_on_interrupt() -> None:
-    """From now on Ctrl-C ends the process at once, until `cli.run_command` begins the work.
+    """Makes Ctrl-C end the process at once, until `cli.run_command` begins the work.
 
-    Nothing happens where Ctrl-C is ignored, as in the background of a shell.
+    If Ctrl-C is ignored, as in the background of a shell, it stays ignored.
     """
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         stderr = os.dup(2)  # Descriptor 2 is elsewhere while TensorFlow is imported.

@@ -1,6 +1,6 @@
-"""What evaluation and inference are asked for, with the defaults of their flags.
+"""The settings of evaluation and inference, with the defaults of their flags.
 
-Plain fields of the standard library: the commands show them without TensorFlow.
+Standard library only, so that the commands show them without TensorFlow.
 """
 
 import dataclasses
@@ -12,41 +12,41 @@ from yt8m_gat.config import MAX_BAD_FRACTION
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EvaluationSettings:
-    """What is evaluated, and how; the flags of `eval.py` by their names.
+    """The settings of an evaluation, named as the flags of `eval.py`.
 
     Attributes:
         eval_data_pattern: Files to evaluate on.
         attacks: Specifications, see `AttackSpec.parse`.
         epsilons: Their radii; by default that of training.
-        attack_steps: Steps of PGD where a specification does not say.
-        attack_restarts: Its restarts.
+        attack_steps: Steps of PGD where a specification sets none.
+        attack_restarts: Restarts of PGD where a specification sets none.
         attack_queries: Budget of the gradient-free searches.
         norm_scope: What an l2 norm is taken over; None: as in training.
-        clip_to_range: Perturbed features stay within what dequantization can give.
-        round_to_levels: They are rounded to its levels in the end.
-        transfer_from: Run folder on whose model the attack `transfer` is made.
+        clip_to_range: Keep perturbed features within the range of dequantized bytes.
+        round_to_levels: Round perturbed features to the levels of dequantized bytes at the end.
+        transfer_from: Run folder of the model on which the attack `transfer` is made.
         corruptions: Names of natural corruptions, or `all`.
         severities: Their severities.
         protocol: `sceptic`: the attacks of `sceptic_attacks`, and the sanity checks.
-        sanity_checks: Verdicts on gradient masking, and the attacks that they need.
-        partitions: Above 0: mean and deviation over so many disjoint parts.
-        max_videos: The first so many of the files alone; 0: all.
-        batch_size: Clips, or segments, at once; None: as in training.
+        sanity_checks: Add verdicts on gradient masking, and the attacks that they need.
+        partitions: Also give mean and deviation over this many disjoint parts; 0: no parts.
+        max_videos: Evaluate only the first N videos of the files; 0: all.
+        batch_size: Clips, or segments, in a batch; None: as in training.
         top_k: Predictions per clip, or segment, that GAP and MAP count.
         checkpoint: `best` or `last`.
         segment_labels: Whether the rated segments are evaluated, each by itself, instead of whole
             clips; None: as in training.
         label_names: File that names the classes; None: the run's label map, if any.
-        vocabulary: File that groups them, see `read_class_groups`: metrics per group too.
+        vocabulary: File that groups them, see `read_class_groups`, for metrics per group.
         compare_to: Run folder of a baseline, evaluated clean on the same videos.
         min_positives: Positives that a class needs to be ranked in that comparison.
-        attention: Attention profiles and local sensitivity.
-        sensitivity_videos: Videos that the sensitivity is measured on.
-        clips: Ids of clips that are shown with their labels and maps.
-        num_clips: So many of the first, besides.
-        output_file: Where the result is written too, as JSON, row by row.
-        start_over: Evaluate anew what `output_file` already holds.
-        on_bad_record: `error`, or `skip`: leave bad records out, and say so at the end.
+        attention: Add attention profiles and local sensitivity.
+        sensitivity_videos: Videos on which the sensitivity is measured.
+        clips: Ids of clips to show with their labels and maps.
+        num_clips: Also show the first N clips.
+        output_file: JSON file to which the result is also written, row by row.
+        start_over: Measure again what `output_file` already holds.
+        on_bad_record: `error`, or `skip`: leave bad records out, and report them at the end.
         max_bad_fraction: See `yt8m_gat.data.SkippedRecords`.
         trust_code: Run the code that this run, `transfer_from` and `compare_to` name, see
             `yt8m_gat.weights.load.load_run`.
@@ -89,19 +89,19 @@ class EvaluationSettings:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class InferenceSettings:
-    """How videos are predicted; the flags of `inference.py` by their names.
+    """The settings of inference, named as the flags of `inference.py`.
 
     Attributes:
-        batch_size: Clips, or segments, at once.
+        batch_size: Clips, or segments, in a batch.
         top_k: Predictions per clip.
         checkpoint: `best` or `last`.
         segment_labels: Whether each window of 5 frames is predicted by itself, instead of whole
             clips; None: as in training.
         segment_label_ids_file: The classes of the CSV of segments; None: all of the model's.
-        segment_max_pred: Most segments of a class in it.
-        on_bad_record: `error`, or `skip`: leave bad records out, and say so at the end.
+        segment_max_pred: Most segments of a class in that CSV.
+        on_bad_record: `error`, or `skip`: leave bad records out, and report them at the end.
         max_bad_fraction: See `yt8m_gat.data.SkippedRecords`.
-        trust_code: Whether code that the run names is run.
+        trust_code: Whether to run code that the run names.
     """
 
     batch_size: int = 512

@@ -1,8 +1,8 @@
-"""One writer to an output, by locks of the operating system, which end with their process.
+"""Ensures one writer to an output, by locks of the operating system that end with their process.
 
-The lock is on a file of its own, `.NAME.lock` beside an output file and `.lock` inside a folder. It
-says who holds it, and is removed by a holder that ends well. One that a killed process left is in
-nobody's way: the system has released its lock.
+The lock is on a separate file, `.NAME.lock` beside an output file and `.lock` inside a folder. The
+file names the holder, which removes it at the end. One that a killed process left does no harm: the
+system has released its lock.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _TEMPORARY = "yt8m_gat-"
 
 
 class InUseError(WriteError):
-    """Somebody else is writing there; names the path and the holder."""
+    """Another process is writing there; the message names the path and the holder."""
 
 
 @dataclasses.dataclass
@@ -50,10 +50,10 @@ class _Lock:
 
     Attributes:
         file: Its file.
-        path: What it is about, as given.
+        path: The output that it protects, as the user wrote it.
         thread: The thread that holds it, and that may enter it again.
-        descriptor: Of the open and locked file; None where the disk has no locks.
-        made: Folders that were made for it, the outermost first.
+        descriptor: Descriptor of the locked file; None if the file system has no locks.
+        made: Folders that were created for it, the outermost first.
         depth: How often it was entered.
     """
 
@@ -65,7 +65,7 @@ class _Lock:
     depth: int = 0
 
     def is_there(self) -> bool:
-        """Whether another process that comes would meet this lock."""
+        """Returns whether the lock file still exists, so that other processes find the lock."""
         if self.descriptor is None:
             return True
         try:
@@ -77,11 +77,11 @@ class _Lock:
         """Takes the lock.
 
         Raises:
-            InUseError: Somebody else holds it.
-            WriteError: There is no place for its file.
+            InUseError: Another process holds it.
+            WriteError: Its file cannot be created.
         """
         while True:
-            # What is wrong is said of the file that it is wrong with.
+            # The error names the lock file if that exists, else the output.
             with writing(self.file if os.path.lexists(self.file) else self.path):
                 descriptor = os.open(
                     self.file, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666
@@ -112,9 +112,9 @@ class _Lock:
                     os.close(descriptor)
 
     def release(self) -> None:
-        """Removes the file, and only then gives the lock up."""
+        """Removes the file, and only then releases the lock."""
         if self.descriptor is not None:
-            # What cannot be removed any more is in nobody's way.
+            # A file that cannot be removed does no harm.
             with contextlib.suppress(OSError):
                 if self.is_there():
                     self.file.unlink()
@@ -129,7 +129,7 @@ _registry = threading.Lock()
 
 
 def _forget() -> None:
-    """A forked child has none of its parent's locks, and must not outlive it as their holder."""
+    """Drops the parent's locks in a forked child, which must not keep them when the parent ends."""
     global _registry
     _registry = threading.Lock()
     for lock in _held.values():
@@ -145,16 +145,16 @@ os.register_at_fork(after_in_child=_forget)
 def only_writer(path: str | os.PathLike | None, make_folder: bool = False) -> Iterator[None]:
     """Holds the lock of an output file, or of a folder that is replaced as a whole.
 
-    What a killed process left half written is removed. A thread that holds the lock may enter it
+    Unfinished files of a killed process are removed. A thread that holds the lock may enter it
     again.
 
     Args:
-        path: The output, which need not be there; None: there is none, and nothing to lock.
-        make_folder: Make the folder that it lies in if need be, and remove it if it stays empty.
+        path: The output, which need not exist; None: there is none, and nothing to lock.
+        make_folder: Create its folder if needed, and remove the folder if it stays empty.
 
     Raises:
-        InUseError: Somebody else holds it.
-        WriteError: Its folder is not there or cannot be written.
+        InUseError: Another process holds it.
+        WriteError: Its folder does not exist or cannot be written.
     """
     if path is None:
         yield
@@ -168,13 +168,13 @@ def only_writer(path: str | os.PathLike | None, make_folder: bool = False) -> It
 
 @contextlib.contextmanager
 def only_writer_in(folder: str | os.PathLike) -> Iterator[None]:
-    """Holds the lock of an output folder, which is made if need be, and removed if it stays empty.
+    """Holds the lock of an output folder, created if needed, and removed if it stays empty.
 
     A thread that holds it may enter it again.
 
     Raises:
-        InUseError: Somebody else holds it.
-        WriteError: The folder cannot be made or written.
+        InUseError: Another process holds it.
+        WriteError: The folder cannot be created or written.
     """
     with _holding(Path(os.path.realpath(folder), LOCK_FILE), folder, make_folder=True):
         yield
@@ -182,10 +182,10 @@ def only_writer_in(folder: str | os.PathLike) -> Iterator[None]:
 
 @contextlib.contextmanager
 def temporary_folder() -> Iterator[Path]:
-    """Gives a folder that is removed at the end; those that killed processes left go as well."""
+    """Yields a folder that is removed at the end; also removes those that killed processes left."""
     place = Path(os.path.realpath(tempfile.gettempdir()))
     for left in place.glob(f"{_TEMPORARY}*"):
-        # Another's, or one that somebody works in.
+        # It may belong to another user, or be in use.
         with contextlib.suppress(OSError):
             if left.lstat().st_uid == os.geteuid() and not left.is_symlink():
                 with _holding(_beside(left), left, make_folder=False) as lock:
@@ -201,10 +201,10 @@ def temporary_folder() -> Iterator[Path]:
 
 
 def renew(folder: str | os.PathLike) -> None:
-    """Takes the lock of a folder anew that this thread holds and whose file was deleted.
+    """Takes the lock of a folder again if this thread holds it and its file was deleted.
 
     Raises:
-        InUseError: Somebody else came in between, and writes there now.
+        InUseError: Another process has taken it meanwhile.
     """
     lock = _held.get(os.path.join(os.path.realpath(folder), LOCK_FILE))
     if lock is None or lock.is_there():
@@ -224,7 +224,7 @@ def _holding(file: Path, path: str | os.PathLike, make_folder: bool) -> Iterator
     key, thread = str(file), threading.get_ident()
     with _registry:
         lock = _held.get(key)
-        # Another thread's is refused as another process' is: by the system.
+        # The system refuses another thread just as it refuses another process.
         if lock is None or lock.thread != thread:
             lock = _Lock(file, os.fspath(path), thread)
             _take(lock, make_folder)
@@ -257,12 +257,12 @@ def _take(lock: _Lock, make_folder: bool) -> None:
 
 
 def _beside(path: Path) -> Path:
-    """The lock's file of an output that is no folder to write in."""
+    """Returns the lock file of an output that is replaced as a whole."""
     return path.with_name(f".{path.name}{LOCK_FILE}")
 
 
 def _make_folder(folder: Path) -> list[Path]:
-    """Makes a folder; gives those that were not there, the outermost first."""
+    """Creates a folder; returns those that did not exist, the outermost first."""
     missing = []
     for place in (folder, *folder.parents):
         if place.exists():
@@ -289,12 +289,12 @@ def _in_use(path: str, descriptor: int) -> InUseError:
 
 
 def _holder(descriptor: int) -> str:
-    """Who says in a locked file to hold it."""
+    """Returns the holder that a locked file names."""
     deadline = time.monotonic() + _HOLDER_SECONDS
     while time.monotonic() < deadline:
         try:
             holder = json.loads(os.pread(descriptor, _HOLDER_BYTES, 0))
-            # Whoever may write into that folder may write into this file.
+            # Anyone who may write to that folder may write to this file.
             process, host, since, command = (
                 "".join(filter(str.isprintable, str(holder[name])))[:100]
                 for name in ("process", "host", "since", "command")

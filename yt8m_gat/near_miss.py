@@ -1,4 +1,4 @@
-"""What a mistyped name was probably meant to be.
+"""Suggestions for mistyped names.
 
 Standard library only: a wrong flag is answered before anything large is imported.
 """
@@ -6,7 +6,7 @@ Standard library only: a wrong flag is answered before anything large is importe
 import difflib
 from collections.abc import Iterable
 
-# A flag as other programs call it -> ours, the first of which the command has is proposed.
+# A flag as other programs call it -> ours; the first one that the command has is suggested.
 SYNONYMS: dict[str, tuple[str, ...]] = {
     "lr": ("base_learning_rate",),
     "learning_rate": ("base_learning_rate",),
@@ -88,10 +88,10 @@ SYNONYMS: dict[str, tuple[str, ...]] = {
 
 
 def near_miss(name: str, known: Iterable[str]) -> str | None:
-    """The name that was probably meant, or None.
+    """Returns the name that was probably meant, or None.
 
     Args:
-        name: What was written, without dashes before it.
+        name: The name as written, without leading dashes.
         known: The names that exist.
     """
     known = sorted(known)
@@ -109,7 +109,7 @@ def near_miss(name: str, known: Iterable[str]) -> str | None:
 
 
 def unknown_flag(name: str, known: Iterable[str]) -> str:
-    """The line that answers a flag that does not exist.
+    """Returns the line that answers a flag that does not exist.
 
     Args:
         name: The flag, without dashes.

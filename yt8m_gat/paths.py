@@ -1,8 +1,8 @@
-"""Paths that users give: what each flag that names one goes through before any work starts.
+"""Checks and expands the paths that users pass in flags, before any work starts.
 
 A shell expands `~` only at the start of a word, so not in `--train_dir=~/runs`; TensorFlow takes
-`gs://bucket` for a place elsewhere and Python takes it for a folder named `gs:`; TensorFlow reads
-some characters of a name as a pattern. One definition here says what becomes of them.
+`gs://bucket` for remote storage and Python takes it for a folder named `gs:`; TensorFlow reads
+some characters of a name as a pattern. The rules for all of these are defined here.
 """
 
 from __future__ import annotations
@@ -15,21 +15,21 @@ from typing import Any
 from yt8m_gat.config import ConfigError
 
 PathReader = Callable[[str, str], str]
-"""(name of the flag as users write it, what they gave) -> the path; or a `ConfigError`."""
+"""(name of the flag as users write it, its value) -> the path; may raise a `ConfigError`."""
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
 
 def is_remote(path: str) -> bool:
-    """Whether a path names its file system, as `gs://bucket/file` does: TensorFlow reads these."""
+    """Returns whether a path names its file system, as `gs://bucket/file` does."""
     return _SCHEME.match(path) is not None
 
 
 def expanded(flag: str, path: str) -> str:
-    """The path with the home folder in place of a leading `~`.
+    """Returns the path with the home folder in place of a leading `~`.
 
     Raises:
-        ConfigError: There is no such home folder, or the path is no text in UTF-8, which
+        ConfigError: There is no such home folder, or the path is not text in UTF-8, which
             TensorFlow needs.
     """
     try:
@@ -48,7 +48,7 @@ def expanded(flag: str, path: str) -> str:
 
 
 def input_path(flag: str, path: str) -> str:
-    """A local file or folder that is read.
+    """Returns the expanded path of a local file or folder to read.
 
     Raises:
         ConfigError: It is not local; or see `expanded`.
@@ -62,7 +62,7 @@ def input_path(flag: str, path: str) -> str:
 
 
 def output_path(flag: str, path: str) -> str:
-    """A local file or folder that is written.
+    """Returns the expanded path of a local file or folder to write.
 
     Raises:
         ConfigError: It is not local; or see `expanded`.
@@ -76,7 +76,7 @@ def output_path(flag: str, path: str) -> str:
 
 
 def saved_model_path(flag: str, path: str) -> str:
-    r"""A folder for SavedModels, which any TensorFlow is to load from there.
+    r"""Returns the expanded path of a folder for SavedModels that TensorFlow can load.
 
     TensorFlow looks for the variables of a SavedModel by a pattern, and takes `[1]` and `\` in the
     names of folders for parts of it.
@@ -97,21 +97,21 @@ def saved_model_path(flag: str, path: str) -> str:
 def read_paths(
     values: Any, readers: Mapping[str, PathReader], positional: Collection[str] = ()
 ) -> None:
-    """Puts the paths that were read in the place of those that were given.
+    """Replaces the paths among parsed flags by checked and expanded ones.
 
     Args:
-        values: Parsed flags of absl or argparse; a list of paths is read one by one, and what is
-            empty or was not given is left alone.
-        readers: Attribute of `values` -> how it is read.
-        positional: Those of them that are written without their name.
+        values: Parsed flags of absl or argparse; each path of a list is read by itself, and empty
+            or missing values are not changed.
+        readers: Attribute of `values` -> its reader.
+        positional: Attributes that users write without their name.
 
     Raises:
         ConfigError: See the readers.
     """
     for name, read in readers.items():
-        given = getattr(values, name, None)
+        value = getattr(values, name, None)
         shown = name if name in positional else f"--{name}"
-        if isinstance(given, list):
-            setattr(values, name, [read(shown, path) for path in given])
-        elif given:
-            setattr(values, name, read(shown, given))
+        if isinstance(value, list):
+            setattr(values, name, [read(shown, path) for path in value])
+        elif value:
+            setattr(values, name, read(shown, value))

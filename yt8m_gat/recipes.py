@@ -1,6 +1,6 @@
 """The recipes: what `--model=NAME` stands for.
 
-They stand here and not beside their builders because the commands need their names and defaults
+They are here and not beside their builders because the commands need their names and defaults
 before Keras is imported. Standard library only.
 """
 
@@ -16,12 +16,12 @@ class Recipe:
 
     Attributes:
         family: Key of the builder in `yt8m_gat.models.registry.BUILDERS`.
-        options: Arguments of that builder which make this recipe what it is.
+        options: Arguments of that builder that define this recipe.
         adversarial: Default of `--adversarial`.
         frame_level: Whether the model reads frames (or a video's mean features); None: as
-            `DataConfig.frame_features` says.
-        defaults: Fields of `DataConfig`, `ObjectiveConfig` and `TrainingConfig` for which the
-            recipe has a default of its own; a flag goes before it.
+            `DataConfig.frame_features` is set.
+        defaults: The recipe's own defaults of fields of `DataConfig`, `ObjectiveConfig` and
+            `TrainingConfig`; flags override them.
         source: The paper, and the place in it, that the recipe comes from.
     """
 
@@ -34,11 +34,11 @@ class Recipe:
 
     @property
     def dual_normalization(self) -> bool:
-        """Whether the builder has an option of this name: the architecture normalizes."""
+        """Whether the builder has this option, because the architecture normalizes."""
         return self.family in ("transformer", "dbof")
 
     def defaults_of(self, section: type) -> dict[str, Any]:
-        """Those of `defaults` that are fields of the configuration class `section`."""
+        """Returns those of `defaults` that are fields of the configuration class `section`."""
         names = {field.name for field in dataclasses.fields(section)}
         return {name: value for name, value in self.defaults.items() if name in names}
 
@@ -51,8 +51,8 @@ _STARTER: dict[str, Any] = {
     "learning_rate_decay": 0.95,
     "clip_gradient_norm": 1.0,
 }
-# Its batch size too, where a video is one vector. (Frame-level models keep 64: 1024 clips of 300
-# frames are 1.4 GB of features alone.)
+# Also its batch size, where a video is one vector. (Frame-level models keep 64: the features of
+# 1024 clips of 300 frames take 1.4 GB.)
 _STARTER_VIDEO: dict[str, Any] = {
     **_STARTER,
     "feature_names": ("mean_rgb", "mean_audio"),
@@ -79,12 +79,12 @@ RECIPES: dict[str, Recipe] = {
     "FrameLevelLogisticModel": Recipe(
         "frame_level_logistic", "YouTube-8M starter code", defaults=_STARTER
     ),
-    # At the starter's rate of 0.01 its validation GAP on the sample goes up and down, and ends at
-    # 0.49; at this one it reaches 0.66 in as many steps.
+    # At the starter code's rate of 0.01 its validation GAP on the sample oscillates and ends at
+    # 0.49; at this rate it reaches 0.66 in as many steps.
     "DbofModel": Recipe(
         "dbof", "YouTube-8M starter code", defaults={**_STARTER, "base_learning_rate": 0.001}
     ),
-    # Dequantized frames as they are: see `LstmClassifier` for why it does not learn otherwise.
+    # Without l2 normalization: `LstmClassifier` explains why it does not learn with it.
     "LstmModel": Recipe(
         "lstm",
         "YouTube-8M starter code",

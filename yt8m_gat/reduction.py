@@ -9,11 +9,11 @@ Tensor = Any
 
 
 def sum_over(x: Tensor, axis: int) -> Tensor:
-    """`ops.sum(x, axis)` of one axis, for what an adversarial step differentiates twice over.
+    """Returns `ops.sum(x, axis)`, for sums that an adversarial step differentiates twice.
 
     TensorFlow's own gradient of a sum over a tensor of unknown shape is pinned to operations of
-    that one backward pass (colocation), so that a second backward pass that begins alike is
-    computed anew from there on, instead of being merged with the first.
+    that one backward pass (colocation), so that a second, identical backward pass is computed
+    again from there on, instead of being merged with the first.
 
     Args:
         x: float, of any shape.

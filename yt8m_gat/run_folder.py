@@ -1,4 +1,4 @@
-"""The files of a run: where they lie and how they are written."""
+"""The files of a run: their paths, and how they are written."""
 
 import contextlib
 import importlib.metadata
@@ -22,10 +22,10 @@ _PACKAGES = ("tensorflow", "keras", "numpy", "yt8m-gat")
 class RunFolder:
     """`train_dir`: everything that evaluation, inference and resuming need.
 
-    | name | what |
+    | name | content |
     |---|---|
     | `config.json` | the run's configuration |
-    | `versions.json` | Python and the packages that it was started with |
+    | `versions.json` | versions of Python and of the packages at its start |
     | `label_map.csv` | the label map, if the run has one |
     | `checkpoints/` | the newest states of training, for resuming |
     | `best.weights.h5` | the model's weights at its best validation GAP |
@@ -33,8 +33,8 @@ class RunFolder:
     | `events/` | the same for TensorBoard |
     | `.lock` | the lock of the process that trains here, while it does |
 
-    Files are written under a temporary name and renamed, so a file that is there is whole. Only
-    `train.py` writes here, one process at a time (`only_writer`); everybody may read.
+    Files are written under a temporary name and renamed, so an existing file is complete. Only
+    `train.py` writes here, one process at a time (`only_writer`); any process may read.
     """
 
     def __init__(self, path: str | os.PathLike) -> None:
@@ -82,13 +82,13 @@ class RunFolder:
         return only_writer_in(self.path)
 
     def check(self, config: RunConfig) -> None:
-        """Refuses a run of `config` where another one is stored.
+        """Refuses `config` if the folder holds a run with other settings.
 
         Raises:
-            ConfigError: The run that is here has other settings, and the message names each; or it
-                does not say which it had.
+            ConfigError: The stored run has other settings, and the message names each; or its
+                configuration is missing.
         """
-        # A run that ended before its first checkpoint has nothing that other settings could spoil.
+        # A run that ended before its first checkpoint has no weights to protect.
         if not (checkpoint_steps(self.checkpoints) or self.best_weights.is_file()):
             return
         if not (self.path / CONFIG_FILE).is_file():
@@ -111,17 +111,17 @@ class RunFolder:
         start_new_model: bool = False,
         label_map: str | os.PathLike | None = None,
     ) -> None:
-        """Makes the folder ready for a run of `config`, new or to be resumed.
+        """Prepares the folder for a run of `config`, new or resumed.
 
         Args:
-            config: What is about to be trained.
-            start_new_model: Drop what an earlier run left here instead of resuming it.
+            config: The run to be trained.
+            start_new_model: Remove an earlier run instead of resuming it.
             label_map: File of the label map that `config` names, copied into the folder.
 
         Raises:
             ConfigError: See `check`.
         """
-        # Read first: it may lie in this very folder, which may be cleared.
+        # Read first: it may be in this folder, which may be cleared.
         map_content = None if label_map is None else Path(label_map).read_bytes()
         if start_new_model:
             self.clear()
@@ -143,13 +143,13 @@ class RunFolder:
                 temporary.write_bytes(content)
 
     def put_back(self) -> None:
-        """Writes again what `prepare` wrote and somebody has deleted, the lock included.
+        """Writes the files of `prepare` again, and the lock, if they were deleted.
 
         Without its configuration a run could be resumed under other settings.
 
         Raises:
             InUseError: The lock was deleted, and another process trains here now.
-            WriteError: It cannot be written.
+            WriteError: A file cannot be written.
         """
         renew(self.path)
         for path, content in self._prepared.items():
@@ -160,8 +160,8 @@ class RunFolder:
                     temporary.write_bytes(content)
 
     def clear(self) -> None:
-        """Removes what a run wrote here, and nothing else; config last, so that a kill between
-        leaves a folder that still says what it was."""
+        """Removes the files of a run, and no others; the configuration last, so that a kill in
+        between leaves a folder whose run is still known."""
         for folder in (self.checkpoints, self.events):
             shutil.rmtree(folder, ignore_errors=True)
         for path in (self.best_weights, self.metrics, self.label_map, self.path / CONFIG_FILE):
@@ -175,11 +175,11 @@ class RunFolder:
             lines.write(json.dumps(record) + "\n")
 
     def read_metrics(self) -> list[dict[str, Any]]:
-        """The lines of `metrics.jsonl`; none where it is not there.
+        """Returns the lines of `metrics.jsonl`; none if there is no such file.
 
         Raises:
-            ConfigError: A line is no object with a step. The last one may be cut short: a run that
-                is being trained, or was killed, leaves it so.
+            ConfigError: A line is not an object with a step. The last one may be cut short, as in a
+                run that is being trained or was killed.
         """
         if not self.metrics.is_file():
             return []
@@ -203,23 +203,23 @@ class RunFolder:
         return records
 
     def forget_metrics_after(self, step: int, epoch: int) -> list[dict[str, Any]]:
-        """Drops the lines of what a resumed run will do again, and the one that says it ended.
+        """Drops the lines that a resumed run will write again, and the one of its end.
 
         Args:
-            step: The last one that is done.
-            epoch: The first one that is not: what is said at its end will be said again.
+            step: The last step that is done.
+            epoch: The first epoch that is not done; the line at its end will be written again.
 
         Returns:
-            The lines that stay.
+            The lines that are kept.
         """
         if not self.metrics.is_file():
             return []
 
-        def will_be_said_again(record: dict[str, Any]) -> bool:
+        def will_be_written_again(record: dict[str, Any]) -> bool:
             of_epoch = record.get("kind") == "bad_records" and record.get("epoch", 0) >= epoch
             return record["step"] > step or of_epoch or record.get("kind") == "end"
 
-        kept = [record for record in self.read_metrics() if not will_be_said_again(record)]
+        kept = [record for record in self.read_metrics() if not will_be_written_again(record)]
         with replacing(self.metrics) as temporary:
             temporary.write_text("".join(json.dumps(r) + "\n" for r in kept), encoding="utf-8")
         return kept

@@ -1,7 +1,6 @@
 """Flags of the YouTube-8M starter code that mean something else, or nothing, here.
 
-Plain data of the standard library: the scripts define these flags, and docs/FLAGS.md says what
-became of every other one.
+Standard library only. The scripts define these flags; docs/FLAGS.md lists all others.
 """
 
 import sys
@@ -13,7 +12,7 @@ _ONE_READER = (
     "chooses the threads."
 )
 
-# Script -> flag (all are whole numbers) -> what replaces it, the remainder of a warning.
+# Script -> flag (all are integers) -> its replacement, as the rest of a warning.
 REPLACED: dict[str, dict[str, str]] = {
     "train.py": {
         "num_gpu": (
@@ -39,12 +38,12 @@ OPTIMIZERS: dict[str, str] = {
 
 
 def warn_of_replaced(script: str, values: Mapping[str, Any], command: str) -> None:
-    """Writes one line to stderr for each flag that is given and has no effect.
+    """Writes one line to stderr for each flag that is set and has no effect.
 
     Args:
         script: A key of `REPLACED`.
-        values: Flag -> value; None where the user gave none.
-        command: How the command names itself.
+        values: Flag -> value; None if the user did not set it.
+        command: Name of the command.
     """
     for flag, replacement in REPLACED[script].items():
         if values[flag] is not None:

@@ -1,6 +1,6 @@
-"""What comes from outside: read within bounds, and shown without power over the terminal.
+"""Reads untrusted files within bounds, and shows untrusted text without effect on the terminal.
 
-Standard library only, and nothing of ours: every room may import it.
+Standard library only, and no other module of the package: every room may import it.
 """
 
 import json
@@ -11,10 +11,10 @@ import unicodedata
 from typing import Any
 
 MAX_DEPTH = 64
-"""Most levels of lists and objects in JSON that is read; an evaluation has 9."""
+"""Maximal nesting of lists and objects in JSON; an evaluation has 9 levels."""
 
 MAX_JSON_BYTES = 256 << 20
-"""Largest JSON file that is read; one of all 3,862 classes under 20 attacks has a few MB."""
+"""Maximal size of a JSON file; one of all 3,862 classes under 20 attacks has a few MB."""
 
 _MOST_SHOWN = 200  # Characters of a value in a message.
 _MAX_INTEGER = 2**63 - 1
@@ -23,14 +23,14 @@ _PLAIN = re.compile(r"[\w@%+=:,./~*-]+")
 
 
 def printable(text: str, keep: str = "") -> str:
-    r"""`text` with a backslash escape for each character that does not simply show itself.
+    r"""Returns `text` with a backslash escape for each character that is not printable.
 
     Those are the control characters (ESC, which moves the cursor and hides lines), the marks that
     change the direction of text, line ends and halves of surrogate pairs. Blanks of any width stay.
 
     Args:
-        text: What came from outside.
-        keep: Characters that stay all the same.
+        text: Untrusted text.
+        keep: Characters that are not escaped.
 
     Example:
         >>> print(printable("a\x1b[2Jb"))
@@ -47,9 +47,9 @@ def printable(text: str, keep: str = "") -> str:
 
 
 def print_error(command: str, error: Exception | str) -> None:
-    """Prints what a command ends with on stderr.
+    """Prints the final error of a command on stderr.
 
-    Further lines of a message are indented: a line end in a name from outside can then begin no
+    Further lines of a message are indented, so that a line end in an untrusted name cannot begin a
     line that looks like another message.
     """
     text = printable(str(error), keep="\n").replace("\n", "\n  ")
@@ -57,24 +57,24 @@ def print_error(command: str, error: Exception | str) -> None:
 
 
 def quoted(text: str) -> str:
-    """A name for a sentence: as it is where it is one plain word, else between quotes."""
+    """Returns a name for a sentence: unchanged if it is one plain word, else in quotes."""
     return text if _PLAIN.fullmatch(text) and text.isprintable() else repr(text)
 
 
 def excerpt(value: Any) -> str:
-    """A value for a message: the beginning of its `repr`, which escapes as `printable` does."""
+    """Returns the beginning of a value's `repr`, which escapes as `printable` does."""
     text = repr(value)
     return text if len(text) <= _MOST_SHOWN else text[:_MOST_SHOWN] + "..."
 
 
 def parse_json(content: str | bytes) -> Any:
-    """What some JSON says; `bytes` are UTF-8.
+    """Parses JSON; `bytes` are UTF-8.
 
-    Whole numbers fit in 64 bits and the nesting is bounded, so that whoever reads the values can
-    convert and walk them without looking.
+    Integers fit in 64 bits and the nesting is bounded, so that callers can convert and traverse
+    the values without checks.
 
     Raises:
-        ValueError: It is not JSON, or goes beyond these bounds; the message says which.
+        ValueError: It is not JSON, or exceeds these bounds, which the message names.
     """
     text = content if isinstance(content, str) else content.decode("utf-8")
     try:
@@ -93,10 +93,10 @@ def parse_json(content: str | bytes) -> Any:
 
 
 def read_text(path: str | os.PathLike, max_bytes: int, encoding: str = "utf-8") -> str:
-    """The text of a file.
+    """Returns the text of a file.
 
     Raises:
-        ValueError: It has more than `max_bytes` bytes, or is no text in that encoding.
+        ValueError: It has more than `max_bytes` bytes, or is not text in that encoding.
         OSError: It cannot be read.
     """
     with open(path, "rb") as file:
@@ -110,17 +110,17 @@ def read_text(path: str | os.PathLike, max_bytes: int, encoding: str = "utf-8") 
 
 
 def read_json(path: str | os.PathLike, max_bytes: int = MAX_JSON_BYTES) -> Any:
-    """What a JSON file says; see `parse_json`.
+    """Parses a JSON file; see `parse_json`.
 
     Raises:
-        ValueError: It is too large, no text, or no JSON within bounds.
+        ValueError: It is too large, not text, or not JSON within bounds.
         OSError: It cannot be read.
     """
     return parse_json(read_text(path, max_bytes))
 
 
 def fits(value: Any, shape: Any) -> bool:
-    """Whether a value as read from JSON has a shape.
+    """Returns whether a value as read from JSON has a shape.
 
     Args:
         value: The value.
@@ -131,7 +131,7 @@ def fits(value: Any, shape: Any) -> bool:
     if isinstance(shape, list):
         return isinstance(value, list) and all(fits(item, shape[0]) for item in value)
     if not isinstance(shape, dict):
-        # Python takes True for a whole number, which JSON does not.
+        # In Python True is an integer, in JSON it is not.
         return isinstance(value, shape) and not isinstance(value, bool)
     if not isinstance(value, dict):
         return False

@@ -52,7 +52,7 @@ class ArchiveError(ConfigError):
 
 
 def _member_paths(folder: RunFolder) -> dict[str, Path]:
-    """Name in the archive -> file in a run folder."""
+    """Returns name in the archive -> file in a run folder."""
     paths = [
         folder.path / CONFIG_FILE,
         folder.best_weights,
@@ -228,7 +228,7 @@ def _unpack(path: Path, folder: Path, max_bytes: int) -> None:
 
 
 def _members(path: Path, compressed: gzip.GzipFile) -> Iterator[tarfile.TarInfo]:
-    """The headers, one block each; whoever iterates reads `size` bytes before the next.
+    """Yields the headers, one block each; whoever iterates reads `size` bytes before the next.
 
     `tarfile.open` would also follow headers that change the next one, however many: our archives
     have none.

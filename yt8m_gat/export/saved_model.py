@@ -70,7 +70,7 @@ class ServingModule(tf.Module):
         return "_and_".join(self._identifiers.values())
 
     def signatures(self) -> dict[str, Any]:
-        """The signatures that this classifier has, by name.
+        """Returns the signatures that this classifier has, by name.
 
         `serving_default` (see `serve`) always; `frames` (see `frames`) of a frame-level model;
         `attention` (see `attend`) of one whose every block has a global attention map.
@@ -197,7 +197,7 @@ class ServingModule(tf.Module):
         }
 
     def warm_up_requests(self) -> Iterator[tuple[str, dict[str, tf.Tensor]]]:
-        """A request for each signature, about a clip of the greatest length."""
+        """Yields a request for each signature, about a clip of the greatest length."""
         record = tf.constant([longest_record(self._schema)])
         signatures = self.signatures()
         yield SERVING_DEFAULT, {"example_bytes": record}
@@ -255,7 +255,7 @@ def _require_shape(value: tf.Tensor, rank: int, size: int, rule: str) -> tf.Oper
 
 
 def _sent_shape(value: tf.Tensor) -> tf.Tensor:
-    """The shape of an input, int32 [axes]."""
+    """Returns the shape of an input, int32 [axes]."""
     # A graph takes its inputs' declared axes for granted, and what is sent need not have them.
     return tf.shape(tf.raw_ops.PlaceholderWithDefault(input=value, shape=tf.TensorShape(None)))
 

@@ -38,7 +38,7 @@ def longest_clip(schema: RecordSchema) -> int:
 
 
 def longest_record(schema: RecordSchema) -> bytes:
-    """A record of this schema, as long as they get."""
+    """Returns a record of this schema, as long as they get."""
     video_id = tf.train.Feature(bytes_list=tf.train.BytesList(value=[b"warm-up"]))
     if not schema.frame_level:
         features = {
@@ -92,7 +92,7 @@ def _prediction_log(signature: str, inputs: Mapping[str, tf.Tensor]) -> bytes:
 
 
 def _field(number: int, content: bytes) -> bytes:
-    """A length-delimited field of a protocol buffer."""
+    """Returns a length-delimited field of a protocol buffer."""
     return _varint(number << 3 | _LENGTH_DELIMITED) + _varint(len(content)) + content
 
 

@@ -67,7 +67,7 @@ class SavedModelHandler(ModelHandler[NamedRecord, str | BadRecord, Any]):
         self._skip_bad = skip_bad
 
     def load_model(self) -> Any:
-        """The loaded SavedModel; Beam shares it between the threads of a process."""
+        """Returns the loaded SavedModel; Beam shares it between the threads of a process."""
         return tf.saved_model.load(self._saved_model)
 
     def run_inference(
@@ -76,7 +76,7 @@ class SavedModelHandler(ModelHandler[NamedRecord, str | BadRecord, Any]):
         model: Any,
         inference_args: dict[str, Any] | None = None,
     ) -> Iterable[str | BadRecord]:
-        """A row, or a `BadRecord`, for each record, in order.
+        """Returns a row, or a `BadRecord`, for each record, in order.
 
         Args:
             batch: Records.
@@ -136,7 +136,7 @@ class _SortOut(beam.DoFn):
 
 
 def _reason(message: str) -> str:
-    """What the model said, on one line, without TensorFlow's account of where."""
+    """Returns what the model said, on one line, without TensorFlow's account of where."""
     for mark in ("Bad record the given batch:record 0: ", "assertion failed: "):
         message = message[message.find(mark) + len(mark) :] if mark in message else message
     lines = [line.strip() for line in message.splitlines() if line.strip()]

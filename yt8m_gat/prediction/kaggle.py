@@ -167,7 +167,7 @@ def describe_rows(
     num_entries: int,
     keys: Sequence[str] = (),
 ) -> Iterator[str]:
-    """The rows of a submission in words.
+    """Yields the rows of a submission in words.
 
     Args:
         path: A CSV without violations (see `check_submission`).
@@ -297,7 +297,7 @@ def _repetitions(name: str, values: Sequence[str]) -> Iterator[str]:
 
 
 def _read(path: str | os.PathLike, header: str) -> pd.DataFrame:
-    """The CSV as strings; "NA" and the like are ids, not missing values."""
+    """Returns the CSV as strings; "NA" and the like are ids, not missing values."""
     table = pd.read_csv(path, dtype=str, keep_default_na=False)
     if ",".join(table.columns) != header:
         raise ValueError(

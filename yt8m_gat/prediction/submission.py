@@ -108,7 +108,7 @@ class _WholeFile:
 
 
 def partial_file(path: str | os.PathLike) -> Path:
-    """Where the rows of an unfinished CSV are kept, see `SubmissionWriter`."""
+    """Returns where the rows of an unfinished CSV are kept, see `SubmissionWriter`."""
     real = Path(os.path.realpath(path))
     return real.with_name(f".{real.name}.partial")
 
@@ -268,7 +268,7 @@ class SubmissionWriter(_WholeFile):
 def best_classes(
     video_ids: Sequence[bytes | str], probabilities: np.ndarray, top_k: int | None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The most probable classes of each video; of equal scores the lower class comes first.
+    """Returns the most probable classes of each video; of equal scores the lower class comes first.
 
     Args:
         video_ids: `[B]`, for the errors.
@@ -292,7 +292,7 @@ def best_classes(
 def video_rows(
     video_ids: Sequence[bytes | str], classes: np.ndarray, scores: np.ndarray
 ) -> list[str]:
-    """The rows of the 2018 CSV, without line breaks; see `SubmissionWriter`.
+    """Returns the rows of the 2018 CSV, without line breaks; see `SubmissionWriter`.
 
     Args:
         video_ids: `[B]`, bytes in UTF-8 or str.

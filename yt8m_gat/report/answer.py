@@ -22,7 +22,7 @@ from yt8m_gat.report.strongest import main_ball, strongest
 
 
 def answer(runs: Sequence[ReportedRun]) -> tuple[list[str], Figures]:
-    """The table of the runs, the figure beside it, and what must be known to read them."""
+    """Returns the table of the runs, the figure beside it, and what must be known to read them."""
     runs = [run for run in runs if run.clean]
     if not runs:
         return [], {}
@@ -91,7 +91,7 @@ def _robust_hits(run: ReportedRun, ball: Ball) -> Any:
 
 
 def differences(runs: Sequence[ReportedRun]) -> list[str]:
-    """What was not alike when the runs were evaluated, each as a sentence."""
+    """Returns what was not alike when the runs were evaluated, each as a sentence."""
     measured = [run for run in runs if run.clean]
     sentences = []
     for key, words in _COMPARABLE.items():

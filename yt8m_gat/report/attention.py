@@ -89,7 +89,7 @@ class _Panel:
 
 
 def _drawn(panels: Mapping[str, _Panel]) -> Figures:
-    """The charts, on one y axis: they are there to be compared."""
+    """Returns the charts, on one y axis: they are there to be compared."""
     if not panels:
         return {}
     heights = shared_heights([panel.series for panel in panels.values()], from_zero=True)
@@ -100,7 +100,7 @@ def _drawn(panels: Mapping[str, _Panel]) -> Figures:
 
 
 def profile_figures(groups: Sequence[RunGroup]) -> Figures:
-    """A figure per run, feature and level: the mean profile, clean and attacked."""
+    """Returns a figure per run, feature and level: the mean profile, clean and attacked."""
     panels = {}
     for group in groups:
         run = group.runs[0]
@@ -127,7 +127,7 @@ def profile_figures(groups: Sequence[RunGroup]) -> Figures:
 
 
 def clip_parts(groups: Sequence[RunGroup]) -> tuple[list[str], Figures]:
-    """What each kind of model makes of the chosen clips, a clip at a time."""
+    """Returns what each kind of model makes of the chosen clips, a clip at a time."""
     parts: list[str] = []
     figures: Figures = {}
     runs = [group.runs[0] for group in groups]
@@ -160,7 +160,7 @@ def _attack_words(side: Mapping[str, Any]) -> str:
 
 
 def _top_table(run: ReportedRun, clip: Mapping[str, Any], labels: set[Any]) -> str:
-    """The top classes, clean beside attacked; true ones with a tick."""
+    """Returns the top classes, clean beside attacked; true ones with a tick."""
     sides = [clip["clean"], *([clip["attacked"]] if "attacked" in clip else [])]
     heads: list[str | Cell] = [run.title, Cell("clean", "name"), "%"]
     if len(sides) > 1:
@@ -186,7 +186,7 @@ def _sides(clip: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
 
 
 def _profiles(run: ReportedRun, clip: Mapping[str, Any]) -> Iterator[tuple[str, _Panel]]:
-    """The charts of a clip's profiles, by their names."""
+    """Yields the charts of a clip's profiles, by their names."""
     for feature, level in _places(clip["clean"].get("profiles", {})):
         series = []
         for index, (kind, side) in enumerate(_sides(clip).items()):
@@ -209,7 +209,7 @@ def _profiles(run: ReportedRun, clip: Mapping[str, Any]) -> Iterator[tuple[str, 
 def _maps(
     run: ReportedRun, clip: Mapping[str, Any]
 ) -> Iterator[tuple[str, tuple[str, dict[str, Matrix], int]]]:
-    """The title, maps and frames of each figure of a clip's maps, by their names."""
+    """Yields the title, maps and frames of each figure of a clip's maps, by their names."""
     profiles = clip["clean"].get("profiles", {})
     for feature in clip["clean"].get("maps", {}):
         maps = {

@@ -41,7 +41,7 @@ def published_tables(runs: Sequence[ReportedRun]) -> list[str]:
 
 
 def _row_of(run: ReportedRun, column: Column, vertical: str | None) -> dict[str, Any]:
-    """The run's own row for a published column; empty when it was not measured."""
+    """Returns the run's own row for a published column; empty when it was not measured."""
     clean, attacks = run.clean, run.attacks
     if vertical is not None:
         for group in run.verticals:
@@ -105,7 +105,7 @@ def _beside(published: PublishedTable, runs: Sequence[ReportedRun]) -> list[str]
 
 
 def map_distance_table(groups: Sequence[RunGroup]) -> list[str]:
-    """How far an attack moved the maps, and what the papers say of that kind of model."""
+    """Returns how far an attack moved the maps, and what the papers say of that kind of model."""
     keys: dict[str, None] = {}
     attacks: dict[tuple[str, float | None], None] = {}
     for group in groups:

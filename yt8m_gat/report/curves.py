@@ -25,7 +25,7 @@ _WIDE = 12.0
 
 
 def robustness_curves(runs: Sequence[ReportedRun]) -> Figures:
-    """A figure per attack that was run at two radii or more."""
+    """Returns a figure per attack that was run at two radii or more."""
     titles = {row["attack"]: attack_title(row) for run in runs for row in reversed(run.attacks)}
     norms = {
         row["attack"]: ball.norm
@@ -39,7 +39,7 @@ def robustness_curves(runs: Sequence[ReportedRun]) -> Figures:
 
 
 def corruption_curves(runs: Sequence[ReportedRun]) -> Figures:
-    """A figure per corruption."""
+    """Returns a figure per corruption."""
     return _curves(
         runs,
         lambda run: run.corruptions,
@@ -101,7 +101,7 @@ def corruption_table(groups: Sequence[RunGroup]) -> list[str]:
 
 
 def gain_figures(runs: Sequence[ReportedRun]) -> Figures:
-    """A figure per run that was compared with a baseline, class by class, on one axis."""
+    """Returns a figure per run that was compared with a baseline, class by class, on one axis."""
     panels = []
     for run in runs:
         bars = [
@@ -177,7 +177,7 @@ def _label_loss(run: ReportedRun) -> str:
 
 
 def _objective(run: ReportedRun) -> str:
-    """All that makes the minimized sum what it is."""
+    """Returns all that makes the minimized sum what it is."""
     objective = run.config.objective
     kind = objective.adversarial
     if kind == "none":

@@ -180,7 +180,7 @@ def build_page(
 def build_explanation(
     explanation: dict[str, Any], command: Sequence[str] = ()
 ) -> tuple[str, Figures]:
-    """The page about one label of one clip, and its figures.
+    """Returns the page about one label of one clip, and its figures.
 
     Args:
         explanation: What `yt8m_gat.pipeline.explain` gives.

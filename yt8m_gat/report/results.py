@@ -48,7 +48,7 @@ def result_tables(runs: Sequence[ReportedRun]) -> list[str]:
 
 
 def _metric_table(second: str, rows: list[Row]) -> list[str]:
-    """The columns that some row has; the second one only where it has a heading."""
+    """Returns the columns that some row has; the second one only where it has a heading."""
     if not rows:
         return []
     found = {key for *_, metrics in rows for key in metrics}
@@ -114,7 +114,7 @@ def partition_text(value: Any) -> str:
 
 
 def vertical_tables(runs: Sequence[ReportedRun]) -> list[str]:
-    """A table of all groups with their GAP, then each group with all its metrics."""
+    """Returns a table of all groups with their GAP, then each group with all its metrics."""
     names = dict.fromkeys(group["vertical"] for run in runs for group in run.verticals)
     if not names:
         return []
@@ -220,7 +220,7 @@ def class_tables(runs: Sequence[ReportedRun]) -> list[str]:
 
 
 def _ranked(comparison: dict[str, Any]) -> str:
-    """Which classes were ranked."""
+    """Returns which classes were ranked."""
     least = comparison.get("min_positives")
     if least is None:
         return (
@@ -245,7 +245,7 @@ def gains(run: ReportedRun) -> list[Gain]:
 
 
 def class_name(index: Any, name: Any) -> str:
-    """How a class is called on the page."""
+    """Returns how a class is called on the page."""
     return f"{name} ({index})" if name else f"class {index}"
 
 
@@ -255,5 +255,5 @@ def _entry(values: Any, index: Any) -> Any:
 
 
 def heading(text: str) -> str:
-    """A heading inside a section."""
+    """Returns a heading inside a section."""
     return f"<h3>{escape(text)}</h3>"

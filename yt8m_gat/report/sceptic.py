@@ -21,7 +21,7 @@ _KINDS = {"pass": "", "fail": "bad", "warning": "bad"}
 
 
 def verdict_tables(runs: Sequence[ReportedRun]) -> list[str]:
-    """A row per check, a column per run; below, the sentences with the numbers."""
+    """Returns a row per check, a column per run; below, the sentences with the numbers."""
     checked = [run for run in runs if run.verdicts]
     if not checked:
         return []

@@ -45,7 +45,7 @@ def _with(objectives: Sequence[str], read: Callable[[ObjectiveConfig], Any]) -> 
 
 
 def _last(key: str) -> Read:
-    """The largest that metrics.jsonl has."""
+    """Returns the largest that metrics.jsonl has."""
 
     def read(run: ReportedRun) -> Any:
         values = [number(record.get(key)) for record in run.history]
@@ -82,12 +82,12 @@ def _ending(run: ReportedRun) -> str | None:
 
 
 def _words_of(command: Any) -> str:
-    """A command as one would type it."""
+    """Returns a command as one would type it."""
     return shlex.join(map(str, command)) if isinstance(command, list) else shown(command)
 
 
 def _learning_rates(run: ReportedRun) -> str | None:
-    """The rate as it went: each value with the first step that was logged with it."""
+    """Returns the rate as it went: each value with the first step that was logged with it."""
     changes: list[tuple[int, float]] = []
     for record in run.history:
         rate = number(record.get("learning_rate"))
@@ -144,7 +144,7 @@ _SETTINGS: dict[str, Read] = {
 
 
 def provenance_table(runs: Sequence[ReportedRun]) -> list[str]:
-    """Where each run's figures come from, a column per run that has some."""
+    """Returns where each run's figures come from, a column per run that has some."""
     measured = [run for run in runs if run.clean]
     if not measured:
         return []
@@ -159,7 +159,7 @@ def provenance_table(runs: Sequence[ReportedRun]) -> list[str]:
 
 
 def _known(*keys: str) -> Callable[[ReportedRun], str]:
-    """What the file says under the first of `keys` that it has."""
+    """Returns what the file says under the first of `keys` that it has."""
 
     def read(run: ReportedRun) -> str:
         for key in keys:
@@ -179,7 +179,7 @@ def _files(run: ReportedRun) -> str:
 
 
 def clips_words(run: ReportedRun) -> str:
-    """How many clips a run was evaluated on, and which."""
+    """Returns how many clips a run was evaluated on, and which."""
     kind = "segments" if run.on_segments else "videos"
     count = f"{shown(run.clean.get(f'num_{kind}'))} {'rated ' * run.on_segments}{kind}"
     limit = number(run.settings.get("max_videos"))

@@ -164,12 +164,12 @@ class ReportedRun:
         return [{**group, "clean": group["clean"] or {}} for group in groups]
 
     def attacked(self, attack: str, epsilon: float | None) -> dict[str, Any]:
-        """The row of an attack at a radius; empty when it was not run."""
+        """Returns the row of an attack at a radius; empty when it was not run."""
         return find_row(self.attacks, attack, epsilon)
 
 
 def find_row(rows: Sequence[dict[str, Any]], attack: str, epsilon: float | None) -> dict[str, Any]:
-    """The row of an attack at a radius; empty when there is none."""
+    """Returns the row of an attack at a radius; empty when there is none."""
     for row in rows:
         if row["attack"] == attack and number(row["epsilon"]) == epsilon:
             return row
@@ -196,7 +196,7 @@ class RunGroup:
 
 
 def group_runs(runs: Sequence[ReportedRun]) -> list[RunGroup]:
-    """The runs by kind, in the order in which each kind first appears."""
+    """Returns the runs by kind, in the order in which each kind first appears."""
     groups: dict[str, list[ReportedRun]] = {}
     for run in runs:
         training = dataclasses.replace(run.config.training, seed=0)

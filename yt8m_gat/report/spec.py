@@ -69,7 +69,7 @@ _NORMS = {
 
 
 def ball_of(row: Mapping[str, Any]) -> Ball | None:
-    """The ball of an attacked row; None of an attack without a radius."""
+    """Returns the ball of an attacked row; None of an attack without a radius."""
     epsilon = row["epsilon"]
     if isinstance(epsilon, bool) or not isinstance(epsilon, int | float):
         return None
@@ -82,13 +82,13 @@ def ball_of(row: Mapping[str, Any]) -> Ball | None:
 
 
 def options_of(row: Mapping[str, Any]) -> Mapping[str, Any]:
-    """All that the attack of a row was told; empty in a file that does not say."""
+    """Returns all that the attack of a row was told; empty in a file that does not say."""
     options = row.get("options")
     return options if isinstance(options, dict) else {}
 
 
 def attack_title(row: Mapping[str, Any]) -> str:
-    """The attack of a row in words, with the steps or queries that it really had."""
+    """Returns the attack of a row in words, with the steps or queries that it really had."""
     spec, options = row["attack"], options_of(row)
     for name in ("steps", "queries"):
         if name in options and f":{name}=" not in spec:

@@ -13,7 +13,7 @@ Rows = Sequence[Mapping[str, Any]]
 
 
 def main_ball(attacks: Sequence[Rows]) -> Ball | None:
-    """The ball in which most runs were attacked and, of those, with the most attacks.
+    """Returns the ball in which most runs were attacked and, of those, with the most attacks.
 
     Of several the one at the papers' radius, or else at the smallest.
 
@@ -39,7 +39,7 @@ def main_ball(attacks: Sequence[Rows]) -> Ball | None:
 
 
 def strongest(rows: Rows, ball: Ball | None) -> Mapping[str, Any]:
-    """The row of a ball with the lowest GAP; empty where there is none."""
+    """Returns the row of a ball with the lowest GAP; empty where there is none."""
     found = [row for row in rows if number(row.get("gap")) is not None]
     found = [row for row in found if ball is not None and ball_of(row) == ball]
     return min(found, key=lambda row: row["gap"], default={})

@@ -35,7 +35,7 @@ MARK = " (!)"
 
 
 def format_evaluation(result: dict[str, Any]) -> str:
-    """The text of an evaluation as `eval.py` writes it, short enough for a screen.
+    """Returns the text of an evaluation as `eval.py` writes it, short enough for a screen.
 
     The verdicts on gradient masking come first, then a row clean and one per attack. What goes
     with each row (partitions, attention, verticals) is given clean and under the strongest attack;
@@ -79,7 +79,7 @@ def format_evaluation(result: dict[str, Any]) -> str:
 
 
 def _verdicts(sanity: list[dict[str, str]]) -> list[str]:
-    """What failed and what warns with its numbers, the other checks by name."""
+    """Returns what failed and what warns with its numbers, the other checks by name."""
     if not sanity:
         return []
     lines = ["Gradient masking"]
@@ -121,7 +121,7 @@ def _labelled_rows(result: Mapping[str, Any], mark: str) -> dict[str, dict[str, 
 
 
 def attack_label(row: Mapping[str, Any]) -> str:
-    """How a table calls an attacked row."""
+    """Returns how a table calls an attacked row."""
     epsilon = row["epsilon"]
     return row["attack"] + ("" if epsilon is None else f", epsilon {epsilon:g}")
 
@@ -181,7 +181,7 @@ def _partitions(rows: Mapping[str, Mapping[str, Any]]) -> list[str]:
 
 
 def _attention(rows: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """A line per figure of the global maps, a column per row: there are few of those."""
+    """Returns a line per figure of the global maps, a column per row: there are few of those."""
     figures = {
         f"{title}, {key.removeprefix(prefix)}": [row.get(key) for row in rows.values()]
         for prefix, title in _ATTENTION.items()
@@ -195,7 +195,7 @@ def _attention(rows: Mapping[str, Mapping[str, Any]]) -> list[str]:
 
 
 def _verticals(verticals: list[dict[str, Any]], worst: Mapping[str, Any]) -> list[str]:
-    """One table, GAP and Hit@1 of each vertical clean and under the strongest attack."""
+    """Returns one table, GAP and Hit@1 of each vertical clean and under the strongest attack."""
     if not verticals:
         return []
     columns = ["classes", "videos", "GAP", "Hit@1"]

@@ -46,7 +46,7 @@ class Bar:
 
 
 def range_of(bars: Iterable[Bar]) -> Range:
-    """The axis that holds 0 and all the bars; the same for charts that are compared."""
+    """Returns the axis that holds 0 and all the bars; the same for charts that are compared."""
     return padded([0.0, *(end for bar in bars for end in bar.ends)], 0.0)
 
 
@@ -111,7 +111,7 @@ def bar_chart(title: str, bars: Sequence[Bar], x_range: Range | None = None) -> 
 
 
 def point_chart(title: str, x_label: str, bars: Sequence[Bar], x_range: Range) -> str:
-    """An `<svg>` of a row per value: its name, a point on its interval, and the value.
+    """Returns an `<svg>` of a row per value: its name, a point on its interval, and the value.
 
     Args:
         title: Above the chart.

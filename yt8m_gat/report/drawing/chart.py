@@ -28,7 +28,7 @@ def _palette(colors: Sequence[str]) -> str:
 
 
 def _heats(colors: Sequence[tuple[int, int, int]]) -> str:
-    """The first, the middle and the last of `NUM_HEATS` colours are given."""
+    """Returns the declarations of `NUM_HEATS` colours, from the first, middle and last one."""
     low, middle, high = colors
     declarations = []
     for index in range(NUM_HEATS):
@@ -112,19 +112,19 @@ def padded(values: Sequence[float], pad: float) -> Range:
 
 
 def shared_heights(panels: Iterable[Sequence[Series]], from_zero: bool = False) -> Range:
-    """The range of the y axes of charts that are compared; at least one has a point."""
+    """Returns the range of the y axes of charts that are compared; at least one has a point."""
     heights = [y for panel in panels for line in panel for y in line.heights]
     low, high = padded([*heights, 0.0] if from_zero else heights, 0.06)
     return (0.0 if from_zero and low < 0 <= min(heights) else low), high
 
 
 def wrapped(text: str, width: int) -> list[str]:
-    """The lines of a text that does not fit into one; nothing of it is cut."""
+    """Returns the lines of a text that does not fit into one; nothing of it is cut."""
     return textwrap.wrap(text, width, break_on_hyphens=False) or [""]
 
 
 def text_lines(lines: Sequence[str], x: float, y: float, attributes: str) -> str:
-    """A `<text>` of several lines, the first at `y`."""
+    """Returns a `<text>` of several lines, the first at `y`."""
     rest = "".join(
         f'<tspan x="{x:g}" dy="{TEXT_HEIGHT}">{escape(line)}</tspan>' for line in lines[1:]
     )
@@ -132,7 +132,7 @@ def text_lines(lines: Sequence[str], x: float, y: float, attributes: str) -> str
 
 
 def opening(title: str, height: float) -> str:
-    """The start of an `<svg>` of a chart, with its title; a long one grows upwards."""
+    """Returns the start of an `<svg>` of a chart, with its title; a long one grows upwards."""
     lines = wrapped(title, 48)
     above = TEXT_HEIGHT * (len(lines) - 1)
     return (
@@ -167,7 +167,7 @@ def line_chart(
     y_range: Range | None = None,
     x_range: Range | None = None,
 ) -> str:
-    """An `<svg>` element of lines, with a legend below and values as tooltips on the dots.
+    """Returns an `<svg>` element of lines, with a legend below and values as tooltips on the dots.
 
     Args:
         title: Above the chart.

@@ -14,7 +14,7 @@ _LEFT = 20
 
 
 def shared_scale(maps: Iterable[tuple[Matrix, int]]) -> float:
-    """Where the scale of maps that are compared ends.
+    """Returns where the scale of maps that are compared ends.
 
     It is the largest of 99 in 100 weights, but at least twice the uniform one: a map without a
     pattern is then a flat middle tone instead of noise blown up.
@@ -33,7 +33,7 @@ def shared_scale(maps: Iterable[tuple[Matrix, int]]) -> float:
 def heat_maps(
     title: str, maps: Mapping[str, Matrix], num_frames: int, top_weight: float | None = None
 ) -> str:
-    """An `<svg>` of square maps, two to a row, darker (or, on dark, brighter) for more.
+    """Returns an `<svg>` of square maps, two to a row, darker (or, on dark, brighter) for more.
 
     All share one scale from 0; weights above it have its last colour.
 
@@ -101,7 +101,7 @@ def _cells(rows: Matrix, top_weight: float, x: float, y: float) -> str:
 
 
 def _scale(top_weight: float, uniform: float, y: float) -> str:
-    """The colours in order, with 0, the uniform weight and the end of the scale."""
+    """Returns the colours in order, with 0, the uniform weight and the end of the scale."""
     left, right = _LEFT, WIDTH - _LEFT - 12
     step = (right - left) / NUM_HEATS
     boxes = "".join(

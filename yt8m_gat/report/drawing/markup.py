@@ -69,7 +69,7 @@ def table(
     rows: Sequence[Sequence[str | Cell]],
     row_classes: Sequence[str] = (),
 ) -> str:
-    """A `<table>` of plain text, escaped; the first cell of a row names it, as text."""
+    """Returns a `<table>` of plain text, escaped; the first cell of a row names it, as text."""
     classes = row_classes or [""] * len(rows)
     head = "".join(_table_cell(cell, 'th scope="col"') for cell in heads)
     body = []
@@ -90,7 +90,7 @@ def _table_cell(cell: str | Cell, tag: str = "td") -> str:
 
 
 def folded(title: str, parts: Sequence[str], is_open: bool = False) -> list[str]:
-    """What is below a title that a reader opens."""
+    """Returns what is below a title that a reader opens."""
     if not parts:
         return []
     start = "<details open>" if is_open else "<details>"
@@ -98,23 +98,23 @@ def folded(title: str, parts: Sequence[str], is_open: bool = False) -> list[str]
 
 
 def note(text: str) -> str:
-    """A paragraph in small print."""
+    """Returns a paragraph in small print."""
     return f'<p class="note">{escape(text)}</p>'
 
 
 def warning(text: str) -> str:
-    """A note that must not be overlooked."""
+    """Returns a note that must not be overlooked."""
     return f'<div class="warning">{note(text)}</div>'
 
 
 def percent(value: Any) -> str:
-    """A metric in percent, two places; a dash when there is none."""
+    """Returns a metric in percent, two places; a dash when there is none."""
     found = number(value)
     return "-" if found is None else f"{100 * found:.2f}"
 
 
 def with_interval(row: Mapping[str, Any], metric: str) -> Cell:
-    """A metric in percent and, below it, its bootstrap interval, where the row has one."""
+    """Returns a metric in percent and, below it, its bootstrap interval, where the row has one."""
     ends = interval_of(row, metric)
     text = percent(row.get(metric))
     if ends is not None:
@@ -123,19 +123,19 @@ def with_interval(row: Mapping[str, Any], metric: str) -> Cell:
 
 
 def interval_of(row: Mapping[str, Any], metric: str) -> tuple[float, float] | None:
-    """The bootstrap interval of a row's metric; None in rows without."""
+    """Returns the bootstrap interval of a row's metric; None in rows without."""
     intervals = row.get("intervals")
     return pair(intervals.get(metric)) if isinstance(intervals, dict) else None
 
 
 def plain(value: Any) -> str:
-    """A number in four digits; a dash when there is none."""
+    """Returns a number in four digits; a dash when there is none."""
     found = number(value)
     return "-" if found is None else f"{found:.4g}"
 
 
 def shown(value: Any) -> str:
-    """A setting, or a count, as it is."""
+    """Returns a setting, or a count, as it is."""
     if value is None:
         return "-"
     if isinstance(value, tuple | list):
@@ -159,7 +159,7 @@ def mean_and_deviation(values: Sequence[Any], in_percent: bool = True) -> str:
 
 
 def document(title: str, body: Sequence[str]) -> str:
-    """The page around `body`: no script and no resource from anywhere."""
+    """Returns the page around `body`: no script and no resource from anywhere."""
     return "\n".join(
         [
             '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">',
@@ -173,14 +173,14 @@ def document(title: str, body: Sequence[str]) -> str:
 
 
 def section(title: str, text: str, parts: Sequence[str]) -> list[str]:
-    """A heading and what is below it; nothing at all when there is nothing below."""
+    """Returns a heading and what is below it; nothing at all when there is nothing below."""
     if not parts:
         return []
     return [f"<h2>{escape(title)}</h2>", *([note(text)] if text else []), *parts]
 
 
 def gallery(figures: Figures) -> list[str]:
-    """The figures side by side where there is room."""
+    """Returns the figures side by side where there is room."""
     if not figures:
         return []
     drawn = "\n".join(f"<figure>{svg}</figure>" for svg in figures.values())
