@@ -1,1 +1,1 @@
-"""Where records come from: the official files, and a generated sample in their layout."""
+"""Sources of records: the official files, and a generated sample in their layout."""

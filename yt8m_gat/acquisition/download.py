@@ -1,17 +1,16 @@
-"""Fetches the official YouTube-8M records, as the official plan lists them.
+"""Downloads the official YouTube-8M records that the official plan lists.
 
     yt8m-gat download --partition=2/frame/train --mirror=us --shard=1,100 --output_dir=data/frame
 
-The plan of a partition gives each file's MD5. Shard X of Y of a partition is every file of which
-the MD5 of the name, as a number, is X - 1 modulo Y; so the shards of one Y hold each file once.
+The plan of a partition contains each file's MD5. Shard X of Y of a partition is every file for
+which the MD5 of the name, as a number, is X - 1 modulo Y; the shards of one Y hold each file once.
 
-A file gets its name when it is whole and its MD5 is right; until then it is `NAME.part`. Calling
-the command anew goes on from there: finished files are checked and skipped, parts are continued
-where the server can (HTTP ranges), begun anew where not. MD5 and plain HTTP find damage, not a
-forger.
+A file is called `NAME.part` until it is complete and its MD5 is right. Calling the command again
+resumes the download: finished files are checked and skipped, and parts are continued if the server
+supports HTTP ranges, else restarted. MD5 and plain HTTP detect damage, but not a forgery.
 
-Exits with 1 when a file could not be had, with 2 when it cannot start, with 130 after Ctrl-C.
-Standard library, and tqdm for the progress.
+Exits with 1 when a file could not be downloaded, with 2 when it cannot start, with 130 after
+Ctrl-C. Needs only the standard library, and tqdm for the progress.
 """
 
 from __future__ import annotations
@@ -43,10 +42,10 @@ SPLITS = ("train", "validate", "test")
 
 CHUNK_BYTES = 1 << 18
 MAX_PLAN_BYTES = 1 << 26
-"""The official plans have 0.2 MB."""
+"""The largest plan that is accepted; the official plans have 0.2 MB."""
 
 MAX_FAILED_FILES = 10
-"""After as many, no further file is begun: the fault is not theirs."""
+"""After this many failures no further file is started: the cause is not in single files."""
 
 _RETRIED_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504})
 _RANGE_NOT_SATISFIABLE = 416
@@ -55,7 +54,7 @@ _MD5 = re.compile(r"[0-9a-fA-F]{32}")
 
 
 class DownloadError(Exception):
-    """A file, or the plan, that could not be had; the message says which and why."""
+    """A file or the plan could not be downloaded; the message names it and the cause."""
 
 
 class _Interrupted(Exception):
@@ -78,10 +77,10 @@ class Partition:
 
     @classmethod
     def parse(cls, text: str) -> Partition:
-        """The partition written VERSION/LEVEL/SPLIT.
+        """Parses a partition of the form VERSION/LEVEL/SPLIT.
 
         Raises:
-            ConfigError: It is not written so.
+            ConfigError: It does not have this form.
         """
         parts = text.strip("/").split("/")
         if (
@@ -101,19 +100,19 @@ class Partition:
 
     @property
     def plan_url(self) -> str:
-        """Where the official plan lies."""
+        """The URL of the official plan."""
         return f"http://data.yt8m.org/{self.version}/download_plans/{self.level}_{self.split}.json"
 
     def base_url(self, mirror: str) -> str:
-        """Where a mirror has the files."""
+        """Returns the URL of the files on a mirror."""
         return f"http://{mirror}.data.yt8m.org/{self}"
 
 
 def parse_shard(text: str) -> tuple[int, int]:
-    """`X,Y` as two numbers, 1 <= X <= Y.
+    """Parses `X,Y` with 1 <= X <= Y.
 
     Raises:
-        ConfigError: It is not that.
+        ConfigError: It does not have this form.
     """
     match = re.fullmatch(r"\s*([0-9]{1,9})\s*,\s*([0-9]{1,9})\s*", text)
     if match is None or not 1 <= int(match[1]) <= int(match[2]):
@@ -122,16 +121,16 @@ def parse_shard(text: str) -> tuple[int, int]:
 
 
 def in_shard(name: str, shard: tuple[int, int]) -> bool:
-    """Whether a file of that name belongs to shard X of Y."""
+    """Returns whether a file of that name belongs to shard X of Y."""
     digest = hashlib.md5(name.encode(), usedforsecurity=False).hexdigest()
     return int(digest, 16) % shard[1] == shard[0] - 1
 
 
 def read_plan(content: bytes, url: str) -> dict[str, str]:
-    """File name -> MD5 (32 lower-case digits) of a plan.
+    """Parses a plan to file name -> MD5 (32 lower-case digits).
 
     Raises:
-        DownloadError: It is no plan, or a name in it could leave the folder or hide in it.
+        DownloadError: It is not a plan, or a file name in it is hidden or leads out of the folder.
     """
     try:
         files = parse_json(content)["files"]
@@ -156,12 +155,12 @@ def read_plan(content: bytes, url: str) -> dict[str, str]:
 
 
 class Downloader:
-    """Fetches files, each whole and checked or not at all.
+    """Fetches files, each of them completely and checked, or not at all.
 
     Args:
-        timeout: Seconds that a connection may stand still.
-        max_attempts: Attempts in a row without progress until a file is given up; a wrong
-            checksum counts as one.
+        timeout: Seconds that a connection may be idle.
+        max_attempts: Number of consecutive attempts without progress until a file is given up; a
+            wrong checksum counts as one.
         first_pause: Seconds before the second attempt; each further pause is twice as long, at
             most a minute.
         report_bytes: Called with the size of each piece that arrives, from any thread.
@@ -182,14 +181,14 @@ class Downloader:
         self._stopped = threading.Event()
 
     def stop(self) -> None:
-        """Makes every fetch in progress end soon, leaving its part for later."""
+        """Makes every fetch in progress end soon; the parts stay, to be continued later."""
         self._stopped.set()
 
     def fetch_plan(self, url: str) -> dict[str, str]:
-        """The plan at `url`; see `read_plan`.
+        """Fetches the plan at `url`; see `read_plan`.
 
         Raises:
-            DownloadError: It cannot be had, or is none.
+            DownloadError: It cannot be downloaded, or is not a plan.
         """
         attempts = self._attempts(url)
         while True:
@@ -211,16 +210,16 @@ class Downloader:
         """Fetches one file.
 
         Args:
-            url: Where it lies.
-            path: Where it goes; the part lies beside it.
+            url: Its URL.
+            path: The path to write; the part is in the same folder.
             md5: Its MD5, in lower-case digits.
 
         Returns:
-            Whether anything had to be fetched: not where the file is there and right.
+            Whether it had to be fetched; False if the file exists and is right.
 
         Raises:
-            DownloadError: It could not be had, or has another MD5 each time.
-            InUseError: Another process fetches it.
+            DownloadError: It could not be downloaded, or its MD5 is wrong every time.
+            InUseError: Another process is fetching it.
             OSError: It cannot be written.
         """
         path = Path(path)
@@ -246,11 +245,11 @@ class Downloader:
                 except (OSError, http.client.HTTPException) as error:
                     attempts.failed(error, file.tell())
                     continue
-                found = digest.hexdigest()
-                if found == md5:
+                received_md5 = digest.hexdigest()
+                if received_md5 == md5:
                     return
                 file.truncate(0)
-                attempts.failed(ConnectionError(f"its MD5 is {found}, the plan says {md5}"))
+                attempts.failed(ConnectionError(f"its MD5 is {received_md5}, the plan says {md5}"))
 
     def _open(self, url: str, offset: int = 0) -> http.client.HTTPResponse:
         headers = {"Range": f"bytes={offset}-"} if offset else {}
@@ -258,7 +257,7 @@ class Downloader:
         return urllib.request.urlopen(request, timeout=self._timeout)
 
     def _receive(self, url: str, file: BinaryIO, digest: _Digest) -> _Digest:
-        """One attempt to complete a part; the digest of all of it."""
+        """Makes one attempt to complete a part and returns the digest of the whole part."""
         offset = file.seek(0, os.SEEK_END)
         try:
             response = self._open(url, offset)
@@ -266,7 +265,7 @@ class Downloader:
             if error.code != _RANGE_NOT_SATISFIABLE or not offset:
                 raise
             error.close()
-            # The part has all the bytes that there are, or more: its digest decides.
+            # The part is complete or too long: its digest decides.
             return digest
         with response:
             if offset and not _continues_at(response, offset):
@@ -314,7 +313,7 @@ def _new_digest() -> _Digest:
 
 
 class _WriteError(Exception):
-    """The disk, not the network."""
+    """Writing failed, in contrast to the `OSError`s of the network."""
 
     def __init__(self, reason: OSError) -> None:
         super().__init__(str(reason))
@@ -327,7 +326,7 @@ def _continues_at(response: http.client.HTTPResponse, offset: int) -> bool:
 
 
 class _Attempts:
-    """Counts attempts in a row that brought nothing, and gives up after too many."""
+    """Counts consecutive attempts without progress, and gives up after too many."""
 
     def __init__(self, url: str, max_attempts: int, pause: Callable[[int], None]) -> None:
         self._url = url
@@ -342,8 +341,8 @@ class _Attempts:
             error.close()
             if error.code not in _RETRIED_STATUS:
                 raise DownloadError(f"{self._url}: {error}") from error
-        # Measured from the furthest point: a server that breaks off at the same byte each time,
-        # and knows no ranges, makes no progress.
+        # Only a new furthest position is progress: a server without ranges may break off at the
+        # same byte each time.
         if position > self._furthest:
             self._furthest = position
             self._failures = 0
@@ -358,13 +357,13 @@ class _Attempts:
 
 @dataclasses.dataclass
 class Summary:
-    """What a download came to.
+    """The result of a download.
 
     Attributes:
-        fetched: Files fetched.
-        present: Files that were there already.
-        failed: Why each other file could not be had; files never begun are not in it.
-        not_begun: Files left alone after `MAX_FAILED_FILES` failures.
+        fetched: The number of files fetched.
+        present: The number of files that existed already.
+        failed: The error of each file that could not be fetched.
+        not_begun: The number of files not started after `MAX_FAILED_FILES` failures.
     """
 
     fetched: int = 0
@@ -386,14 +385,14 @@ def download(
 
     Args:
         files: Name -> MD5, see `read_plan`.
-        base_url: What comes before `/NAME` in each URL.
-        output_dir: Where they go; made if need be.
-        num_workers: Files fetched side by side.
-        show_progress: Show a bar.
-        **options: Of `Downloader`.
+        base_url: The URL before `/NAME` of each file.
+        output_dir: The folder to write to; created if necessary.
+        num_workers: The number of files fetched in parallel.
+        show_progress: Whether to show a bar.
+        **options: Arguments of `Downloader`.
 
     Returns:
-        What came of it. Ctrl-C stops it, leaving parts to go on from, and is raised again.
+        The result. Ctrl-C stops the download and is raised again; the parts can be continued.
 
     Raises:
         OSError: A file cannot be written.
@@ -403,18 +402,18 @@ def download(
     summary = Summary()
     received = _Count()
     downloader = Downloader(report_bytes=received.add, **options)
-    left = collections.deque(files.items())
+    pending = collections.deque(files.items())
     running: set[concurrent.futures.Future[bool]] = set()
     with (
         tqdm(total=len(files), unit="file", disable=not show_progress) as bar,
         concurrent.futures.ThreadPoolExecutor(num_workers) as pool,
     ):
         try:
-            while running or (left and len(summary.failed) < MAX_FAILED_FILES):
-                while left and len(running) < num_workers:
+            while running or (pending and len(summary.failed) < MAX_FAILED_FILES):
+                while pending and len(running) < num_workers:
                     if len(summary.failed) >= MAX_FAILED_FILES:
                         break
-                    name, md5 = left.popleft()
+                    name, md5 = pending.popleft()
                     url = f"{base_url.rstrip('/')}/{urllib.parse.quote(name)}"
                     running.add(pool.submit(downloader.fetch, url, folder / name, md5))
                 done, running = concurrent.futures.wait(
@@ -434,7 +433,7 @@ def download(
         except BaseException:
             downloader.stop()
             raise
-    summary.not_begun = len(left)
+    summary.not_begun = len(pending)
     return summary
 
 

@@ -1,4 +1,4 @@
-"""A seeded sample of frame-level records in the official layout, with a structure worth learning.
+"""A seeded sample of frame-level records in the official layout, with a learnable structure.
 
     yt8m-gat sample --output_dir=D --num_train=2000 --max_frames=60 --seed=0
 
@@ -16,51 +16,51 @@ writes ``train00.tfrecord ...``, ``validate00.tfrecord ...``, ``test00.tfrecord 
 
 with T uniform over ``ceil(0.4 max_frames) .. max_frames`` (120 to 300 at full size).
 
-What is planted
----------------
-*Labels.* Class c has the prior ``p_c = s (c + 2)^-zipf_exponent`` (at most 0.6), s such that the
-priors sum to ``labels_per_clip`` (at most 0.3 C); a clip's true labels are independent draws. A
-split of at least ``3 C`` clips has three clips or more that truly show each class. The labels
+The planted structure
+---------------------
+*Labels.* Class c has the prior ``p_c = s (c + 2)^-zipf_exponent`` (at most 0.6), with s such that
+the priors sum to ``labels_per_clip`` (at most 0.3 C); a clip's true labels are independent draws. A
+split of at least ``3 C`` clips has at least three clips that truly show each class. The labels
 WRITTEN are noisy: each true one is dropped with probability ``label_noise``, each other one added
 with probability ``label_noise * p_c``.
 
 *Background.* ``x_t = sigma * n_t``, with ``n_t = r n_(t-1) + sqrt(1 - r^2) e_t``,
-``e_t ~ N(0, I)``, ``r = smoothness``: smooth over time, with a spectrum like that of the leading
-principal components: sigma is flat over the first three quarters of the coordinates (the head) and
-falls to ``tail_deviation`` over the last quarter (the tail). The head's sigma is solved for so
-that, after clipping to [-2, 2] and with the cues' mean square added, the root mean square norm of
-a frame is about 27 (rgb) or 13.5 (audio) as in YouTube-8M.
+``e_t ~ N(0, I)``, ``r = smoothness``. It is smooth over time and has a spectrum like that of the
+leading principal components: sigma is flat over the first three quarters of the coordinates (the
+head) and falls to ``tail_deviation`` over the last quarter (the tail). The head's sigma is solved
+for so that, after clipping to [-2, 2] and with the cues' mean square added, the root mean square
+norm of a frame is about 27 (rgb) or 13.5 (audio) as in YouTube-8M.
 
-*Weak dense evidence, of every label.* A unit direction w_c in the tail is added to EVERY frame:
-``dense_norm * u * w_c``, u uniform in [0.6, 1.4] per clip and label; a local label has
-``local_dense_share`` of that, or it would be solved without its cues. The sum over a clip's
-labels is rescaled to an L2 norm of at most ``MAX_DENSE_NORM = 0.45`` per frame: less than the
-papers' epsilon = 0.5, so that one perturbation can erase or forge all of it.
+*Weak dense evidence of every label.* A unit direction w_c in the tail is added to EVERY frame:
+``dense_norm * u * w_c``, u uniform in [0.6, 1.4] per clip and label. A local label has only
+``local_dense_share`` of that; otherwise it could be recognized without its cues. The sum over a
+clip's labels is rescaled to an L2 norm of at most ``MAX_DENSE_NORM = 0.45`` per frame: less than
+the papers' epsilon = 0.5, so that one perturbation can erase or forge all of it.
 
-*Strong evidence, of every label,* in ``m = max(1, round(cue_share * T))`` places, present in a
-clip of the label with probability ``cue_presence``:
+*Strong evidence of every label* is in ``m = max(1, round(cue_share * T))`` places, and is present
+in a clip of the label with probability ``cue_presence``:
 
 *   a GLOBAL label has one cue, a unit direction in the head: ``cue_norm * a_c`` is added to m
     frames drawn from the whole clip;
 *   a LOCAL label has two, a_c and b_c: m times, ``cue_norm * a_c`` in one frame and
     ``cue_norm * b_c`` in another at most W frames away, ``W = max(1, round(max_frames / 30))``.
     The same cues mean nothing when they are at least G frames apart,
-    ``G = max(W + 1, max_frames // 3)``: so they occur, m times each, in clips WITHOUT the label, as
-    distractors, with probability ``min(0.5, distractor_rate * p_c)``. How often each cue occurs
-    therefore says little, and how close together the two are says all: attention within
-    blocks of a few W (T_N = 5 of 30 frames, 20 of 300) sees it at once, attention over the clip
-    has to find it.
+    ``G = max(W + 1, max_frames // 3)``. In this form they are distractors: they occur, m times
+    each, in clips WITHOUT the label with probability ``min(0.5, distractor_rate * p_c)``. How
+    often each cue occurs is therefore little evidence; the distance between the two cues decides.
+    Attention within blocks of a few W (T_N = 5 of 30 frames, 20 of 300) sees it directly, while
+    attention over the whole clip has to find it.
 
-In the sound ``cue_norm`` is halved, as the frame's norm is. A cue is many epsilons long in its
-frames: a model that finds cues frame by frame cannot be fooled within epsilon; one that leans on
+For audio ``cue_norm`` is halved, as the norm of a frame is. A cue is many epsilons long in its
+frames: a model that finds cues frame by frame cannot be fooled within epsilon; one that relies on
 the dense evidence, or on the mean over the frames, can.
 
-*Audio* carries the same labels at the same times along directions of its own with probability
-``audio_agreement``; otherwise it is the sound of another, unrelated clip.
+*Audio* shows the same labels at the same times, along directions of its own, with probability
+``audio_agreement``; otherwise it is the audio of another, unrelated clip.
 
-All features are clipped to [-2, 2] and quantized. The directions depend on ``seed``,
-``num_classes`` and ``local_share`` alone, so train, validate and test share them; a clip depends on
-the seed, its split and its place in it, and on neither the number of shards nor the other splits.
+All features are clipped to [-2, 2] and quantized. The directions depend only on ``seed``,
+``num_classes`` and ``local_share``, so train, validate and test share them; a clip depends on the
+seed, its split and its place in it, but not on the number of shards or the other splits.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ from yt8m_gat.locks import only_writer_in
 if TYPE_CHECKING:
     pass
 
-# Root mean square L2 norm of a dequantized frame of YouTube-8M.
+# The root mean square L2 norm of a dequantized frame of YouTube-8M.
 FRAME_NORMS = {"rgb": 27.0, "audio": 13.5}
 # Below the papers' epsilon of 0.5 per frame.
 MAX_DENSE_NORM = 0.45
@@ -94,12 +94,12 @@ _TAIL_SHARE = 0.25
 _MAX_PRIOR = 0.6
 _MAX_LABELS_SHARE = 0.3
 _MIN_POSITIVES = 3
-# The range that is quantized.
+# The limit of the quantized range.
 _MAX_VALUE = 2.0
 
 
 def _setting(default: float, low: float, high: float, meaning: str) -> Any:
-    """A field of `SampleConfig` with its range; the meaning is the flag's help too."""
+    """Makes a field of `SampleConfig` with its range; the meaning is also the flag's help text."""
     return dataclasses.field(
         default=default, metadata={"low": low, "high": high, "meaning": meaning}
     )
@@ -107,9 +107,9 @@ def _setting(default: float, low: float, high: float, meaning: str) -> Any:
 
 @dataclasses.dataclass(frozen=True)
 class SampleConfig:
-    """What to generate: sizes, the seed, and the strengths of the module docstring's formulas.
+    """Settings of a sample: sizes, the seed, and the parameters in the module docstring.
 
-    Each field says its default, its least and its greatest value, and what it is.
+    Each field has its default, its least and its greatest value, and its meaning.
 
     Raises:
         ValueError: If a value is out of its range.
@@ -177,12 +177,12 @@ class SampleConfig:
 
     @property
     def cue_window(self) -> int:
-        """Largest distance, in frames, at which two cues mean their local label."""
+        """The largest distance, in frames, at which two cues show their local label."""
         return max(1, round(self.max_frames / 30))
 
     @property
     def cue_gap(self) -> int:
-        """Smallest distance, in frames, of two cues that mean nothing."""
+        """The smallest distance, in frames, of two cues that are distractors."""
         return max(self.cue_window + 1, self.max_frames // 3)
 
 
@@ -205,11 +205,11 @@ class PlantedDirections:
 
 @dataclasses.dataclass(frozen=True)
 class PlantedStructure:
-    """All that the three splits share.
+    """The structure that the three splits share.
 
     Attributes:
         priors: Probability of each true label [C], descending.
-        is_local: Whether a label's strong evidence is local [C].
+        is_local: Whether each label's strong evidence is local [C].
         directions: The planted directions of each feature.
     """
 
@@ -224,11 +224,11 @@ class Clip:
 
     Attributes:
         video_id: Unique over the three splits.
-        labels: The classes written, ascending: the true ones with the label noise.
+        labels: The classes written, ascending: the true ones with label noise.
         true_labels: The classes whose evidence is planted, ascending.
-        audio_agrees: Whether the sound shows the clip's own labels.
-        cue_frames: Per label with a strong cue or a distractor in the picture: the frames of its
-            first and of its second cue (none for a global label).
+        audio_agrees: Whether the audio shows the clip's own labels.
+        cue_frames: For each label with a strong cue or a distractor in the rgb frames, the frames
+            of its first and of its second cue (none for a global label).
         features: Quantized frames, uint8 [T, D] per feature.
     """
 
@@ -247,14 +247,14 @@ def planted_structure(config: SampleConfig) -> PlantedStructure:
         config: The sample.
 
     Returns:
-        What the clips of all three splits share.
+        The structure that the three splits share.
 
     Raises:
         ValueError: If the cues are too strong or too many for the frame norms.
     """
     num_classes = config.num_classes
     rng = np.random.default_rng([config.seed, len(SPLITS)])
-    # Evenly over the ranks, so that both kinds have frequent and rare labels.
+    # Local labels are spread evenly over the ranks, so that both kinds have frequent and rare ones.
     steps = np.floor(np.arange(1, num_classes + 1) * config.local_share + 1e-9)
     is_local = np.diff(steps, prepend=0.0) > 0
     priors = _priors(config)
@@ -287,7 +287,7 @@ def draw_clip(config: SampleConfig, structure: PlantedStructure, split: str, ind
 
     Args:
         config: The sample.
-        structure: What `planted_structure(config)` gave.
+        structure: The result of `planted_structure(config)`.
         split: "train", "validate" or "test".
         index: Place of the clip in its split, from 0.
 
@@ -295,7 +295,7 @@ def draw_clip(config: SampleConfig, structure: PlantedStructure, split: str, ind
         The clip.
 
     Raises:
-        ValueError: If there is no such split or clip.
+        ValueError: If the split or the index is invalid.
     """
     if split not in SPLITS:
         raise ValueError(f"`split` must be one of {SPLITS}. Received: split={split!r}")
@@ -335,7 +335,7 @@ def draw_clip(config: SampleConfig, structure: PlantedStructure, split: str, ind
 
 @dataclasses.dataclass(frozen=True)
 class _Evidence:
-    """What of the labels a clip shows: norms of the dense evidence [C] and frames of the cues."""
+    """The evidence in a clip: norms of the dense evidence [C] and the frames of the cues."""
 
     dense: np.ndarray
     cue_frames: dict[int, tuple[np.ndarray, np.ndarray]]
@@ -357,7 +357,7 @@ def _priors(config: SampleConfig) -> np.ndarray:
 def _unit_directions(
     rng: np.random.Generator, count: int, size: int, coordinates: slice
 ) -> np.ndarray:
-    """Random unit vectors [count, size] within the coordinates; orthogonal when they fit."""
+    """Draws unit vectors [count, size] within the coordinates; orthogonal if there is room."""
     width = coordinates.stop - coordinates.start
     vectors = rng.standard_normal((count, width))
     if count <= width:
@@ -377,17 +377,17 @@ def _distractor_priors(config: SampleConfig, priors: np.ndarray) -> np.ndarray:
 
 
 def _cues_per_frame(config: SampleConfig, priors: np.ndarray, is_local: np.ndarray) -> float:
-    """Mean number of cues in a frame, for clips long enough that `cue_share` needs no rounding."""
+    """Computes the mean number of cues per frame, ignoring the rounding of `cue_share`."""
     shown = priors * config.cue_presence
     local = 2 * (shown + (1 - priors) * _distractor_priors(config, priors))
     return config.cue_share * float(np.where(is_local, local, shown).sum())
 
 
 def _spectrum(config: SampleConfig, name: str, tail: int, cues_per_frame: float) -> np.ndarray:
-    """Deviation of the background per coordinate [D]."""
+    """Computes the deviation of the background per coordinate [D]."""
     size = FRAME_FEATURE_SIZES[name]
     low, high = config.tail_deviation, 100.0
-    # Half of the tail is the way down, the other half flat.
+    # Over the first half of the tail the deviation falls, over the other half it is flat.
     fall = np.minimum(np.linspace(0.0, 2.0, size - tail + 1)[1:], 1.0)
     for _ in range(100):
         head = (low + high) / 2
@@ -397,7 +397,7 @@ def _spectrum(config: SampleConfig, name: str, tail: int, cues_per_frame: float)
             low = head
         else:
             high = head
-    # A cue's direction is random, so over the cues its square is spread evenly over the head.
+    # The directions of cues are random, so the mean square of cues is even over the head.
     cue_square = cues_per_frame * _cue_norm(config, name) ** 2 / tail
     if cue_square > head**2 / 2:
         raise ValueError(
@@ -410,7 +410,7 @@ def _spectrum(config: SampleConfig, name: str, tail: int, cues_per_frame: float)
 
 
 def _clipped_square(deviation: np.ndarray) -> np.ndarray:
-    """E[clip(s z, -2, 2)^2] of a standard normal z, in closed form."""
+    """Computes E[clip(s z, -2, 2)^2] for a standard normal z, in closed form."""
     limit = _MAX_VALUE / deviation
     density = np.exp(-(limit**2) / 2) / np.sqrt(2 * np.pi)
     inside = erf(limit / np.sqrt(2))
@@ -445,7 +445,7 @@ def _draw_evidence(
 def _near_frames(
     rng: np.random.Generator, num_frames: int, count: int, window: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Pairs of frames 1 to `window` apart, in either order."""
+    """Draws pairs of frames 1 to `window` apart, in either order."""
     distance = rng.integers(1, window + 1, count)
     start = rng.integers(0, num_frames - distance)
     swapped = rng.random(count) < 0.5
@@ -455,7 +455,7 @@ def _near_frames(
 def _far_frames(
     rng: np.random.Generator, num_frames: int, count: int, gap: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Two groups of frames, each frame of one at least `gap` away from each of the other."""
+    """Draws two groups of frames that are at least `gap` frames apart."""
     early_end = int(rng.integers(1, num_frames - gap + 1))
     early = rng.integers(0, early_end, count)
     late = rng.integers(early_end - 1 + gap, num_frames, count)
@@ -470,7 +470,7 @@ def _draw_frames(
     evidence: _Evidence,
     num_frames: int,
 ) -> np.ndarray:
-    # Imports TensorFlow, which the command's --help need not wait for.
+    # Imported here because it imports TensorFlow, which the command's --help does not need.
     from yt8m_gat.data.quantization import quantize
 
     frames = rng.standard_normal((num_frames, len(directions.deviation)), dtype=np.float32)
@@ -493,22 +493,22 @@ def _draw_frames(
 def generate_sample(
     output_dir: str | Path, config: SampleConfig, show_progress: bool = False
 ) -> None:
-    """Writes the three splits and ``label_names.csv``; one clip at a time is in memory.
+    """Writes the three splits and ``label_names.csv``, with one clip at a time in memory.
 
-    Clip i of a split goes into shard ``i % num_shards``. Each file is written under a temporary
-    name and renamed when complete; a file of the same name is replaced.
+    Clip i of a split is in shard ``i % num_shards``. Each file is written under a temporary name
+    and renamed when complete; a file of the same name is replaced.
 
     Args:
-        output_dir: Folder to write to; made if need be.
-        config: What to generate.
+        output_dir: The folder to write to; created if necessary.
+        config: The settings of the sample.
         show_progress: Whether to print clips, rate and time left to the standard error.
 
     Raises:
         FileExistsError: If the folder holds shards of another sample that would not be replaced,
             since a pattern such as ``train*.tfrecord`` would mix the two.
         NotADirectoryError: If `output_dir` is a file.
-        InUseError: Another process generates a sample there.
-        WriteError: A file cannot be written.
+        InUseError: If another process is generating a sample there.
+        WriteError: If a file cannot be written.
     """
     folder = Path(output_dir)
     if folder.exists() and not folder.is_dir():
@@ -533,9 +533,9 @@ def _generate(folder: Path, config: SampleConfig, show_progress: bool) -> None:
         if path not in paths[split]
     )
     if left_over:
-        some = ", ".join(left_over[:3]) + (" ..." if len(left_over) > 3 else "")
+        listed = ", ".join(left_over[:3]) + (" ..." if len(left_over) > 3 else "")
         raise FileExistsError(
-            f"--output_dir must hold no shards of another sample. {folder} holds {some}: remove "
+            f"--output_dir must hold no shards of another sample. {folder} holds {listed}: remove "
             "them or name another folder"
         )
     structure = planted_structure(config)
