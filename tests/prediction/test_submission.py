@@ -137,11 +137,11 @@ def test_bad_places_refused_before_any_work(tmp_path, monkeypatch, make):
 
 def test_writing_outside_the_context_refused(tmp_path):
     writer = SubmissionWriter(tmp_path / "s.csv")
-    with pytest.raises(ValueError, match="inside `with` alone"):
+    with pytest.raises(ValueError, match="only be written inside `with`"):
         writer.write(["v"], np.array([[0.5]]))
     with writer:
         pass
-    with pytest.raises(ValueError, match="inside `with` alone"):
+    with pytest.raises(ValueError, match="only be written inside `with`"):
         writer.write(["v"], np.array([[0.5]]))
 
 

@@ -1,18 +1,18 @@
-"""A trained model in one file, to be handed on: `--output_model_tgz`, `--input_model_tgz`.
+"""Archives of trained models, for passing them on: `--output_model_tgz`, `--input_model_tgz`.
 
-A gzip-compressed tar archive of these members, the first of them first:
+An archive is a gzip-compressed tar file with these members, of which `format.json` comes first:
 
-| member | what |
+| member | content |
 |---|---|
 | `format.json` | `{"format": "yt8m_gat model", "version": 1}` |
 | `config.json` | the run's configuration |
 | `best.weights.h5` | its best weights |
-| `versions.json` | the packages that it was trained with, if known |
+| `versions.json` | versions of the packages that trained it, if known |
 | `label_map.csv` | its label map, if it has one |
 
 An archive may come from anywhere, so nothing in it is trusted: members of other names or kinds
-(absolute paths, `..`, links, devices), repeated ones and too large ones are refused, before
-anything appears in the folder that it is to be unpacked to.
+(absolute paths, `..`, links, devices), repeated ones and too large ones are refused before
+anything appears in the target folder.
 """
 
 import contextlib
@@ -39,10 +39,10 @@ FORMAT_FILE = "format.json"
 VERSIONS_FILE = "versions.json"
 
 MAX_BYTES = 8 << 30
-"""Most bytes that an archive may unpack to; the largest recipe at full size has 0.3 GB."""
+"""Maximal unpacked size of an archive; the largest recipe at full size has 0.3 GB."""
 
 MAX_TEXT_BYTES = 64 << 20
-"""Of those, for each member that is text."""
+"""Maximal size of each member that is text."""
 
 _CHUNK_BYTES = 1 << 20
 
@@ -52,7 +52,7 @@ class ArchiveError(ConfigError):
 
 
 def _member_paths(folder: RunFolder) -> dict[str, Path]:
-    """Returns name in the archive -> file in a run folder."""
+    """Returns a mapping: name in the archive -> file in a run folder."""
     paths = [
         folder.path / CONFIG_FILE,
         folder.best_weights,
@@ -63,18 +63,18 @@ def _member_paths(folder: RunFolder) -> dict[str, Path]:
 
 
 def write_archive(folder: RunFolder, path: str | os.PathLike) -> None:
-    """Writes the best state of a run as an archive, all of it or nothing.
+    """Writes the best state of a run as an archive, completely or not at all.
 
-    The same run always gives the same bytes. Which weights they are is said by the SHA-256 of the
-    member itself: `evaluation.json` and the `provenance.json` of a SavedModel have the same.
+    The same run always gives the same bytes. The SHA-256 of the member identifies the weights:
+    `evaluation.json` and the `provenance.json` of a SavedModel record the same one.
 
     Args:
         folder: The run.
-        path: The archive; one that is there is replaced.
+        path: The archive; an existing one is replaced.
 
     Raises:
         ConfigError: The folder holds no run.
-        FileNotFoundError: The run has no best weights, or not its label map.
+        FileNotFoundError: The best weights or the label map of the run are missing.
         InUseError: Another process writes the archive.
     """
     about = json.dumps({"format": FORMAT, "version": VERSION}).encode()
@@ -83,7 +83,7 @@ def write_archive(folder: RunFolder, path: str | os.PathLike) -> None:
         _opened_members(folder) as members,
         replacing(path) as temporary,
         open(temporary, "wb") as file,
-        # Weights hardly shrink, however hard it is tried.
+        # Weights hardly shrink at higher levels either.
         gzip.GzipFile("", "wb", compresslevel=1, fileobj=file, mtime=0) as compressed,
         tarfile.open(fileobj=compressed, mode="w") as archive,
     ):
@@ -94,11 +94,11 @@ def write_archive(folder: RunFolder, path: str | os.PathLike) -> None:
 
 @contextlib.contextmanager
 def _opened_members(folder: RunFolder) -> Iterator[dict[str, BinaryIO]]:
-    """The files of one run by their names in the archive, all open before any is read.
+    """Opens the files of one run, all before any is read; yields them by their archive names.
 
-    A run that is being trained replaces its best weights; what is open stays what it was. Where
-    another run begins in the folder meanwhile, all are opened again: its configuration is there
-    before its weights are.
+    A run that is being trained replaces its best weights, but open files do not change. If another
+    run begins in the folder meanwhile, all are opened again: its configuration is written before
+    its weights.
     """
     opened = False
     while not opened:
@@ -134,19 +134,19 @@ def _member(name: str, size: int) -> tarfile.TarInfo:
 def read_archive(
     path: str | os.PathLike, target_dir: str | os.PathLike, max_bytes: int = MAX_BYTES
 ) -> RunFolder:
-    """Unpacks an archive, all of it or nothing.
+    """Unpacks an archive, completely or not at all.
 
     Args:
         path: The archive.
-        target_dir: Folder to unpack to: a new or an empty one, or one that an archive was
-            unpacked to before, which is replaced.
-        max_bytes: Most bytes that it may unpack to.
+        target_dir: Folder to unpack to: a new or empty one, or one to which an archive was
+            unpacked before, which is replaced.
+        max_bytes: Maximal unpacked size.
 
     Returns:
         The folder: a run for evaluation and inference, not for resuming.
 
     Raises:
-        ArchiveError: It is not one of ours, of a newer version, damaged, or not safe.
+        ArchiveError: It is not an archive of this package, of a newer version, damaged, or unsafe.
         ConfigError: `target_dir` holds other files.
         InUseError: Another process unpacks or trains there.
         OSError: A file cannot be read or written.
@@ -170,18 +170,18 @@ def _nobody_trains_in(target: Path) -> contextlib.AbstractContextManager[None]:
 def _check_replaceable(target: Path) -> None:
     if not target.exists():
         return
-    found = sorted({*os.listdir(target)} - {LOCK_FILE}) if target.is_dir() else ["a file"]
+    names = sorted({*os.listdir(target)} - {LOCK_FILE}) if target.is_dir() else ["a file"]
     ours = {FORMAT_FILE, *_member_paths(RunFolder(target))}
-    if found and not (set(found) <= ours and FORMAT_FILE in found):
+    if names and not (set(names) <= ours and FORMAT_FILE in names):
         raise ConfigError(
             f"{target} must be a new or empty folder, or one that a model archive was unpacked "
-            f"to. It holds {', '.join(found[:5])}"
+            f"to. It holds {', '.join(names[:5])}"
         )
 
 
 @contextlib.contextmanager
 def _reading(path: Path) -> Iterator[None]:
-    """Names the archive when its bytes make no sense."""
+    """Turns errors of damaged bytes into an `ArchiveError` that names the archive."""
     try:
         yield
     except (tarfile.TarError, gzip.BadGzipFile, EOFError, zlib.error) as error:
@@ -220,7 +220,7 @@ def _unpack(path: Path, folder: Path, max_bytes: int) -> None:
             _copy(path, compressed, member, folder / member.name)
             if member.name == FORMAT_FILE:
                 _check_format(path, (folder / FORMAT_FILE).read_bytes())
-        # What gzip checks comes last in the file.
+        # gzip's checksum comes last in the file.
         with _reading(path):
             rest = compressed.read(_CHUNK_BYTES)
     if len(rest) == _CHUNK_BYTES:
@@ -228,9 +228,9 @@ def _unpack(path: Path, folder: Path, max_bytes: int) -> None:
 
 
 def _members(path: Path, compressed: gzip.GzipFile) -> Iterator[tarfile.TarInfo]:
-    """Yields the headers, one block each; whoever iterates reads `size` bytes before the next.
+    """Yields the headers, one block each; the caller reads `size` bytes before the next one.
 
-    `tarfile.open` would also follow headers that change the next one, however many: our archives
+    `tarfile.open` would also follow any number of headers that change the next one; our archives
     have none.
     """
     while True:
@@ -261,9 +261,9 @@ def _copy(path: Path, compressed: gzip.GzipFile, member: tarfile.TarInfo, target
             left -= len(chunk)
 
 
-def _not_ours(path: Path, found: str) -> ArchiveError:
+def _not_ours(path: Path, reason: str) -> ArchiveError:
     return ArchiveError(
-        f"{path} is no model archive of yt8m_gat (--output_model_tgz writes one): {found}"
+        f"{path} is no model archive of yt8m_gat (--output_model_tgz writes one): {reason}"
     )
 
 

@@ -1,4 +1,4 @@
-"""A run as a SavedModel for TensorFlow Serving."""
+"""Export of a run as a SavedModel for TensorFlow Serving."""
 
 import json
 import os
@@ -27,16 +27,16 @@ SERVING_DEFAULT = "serving_default"
 FRAMES = "frames"
 ATTENTION = "attention"
 PROVENANCE_FILE = "assets.extra/provenance.json"
-"""In the folder of a SavedModel, where loaders pass over it: which weights it is of."""
+"""File in a SavedModel's folder, ignored by loaders, that records the source of its weights."""
 
 _GLOBAL = "global"
 
 
 class ServingModule(tf.Module):
-    """What is served: records or frames in, predictions out.
+    """The served model: it takes records or frames and returns predictions.
 
     Parsing, dequantizing, normalizing and masking are those of training. Only the classifier's
-    variables are tracked, each once; the Keras objects around them stay out of the SavedModel.
+    variables are tracked, each once; the Keras objects that hold them are not in the SavedModel.
 
     Args:
         classifier: The trained classifier.
@@ -53,7 +53,7 @@ class ServingModule(tf.Module):
         top_k: int = 20,
     ) -> None:
         super().__init__()
-        # A tuple would be tracked as a data structure too; the values alone are what is saved.
+        # A tuple would be tracked as a data structure too; only the values are saved.
         self.weights = [variable.value for variable in classifier.variables]
         self._classifier = _Untracked(classifier)
         self._schema = schema
@@ -66,11 +66,11 @@ class ServingModule(tf.Module):
 
     @property
     def frames_name(self) -> str:
-        """The input of `frames`: the features in their order, `rgb_and_audio` by default."""
+        """Name of the input of `frames`: the features in order, `rgb_and_audio` by default."""
         return "_and_".join(self._identifiers.values())
 
     def signatures(self) -> dict[str, Any]:
-        """Returns the signatures that this classifier has, by name.
+        """Returns the signatures of this classifier, by name.
 
         `serving_default` (see `serve`) always; `frames` (see `frames`) of a frame-level model;
         `attention` (see `attend`) of one whose every block has a global attention map.
@@ -89,7 +89,7 @@ class ServingModule(tf.Module):
         return signatures
 
     def serve(self, example_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
-        """`serving_default`.
+        """Predicts from records; the signature `serving_default`.
 
         Args:
             example_bytes: [N] serialized `SequenceExample`s (frame level) or `Example`s.
@@ -99,8 +99,8 @@ class ServingModule(tf.Module):
             by descending probability (on ties, the lower class first).
 
         Raises:
-            tf.errors.InvalidArgumentError: A record is bad; the message says which, why, and what
-                to do (`yt8m_gat.data.parse_frame_batch`).
+            tf.errors.InvalidArgumentError: A record is bad; the message names it, the fault and
+                the remedy (`yt8m_gat.data.parse_frame_batch`).
         """
         video_id, features, frame_mask, _ = self._parse(example_bytes)
         inputs = features if frame_mask is None else {**features, "frame_mask": frame_mask}
@@ -108,11 +108,11 @@ class ServingModule(tf.Module):
         return {"video_id": video_id, **self._top(logits)}
 
     def frames(self, frames: tf.Tensor, num_frames: tf.Tensor) -> dict[str, tf.Tensor]:
-        """`frames`, the form of the starter code's export for MediaPipe.
+        """Predicts from frames, in the form of the starter code's export for MediaPipe.
 
         Args:
-            frames: [N, T, D] dequantized features side by side, not normalized, any T; what stands
-                after a clip's frames is ignored. Those after the `max_frames` of the run too.
+            frames: [N, T, D] concatenated dequantized features, not normalized, any T; values after
+                a clip's frames, or after the `max_frames` of the run, are ignored.
             num_frames: [N, 1], from 1 to T.
 
         Returns:
@@ -134,7 +134,7 @@ class ServingModule(tf.Module):
             frames, num_frames = tf.identity(frames), tf.identity(num_frames)
         num_clips, num_steps = tf.shape(frames)[0], tf.shape(frames)[1]
         counts = num_frames[:, 0]
-        given = _require(
+        has_rows = _require(
             tf.logical_and(num_clips >= 1, tf.equal(tf.shape(counts)[0], num_clips)),
             f"num_frames must have a row for each clip of {self.frames_name}, at least one. "
             "Received rows, clips:",
@@ -147,7 +147,7 @@ class ServingModule(tf.Module):
             num_steps,
             counts,
         )
-        with tf.control_dependencies([given, in_range]):
+        with tf.control_dependencies([has_rows, in_range]):
             counts = tf.minimum(counts, self._schema.max_frames)
         frames = frames[:, : self._schema.max_frames]
         frame_mask = tf.sequence_mask(counts, tf.shape(frames)[1])  # [N, T]
@@ -166,7 +166,7 @@ class ServingModule(tf.Module):
         return {"predictions": tf.sigmoid(logits)}
 
     def attend(self, example_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
-        """`attention`: what `serve` gives, and how much attention each frame receives.
+        """Predicts as `serve` does, and returns how much attention each frame receives.
 
         The profile of a clip with n frames is the mean over the heads and the n rows of the global
         attention map; it sums to 1.
@@ -211,15 +211,15 @@ class ServingModule(tf.Module):
     def _parse(
         self, example_bytes: tf.Tensor
     ) -> tuple[tf.Tensor, dict[str, tf.Tensor], tf.Tensor | None, tf.Tensor | None]:
-        """video_id, features, frame_mask and num_frames; the last two None at video level."""
+        """Returns video_id, features, frame_mask, num_frames; the last two None at video level."""
         parse = parse_frame_batch if self._schema.frame_level else parse_video_batch
         shape = _sent_shape(example_bytes)
-        given = _require(
+        is_list = _require(
             tf.logical_and(tf.equal(tf.size(shape), 1), tf.size(example_bytes) >= 1),
             "example_bytes must be [N]: a record or more. Received shape:",
             shape,
         )
-        with tf.control_dependencies([given]):
+        with tf.control_dependencies([is_list]):
             example_bytes = tf.identity(example_bytes)
         batch = parse(example_bytes, self._schema, with_labels=False)
         num_frames = batch.get("num_frames")
@@ -248,7 +248,7 @@ def _require(condition: tf.Tensor, rule: str, *received: tf.Tensor) -> tf.Operat
 
 
 def _require_shape(value: tf.Tensor, rank: int, size: int, rule: str) -> tf.Operation:
-    """Fails as `_require` does unless `value` has so many axes, the last of this size."""
+    """Fails as `_require` does unless `value` has `rank` axes, the last of them of `size`."""
     shape = _sent_shape(value)
     fits = tf.logical_and(tf.equal(tf.size(shape), rank), tf.reduce_all(shape[rank - 1 :] == size))
     return _require(fits, f"{rule}. Received shape:", shape)
@@ -256,12 +256,12 @@ def _require_shape(value: tf.Tensor, rank: int, size: int, rule: str) -> tf.Oper
 
 def _sent_shape(value: tf.Tensor) -> tf.Tensor:
     """Returns the shape of an input, int32 [axes]."""
-    # A graph takes its inputs' declared axes for granted, and what is sent need not have them.
+    # A graph assumes the declared axes of its inputs, but requests may have others.
     return tf.shape(tf.raw_ops.PlaceholderWithDefault(input=value, shape=tf.TensorShape(None)))
 
 
 def _profile(attention_map: tf.Tensor, frame_mask: tf.Tensor) -> tf.Tensor:
-    """Mean over the heads and the real rows of maps [B, N, T, T]; float32 [B, T], 0 on padding."""
+    """Averages maps [B, N, T, T] over heads and real rows: float32 [B, T], 0 on padding."""
     mask = tf.cast(frame_mask, tf.float32)  # [B, T]
     per_row = tf.reduce_mean(tf.cast(attention_map, tf.float32), axis=1)  # [B, T, T]
     total = tf.einsum("bts,bt->bs", per_row, mask)
@@ -276,13 +276,13 @@ def export_saved_model(
     top_k: int = 20,
     provenance: Mapping[str, Any] | None = None,
 ) -> Path:
-    """Writes the next numeric version below `export_dir`, all of it or nothing.
+    """Writes the next numeric version in `export_dir`, completely or not at all.
 
-    Versions that are there already, one of which may be in use, are not touched.
+    Existing versions, one of which may be in use, are not changed.
 
     Args:
         classifier: The trained classifier.
-        schema: What the records that will be served hold.
+        schema: Schema of the records to be served.
         export_dir: The folder that TensorFlow Serving is pointed at (`--model_base_path`).
         normalize: l2 normalization after dequantizing, as in training.
         top_k: Predictions per video.
@@ -293,18 +293,18 @@ def export_saved_model(
 
     Raises:
         InUseError: Another process exports there.
-        WriteError: It cannot be written, for want of space or permission say.
+        WriteError: It cannot be written, for example for lack of space or permission.
     """
     base = Path(export_dir)
     with only_writer_in(base):
         remove_unfinished(base, "[0-9]*")
-        for path in base.glob(".partial-*"):  # Of killed exports of earlier versions.
+        for path in base.glob(".partial-*"):  # Left by killed exports of earlier versions.
             shutil.rmtree(path, ignore_errors=True)
         versions = [int(path.name) for path in base.iterdir() if re.fullmatch("[0-9]+", path.name)]
         target = base / str(max(versions, default=0) + 1)
         module = ServingModule(without_auxiliary(classifier), schema, normalize, top_k)
-        # TensorFlow says in words of its own that a disk is full. A server passes over what is no
-        # number, as long as it is being written.
+        # TensorFlow has its own error for a full disk. A server ignores names that are not numbers,
+        # and so the temporary folder.
         with replacing(target, tf.errors.OpError) as temporary:
             tf.saved_model.save(module, str(temporary), signatures=module.signatures())
             write_warm_up(temporary, module.warm_up_requests())

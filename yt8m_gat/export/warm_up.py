@@ -1,8 +1,8 @@
 """Requests that TensorFlow Serving sends to a new version of a model before it serves it.
 
-A TFRecord file of `PredictionLog` messages, at most 1,000, in the folder of the SavedModel. The
-messages are written without `tensorflow-serving-api`, which would bind the package to one version
-of TensorFlow; the tests read them with it.
+They are a TFRecord file of at most 1,000 `PredictionLog` messages in the folder of the SavedModel.
+The messages are written without `tensorflow-serving-api`, which would pin the package to one
+version of TensorFlow; the tests read them with it.
 """
 
 import os
@@ -28,17 +28,17 @@ _MAP_VALUE = 2
 
 _LENGTH_DELIMITED = 2
 
-# The middle of the range that is quantized.
+# The middle of the quantized range.
 _BYTE = 128
 
 
 def longest_clip(schema: RecordSchema) -> int:
-    """Frames of the longest clip that requests will hold; a run may allow any number."""
+    """Returns the frames of the longest clip of a request; a run may allow any number."""
     return min(schema.max_frames, MAX_FRAMES)
 
 
 def longest_record(schema: RecordSchema) -> bytes:
-    """Returns a record of this schema, as long as they get."""
+    """Returns a record of this schema of the greatest length."""
     video_id = tf.train.Feature(bytes_list=tf.train.BytesList(value=[b"warm-up"]))
     if not schema.frame_level:
         features = {
@@ -69,11 +69,11 @@ def write_warm_up(
     saved_model: str | os.PathLike,
     requests: Iterable[tuple[str, Mapping[str, tf.Tensor]]],
 ) -> None:
-    """Adds warm-up requests to a SavedModel, in place of any that are there.
+    """Adds warm-up requests to a SavedModel, replacing existing ones.
 
     Args:
         saved_model: Its folder.
-        requests: The signature that is called, and its inputs by their names.
+        requests: Pairs of a signature and its inputs by name.
     """
     path = Path(saved_model) / WARM_UP_FILE
     path.parent.mkdir(exist_ok=True)
@@ -97,7 +97,7 @@ def _field(number: int, content: bytes) -> bytes:
 
 
 def _varint(value: int) -> bytes:
-    """7 bits a byte, the lowest first; the high bit says that more follow."""
+    """Encodes 7 bits a byte, the lowest first; the high bit marks that more follow."""
     groups = []
     while value > 0x7F:
         groups.append(value & 0x7F | 0x80)

@@ -3,8 +3,9 @@
     yt8m-gat beam --input='test*.tfrecord' --saved_model=models/yt8m/1 \
         --output=predictions/submission [--runner=... and other options of Beam]
 
-TFRecord files in; `predictions/submission-00000-of-00004.csv` and so on out, each with the header
-and the rows that `inference.py` writes, in no order. Needs the extra `beam` of the package.
+It reads TFRecord files and writes `predictions/submission-00000-of-00004.csv` and so on, each with
+the header and rows as `inference.py` writes them, in no particular order. It needs the extra `beam`
+of the package.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -33,22 +34,22 @@ class NamedRecord(NamedTuple):
 
 
 class BadRecord(NamedTuple):
-    """A record that the model refused, and why."""
+    """A record that the model refused, and the reason."""
 
     file: str
     reason: str
 
 
 class SavedModelHandler(ModelHandler[NamedRecord, str | BadRecord, Any]):
-    """Runs the `serving_default` signature of an export: `NamedRecord`s in, rows of the CSV out.
+    """Turns `NamedRecord`s into rows of the CSV, by the `serving_default` signature of an export.
 
-    Beam's own handler for TensorFlow needs `tensorflow_hub`, and looks up no signature.
+    Beam's own handler for TensorFlow needs `tensorflow_hub`, and does not look up signatures.
 
     Args:
         saved_model: Folder of one version of an export.
-        top_k: Predictions of a row, at most those that the export gives.
-        batch_size: Records at once.
-        skip_bad: Give a `BadRecord` for a record that is refused, instead of stopping.
+        top_k: Predictions of a row, at most as many as the export returns.
+        batch_size: Records in a batch.
+        skip_bad: Return a `BadRecord` for a record that is refused, instead of stopping.
 
     Raises:
         ValueError: `top_k` or `batch_size` is not positive.
@@ -80,17 +81,17 @@ class SavedModelHandler(ModelHandler[NamedRecord, str | BadRecord, Any]):
 
         Args:
             batch: Records.
-            model: What `load_model` gave.
-            inference_args: Beam's; there are none.
+            model: The model that `load_model` returned.
+            inference_args: Arguments of Beam; not used.
 
         Raises:
-            ValueError: A record is bad, unless those are skipped; names its file. Or a prediction
-                is not finite.
+            ValueError: A record is bad and not skipped, and the message names its file; or a
+                prediction is not finite.
         """
         try:
             return self._rows(batch, model)
         except tf.errors.InvalidArgumentError:
-            # One by one, to know which.
+            # Record by record, to find the bad ones.
             return [self._row_or_bad(record, model) for record in batch]
 
     def _rows(self, batch: Sequence[NamedRecord], model: Any) -> list[str]:
@@ -101,7 +102,7 @@ class SavedModelHandler(ModelHandler[NamedRecord, str | BadRecord, Any]):
         if not np.isfinite(scores).all():
             raise ValueError(
                 f"{self._saved_model}: probabilities must be finite. Received: NaN for video "
-                f"{video_ids[~np.isfinite(scores).all(axis=1)][0]!r}; export the run anew"
+                f"{video_ids[~np.isfinite(scores).all(axis=1)][0]!r}; export the run again"
             )
         return video_rows(video_ids, outputs["class_indexes"].numpy()[:, : self._top_k], scores)
 
@@ -119,7 +120,7 @@ class SavedModelHandler(ModelHandler[NamedRecord, str | BadRecord, Any]):
 
 
 class _SortOut(beam.DoFn):
-    """Counts rows and bad records, and parts them."""
+    """Counts rows and bad records, and separates them."""
 
     def __init__(self) -> None:
         self._counters = {
@@ -136,7 +137,7 @@ class _SortOut(beam.DoFn):
 
 
 def _reason(message: str) -> str:
-    """Returns what the model said, on one line, without TensorFlow's account of where."""
+    """Returns the model's error on one line, without TensorFlow's description of the place."""
     for mark in ("Bad record the given batch:record 0: ", "assertion failed: "):
         message = message[message.find(mark) + len(mark) :] if mark in message else message
     lines = [line.strip() for line in message.splitlines() if line.strip()]
@@ -155,17 +156,17 @@ def predict(
     num_shards: int = 0,
     skip_bad: bool = False,
 ) -> None:
-    """Adds the whole way, from TFRecord files to sharded CSV, to a pipeline.
+    """Adds all steps from TFRecord files to sharded CSV to a pipeline.
 
     Args:
         pipeline: The pipeline.
         patterns: Globs, of any file system that Beam knows.
         saved_model: Folder of one version of an export, that all workers can read.
-        output: Prefix of the files written: `<output>-00000-of-00004.csv`, and, where bad records
+        output: Prefix of the files written: `<output>-00000-of-00004.csv`, and, if bad records
             are left out, `<output>-bad-00000-of-00001.txt`, a line for each.
         top_k: Predictions of a row.
-        batch_size: Records at once.
-        num_shards: Files; 0: as many as the runner likes.
+        batch_size: Records in a batch.
+        num_shards: Number of files; 0: the runner chooses.
         skip_bad: Leave bad records out instead of stopping.
 
     Raises:
@@ -190,11 +191,15 @@ def predict(
 
 
 def check(patterns: Sequence[str], saved_model: str, top_k: int) -> None:
-    """Refuses, before anything is started, what cannot work."""
+    """Checks the settings before anything is started.
+
+    Raises:
+        ConfigError: The pipeline could not work with them.
+    """
     if not patterns:
         raise ConfigError("--input must name TFRecord files: globs, separated by commas")
-    for pattern, found in zip(patterns, FileSystems.match(list(patterns)), strict=True):
-        if not found.metadata_list:
+    for pattern, match in zip(patterns, FileSystems.match(list(patterns)), strict=True):
+        if not match.metadata_list:
             raise ConfigError(f"--input: no file matches {pattern!r}")
     if not tf.saved_model.contains_saved_model(saved_model):
         raise ConfigError(
@@ -204,15 +209,15 @@ def check(patterns: Sequence[str], saved_model: str, top_k: int) -> None:
     signatures = tf.saved_model.load(saved_model).signatures
     if _SIGNATURE not in signatures:
         raise ConfigError(f"--saved_model: {saved_model} has no signature {_SIGNATURE!r}")
-    given = signatures[_SIGNATURE].structured_outputs["predictions"].shape[1]
-    if top_k > given:
+    num_predictions = signatures[_SIGNATURE].structured_outputs["predictions"].shape[1]
+    if top_k > num_predictions:
         raise ConfigError(
-            f"--top_k must be at most {given}, the predictions that {saved_model} gives. "
+            f"--top_k must be at most {num_predictions}, the predictions that {saved_model} gives. "
             f"Received: {top_k}"
         )
 
 
 def results(result: Any) -> dict[str, int]:
-    """What a pipeline of `predict` counted: `rows`, and `bad_records` where there were some."""
-    found = result.metrics().query(MetricsFilter().with_namespace(_NAMESPACE))["counters"]
-    return {counter.key.metric.name: counter.result for counter in found}
+    """Returns the counts of a pipeline of `predict`: `rows`, and `bad_records` if any."""
+    counters = result.metrics().query(MetricsFilter().with_namespace(_NAMESPACE))["counters"]
+    return {counter.key.metric.name: counter.result for counter in counters}

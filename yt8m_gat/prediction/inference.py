@@ -22,7 +22,7 @@ def predict(
         classifier: A `VideoClassifier`.
         batches: Batch dicts of `yt8m_gat.data`.
         normalize: l2 normalization after dequantizing, as in training.
-        total: Number of videos, for the time left.
+        total: Number of videos, for the progress bar.
     """
     for batch, probabilities in predictions(
         probability_function(classifier, normalize), batches, total
@@ -36,13 +36,13 @@ def predict_segments(
     normalize: str = "none",
     total: int | None = None,
 ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """`predict` for segments, each seen by itself: the model gets its 5 frames and no others.
+    """Predicts segments, each separately: the model gets its 5 frames and no others.
 
     Args:
         classifier: A frame-level `VideoClassifier`, trained on segments or on whole videos.
         batches: Batch dicts of `yt8m_gat.data` made with `segments`.
         normalize: l2 normalization after dequantizing, as in training.
-        total: Number of videos, for the time left.
+        total: Number of videos, for the progress bar.
 
     Yields:
         `(video_ids [S] bytes, start_times [S] int32, probabilities [S, C] float32)`, a batch at a
@@ -57,7 +57,9 @@ def predict_segments(
 def probability_function(
     classifier: Callable[..., Any], normalize: str = "none"
 ) -> Callable[[dict[str, tf.Tensor], tf.Tensor | None], tf.Tensor]:
-    """What gives probabilities [B, C] of a batch's `features` and `num_frames`, as one graph.
+    """Returns a function from a batch's `features` and `num_frames` to probabilities [B, C].
+
+    It is one graph.
 
     Args:
         classifier: A `VideoClassifier`.
@@ -81,7 +83,7 @@ def predictions(
     Args:
         classify: From `probability_function`.
         batches: Batch dicts of `yt8m_gat.data`.
-        total: Number of videos, for the time left.
+        total: Number of videos, for the progress bar.
     """
     last_id = b""
     with progress_bar("predict", total) as bar:

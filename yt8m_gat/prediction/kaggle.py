@@ -31,7 +31,7 @@ from yt8m_gat.untrusted import excerpt, printable
 TRUTH_HEADER = "VideoId,Labels"
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
-# An unknown or missing video is an error of the whole file: this many are named.
+# An unknown or missing video is an error of the whole file; the message names this many.
 _NAMED_VIDEOS = 3
 
 
@@ -41,7 +41,7 @@ def check_submission(
     top_k: int = 20,
     max_per_class: int = 100_000,
 ) -> Iterator[str]:
-    """Violations of the submission format that the CSV's header names.
+    """Yields violations of the submission format that the CSV's header names.
 
     2018 (`VideoId,LabelConfidencePairs`): two fields a row; a distinct, non-empty id; 1 to `top_k`
     pairs `label score` joined by single spaces; labels distinct integers in 0 .. `num_classes` -
@@ -93,7 +93,7 @@ def check_submission(
 def score_submission(
     submission_path: str | os.PathLike, truth_path: str | os.PathLike, num_classes: int = 3862
 ) -> dict[str, float]:
-    """Metrics of a 2018 submission against known labels.
+    """Returns metrics of a 2018 submission against known labels.
 
     Args:
         submission_path: A CSV without violations (see `check_submission`).
@@ -103,11 +103,11 @@ def score_submission(
 
     Returns:
         `gap`, `map`, `hit_at_1`, `perr` and `num_videos`, as `EvaluationMetrics` defines them with
-        the rows' pairs as the top k. `perr` is left out where a video has more labels than
-        pairs, since the pairs do not determine it.
+        the rows' pairs as the top k. `perr` is left out if a video has more labels than pairs,
+        since the pairs do not determine it then.
 
     Raises:
-        ValueError: If the truth is malformed, or the two files are not about the same videos.
+        ValueError: If the truth is malformed, or the two files have different videos.
     """
     submission = _read(submission_path, VIDEO_HEADER)
     truth = _read(truth_path, TRUTH_HEADER)
@@ -125,7 +125,7 @@ def score_submission(
         raise ValueError(
             f"Submission and truth must be about the same videos. Received: {'; '.join(problems)}"
         )
-    # A video is its position in the truth from here on.
+    # From here on a video is identified by its position in the truth.
     labels = truth["Labels"].str.split()
     label_counts = labels.str.len().to_numpy(dtype=np.int64)
     positives = np.fromiter(
@@ -171,7 +171,7 @@ def describe_rows(
 
     Args:
         path: A CSV without violations (see `check_submission`).
-        label_names: Class -> name; a class without one is shown by its number alone.
+        label_names: Class -> name; a class without a name is shown by its number.
         num_rows: Most rows shown.
         num_entries: Most predictions (2018) or segments (2019) shown of a row, best first.
         keys: The video ids (2018) or classes (2019) to show; none: the first rows.
@@ -217,7 +217,7 @@ def write_sheet(path: str | os.PathLike, sheet: str | os.PathLike) -> None:
     """Writes a copy of a submission for spreadsheets, which take some cells for formulas.
 
     A cell that begins with one of `= + - @`, a tab or a carriage return gets an apostrophe in
-    front. It is for looking at: Kaggle knows no such ids.
+    front. The copy is only for reading: Kaggle does not accept such ids.
 
     Args:
         path: A CSV without violations (see `check_submission`).
@@ -272,8 +272,8 @@ def _segment_row_violations(
     segments = content.split(" ") if content else []
     for segment in segments:
         if not re.fullmatch(r"[^\s:]+:[0-9]+", segment):
-            found = excerpt(segment)
-            yield f"segments must be `id:start` joined by single spaces, received {found}"
+            received = excerpt(segment)
+            yield f"segments must be `id:start` joined by single spaces, received {received}"
             return
     if len(segments) > max_per_class:
         yield f"a class must have at most {max_per_class} segments, received {len(segments)}"

@@ -1,8 +1,8 @@
 """Writers of the Kaggle submission CSVs of 2018 (videos) and 2019 (segments).
 
-Both write to a temporary file in the folder of the result and give it its name at the end, so
-that under the final name there is either a whole file or what was there before. That of 2018 can
-be taken up where a killed program left it. Only one program at a time writes a CSV.
+Both write to a temporary file in the folder of the result and rename it at the end, so that the
+final name always holds a complete file or the previous one. The CSV of 2018 can be continued where
+a killed program left it. Only one program at a time writes a CSV.
 """
 
 import contextlib
@@ -29,15 +29,15 @@ SEGMENT_HEADER = "Class,Segments"
 _COUNTS = ("bytes", "batches", "rows")
 
 SYNC_SECONDS = 1.0
-"""Least time between two states of an unfinished CSV that a killed program can go on from."""
+"""Shortest time between two states from which an unfinished CSV can be continued after a kill."""
 
 
 class _WholeFile:
-    """A text file that one program at a time writes, and that takes its name when it is complete.
+    """A text file that one program at a time writes, and that gets its name when it is complete.
 
-    Entering the context locks `path` and opens a file beside it; leaving it without an exception
-    puts that in its place; with one, deletes it. (`yt8m_gat.disk.replacing` would take the errors
-    of all that happens inside for its own.)
+    Entering the context locks `path` and opens a temporary file in the same folder. Leaving it
+    without an exception renames that to `path`; with one, deletes it. (`yt8m_gat.disk.replacing`
+    would take all errors inside the block for errors of writing.)
     """
 
     def __init__(self, path: str | os.PathLike):
@@ -92,23 +92,23 @@ class _WholeFile:
         return unfinished_path(self._path).open("w", encoding="utf-8", newline="\n")
 
     def _clean(self, temporary: Path) -> None:
-        """Removes what need not stay, whether all went well or not."""
+        """Removes temporary files, with or without an exception."""
         temporary.unlink(missing_ok=True)
 
     def _finish(self) -> None:
-        """Writes what is only known at the end."""
+        """Writes the content that is only known at the end."""
 
     def _open_file(self) -> IO[str]:
         if self._file is None:
             raise ValueError(
-                "Rows can be written inside `with` alone, where the file is open. "
+                "Rows can only be written inside `with`, while the file is open. "
                 "Received: write() outside it"
             )
         return self._file
 
 
 def partial_file(path: str | os.PathLike) -> Path:
-    """Returns where the rows of an unfinished CSV are kept, see `SubmissionWriter`."""
+    """Returns the path of an unfinished CSV's rows, see `SubmissionWriter`."""
     real = Path(os.path.realpath(path))
     return real.with_name(f".{real.name}.partial")
 
@@ -126,26 +126,27 @@ class SubmissionWriter(_WholeFile):
         with SubmissionWriter("submission.csv") as writer:
             writer.write(video_ids, probabilities)
 
-    With `settings` the rows outlive the program: they are in `.<name>.partial` beside the CSV, and
-    `.<name>.partial.json` says, about once a second and only of what the disk has, how many
-    batches and rows that is. A writer of the same settings takes them up, cut after the last whole
-    batch that is known to be there; one of other settings says so and begins anew. Only one
-    program at a time writes them.
+    With `settings` the rows survive the program: they are in `.<name>.partial` in the same folder,
+    and about once a second, after a sync to the disk, `.<name>.partial.json` records the number of
+    batches and rows. A writer with the same settings continues after the last batch that is known
+    to be complete; one with other settings prints the difference and starts again. Only one program
+    at a time writes them.
 
     Args:
         path: The CSV, created or replaced when the context is left without an exception.
         top_k: Pairs of a row.
-        settings: What the rows depend on, for JSON; None: rows do not outlive the program.
-        earlier_settings: Other settings that the same rows come from.
+        settings: The settings on which the rows depend, for JSON; None: rows do not survive the
+            program.
+        earlier_settings: Other settings that give the same rows.
 
     Attributes:
-        num_batches: Calls of `write` whose rows are there, also of an earlier program.
-        num_rows: Their rows.
+        num_batches: Calls of `write` whose rows are in the file, including an earlier program's.
+        num_rows: Number of their rows.
 
     Raises:
         ValueError: If `top_k` is not positive.
         OSError: At once, if the folder is missing or not writable, or `path` is no regular file;
-            inside the context, if another program writes the same CSV, or the disk is full.
+            inside the context, if another program writes the same CSV or the disk is full.
     """
 
     def __init__(
@@ -178,14 +179,14 @@ class SubmissionWriter(_WholeFile):
         partial = partial_file(self._path)
         file = partial.open("a", encoding="utf-8", newline="\n")
         try:
-            os.ftruncate(file.fileno(), self._take_up(os.fstat(file.fileno()).st_size))
+            os.ftruncate(file.fileno(), self._continued_bytes(os.fstat(file.fileno()).st_size))
         except BaseException:
             file.close()
             raise
         return file
 
-    def _take_up(self, size: int) -> int:
-        """Bytes of an earlier program's rows that stay, of the `size` that are there."""
+    def _continued_bytes(self, size: int) -> int:
+        """Returns how many of the `size` bytes of an earlier program's rows are kept."""
         kept = self._known_bytes(size)
         if kept == 0:
             self._progress.unlink(missing_ok=True)
@@ -202,7 +203,7 @@ class SubmissionWriter(_WholeFile):
             return 0
         stored = progress["settings"]
         num_bytes, num_batches, num_rows = (progress["counts"][name] for name in _COUNTS)
-        # As JSON gives them back.
+        # In the form that they have after a round trip through JSON.
         known = [json.loads(json.dumps(s)) for s in (self.settings, *self.earlier_settings)]
         counts_can_be = 0 < num_bytes <= size and num_batches > 0 and num_rows >= 0
         if stored not in known or not counts_can_be:
@@ -221,7 +222,7 @@ class SubmissionWriter(_WholeFile):
         return num_bytes
 
     def _sync(self) -> None:
-        """Has the rows on the disk, and then says how many they are."""
+        """Syncs the rows to the disk, then records how many they are."""
         self._file.flush()
         os.fsync(self._file.fileno())
         self._synced = time.monotonic()
@@ -238,7 +239,7 @@ class SubmissionWriter(_WholeFile):
     def _clean(self, temporary: Path) -> None:
         if self.settings is None:
             super()._clean(temporary)
-        # What a later program can go on from stays: the rows, and how many they are.
+        # The rows and their count stay, so that a later program can continue.
         elif not (temporary.exists() and self._progress.exists()):
             temporary.unlink(missing_ok=True)
             self._progress.unlink(missing_ok=True)
@@ -252,7 +253,7 @@ class SubmissionWriter(_WholeFile):
             probabilities: `[B, C]`, finite.
 
         Raises:
-            ValueError: If the shapes do not fit, a probability is not finite or an id is refused.
+            ValueError: If the shapes do not match, a probability is not finite or an id is refused.
         """
         file = self._open_file()
         classes, scores = best_classes(video_ids, probabilities, self.top_k)
@@ -296,7 +297,7 @@ def video_rows(
 
     Args:
         video_ids: `[B]`, bytes in UTF-8 or str.
-        classes: `[B, K]`, in the order in which they are to stand.
+        classes: `[B, K]`, in the order of the row.
         scores: `[B, K]`, of those classes.
 
     Raises:
@@ -318,10 +319,10 @@ class SegmentSubmissionWriter(_WholeFile):
 
     Header `Class,Segments`; a row is `class,` and up to `max_per_class` segments `id:start` joined
     by single spaces, by descending score (which is not written). Of equal scores the segment
-    written first comes first. Rows in the order of `class_ids`, also of a class without segments.
+    written first comes first. The rows are those of `class_ids`, in order, also without segments.
     An id that is empty, not UTF-8 or has whitespace, a colon, a comma or a quote is refused.
 
-    Memory: it does not grow with the number of segments seen. 8 bytes for each of classes x
+    Memory does not grow with the number of segments seen. It takes 8 bytes for each of classes x
     `max_per_class` kept segments (0.8 GB at 1,000 classes and 100,000), three times that while a
     buffer of at most `max_per_class` new segments is merged in, and the ids of the kept segments.
 
@@ -375,7 +376,7 @@ class SegmentSubmissionWriter(_WholeFile):
         Args:
             video_ids: `[S]`, bytes in UTF-8 or str: the video of each segment.
             start_times: `[S]`, first second of each segment.
-            probabilities: `[S, C]` over ALL classes, finite; the columns `class_ids` are taken.
+            probabilities: `[S, C]` over ALL classes, finite; the columns `class_ids` are used.
 
         Raises:
             ValueError: If the shapes do not fit, a probability is not finite or an id is refused.
@@ -413,7 +414,7 @@ class SegmentSubmissionWriter(_WholeFile):
         # Class by class, so that the sort's own memory stays that of one class.
         for index in range(self.class_ids.size):
             scores = np.concatenate([self._best_scores[index], new_scores[:, index]])
-            # Kept segments stand before new ones: of equal scores the lower index is the earlier.
+            # Kept segments come before new ones: of equal scores the lower index is the earlier.
             chosen = top_k_indices(scores[np.newaxis], num_kept)[0]
             best_scores[index] = scores[chosen]
             best_segments[index] = np.concatenate([self._best_segments[index], new_rows])[chosen]
