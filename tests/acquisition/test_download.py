@@ -54,7 +54,7 @@ class Server(http.server.ThreadingHTTPServer):
         self.url = f"http://127.0.0.1:{self.server_port}"
 
     def handle_error(self, request, client_address):
-        """A client that hangs up is none of our business."""
+        """Ignores a client that hangs up."""
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -107,7 +107,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server(monkeypatch):
-    # A proxy of the environment would be asked for 127.0.0.1 too.
+    # Without this a proxy of the environment would be used for 127.0.0.1 too.
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     with Server() as running:
         thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.01})
@@ -152,7 +152,7 @@ def test_broken_connections_are_continued_where_they_broke(server, tmp_path):
     server.faults["/f"] = ["break off"] * 4
     fetch(server, tmp_path / "f")
     assert (tmp_path / "f").read_bytes() == CONTENT
-    # Half of what is left each time; more breaks than max_attempts, but each brought bytes.
+    # Each answer has half of the rest; there are more breaks than max_attempts, but all progress.
     half, quarter = len(CONTENT) // 2, len(CONTENT) // 4
     assert ranges(server)[:3] == [None, f"bytes={half}-", f"bytes={half + quarter}-"]
     assert len(server.log) == 5 > FAST["max_attempts"]

@@ -1,4 +1,4 @@
-"""The generated sample: its layout, that a seed fixes it, and that what it says is planted is."""
+"""The generated sample: its layout, reproducibility by the seed, and the planted structure."""
 
 import csv
 import dataclasses
@@ -290,7 +290,7 @@ def test_oracles_separate_global_and_local_labels(structure, clips):
     dense_areas = [area(dense, np.flatnonzero(kind)) for kind in (~is_local, is_local)]
     assert dense_areas[0] > 0.8
     assert 0.6 < dense_areas[1] < dense_areas[0]
-    # How near the cues are tells the label; that both are somewhere in the clip tells less.
+    # The distance of the cues shows the label; that both are in the clip is weaker evidence.
     local = np.flatnonzero(is_local)
     assert area(nearness, local) > area(marginal, local) + 0.08
     # One clip in ten shows no cue, which ranks it anywhere: 0.9 + 0.1 / 2.

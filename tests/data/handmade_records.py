@@ -60,7 +60,7 @@ def write(path, payloads):
 
 
 def frame_offsets(data):
-    """Where each record starts, from the lengths alone: an oracle for files without damage."""
+    """Computes where each record starts from the lengths only: an oracle for undamaged files."""
     offsets, offset = [], 0
     while offset < len(data):
         offsets.append(offset)

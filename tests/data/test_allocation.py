@@ -1,4 +1,4 @@
-"""Freed memory is kept, where the C library can."""
+"""The process keeps freed memory if the C library supports it."""
 
 import ctypes
 

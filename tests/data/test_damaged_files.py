@@ -68,7 +68,7 @@ DAMAGE = {
     "flipped length": (flip_length, "length has a wrong checksum"),
     "huge length": (huge_length, "length has a wrong checksum"),
 }
-# TensorFlow's reader allocates whatever a length says; only the walk survives these.
+# TensorFlow's reader allocates as much as a length says; only `walk_frames` survives these.
 FRAMING_DAMAGE = {
     **{kind: how for kind, how in DAMAGE.items() if kind != "flipped payload"},
     "cut header": (cut_header, "inside a record's header"),

@@ -1,4 +1,4 @@
-"""Records read in one piece beside TensorFlow's parser of records, whatever their form."""
+"""Records of every form, read in one piece and by TensorFlow's parser, give the same."""
 
 import re
 
@@ -19,7 +19,7 @@ RECORDS = tf.TensorSpec([None], tf.string)
 
 
 def varint(number, extra=0):
-    """A length, with so many digits more than it needs."""
+    """Encodes a length with `extra` digits more than it needs."""
     digits = []
     while number >= 128:
         digits.append(number % 128 + 128)
@@ -60,11 +60,11 @@ def lists(num_frames=2, first=0):
 
 
 def outcome(parse, payloads):
-    """The values, or the error's text."""
+    """Returns the values, or the error's text."""
     try:
         batch = parse(tf.constant(payloads))
     except tf.errors.InvalidArgumentError as error:
-        # Of two lists with a frame of another kind, TensorFlow names the one or the other.
+        # If two lists have a frame of another kind, TensorFlow names either of them.
         nodes = r"\{\{.*?\}\}| \[Op:.*|Feature list: \w+, Index: \d+"
         return re.sub(nodes, "", error.message.split("\n")[0])
     features = batch.pop("features")
@@ -72,7 +72,7 @@ def outcome(parse, payloads):
 
 
 class Never:
-    """A layout that finds nothing, so that TensorFlow's parser reads all."""
+    """Makes a layout that no record has, so that TensorFlow's parser reads all records."""
 
     def read(self, serialized, fixed_num_frames):
         empty = tuple(tf.zeros([0, 0, size], tf.uint8) for _, size in SCHEMA.feature_sizes)
@@ -89,7 +89,7 @@ def traced(fixed):
 
 @pytest.fixture(scope="module", params=[False, True], ids=["longest", "fixed"])
 def parsers(request):
-    """As it is, and through TensorFlow's parser alone."""
+    """Parses as usual, and with only TensorFlow's parser."""
     ours = traced(request.param)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(parsing, "frame_layout", lambda *_: Never())
@@ -178,7 +178,7 @@ def test_others_are_left_to_the_parser(parsers, kind):
 
 
 def test_every_byte_beside_the_frames_counts():
-    """No other byte at any place gives a record that is read in one piece but means another."""
+    """If any byte outside the context and the frames differs, a record is not read in one piece."""
     plain = bytearray(PLAIN["two features"])
     data = {i for i in range(len(plain)) if plain[i : i + 4] in (b"\0" * 4, b"\1" * 4)}
     data = {i + k for i in data for k in range(4)}
@@ -273,7 +273,7 @@ def test_any_form_reads_as_through_the_parser_alone(parsers, payloads):
 
 
 def labels(*parts, more=b""):
-    """An entry of labels, of which each part is a field of its own."""
+    """An entry of labels in which each part is a separate field."""
     lists = b"".join(field(field(bytes(part)), 0x1A) for part in parts)
     return field(field(b"labels") + field(lists, 0x12) + more)
 
@@ -302,7 +302,7 @@ def test_a_record_says_what_the_library_reads(payload, expected):
 
 
 def test_features_that_are_not_read_are_known_beforehand(tmp_path):
-    """So that records which hold more than is read are read in one piece, too."""
+    """This way records that hold more features than are read are read in one piece, too."""
     path = hand.write(tmp_path / "f.tfrecord", [hand.clip("a", 3), hand.clip("b", 2)])
     schema = RecordSchema({"u": 2}, 5, 3)
     assert dataset._other_sizes(path, schema) == (("r", 4),)

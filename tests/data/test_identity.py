@@ -1,4 +1,4 @@
-"""Files are told apart by names, sizes and first bytes, wherever they lie."""
+"""Files are identified by names, sizes and first bytes, independent of their folder."""
 
 import dataclasses
 import shutil

@@ -101,7 +101,7 @@ def test_one_label_in_the_share_looked_at_is_enough(tmp_path):
 
 
 def test_of_rare_labels_one_is_enough_after_the_share(tmp_path, monkeypatch):
-    """Else all of a large evaluation set would be read before the evaluation."""
+    """Otherwise a whole large evaluation set would be read before the evaluation."""
     read = []
 
     def recorded(path):
@@ -149,10 +149,10 @@ def test_segments_need_one_rating_above_zero(tmp_path):
     [
         ([(0, 1, 0, 0), (0, 0, 0, 1)], True),
         ([(0, 1, 0, 0), ()], True),
-        ([(0, 0, 0, 0, 0)], True),  # --num_classes is another one: said too.
+        ([(0, 0, 0, 0, 0)], True),  # Reported although --num_classes is another number.
         ([(0, 1, 0, 0), (0, 2)], False),
         ([(0, 1, 0, 0), (0, 1)], False),
-        ([(0, 1), (1, 0)], False),  # May be both classes.
+        ([(0, 1), (1, 0)], False),  # These may be lists of both classes.
         ([(1, 2, 3)], False),
     ],
 )

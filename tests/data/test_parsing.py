@@ -198,7 +198,7 @@ def test_bad_clip(kind, tmp_path):
     assert error.offset == 2 * (len(good) + 16)
     assert str(error).startswith(f'"{path}", record 2 (byte offset {error.offset}): ')
     assert "node" not in str(error)
-    # The same verdict in Python, where `inspect` comes to it.
+    # The description in Python, which `inspect` uses, finds the same fault.
     try:
         assert find_fault(describe_record(payload), SMALL)
     except UndecodableRecordError:
@@ -254,7 +254,7 @@ def test_bad_video(kind, tmp_path):
     + [(VIDEO, kind) for kind, (_, message) in BAD_VIDEOS.items() if "--" in message],
 )
 def test_a_remedy_that_is_a_flag_says_whose_and_what_holds_without_it(schema, kind, tmp_path):
-    """eval.py and inference.py, which print it too, have none of these flags."""
+    """eval.py and inference.py print it too, but do not have these flags."""
     payload, _ = (BAD_CLIPS if schema is SMALL else BAD_VIDEOS)[kind]
     path = hand.write(tmp_path / "f.tfrecord", [payload])
     with pytest.raises(BadRecordError) as caught:

@@ -82,7 +82,7 @@ def test_floats_are_dequantized_already(dtype):
 
 
 def test_a_mask_takes_the_place_of_num_frames():
-    """Whatever its type, and wherever the real frames stand."""
+    """A mask may have any type and any places of real frames."""
     real = RNG.permuted(np.arange(5) < NUM_FRAMES[:, None], axis=1)
     assert not np.array_equal(real, np.arange(5) < NUM_FRAMES[:, None])
     for given in (real, real.astype(np.float32)):

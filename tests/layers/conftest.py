@@ -1,4 +1,4 @@
-"""What the tests of the layers share: inputs with padding, slow oracles, the layer contract."""
+"""Shared parts of the layers' tests: inputs with padding, slow oracles, the layer contract."""
 
 import keras
 import numpy as np
@@ -10,8 +10,8 @@ LENGTHS = (11, 7, 1, 0)
 
 @pytest.fixture
 def clips():
-    """Four clips of 11 frames and 8 features of which 11, 7, 1 and none are real; with noise
-    instead of zeros in the padding, so that nothing rests on its being zero."""
+    """Four clips of 11 frames, of which 11, 7, 1 and 0 are real, with 8 features. The padding is
+    noise, so that no test passes only because it is zero."""
     rng = np.random.default_rng(0)
     x = rng.normal(size=(4, 11, 8)).astype("float32")
     frame_mask = np.arange(11) < np.array(LENGTHS)[:, None]
@@ -19,7 +19,7 @@ def clips():
 
 
 def neighbours(form, frame, num_frames):
-    """The frames that `frame` attends to, by the wording of the paper (2.2)."""
+    """Returns the frames that `frame` attends to, by the wording of the paper (2.2)."""
     if form == "global":
         return list(range(num_frames))
     if form.startswith("bd"):
@@ -33,7 +33,7 @@ def neighbours(form, frame, num_frames):
 
 
 def slow_map(form, query, key, length):
-    """One head's map [T, T] by loops in float64. query, key: [T, H]."""
+    """Computes one head's map [T, T] with loops in float64. query, key: [T, H]."""
     num_frames, size = query.shape
     attention_map = np.zeros((num_frames, num_frames))
     for i in range(length):
@@ -46,7 +46,7 @@ def slow_map(form, query, key, length):
 
 
 class SlowHeads:
-    """Q, K and V of an attention layer by its weights, one clip and one head at a time."""
+    """Q, K and V of an attention layer from its weights, one clip and one head at a time."""
 
     def __init__(self, layer, x, frame_mask):
         self.num_heads = layer.num_heads
@@ -90,7 +90,7 @@ def randomize_vectors():
 
 @pytest.fixture
 def check_frame_layer(clips, tmp_path):
-    """The contract of every layer from frames to frames; gives the layer's output back."""
+    """Checks the contract of every layer from frames to frames; returns the layer's output."""
 
     def check(layer, *, fixed_num_frames=False):
         x, frame_mask = clips
@@ -104,25 +104,25 @@ def check_frame_layer(clips, tmp_path):
         assert y.shape == x.shape
         assert np.isfinite(y).all()
 
-        # Padding: rows of 0, whatever the padded frames hold, and no trace in the real rows.
+        # Padded rows are 0, and the values of padded frames do not change the real rows.
         assert (y[~frame_mask] == 0).all()
         other_padding = np.where(frame_mask[..., None], x, 50.0)
         other = layer(other_padding, frame_mask=frame_mask)
         np.testing.assert_array_equal(keras.ops.convert_to_numpy(other), y)
 
-        # No mask is a mask of ones.
+        # No mask equals a mask of ones.
         np.testing.assert_allclose(
             layer(x), layer(x, frame_mask=np.ones_like(frame_mask)), rtol=0, atol=1e-6
         )
 
-        # The same by graph with unknown sizes and by XLA.
+        # A graph with unknown sizes and XLA give the same.
         signature = [tf.TensorSpec((None, num_frames, x.shape[2])), tf.TensorSpec((None, None))]
         graph = tf.function(lambda a, m: layer(a, frame_mask=m), input_signature=signature)
         np.testing.assert_allclose(graph(x, frame_mask.astype("float32")), y, rtol=0, atol=2e-6)
         xla = tf.function(lambda a, m: layer(a, frame_mask=m), jit_compile=True)
         np.testing.assert_allclose(xla(x, frame_mask), y, rtol=0, atol=1e-5)
 
-        # Configuration and file.
+        # The configuration and a file restore the layer.
         again = type(layer).from_config(layer.get_config())
         assert again.get_config() == layer.get_config()
         path = tmp_path / "model.keras"
@@ -130,7 +130,7 @@ def check_frame_layer(clips, tmp_path):
         loaded = keras.models.load_model(path)
         np.testing.assert_allclose(loaded([x, frame_mask]), y, rtol=0, atol=2e-6)
 
-        # Mixed precision: the same function of the same weights, finite, in the narrow type.
+        # Mixed precision gives the same function of the same weights, finite, in the narrow type.
         for policy, tolerance in (("mixed_bfloat16", 0.1), ("mixed_float16", 0.02)):
             config = _with_policy(layer.get_config(), policy)
             narrow = type(layer).from_config(config)

@@ -24,7 +24,7 @@ def padding_mask(num_frames):
     return np.arange(num_frames) < lengths[:, None]
 
 
-# Toeplitz levels are cut into chunks where a copy holds two of them.
+# Toeplitz levels are cut into chunks if a copy is long enough for two.
 @pytest.mark.parametrize(
     ("form", "num_frames"),
     [*itertools.product(FORMS, (1, 23)), ("tp2", 97), ("tp33", 200), ("td7x2", 195)],
@@ -71,7 +71,7 @@ def test_local_forms_equal_the_dense_reference(form, num_frames, masked):
 
 @pytest.mark.parametrize("form", ["bd5", "tp3", "tp32", "td5x1", "td33x2"])
 def test_first_and_second_gradients_equal_those_of_the_dense_reference(form):
-    """The second one is what temporal adversarial augmentation differentiates through."""
+    """Temporal adversarial augmentation differentiates through the second gradient."""
     level = AttentionLevel.parse(form)
     arguments = random_heads(200)
     frame_mask = padding_mask(200)
@@ -104,7 +104,7 @@ def test_first_and_second_gradients_equal_those_of_the_dense_reference(form):
     [("bd20", (0, 19, 20, 99)), ("tp30", (0, 73, 74, 99, 109)), ("td6x2", (0, 1, 109, 110, 99))],
 )
 def test_nothing_outside_the_window_and_no_padding_has_any_influence(form, frames):
-    """The gradient of one output frame is exactly 0 there, and is not inside."""
+    """The gradient of one output frame is exactly 0 outside the level, and not 0 inside."""
     num_frames, length = 220, 100
     level = AttentionLevel.parse(form)
     query, key, value = (heads[:1] for heads in random_heads(num_frames))
@@ -225,7 +225,7 @@ def test_map_of_another_level_is_refused():
 
 
 def largest_tensor(function, num_frames):
-    """Elements of the largest tensor in the graph of the function and its gradient, one head."""
+    """Counts the elements of the largest tensor in the graph of function and gradient, one head."""
     head = tf.TensorSpec((1, 1, num_frames, 2))
 
     def with_gradient(query, key, value, frame_mask):
@@ -254,7 +254,7 @@ def test_no_tensor_of_a_local_level_grows_with_the_square_of_the_frames(form):
 
 
 def test_the_dense_reference_does_make_a_map_of_frames_by_frames():
-    """Without which the test above could not fail."""
+    """The dense form does build such a tensor, so the test above can fail."""
     level = AttentionLevel.parse("bd20")
 
     def dense(*arguments):

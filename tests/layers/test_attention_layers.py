@@ -250,7 +250,7 @@ def test_dropout_acts_in_training_alone(name, clips, randomize_vectors):
 
 
 def test_uniform_attention_moves_no_map(clips):
-    """Whatever the frames hold, the maps are the same, and there is nothing that makes them."""
+    """The maps do not depend on the frames, and the layer has no weights for Q and K."""
     x, frame_mask = clips
     layer = GatedMultiLevelAttention(NUM_HEADS, ("global", "bd3"), uniform=True)
     _, maps = layer(x, frame_mask=frame_mask, return_attention_maps=True)

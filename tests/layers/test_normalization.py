@@ -1,4 +1,4 @@
-"""The layer normalization with a gradient by hand against that of Keras."""
+"""The layer normalization with a hand-written gradient against that of Keras."""
 
 import keras
 import numpy as np

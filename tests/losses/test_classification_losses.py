@@ -9,7 +9,7 @@ REDUCTIONS = ["mean", "sum"]
 
 
 def reference_terms(name, labels, logits):
-    """The definitions, in float64 and without regard to stability."""
+    """The definitions in float64, without care for numerical stability."""
     if name == "CrossEntropyLoss":
         p = 1 / (1 + np.exp(-logits))
         return -labels * np.log(p) - (1 - labels) * np.log(1 - p)
@@ -117,7 +117,7 @@ def test_label_weights_leave_the_rated_pairs_alone(name):
 
 
 def test_softmax_divides_by_the_rated_labels():
-    # Two labels, one rated: that one alone is the target; the softmax is over all 3 classes.
+    # Of two labels one is rated: only that one is the target; the softmax is over all 3 classes.
     labels, logits = np.array([[1.0, 1.0, 0.0]]), np.log([[0.2, 0.3, 0.5]])
     weights = np.array([[1.0, 0.0, 1.0]])
     np.testing.assert_allclose(SoftmaxLoss("sum")(labels, logits, weights), [-np.log(0.2)])

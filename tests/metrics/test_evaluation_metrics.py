@@ -68,7 +68,7 @@ def test_by_hand():
     assert list(result) == KEYS
     # Pool: .9 hit, .8 miss, .7 hit, .6 miss; P = 3, the label outside included.
     assert result["gap"] == pytest.approx((1 / 1 + 2 / 3) / 3)
-    # Class 0: hit alone -> 1. Class 1: .8 miss, .7 hit -> 1/2. Class 2: .6 miss, P = 1 -> 0.
+    # Class 0: only a hit -> 1. Class 1: .8 miss, .7 hit -> 1/2. Class 2: .6 miss, P = 1 -> 0.
     assert result["map"] == pytest.approx((1 + 1 / 2 + 0) / 3)
     # Class 2 over all scores: .6 miss, .1 hit -> 1/2.
     assert result["map_all_scores"] == pytest.approx((1 + 1 / 2 + 1 / 2) / 3)
@@ -98,7 +98,7 @@ def test_all_scores_map_with_ties_is_scikit_learns():
 
 
 def test_tied_pairs_are_one_threshold():
-    # One pair of each of 4 videos, all scored 0.5, 1 hit: precision 1/4 wherever the hit stands.
+    # One pair of each of 4 videos, all scored 0.5, 1 hit: precision 1/4 for any place of the hit.
     for position in range(4):
         labels = np.zeros((4, 1))
         labels[position] = 1

@@ -13,7 +13,7 @@ def segment_map(labels, weights, scores, top_k=100_000):
 def test_by_hand():
     # Class 0, by score: unrated, hit, unrated, miss, hit -> rated list hit, miss, hit; P = 2.
     # Class 1: a positive that is not rated does not count; one rated hit behind one rated miss.
-    # Class 2: rated misses alone: left out of the mean.
+    # Class 2: only rated misses, so it is left out of the mean.
     labels = np.array([[0, 1, 0], [1, 0, 0], [0, 1, 0], [0, 0, 0], [1, 0, 0]])
     weights = np.array([[0, 0, 1], [1, 1, 0], [0, 1, 0], [1, 0, 0], [1, 0, 0]])
     scores = np.array(

@@ -75,7 +75,7 @@ def test_only_real_frames_are_taken(training, sample_random_frames):
     for row, real in zip(sampled[..., 0], mask, strict=True):
         assert set(row) <= set(np.flatnonzero(real))
     if not training:
-        # Twenty of few frames, in order of time.
+        # Twenty samples of few frames, in order of time.
         assert set(sampled[0, :, 0]) == {1, 3, 4}
         assert np.all(np.diff(sampled[..., 0], axis=1) >= 0)
 
@@ -130,12 +130,12 @@ def test_a_step_moves_the_averages_once_and_draws_once():
     sampled = np.asarray(twin.sample(features["x"], mask, training=True))
     moving_mean = model.normalizations[0].moving_mean
     np.testing.assert_allclose(moving_mean, 0.1 * sampled.mean(axis=(0, 1)), atol=1e-5)
-    # The seeds stand where one draw left them.
+    # The seed generator has advanced by one draw.
     np.testing.assert_array_equal(model.frame_seeds.state, twin.frame_seeds.state)
 
 
 def test_moving_averages_follow_within_forty_steps():
-    """The starter's DBoF is evaluated with averages that have hardly left their start."""
+    """The starter code's DBoF is evaluated with averages still near their initial values."""
     model = small()
     trained = AdversarialModel(model, Objective(CrossEntropyLoss("mean")))
     trained.compile(optimizer=keras.optimizers.SGD(0.0))

@@ -1,4 +1,4 @@
-"""What holds for every registered model: its weights can be copied, and a file gives it back."""
+"""Properties of every registered model: its weights can be copied, and a file restores it."""
 
 import random
 
@@ -19,13 +19,13 @@ OPTIONS = {
     "lstm": {"lstm_cells": 4},
     "ShareAtt": {"local_masks": ("bd3",)},
 }
-# Recipes that differ in their objective alone are one architecture.
+# Recipes that differ only in their objective have the same architecture.
 ARCHITECTURES = {(r.family, str(r.options)): name for name, r in RECIPES.items()}.values()
 DUAL = [name for name in ARCHITECTURES if RECIPES[name].family in ("transformer", "dbof")]
 
 
 def small(name, seed=0, dual=False, **options):
-    """The recipe's architecture, with weights of the seed: fresh norms would all be alike."""
+    """The recipe's architecture with random weights: fresh normalizations would all be equal."""
     recipe = RECIPES[name]
     options = {**OPTIONS.get(recipe.family, {}), **OPTIONS.get(name, {}), **options}
     if dual:
@@ -95,7 +95,7 @@ def test_models_that_differ_are_refused_before_anything_is_copied(name, source, 
 
 
 def test_features_in_another_order_are_refused():
-    """Their kernels have the same shapes, and other rows for the same feature."""
+    """The kernels have the same shapes, but other rows belong to the same feature."""
     source, target = (
         build_model("LogisticModel", sizes, 3) for sizes in ({"a": 3, "b": 2}, {"b": 2, "a": 3})
     )
@@ -142,7 +142,7 @@ def test_a_seed_fixes_weights_and_random_state(name):
 
 
 def policies(model):
-    """Those of the model and of all layers in it but its head's, in float32 by design."""
+    """Those of the model and of all its layers except the head, which is in float32 by design."""
     head = next(layer for layer in model._flatten_layers() if layer.name == "logits")
     in_head = {id(layer) for layer in head._flatten_layers()}
     return {

@@ -1,4 +1,4 @@
-"""Feature names are any text; what is named after them must be names that Keras takes."""
+"""Feature names may be any text; layers named after them need names that Keras accepts."""
 
 import re
 
@@ -41,7 +41,7 @@ def test_names_of_the_datasets_stay_and_others_are_readable():
 
 
 def test_a_model_of_odd_names_is_the_one_of_plain_names(tmp_path):
-    """Keras refused the slash, and TensorFlow the blanks; and the file brings the names back."""
+    """Keras refuses a slash and TensorFlow blanks; a file restores the original names."""
     names = ("RGB/feature", "1 rgb:0")
     keras.utils.set_random_seed(1)
     odd = build_model("Transformer", dict.fromkeys(names, 4), 3, 12, **OPTIONS)

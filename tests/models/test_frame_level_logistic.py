@@ -20,7 +20,7 @@ def test_logits_are_an_affine_map_of_the_mean_real_frame():
 
 
 def test_a_fresh_model_has_the_starters_penalty():
-    """1e-8 * ||W||^2 / 2, of the kernel alone."""
+    """1e-8 * ||W||^2 / 2, of the kernel only."""
     model = build_model("FrameLevelLogisticModel", {"a": 3}, 4)
     model.head.set_weights([np.full((3, 4), 2.0), np.full(4, 7.0)])
     np.testing.assert_allclose(float(sum(model.losses)), 1e-8 * 12 * 4 / 2, rtol=1e-6)

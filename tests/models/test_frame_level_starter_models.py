@@ -107,7 +107,7 @@ def test_one_graph_takes_clips_of_any_length(name, rng):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_frames_are_zero_on_padding_and_carry_the_logits(name, rng):
-    """Class activation over frames needs the logits' gradient by the very frames returned."""
+    """Class activation over frames needs the gradient of the logits by the returned frames."""
     model = small(name)
     inputs = {key: tf.constant(value) for key, value in clips(rng, [6, 3], 6).items()}
     mask = inputs.pop(FRAME_MASK)
@@ -168,7 +168,7 @@ def test_it_learns(name, rng):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_adversarial_pass_differs_by_the_perturbation_alone(name, rng):
-    """With epsilon 0 both passes agree exactly, whatever frames are drawn; otherwise it hurts."""
+    """With epsilon 0 both passes agree exactly for any frames drawn; otherwise the loss rises."""
     data = batch(rng, count=8)
     same = trained_with(small(name), epsilon=0.0).optimize(data)
     assert float(same.adversarial_loss) == float(same.clean_loss)

@@ -1,4 +1,4 @@
-"""The recipes' own defaults, and the flags that go before them."""
+"""The recipes' own defaults, and the flags that override them."""
 
 import dataclasses
 
@@ -51,7 +51,7 @@ def test_a_flag_goes_before_the_recipes_default():
     assert config.data.normalize == "none"
     assert config.objective.class_reduction == "mean"
     assert config.training.batch_size == 3
-    # What was not given stays the starter's.
+    # Settings without a flag keep the starter code's values.
     assert config.training.base_learning_rate == 0.01
 
 

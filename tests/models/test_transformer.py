@@ -159,7 +159,7 @@ def test_parameters_of_the_local_temporal_models(name, expected):
 
 
 def test_map_gates_take_clips_of_any_length(rng):
-    """The T x T gates see the same padded clip, however far the batch was padded."""
+    """The T x T gates see the same padded clip for any padding of the batch."""
     model = small("GateAtt", local_masks=("bd3",))
     inputs = clips(rng, [7, 3], 7)
     longer = {
@@ -180,7 +180,7 @@ def test_map_gates_cut_longer_clips(rng):
 
 
 def test_temporal_augmentation_moves_clips_through_map_gates(rng):
-    """TAF differentiates the logits by the very frames returned, whatever they were padded to."""
+    """TAF differentiates the logits by the returned frames, for any padding."""
     model = small("GateAtt", local_masks=("bd3",))
 
     for num_frames in (7, model.max_frames):

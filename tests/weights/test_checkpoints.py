@@ -1,4 +1,4 @@
-"""Checkpoints damaged in every way: passed over by name, for the one before."""
+"""Checkpoints with every kind of damage are skipped, with a warning, for the one before."""
 
 import logging
 import shutil
@@ -56,7 +56,7 @@ def folder(written, tmp_path):
 @pytest.mark.parametrize("name", ["run[1]", "back\\slash", "a*b?", "{a,b}"])
 @pytest.mark.parametrize("relative", [False, True])
 def test_the_names_of_folders_are_no_patterns(written, tmp_path, monkeypatch, name, relative):
-    """A sibling that the name would match as a pattern has an older state."""
+    """A sibling folder that the name would match as a glob pattern has an older state."""
     monkeypatch.chdir(tmp_path)
     base = Path() if relative else tmp_path
     for sibling in ("run1", "backslash", "a-bc"):
@@ -116,7 +116,7 @@ def test_a_damaged_checkpoint_is_passed_over_by_name(folder, damage, ending, cap
 
 
 def test_every_flipped_byte_of_the_tensors_is_noticed(folder):
-    """TensorFlow's own checksums, on which `checkpoint_fault` rests."""
+    """TensorFlow's own checksums, on which `checkpoint_fault` relies."""
     path = folder / f"ckpt-5{DATA}"
     whole = path.read_bytes()
     assert checkpoint_fault(str(folder / "ckpt-5")) is None
@@ -150,7 +150,7 @@ def test_no_checkpoint_is_no_error(tmp_path):
 
 
 def test_what_lies_after_the_step_that_is_written_goes(folder):
-    """Damaged ones, those of a future that was left, and what a kill leaves while writing."""
+    """Damaged checkpoints, those of later steps, and the remains of a killed write are removed."""
     half(folder / f"ckpt-5{DATA}")
     (folder / "ckpt-9_temp").mkdir()
     (folder / "note.txt").write_text("mine")
@@ -205,7 +205,7 @@ def runs(tmp_path_factory, sample_dir):
 def test_a_run_past_a_damaged_checkpoint_ends_as_if_nothing_had_been(
     runs, sample_dir, tmp_path, capsys
 ):
-    """Nor does it matter that TensorFlow takes the folder's name for a pattern of another's."""
+    """This works although TensorFlow uses the folder's name as a glob that matches another."""
     whole, part = runs
     folder = RunFolder(shutil.copytree(part.path, tmp_path / "run[1]"))
     sibling = RunFolder(shutil.copytree(part.path, tmp_path / "run1"))
@@ -247,7 +247,7 @@ def test_damaged_best_weights_are_an_error_that_says_what_to_do(runs, tmp_path, 
 
 
 def test_best_weights_changed_in_one_number_are_noticed(runs, tmp_path):
-    """HDF5 itself reads them without a word."""
+    """HDF5 itself reads them without an error."""
     folder = RunFolder(shutil.copytree(runs[1].path, tmp_path / "run"))
     with h5py.File(folder.best_weights, "r+") as file:
         found = []

@@ -1,4 +1,4 @@
-"""The digest of weights is of the bytes that were loaded, whatever replaces them meanwhile."""
+"""The digest of weights is that of the loaded bytes, even if the files are replaced meanwhile."""
 
 import dataclasses
 import hashlib
@@ -69,7 +69,7 @@ def test_what_is_loaded_says_which_weights_it_has(folder):
     assert last.digest == sha256(*files_of(folder, 2))
     assert weights_digest(folder, "best") == best.digest
     assert weights_digest(folder, "last") == last.digest
-    classifier_of(6).save_weights(folder.best_weights)  # As Keras alone writes it.
+    classifier_of(6).save_weights(folder.best_weights)  # As Keras itself writes it.
     by_keras = load_run(folder, CONFIG)
     assert (values_of(by_keras), by_keras.step) == ({6.0}, None)
     folder.clear()
@@ -105,7 +105,7 @@ def test_weights_that_are_replaced_all_the_time_are_never_damaged(folder, tmp_pa
 
 
 def test_a_file_that_is_being_copied_over_is_read_again(folder, monkeypatch):
-    """In place, by `cp` say: the first reading sees half of it."""
+    """The file is overwritten in place, for example by `cp`: the first read sees half of it."""
     whole = folder.best_weights.read_bytes()
     folder.best_weights.write_bytes(whole[: len(whole) // 2])
     load_content = hdf5._load_content
@@ -122,7 +122,7 @@ def test_a_file_that_is_being_copied_over_is_read_again(folder, monkeypatch):
 @pytest.mark.parametrize("moment", ["before it is opened", "while it is restored", "afterwards"])
 @pytest.mark.parametrize("change", ["removed", "replaced"])
 def test_a_checkpoint_that_goes_meanwhile_is_looked_for_again(folder, monkeypatch, moment, change):
-    """A run that is being trained removes the oldest, and one that begins anew may replace any."""
+    """A run in training removes the oldest checkpoint, and a restarted one may replace any."""
     done = []
 
     def go_on():
