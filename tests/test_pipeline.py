@@ -290,7 +290,7 @@ def test_files_without_rated_segments_are_refused_at_the_start(tmp_path, sample_
     config = dataclasses.replace(make_config(adversarial="none"), data=data)
     of_validation = flag == "eval_data_pattern"
     others = {flag: f"{sample_dir}/validate*.tfrecord"} if of_validation else {}
-    message = rf"--{flag}: none of \d+ records looked at has a rating above 0.*--segment_labels"
+    message = rf"--{flag}: none of \d+ records checked has a rating above 0.*--segment_labels"
     with pytest.raises(ConfigError, match=message):
         train(RunFolder(tmp_path / "run"), config, sample_dir, **others)
     assert not (tmp_path / "run").exists()

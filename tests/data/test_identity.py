@@ -35,7 +35,7 @@ def test_each_difference_is_named(files, tmp_path):
     (tmp_path / "b").write_bytes(b"4" * 10)
     (tmp_path / "c").write_bytes(b"3" * 11)
     found = file_changes(known, identify_files(files[:3]))
-    assert found == "changed: 'b' (as many bytes, others), 'c' (10 bytes, now 11)"
+    assert found == "changed: 'b' (same size, other content), 'c' (10 bytes, now 11)"
 
 
 def test_of_remote_files_names_and_sizes_count(files):

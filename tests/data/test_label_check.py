@@ -80,7 +80,7 @@ def test_vectors_that_are_none(labels, message):
 def test_files_without_labels_are_refused_and_their_lists_named(tmp_path):
     payloads = [video(n, **{"clip/label/index": (n % 3,), "time\n": (9, 10)}) for n in range(5)]
     message = (
-        r"--train_data_pattern: none of 5 records looked at has a label under 'labels'\. They hold "
+        r"--train_data_pattern: none of 5 records checked has a label under 'labels'\. They hold "
         r"'clip/label/index' \(1 values from 0 to 2\); 'time\\n' \(2 values from 9 to 10\); name "
         r".* --labels_key"
     )
@@ -139,7 +139,7 @@ def test_segments_need_one_rating_above_zero(tmp_path):
         return hand.sequence_example(context, r=[b"abcd"], u=[b"xy"])
 
     frames = RecordSchema({"r": 4, "u": 2}, 3)
-    with pytest.raises(ConfigError, match="none of 1 records looked at has a rating above 0"):
+    with pytest.raises(ConfigError, match="none of 1 records checked has a rating above 0"):
         check_labels(files(tmp_path, [rated(0.0)]), frames, "x", segments=True)
     check_labels(files(tmp_path, [rated(0.5)]), frames, "x", segments=True)
 

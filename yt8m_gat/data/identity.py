@@ -77,7 +77,7 @@ def file_changes(
                 [
                     f"{name!r} ({before[name].size} bytes, now {file.size})"
                     if before[name].size != file.size
-                    else f"{name!r} (as many bytes, others)"
+                    else f"{name!r} (same size, other content)"
                     for name, file in changed.items()
                 ],
             ),

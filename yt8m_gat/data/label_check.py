@@ -135,7 +135,7 @@ def check_labels(
         )
     if seen and not labelled:
         raise ConfigError(
-            f"--{flag_name}: none of {seen} records looked at "
+            f"--{flag_name}: none of {seen} records checked "
             + _what_is_missing(schema, segments, labels, keys)
         )
 
@@ -163,11 +163,11 @@ def _what_is_missing(
         )
     if labels.num_records:
         return (
-            f"has a label{mapped or ' that is on'}. Under {schema.labels_key!r} they hold {labels}"
+            f"has a label{mapped or ' that is 1'}. Under {schema.labels_key!r} they hold {labels}"
         )
     return (
         f"has a label under {schema.labels_key!r}. They hold {keys}; name the list of labels by "
-        "--labels_key of train.py, or, where labels are rarer than that, say so by "
+        "--labels_key of train.py, or, if labels are that rare, skip this check with "
         "--labels_are=indices"
     )
 
