@@ -78,7 +78,7 @@ def test_it_opens_with_each_run_clean_and_under_its_strongest_attack(tmp_path):
         *("PGD, 20 steps", "77 videos"),
     ]
     assert table[2][2:7] == ["27.00", "55.20", "40.00", "-", "fast gradient, 20 steps"]
-    assert "Attacked: the attack of those run at epsilon 0.5, l2 norm of each frame" in text
+    assert "Attacked: of the attacks run at epsilon 0.5, l2 norm of each frame" in text
     assert "95 % intervals over the choice of the clips (200 bootstrap resamples)" in text
     # Three points have an interval, each about its point.
     svg = figures["answer"]
@@ -169,7 +169,7 @@ def test_what_was_not_alike_is_said(tmp_path):
     runs.append(run_of(tmp_path / "c", {**SETTINGS, "files": "f1", "top_k": 5}, attacks=longer))
     text = build_page(runs)[0]
     assert "Compare with care. The runs were evaluated on different files (a, b, c)." in text
-    assert "another number of predictions a clip (a: 20, b: 20, c: 5)." in text
+    assert "different numbers of predictions a clip (a: 20, b: 20, c: 5)." in text
     assert "Attacks of one name had other options: fgm, pgd." in text
 
 

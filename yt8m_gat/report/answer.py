@@ -1,4 +1,4 @@
-"""What the page opens with: each run clean and under its strongest attack."""
+"""The opening section of the page: each run clean and under its strongest attack."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -22,7 +22,7 @@ from yt8m_gat.report.strongest import main_ball, strongest
 
 
 def answer(runs: Sequence[ReportedRun]) -> tuple[list[str], Figures]:
-    """Returns the table of the runs, the figure beside it, and what must be known to read them."""
+    """Returns the table of the runs with a note on how to read it, and its figure."""
     runs = [run for run in runs if run.clean]
     if not runs:
         return [], {}
@@ -62,12 +62,12 @@ def answer(runs: Sequence[ReportedRun]) -> tuple[list[str], Figures]:
 def _words(runs: Sequence[ReportedRun], ball: Ball | None) -> str:
     text = ["Percent."]
     if any(interval_of(run.clean, "gap") for run in runs):
-        found = next(r.clean["intervals"] for r in runs if interval_of(r.clean, "gap"))
-        level, count = number(found.get("level")), shown(found.get("resamples"))
+        intervals = next(r.clean["intervals"] for r in runs if interval_of(r.clean, "gap"))
+        level, count = number(intervals.get("level")), shown(intervals.get("resamples"))
         text.append(
             f"In brackets {percent(level).removesuffix('.00')} % intervals over the choice of the "
-            f"clips ({count} bootstrap resamples): how much another set of as many clips could "
-            "give, not another seed of training."
+            f"clips ({count} bootstrap resamples): how much the figures could vary with another "
+            "set of as many clips, not with another seed of training."
         )
     if any(not interval_of(run.clean, "gap") for run in runs):
         text.append("A figure without brackets has no known interval: see below.")
@@ -75,23 +75,23 @@ def _words(runs: Sequence[ReportedRun], ball: Ball | None) -> str:
         text.append("No attack was run at a radius.")
     else:
         text.append(
-            f"Attacked: the attack of those run at {ball.words}, that leaves the lowest GAP. All "
-            "attacks: clips whose first class is a label clean and under each of those attacks."
+            f"Attacked: of the attacks run at {ball.words}, the one that leaves the lowest GAP. "
+            "All attacks: clips whose first class is a label clean and under each of those attacks."
         )
     return " ".join(text)
 
 
 def _robust_hits(run: ReportedRun, ball: Ball) -> Any:
-    """Hit@1 over all attacks of a ball, clip by clip; of a single attack its own is not it."""
-    for found in run.worst_cases:
-        same = (found["axes"], found.get("round") is True) == (ball.norm, ball.rounded)
-        if same and number(found["epsilon"]) == ball.epsilon:
-            return found["hit_at_1"]
+    """Returns Hit@1 over all attacks of a ball, clip by clip; None if there are not several."""
+    for case in run.worst_cases:
+        same = (case["axes"], case.get("round") is True) == (ball.norm, ball.rounded)
+        if same and number(case["epsilon"]) == ball.epsilon:
+            return case["hit_at_1"]
     return None
 
 
 def differences(runs: Sequence[ReportedRun]) -> list[str]:
-    """Returns what was not alike when the runs were evaluated, each as a sentence."""
+    """Returns the differences between the evaluations of the runs, each as a sentence."""
     measured = [run for run in runs if run.clean]
     sentences = []
     for key, words in _COMPARABLE.items():
@@ -109,7 +109,7 @@ def differences(runs: Sequence[ReportedRun]) -> list[str]:
             if options_of(row):
                 key = (row["attack"], number(row["epsilon"]))
                 options.setdefault(key, set()).add(repr(sorted(options_of(row).items())))
-    unlike = dict.fromkeys(attack for (attack, _), found in options.items() if len(found) > 1)
+    unlike = dict.fromkeys(attack for (attack, _), kinds in options.items() if len(kinds) > 1)
     if unlike:
         sentences.append(f"Attacks of one name had other options: {', '.join(unlike)}.")
     return sentences
@@ -117,9 +117,9 @@ def differences(runs: Sequence[ReportedRun]) -> list[str]:
 
 _COMPARABLE = {
     "files": "The runs were evaluated on different files",
-    "max_videos": "They were evaluated on the first so many videos; 0 is all",
+    "max_videos": "They were evaluated on different numbers of first videos; 0 is all",
     "segment_labels": "Some were evaluated on rated segments, others on whole videos",
-    "top_k": "GAP and MAP count another number of predictions a clip",
-    "checkpoint": "Another state of the run was evaluated",
+    "top_k": "GAP and MAP count different numbers of predictions a clip",
+    "checkpoint": "Different states of the runs were evaluated",
     "on_bad_record": "Bad records were treated differently",
 }

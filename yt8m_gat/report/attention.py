@@ -1,4 +1,4 @@
-"""Where models look, clean and attacked: over the set, and on single clips."""
+"""Tables and figures of attention, clean and attacked: over the set, and of single clips."""
 
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,7 +24,7 @@ Profiles = Mapping[str, Mapping[str, Sequence[Any]]]
 
 
 def attention_table(groups: Sequence[RunGroup]) -> list[str]:
-    """Entropy and distance to uniform of the clean maps."""
+    """Returns a table of entropy and distance to uniform of the clean maps."""
     prefixes = {"attention_entropy_": "entropy / log n", "distance_to_uniform_": "to uniform"}
     keys: dict[str, None] = {}
     for group in groups:
@@ -46,7 +46,7 @@ def attention_table(groups: Sequence[RunGroup]) -> list[str]:
 
 
 def sensitivity_table(groups: Sequence[RunGroup]) -> list[str]:
-    """Mean local sensitivity; the deviation of one run is over its videos."""
+    """Returns a table of mean local sensitivity; the deviation of one run is over its videos."""
     features = dict.fromkeys(
         feature
         for group in groups
@@ -59,20 +59,20 @@ def sensitivity_table(groups: Sequence[RunGroup]) -> list[str]:
     for group in groups:
         cells = []
         for feature in features:
-            found = [run.attention.get("sensitivity", {}).get(feature) for run in group.runs]
-            found = [figures for figures in found if figures]
-            text = mean_and_deviation([figures["S"] for figures in found], in_percent=False)
-            if len(found) == 1 and number(found[0].get("deviation")) is not None:
-                text += f"±{found[0]['deviation']:.2g}"
+            of_runs = [run.attention.get("sensitivity", {}).get(feature) for run in group.runs]
+            measured = [figures for figures in of_runs if figures]
+            text = mean_and_deviation([figures["S"] for figures in measured], in_percent=False)
+            if len(measured) == 1 and number(measured[0].get("deviation")) is not None:
+                text += f"±{measured[0]['deviation']:.2g}"
             cells.append(text)
-            for figures in found:
+            for figures in measured:
                 details[shown(figures.get("neighbourhood")), shown(figures.get("num_videos"))] = 0
         rows.append([group.title, *cells])
     about = "; ".join(f"{frames} to each side, {videos} videos" for frames, videos in details)
     text = (
         "Share of an output frame's gradient norm that is due to the frames around it (eq. 14 of "
-        "the local-context paper): 1/2 where near and far frames count alike, 1 where near ones "
-        f"alone do. Frames that count as near: {about}."
+        "the local-context paper): 1/2 where near and far frames count alike, 1 where only near "
+        f"ones do. Frames that count as near: {about}."
     )
     heads = ["run", *features]
     return [heading("Local sensitivity"), note(text), table(heads, rows)]
@@ -89,7 +89,7 @@ class _Panel:
 
 
 def _drawn(panels: Mapping[str, _Panel]) -> Figures:
-    """Returns the charts, on one y axis: they are there to be compared."""
+    """Returns the charts, on one y axis so that they can be compared."""
     if not panels:
         return {}
     heights = shared_heights([panel.series for panel in panels.values()], from_zero=True)
@@ -100,7 +100,7 @@ def _drawn(panels: Mapping[str, _Panel]) -> Figures:
 
 
 def profile_figures(groups: Sequence[RunGroup]) -> Figures:
-    """Returns a figure per run, feature and level: the mean profile, clean and attacked."""
+    """Returns a figure per run, feature and level of the mean profile, clean and attacked."""
     panels = {}
     for group in groups:
         run = group.runs[0]
@@ -127,7 +127,7 @@ def profile_figures(groups: Sequence[RunGroup]) -> Figures:
 
 
 def clip_parts(groups: Sequence[RunGroup]) -> tuple[list[str], Figures]:
-    """Returns what each kind of model makes of the chosen clips, a clip at a time."""
+    """Returns tables and figures of the chosen clips by each kind of model, clip by clip."""
     parts: list[str] = []
     figures: Figures = {}
     runs = [group.runs[0] for group in groups]
@@ -138,16 +138,16 @@ def clip_parts(groups: Sequence[RunGroup]) -> tuple[list[str], Figures]:
         parts += [heading(f"Clip {video_id}"), note(f"Labels: {words or 'none'}.")]
         panels = {name: panel for run, clip in shows for name, panel in _profiles(run, clip)}
         profiles = _drawn(panels)
-        maps = {name: found for run, clip in shows for name, found in _maps(run, clip)}
+        maps = {name: panel for run, clip in shows for name, panel in _maps(run, clip)}
         scale = shared_scale(
             (matrix, num_frames)
-            for _, found, num_frames in maps.values()
-            for matrix in found.values()
+            for _, matrices, num_frames in maps.values()
+            for matrix in matrices.values()
         )
         for run, clip in shows:
             drawn = {name: profiles[name] for name, _ in _profiles(run, clip)}
-            for name, (title, found, num_frames) in _maps(run, clip):
-                drawn[name] = heat_maps(title, found, num_frames, scale)
+            for name, (title, matrices, num_frames) in _maps(run, clip):
+                drawn[name] = heat_maps(title, matrices, num_frames, scale)
             parts += [_top_table(run, clip, set(labels)), *gallery(drawn)]
             figures |= drawn
     return parts, figures
@@ -160,7 +160,7 @@ def _attack_words(side: Mapping[str, Any]) -> str:
 
 
 def _top_table(run: ReportedRun, clip: Mapping[str, Any], labels: set[Any]) -> str:
-    """Returns the top classes, clean beside attacked; true ones with a tick."""
+    """Returns a table of the top classes, clean beside attacked; true ones have a tick."""
     sides = [clip["clean"], *([clip["attacked"]] if "attacked" in clip else [])]
     heads: list[str | Cell] = [run.title, Cell("clean", "name"), "%"]
     if len(sides) > 1:
@@ -186,7 +186,7 @@ def _sides(clip: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
 
 
 def _profiles(run: ReportedRun, clip: Mapping[str, Any]) -> Iterator[tuple[str, _Panel]]:
-    """Yields the charts of a clip's profiles, by their names."""
+    """Yields name and chart of each of a clip's profiles."""
     for feature, level in _places(clip["clean"].get("profiles", {})):
         series = []
         for index, (kind, side) in enumerate(_sides(clip).items()):
@@ -209,7 +209,7 @@ def _profiles(run: ReportedRun, clip: Mapping[str, Any]) -> Iterator[tuple[str, 
 def _maps(
     run: ReportedRun, clip: Mapping[str, Any]
 ) -> Iterator[tuple[str, tuple[str, dict[str, Matrix], int]]]:
-    """Yields the title, maps and frames of each figure of a clip's maps, by their names."""
+    """Yields the name of each figure of a clip's maps, with its title, maps and frames."""
     profiles = clip["clean"].get("profiles", {})
     for feature in clip["clean"].get("maps", {}):
         maps = {

@@ -17,12 +17,12 @@ from yt8m_gat.report.results import heading, partition_text
 from yt8m_gat.report.source import ReportedRun, RunGroup, find_row, number
 from yt8m_gat.report.spec import options_of, spec_title
 
-# What the papers attack with.
+# The attack of the papers.
 _PAPERS_ATTACK = ("fgm", 0.5)
 
 
 def published_tables(runs: Sequence[ReportedRun]) -> list[str]:
-    """Every published table that a run has a column in; runs on segments are named instead."""
+    """Returns the published tables in which a run has a column; names runs on segments instead."""
     whole = [run for run in runs if not run.on_segments]
     parts = [part for published in TABLES for part in _beside(published, whole)]
     columns = [column for published in TABLES for column in published.columns]
@@ -52,10 +52,10 @@ def _row_of(run: ReportedRun, column: Column, vertical: str | None) -> dict[str,
             return {}
     if not column.adversarial:
         return clean
-    found = find_row(attacks, *_PAPERS_ATTACK)
+    row = find_row(attacks, *_PAPERS_ATTACK)
     # The papers' radius is that of each frame.
-    norm = options_of(found).get("norm_scope")
-    return found if norm in (None, "frame") else {}
+    norm = options_of(row).get("norm_scope")
+    return row if norm in (None, "frame") else {}
 
 
 def _ours(rows: Sequence[dict[str, Any]], metric: str) -> str:
@@ -105,15 +105,17 @@ def _beside(published: PublishedTable, runs: Sequence[ReportedRun]) -> list[str]
 
 
 def map_distance_table(groups: Sequence[RunGroup]) -> list[str]:
-    """Returns how far an attack moved the maps, and what the papers say of that kind of model."""
+    """Returns a table of how far an attack moved the maps, beside the papers' figures."""
     keys: dict[str, None] = {}
     attacks: dict[tuple[str, float | None], None] = {}
     for group in groups:
         for run in group.runs:
             for row in run.attacks:
-                found = [k for k in row if k.startswith(("attention_mse_", "attention_frobenius_"))]
-                if found:
-                    keys.update(dict.fromkeys(sorted(found, reverse=True)))
+                of_row = [
+                    k for k in row if k.startswith(("attention_mse_", "attention_frobenius_"))
+                ]
+                if of_row:
+                    keys.update(dict.fromkeys(sorted(of_row, reverse=True)))
                     attacks[row["attack"], number(row["epsilon"])] = None
     if not keys:
         return []

@@ -20,7 +20,7 @@ from yt8m_gat.report.results import Gain, class_name, gains
 from yt8m_gat.report.source import ReportedRun, RunGroup, number
 from yt8m_gat.report.spec import attack_title, ball_of
 
-# From this ratio of the largest to the smallest radius, radii stand at equal distances.
+# Above this ratio of the largest to the smallest radius, radii are placed at equal distances.
 _WIDE = 12.0
 
 
@@ -51,14 +51,14 @@ def corruption_curves(runs: Sequence[ReportedRun]) -> Figures:
 
 
 def corruption_table(groups: Sequence[RunGroup]) -> list[str]:
-    """GAP under each corruption, the mean over its severities."""
+    """Returns a table of GAP under each corruption, the mean over its severities."""
     names = dict.fromkeys(
         row["corruption"] for group in groups for run in group.runs for row in run.corruptions
     )
     if not names:
         return []
 
-    # Those that every corruption of every run was run at: means over others do not compare.
+    # Severities of every corruption of every run: means over different ones do not compare.
     severities = set.intersection(
         *(
             {row["severity"] for row in run.corruptions if row["corruption"] == name}
@@ -71,7 +71,7 @@ def corruption_table(groups: Sequence[RunGroup]) -> list[str]:
         return []
 
     def mean_gap(run: ReportedRun, wanted: Iterable[str]) -> float | None:
-        """Over the severities of `wanted`; None where one of them was not run."""
+        """Returns the mean over the severities; None if one of `wanted` was not run."""
         rows = [
             row
             for row in run.corruptions
@@ -95,7 +95,7 @@ def corruption_table(groups: Sequence[RunGroup]) -> list[str]:
     everything = [mean_and_deviation([mean_gap(r, names) for r in group.runs]) for group in groups]
     rows.append(["mean over all", *everything])
     classes = ["", *("" for _ in names), "ours"]
-    listed = ", ".join(map(shown, sorted(severities, key=lambda found: number(found) or 0.0)))
+    listed = ", ".join(map(shown, sorted(severities, key=lambda severity: number(severity) or 0.0)))
     heads = [f"GAP, %, mean over severities {listed}", *(group.title for group in groups)]
     return [table(heads, rows, classes)]
 
@@ -125,10 +125,10 @@ def _in_points(gain: Gain) -> Range | None:
 
 
 def training_curves(runs: Sequence[ReportedRun]) -> Figures:
-    """Losses, validation GAP, learning rate and attention entropy over the steps.
+    """Returns figures of losses, validation GAP, learning rate and attention entropy over steps.
 
-    Losses stand on one axis where they are the same function: what is minimized by objective, the
-    loss of the clean clips by its form.
+    Losses share an axis if they are the same function: the minimized loss for each objective, the
+    loss of the clean clips for each form.
     """
     steps = [float(record["step"]) for run in runs for record in run.history]
     if not steps:
@@ -162,10 +162,10 @@ def training_curves(runs: Sequence[ReportedRun]) -> Figures:
 def _by(
     runs: Sequence[ReportedRun], words: Callable[[ReportedRun], str]
 ) -> dict[str, list[ReportedRun]]:
-    found: dict[str, list[ReportedRun]] = {}
+    groups: dict[str, list[ReportedRun]] = {}
     for run in runs:
-        found.setdefault(words(run), []).append(run)
-    return found
+        groups.setdefault(words(run), []).append(run)
+    return groups
 
 
 def _label_loss(run: ReportedRun) -> str:
@@ -177,7 +177,7 @@ def _label_loss(run: ReportedRun) -> str:
 
 
 def _objective(run: ReportedRun) -> str:
-    """Returns all that makes the minimized sum what it is."""
+    """Returns a description of all terms of the minimized sum."""
     objective = run.config.objective
     kind = objective.adversarial
     if kind == "none":
@@ -211,7 +211,7 @@ def _history(
     scale: float = 1.0,
     from_zero: bool = False,
 ) -> Figures:
-    """The figure of one number of metrics.jsonl, of some of the runs; none where none has it."""
+    """Returns the figure of one number of metrics.jsonl over steps; empty if no run has it."""
     series = []
     for index, run in enumerate(runs):
         if members is not None and run not in members:
@@ -226,7 +226,7 @@ def _history(
             series.append(Series(run.title, points, index, markers=markers))
     if not series:
         return {}
-    # What the title says of the feature need not stand along the axis too.
+    # The axis need not repeat the feature, which the title names.
     y_label = title.removeprefix("Attention ").partition(",")[0].partition(":")[0]
     heights = shared_heights([series], from_zero)
     return {name: line_chart(title, "step", y_label, series, y_range=heights, x_range=x_range)}
@@ -240,9 +240,9 @@ def _curves(
     words: Callable[[str], str],
     family: Callable[[str], str | None],
 ) -> Figures:
-    """A figure of GAP over `x_key` per value of `kind` which has at least two of it, clean at 0.
+    """Returns a figure of GAP over `x_key` per value of `kind` with two or more; clean is at 0.
 
-    All have one y axis; those of a family, whose `x_key` means the same, one x axis too.
+    All share one y axis; those of a family, whose `x_key` means the same, also one x axis.
     """
     panels: dict[str, list[tuple[ReportedRun, int, dict[float, dict[str, Any]]]]] = {}
     for name in dict.fromkeys(row[kind] for run in runs for row in rows_of(run)):
@@ -301,11 +301,11 @@ def _line(
 
 @dataclasses.dataclass(frozen=True)
 class _Axis:
-    """Where radii or severities stand on an x axis.
+    """An x axis of radii or severities.
 
     Attributes:
         at: Value -> place.
-        ticks: Place -> what stands there; None: round numbers.
+        ticks: Place -> its label; None: round numbers.
     """
 
     at: dict[float, float]
@@ -313,7 +313,7 @@ class _Axis:
 
     @classmethod
     def of(cls, values: Iterable[float]) -> "_Axis":
-        """Values that span much stand at equal distances."""
+        """Builds the axis of some values; a wide range is placed at equal distances."""
         places = sorted(set(values))
         positive = [x for x in places if x > 0]
         if len(positive) < 2 or positive[-1] / positive[0] <= _WIDE:

@@ -43,10 +43,10 @@ def build_page(
     command: Sequence[str] = (),
     title: str = "yt8m_gat: report",
 ) -> tuple[str, Figures]:
-    """The page and its figures: the answer, then the checks, then the details, then the settings.
+    """Builds the page and its figures: the answer, the checks, the details, the settings.
 
     Args:
-        runs: At least one; each keeps its colour where runs are compared.
+        runs: At least one; each keeps its colour in all charts that compare runs.
         unreadable: Messages about files that should be on the page and cannot be read.
         command: The command that writes the page.
         title: Its heading.
@@ -65,7 +65,7 @@ def build_page(
         *sensitivity_table(groups),
     ]
     if profiles:
-        several = " Of several seeds the first." if len(groups) < len(runs) else ""
+        several = " Of several seeds, the first one." if len(groups) < len(runs) else ""
         attention += [
             note(
                 "Below: the attention that each part of the clip receives, mean over the rows of "
@@ -102,25 +102,25 @@ def build_page(
         ),
         *section(
             "Robustness over epsilon",
-            "GAP under each attack, all on one scale; epsilon 0 is the clean evaluation, a bar the "
-            "interval over the clips. A curve that rises by more than that is a sign of masked "
+            "GAP under each attack, all on one scale; epsilon 0 is the clean evaluation, a bar is "
+            "the interval over the clips. A curve that rises by more than that is a sign of masked "
             "gradients.",
             gallery(robustness),
         ),
         *section(
             "Results",
-            f"Percent ({measured}); loss, and the norm that the perturbation really had, as they "
-            "are. Fooled: clips whose first class is none of their labels. A dash: not measured.",
+            f"Percent ({measured}), except for the loss and the norm of the actual perturbation. "
+            "Fooled: clips whose first class is none of their labels. A dash: not measured.",
             result_tables(runs),
         ),
         *section(
             "Beside the papers",
             "The papers' figures are for YouTube-8M with label spaces of their own: they stand "
             "here for the order of the columns and the size of the differences, not to be equalled "
-            "on other data. A run stands in the column of its kind of attention and objective, "
-            "whatever the width of its local window. Ours: mean over the matching runs, with their "
-            "deviation when there are several; of one run with partitions, mean and deviation over "
-            "those.",
+            "on other data. A run is in the column of its kind of attention and objective, "
+            "regardless of the width of its local window. Ours: mean over the matching runs, with "
+            "their deviation if there are several; for one run with partitions, mean and deviation "
+            "over those.",
             published_tables(runs),
         ),
         *section(
@@ -134,20 +134,20 @@ def build_page(
             "Average precision against a baseline on the same clips, clean: of the classes with "
             "enough positives those that gain and lose the most. Percent, gains in points, with 95 "
             "% bootstrap intervals of the difference. The extremes of many classes look larger "
-            "than they are: they were chosen for it.",
+            "than they are, because they were selected for their size.",
             [*class_tables(runs), *gallery(gain)],
         ),
         *section(
             "Attention",
-            "Of the global maps. Entropy over log n is 1, and the distance to uniform 0, for a map "
-            "that attends to all frames alike.",
+            "These figures are of the global maps. Entropy over log n is 1, and the distance to "
+            "uniform 0, for a map that attends to all frames alike.",
             attention,
         ),
         *section(
             "Clips",
-            "What the models see in single clips, clean and attacked: the top classes (a tick: a "
-            "true label), the attention that each frame receives, and the global map averaged over "
-            "the heads, row i what frame i attends to; long clips in blocks. The charts of a clip "
+            "Single clips, clean and attacked: the top classes (a tick: a true label), the "
+            "attention that each frame receives, and the global map averaged over the heads, where "
+            "row i shows what frame i attends to; long clips are in blocks. The charts of a clip "
             "share one scale.",
             clips,
         ),
@@ -183,7 +183,7 @@ def build_explanation(
     """Returns the page about one label of one clip, and its figures.
 
     Args:
-        explanation: What `yt8m_gat.pipeline.explain` gives.
+        explanation: The result of `yt8m_gat.pipeline.explain`.
         command: The command that writes the page.
     """
     figures = {}
@@ -223,10 +223,9 @@ def build_explanation(
     text = (
         "Real frames only; padding is exactly 0 in all. "
         "Saliency is the largest gradient of the label's logit within a frame, SmoothGrad its mean "
-        "over noisy copies; Grad-CAM++ is of the contextual frames before pooling and keeps what "
-        "speaks for the label alone: it is 0 throughout where nothing does; the attention "
-        "profile is the share of attention that a frame gets, whatever the label. Each has a unit "
-        "of its own."
+        "over noisy copies; Grad-CAM++ is of the contextual frames before pooling and keeps only "
+        "evidence for the label: it is 0 throughout if there is none; the attention profile is the "
+        "share of attention that a frame gets, for any label. Each has its own unit."
     )
     body = [
         table(["", "what"], [[name, Cell(value, "name")] for name, value in facts]),

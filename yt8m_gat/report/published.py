@@ -1,4 +1,4 @@
-"""The papers' tables, and which column of them a run belongs to."""
+"""The papers' tables, and the rules by which a run belongs to a column."""
 
 import dataclasses
 from collections.abc import Callable
@@ -25,11 +25,11 @@ class Column:
 
 @dataclasses.dataclass(frozen=True)
 class PublishedTable:
-    """A table of a paper; `caption` says what it was measured on.
+    """A table of a paper.
 
     Attributes:
         title: Paper and table.
-        caption: What it was measured on.
+        caption: The data on which it was measured.
         metrics: Its rows.
         columns: Its columns.
         vertical: The group of classes that it is about; None: all.
@@ -82,7 +82,7 @@ _SA, _ART, _AART = (_is("operations", kind, _none) for kind in ("none", "output"
 
 
 def _adversarial_columns(*texts: str) -> tuple[Column, ...]:
-    """A-ART's tables: Non-ART, ART and A-ART, clean and then on the adversarial test set."""
+    """Builds A-ART's columns: Non-ART, ART, A-ART, clean, then on the adversarial test set."""
     kinds = (("Non-ART", _SA), ("ART", _ART), ("A-ART", _AART))
     return tuple(
         Column(title, _figures(_THREE, text), matches, adversarial=index >= len(kinds))
@@ -107,7 +107,7 @@ class MapDistance:
     matches: Callable[[RunConfig], bool]
 
 
-# Neither paper says of which modality.
+# Neither paper names the modality.
 MAP_DISTANCES = (
     MapDistance("attention_mse", "4e-5", "A-ART, 3.2.2", _ART),
     MapDistance("attention_mse", "3e-8", "A-ART, 3.2.2", _AART),

@@ -24,7 +24,7 @@ _CLEAN = "clean"
 
 
 def result_tables(runs: Sequence[ReportedRun]) -> list[str]:
-    """A table clean, and one per attack behind a title; over partitions where there are any."""
+    """Returns a clean table, a folded one per attack, and one over partitions if there are any."""
     parts = _metric_table("", [(run.title, "", run.clean) for run in runs if run.clean])
     if parts:
         parts = [f"<h3>{_CLEAN}</h3>", *parts]
@@ -37,7 +37,7 @@ def result_tables(runs: Sequence[ReportedRun]) -> list[str]:
             for row in run.attacks
             if row["attack"] == attack
         ]
-        # A radius at a time, so that the runs stand below each other.
+        # Sorted by radius, so that the runs can be compared at each.
         rows.sort(key=lambda row: row[1] or 0.0)
         radius = "epsilon" if any(epsilon is not None for _, epsilon, _ in rows) else ""
         cells = [(title, plain(epsilon) if radius else "", row) for title, epsilon, row in rows]
@@ -48,14 +48,14 @@ def result_tables(runs: Sequence[ReportedRun]) -> list[str]:
 
 
 def _metric_table(second: str, rows: list[Row]) -> list[str]:
-    """Returns the columns that some row has; the second one only where it has a heading."""
+    """Returns a table with the columns that some row has; the second one needs a heading."""
     if not rows:
         return []
-    found = {key for *_, metrics in rows for key in metrics}
-    names = [name for name in PERCENT_METRICS if name in found]
-    fooled = ["success"] if "success" in found else []
-    numbers = [name for name in ("loss", "norm", "relative_norm") if name in found]
-    counts = [name for name in ("num_videos", "num_segments") if name in found]
+    present = {key for *_, metrics in rows for key in metrics}
+    names = [name for name in PERCENT_METRICS if name in present]
+    fooled = ["success"] if "success" in present else []
+    numbers = [name for name in ("loss", "norm", "relative_norm") if name in present]
+    counts = [name for name in ("num_videos", "num_segments") if name in present]
     heads = ["run", *([second] if second else []), *(PERCENT_METRICS[name] for name in names)]
     heads += ["fooled" for _ in fooled] + [name.replace("_", " ") for name in numbers]
     heads += [name.removeprefix("num_") for name in counts]
@@ -75,7 +75,7 @@ def _metric_table(second: str, rows: list[Row]) -> list[str]:
 def _conditions(
     clean: dict[str, Any], attacks: Iterable[dict[str, Any]]
 ) -> list[tuple[str, dict[str, Any]]]:
-    """(what was done to the clips, metrics)."""
+    """Returns (condition of the clips, metrics) of each row."""
     named = [(_CLEAN, clean)] if clean else []
     for row in attacks:
         epsilon = number(row["epsilon"])
@@ -85,16 +85,16 @@ def _conditions(
 
 
 def _partition_table(runs: Sequence[ReportedRun]) -> list[str]:
-    """Mean and deviation over disjoint parts of the evaluation set, as the papers print them."""
-    rows, found, counts = [], set(), set()
+    """Returns a table of mean and deviation over disjoint parts of the set, as in the papers."""
+    rows, present, counts = [], set(), set()
     for run in runs:
         for kind, metrics in _conditions(run.clean, run.attacks):
             parts = metrics.get("partitions")
             if isinstance(parts, dict):
                 rows.append((run.title, kind, parts))
-                found |= set(parts)
+                present |= set(parts)
                 counts.add(shown(parts.get("count")))
-    names = [name for name in PERCENT_METRICS if name in found]
+    names = [name for name in PERCENT_METRICS if name in present]
     if not rows or not names:
         return []
     cells = [
@@ -107,7 +107,7 @@ def _partition_table(runs: Sequence[ReportedRun]) -> list[str]:
 
 
 def partition_text(value: Any) -> str:
-    """`{"mean", "deviation"}` in percent."""
+    """Formats `{"mean", "deviation"}` in percent."""
     if not isinstance(value, dict):
         return "-"
     return f"{percent(value.get('mean'))}±{percent(value.get('deviation'))}"
@@ -160,14 +160,14 @@ def _words_of(attack: str, epsilon: float | None) -> str:
 
 
 def _first_attack(runs: Sequence[ReportedRun]) -> tuple[str, float | None] | None:
-    """What the overview of the verticals shows: fgm at 0.5, as the papers, if it is there."""
-    found = [
+    """Returns the attack that the overview of verticals shows: the papers' fgm at 0.5 if run."""
+    attacks = [
         (row["attack"], number(row["epsilon"]))
         for run in runs
         for group in run.verticals
         for row in group.get("attacks", [])
     ]
-    return ("fgm", 0.5) if ("fgm", 0.5) in found else (found[0] if found else None)
+    return ("fgm", 0.5) if ("fgm", 0.5) in attacks else (attacks[0] if attacks else None)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -188,7 +188,7 @@ class Gain:
 
 
 def class_tables(runs: Sequence[ReportedRun]) -> list[str]:
-    """Per run that was compared with a baseline: the classes of the largest gains and losses."""
+    """Returns the classes of the largest gains and losses of each run that has a baseline."""
     parts = []
     for run in runs:
         comparison = run.evaluation.get("comparison")
@@ -220,7 +220,7 @@ def class_tables(runs: Sequence[ReportedRun]) -> list[str]:
 
 
 def _ranked(comparison: dict[str, Any]) -> str:
-    """Returns which classes were ranked."""
+    """Returns a sentence about the classes that were ranked."""
     least = comparison.get("min_positives")
     if least is None:
         return (
@@ -232,7 +232,7 @@ def _ranked(comparison: dict[str, Any]) -> str:
 
 
 def gains(run: ReportedRun) -> list[Gain]:
-    """The top and bottom classes of the run's comparison, each once, the largest gain first."""
+    """Returns the top and bottom classes of the comparison, each once, the largest gain first."""
     comparison = run.evaluation.get("comparison", {})
     intervals = comparison.get("intervals")
     listed = {}
@@ -245,7 +245,7 @@ def gains(run: ReportedRun) -> list[Gain]:
 
 
 def class_name(index: Any, name: Any) -> str:
-    """Returns how a class is called on the page."""
+    """Returns the name of a class on the page."""
     return f"{name} ({index})" if name else f"class {index}"
 
 

@@ -1,4 +1,4 @@
-"""What a sceptic asks of a robust model: can the attacks be trusted, and what do they all find."""
+"""The sceptic's sections: whether the attacks can be trusted, and the results of all of them."""
 
 from collections.abc import Sequence
 
@@ -58,7 +58,7 @@ def verdict_tables(runs: Sequence[ReportedRun]) -> list[str]:
 
 
 def sceptic_table(groups: Sequence[RunGroup]) -> list[str]:
-    """A row per attack in one ball, a column per kind of run; GAP, and what goes with it."""
+    """Returns a table of GAP and related figures: a row per attack, a column per kind of run."""
     runs = [run for group in groups for run in group.runs]
     ball = main_ball([run.attacks for run in runs])
     titles = {
@@ -76,13 +76,13 @@ def sceptic_table(groups: Sequence[RunGroup]) -> list[str]:
     ]
     rows.append([f"the worst of all at {ball.words}", *(_worst(g, ball) for g in groups)])
     alike = [
-        found
+        other
         for run in runs
         for row in run.attacks
-        if (found := ball_of(row)) is not None
-        and found._replace(epsilon=0.0) == ball._replace(epsilon=0.0)
+        if (other := ball_of(row)) is not None
+        and other._replace(epsilon=0.0) == ball._replace(epsilon=0.0)
     ]
-    largest = max(alike, key=lambda found: found.epsilon)
+    largest = max(alike, key=lambda other: other.epsilon)
     classes = ["", *("" for _ in titles), "ours"]
     if largest.epsilon > ball.epsilon:
         rows.append(
@@ -137,7 +137,7 @@ def _gaps(group: RunGroup, spec: str | None, epsilon: float | None) -> str:
 
 
 def _worst(group: RunGroup, ball: Ball) -> str:
-    """Mean over the runs of the lowest GAP that any attack within this ball reached on each."""
+    """Averages over the runs the lowest GAP that any attack within this ball reached on each."""
     return mean_and_deviation([strongest(run.attacks, ball).get("gap") for run in group.runs])
 
 

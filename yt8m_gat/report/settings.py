@@ -1,4 +1,4 @@
-"""What was trained and how, and where the figures of a page come from."""
+"""Tables of the training settings, and of the provenance of a page's figures."""
 
 import datetime
 import shlex
@@ -16,7 +16,7 @@ Read = Callable[[ReportedRun], Any]
 
 
 def settings_table(runs: Sequence[ReportedRun]) -> list[str]:
-    """The settings that the runs used, a column each; a row that none of them used is left out."""
+    """Returns a table of the runs' settings; rows that no run used are left out."""
     rows = [
         [name, *(Cell(shown(read(run)) or "-", "name") for run in runs)]
         for name, read in _SETTINGS.items()
@@ -35,7 +35,7 @@ _TEMPORAL = ("temporal",)
 
 
 def _with(objectives: Sequence[str], read: Callable[[ObjectiveConfig], Any]) -> Read:
-    """What only runs of these objectives use; the others have a value that nothing reads."""
+    """Returns a reader of a setting that only runs of these objectives use."""
 
     def used(run: ReportedRun) -> Any:
         objective = run.config.objective
@@ -45,12 +45,12 @@ def _with(objectives: Sequence[str], read: Callable[[ObjectiveConfig], Any]) -> 
 
 
 def _last(key: str) -> Read:
-    """Returns the largest that metrics.jsonl has."""
+    """Returns a reader of the largest value in metrics.jsonl."""
 
     def read(run: ReportedRun) -> Any:
         values = [number(record.get(key)) for record in run.history]
-        found = [value for value in values if value is not None]
-        return int(max(found)) if found else None
+        logged = [value for value in values if value is not None]
+        return int(max(logged)) if logged else None
 
     return read
 
@@ -60,7 +60,7 @@ def _lines(run: ReportedRun, kind: str) -> list[dict[str, Any]]:
 
 
 def _starts(run: ReportedRun) -> str | None:
-    """When training was started, and each time that it was resumed; older runs do not say."""
+    """Returns the times at which training was started and resumed; None for older runs."""
     words = [
         f"{shown(line.get('time'))} by yt8m_gat {shown(line.get('version'))}, step {line['step']}"
         for line in _lines(run, "start")
@@ -82,12 +82,12 @@ def _ending(run: ReportedRun) -> str | None:
 
 
 def _words_of(command: Any) -> str:
-    """Returns a command as one would type it."""
+    """Returns a command as it is typed."""
     return shlex.join(map(str, command)) if isinstance(command, list) else shown(command)
 
 
 def _learning_rates(run: ReportedRun) -> str | None:
-    """Returns the rate as it went: each value with the first step that was logged with it."""
+    """Returns the course of the rate: each value with the first step at which it was logged."""
     changes: list[tuple[int, float]] = []
     for record in run.history:
         rate = number(record.get("learning_rate"))
@@ -122,7 +122,7 @@ _SETTINGS: dict[str, Read] = {
     "adversarial objective": _of(lambda c: c.objective.adversarial),
     "epsilon of training": _with(_GRADIENT, lambda o: o.epsilon),
     "norm scope of training": _with(_GRADIENT, lambda o: o.norm_scope),
-    # Where they are not set: as `ObjectiveConfig.alpha` says.
+    # Defaults as in `ObjectiveConfig.alpha`.
     "alpha, of the adversarial loss": _with(_GRADIENT, lambda o: 1 if o.alpha is None else o.alpha),
     "alpha, of the clean loss": _with(_TEMPORAL, lambda o: 0.7 if o.alpha is None else o.alpha),
     "beta, of the attention penalty": _with(_PENALTY, lambda o: o.penalty_weight),
@@ -144,7 +144,7 @@ _SETTINGS: dict[str, Read] = {
 
 
 def provenance_table(runs: Sequence[ReportedRun]) -> list[str]:
-    """Returns where each run's figures come from, a column per run that has some."""
+    """Returns a table of the provenance of each run's figures."""
     measured = [run for run in runs if run.clean]
     if not measured:
         return []
@@ -159,7 +159,7 @@ def provenance_table(runs: Sequence[ReportedRun]) -> list[str]:
 
 
 def _known(*keys: str) -> Callable[[ReportedRun], str]:
-    """Returns what the file says under the first of `keys` that it has."""
+    """Returns a reader of the first of `keys` that the file has."""
 
     def read(run: ReportedRun) -> str:
         for key in keys:
@@ -218,6 +218,6 @@ _PROVENANCE: dict[str, Callable[[ReportedRun], str]] = {
 
 
 def page_note(command: Sequence[str]) -> str:
-    """When and by which command this page was written."""
+    """Returns a note of the time and the command of this page."""
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     return note(f"Written {now} by yt8m_gat {yt8m_gat.__version__}: {shlex.join(command)}")

@@ -15,10 +15,10 @@ from yt8m_gat.weights.files import weights_digest
 
 EVALUATION_FILE = "evaluation.json"
 _LARGEST = 1e100
-# Beside the name of a run that fails a check against masked gradients.
+# Appended to the name of a run that fails a check against gradient masking.
 MARK = "\u00a0‡"
 
-# What the parts of an evaluation must look like (`fits`). Rows may hold more.
+# The required shapes of the parts of an evaluation (`fits`). Rows may hold more.
 _NUMBER = (int, float, type(None))
 _ENTRY = [(int, float, str, type(None))]
 _PROFILES = {str: {str: [_NUMBER]}}
@@ -76,18 +76,17 @@ _PARTS = {
 
 @dataclasses.dataclass(frozen=True)
 class ReportedRun:
-    """What is known of a run; a part that has no file is empty.
+    """The data of a run; parts without a file are empty.
 
     Attributes:
-        name: How the page calls it.
+        name: Its name on the page.
         config: Its configuration.
-        evaluation: What `eval.py --output_file` wrote, `{"clean", "attacks", ...}`; empty where it
-            is not of the run as it is now.
+        evaluation: The file of `eval.py --output_file`, `{"clean", "attacks", ...}`; empty if it
+            is not of the run's present state.
         history: The lines of `metrics.jsonl`.
-        warning: What a reader must know of the evaluation: that it was left out, or that nobody
-            can tell whether it is of the run as it is now. Empty: nothing.
-        unreadable: A message for each file of the run that is not what it should be, and is left
-            out.
+        warning: A warning that the evaluation was left out, or that it may not be of the run's
+            present state; may be empty.
+        unreadable: A message for each file of the run that is malformed and left out.
     """
 
     name: str
@@ -114,12 +113,12 @@ class ReportedRun:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What makes its evaluation comparable with others."""
+        """The settings of its evaluation, which decide whether it compares with others."""
         return self.evaluation.get("settings", {})
 
     @property
     def provenance(self) -> dict[str, Any]:
-        """When and by which command it was evaluated; empty where the file does not say."""
+        """Time, command and so on of its evaluation; empty if the file has none."""
         return self.evaluation.get("provenance", {})
 
     @property
@@ -134,17 +133,17 @@ class ReportedRun:
 
     @property
     def verdicts(self) -> dict[str, dict[str, str]]:
-        """Check against masked gradients -> its verdict and detail."""
+        """Check against gradient masking -> its verdict and detail."""
         return {row["check"]: row for row in self.evaluation.get("sanity", [])}
 
     @property
     def suspect(self) -> bool:
-        """Whether a check against masked gradients failed."""
+        """Whether a check against gradient masking failed."""
         return any(row["verdict"] == "fail" for row in self.verdicts.values())
 
     @property
     def title(self) -> str:
-        """The name, marked where the run is suspect."""
+        """The name, marked if the run is suspect."""
         return self.name + (MARK if self.suspect else "")
 
     @property
@@ -154,12 +153,12 @@ class ReportedRun:
 
     @property
     def clips(self) -> list[dict[str, Any]]:
-        """Clips that were looked at one by one."""
+        """Clips that were evaluated individually."""
         return self.evaluation.get("clips", [])
 
     @property
     def verticals(self) -> list[dict[str, Any]]:
-        """Metrics of groups of classes; `clean` is empty of a group that no video belongs to."""
+        """Metrics of groups of classes; `clean` is empty for a group without videos."""
         groups = self.evaluation.get("verticals", [])
         return [{**group, "clean": group["clean"] or {}} for group in groups]
 
@@ -178,10 +177,10 @@ def find_row(rows: Sequence[dict[str, Any]], attack: str, epsilon: float | None)
 
 @dataclasses.dataclass(frozen=True)
 class RunGroup:
-    """Runs of one kind, which differ in their seed alone.
+    """Runs of one kind, which differ only in their seed.
 
     Attributes:
-        name: The run's own, or, of several, that of the first without the number at its end.
+        name: The run's own, or, for several, that of the first without the number at its end.
         runs: At least one.
     """
 
@@ -190,7 +189,7 @@ class RunGroup:
 
     @property
     def title(self) -> str:
-        """The name and how many there are, marked where one of them is suspect."""
+        """The name and the number of runs, marked if one of them is suspect."""
         count = f" ({len(self.runs)} seeds)" if len(self.runs) > 1 else ""
         return self.name + count + (MARK if any(run.suspect for run in self.runs) else "")
 
@@ -212,9 +211,9 @@ def group_runs(runs: Sequence[ReportedRun]) -> list[RunGroup]:
 
 
 def number(value: Any) -> float | None:
-    """`value` if it is a figure, else None: JSON says null where a metric has no value.
+    """Returns `value` if it is a figure, else None: JSON has null for a metric without a value.
 
-    A figure is finite, and so small that an axis can be reckoned with it.
+    A figure is finite, and small enough to compute an axis with it.
     """
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
@@ -222,7 +221,7 @@ def number(value: Any) -> float | None:
 
 
 def pair(value: Any) -> tuple[float, float] | None:
-    """`value` if it is a list of two finite numbers, an interval say, else None."""
+    """Returns `value` if it is a list of two finite numbers (an interval, say), else None."""
     if not isinstance(value, list) or len(value) != 2:
         return None
     low, high = map(number, value)
@@ -237,17 +236,17 @@ def read_run(
     """Reads a run folder and its evaluation.
 
     An evaluation of other weights, or of another configuration, than the folder holds now is left
-    out with a warning: the run has been trained on since, or is another one. So is a file that is
-    not what it should be: `unreadable` names it, and the rest of the run is still shown.
+    out with a warning: the run has been trained further, or is another one. A malformed file is
+    also left out: `unreadable` names it, and the rest of the run is still shown.
 
     Args:
         train_dir: The run folder.
-        evaluation_file: What `eval.py --output_file` wrote; None: `evaluation.json` in the run
-            folder, if it is there.
-        name: How the page calls it; None: the folder's name.
+        evaluation_file: The file of `eval.py --output_file`; None: `evaluation.json` in the run
+            folder, if it exists.
+        name: Its name on the page; None: the folder's name.
 
     Raises:
-        ConfigError: The folder holds no configuration that can be read.
+        ConfigError: The folder has no readable configuration.
     """
     folder = RunFolder(train_dir)
     config, config_bytes = RunConfig.load_with_bytes(folder.path)
@@ -278,9 +277,9 @@ def read_run(
 def _provenance(
     folder: RunFolder, config_digest: str, settings: dict[str, Any], path: Path
 ) -> tuple[bool, str]:
-    """Whether an evaluation may be of the run as it is now, and the warning if that is not sure."""
+    """Returns whether an evaluation may be of the run's present state, and a warning if unsure."""
     checkpoint = settings.get("checkpoint", "best")
-    anew = (
+    remedy = (
         f"measure again with yt8m-gat eval --train_dir={folder.path} --output_file={path}"
         + (" --checkpoint=last" if checkpoint == "last" else "")
         + " and the flags that it had"
@@ -288,7 +287,7 @@ def _provenance(
     if not {"weights", "config"} <= settings.keys():
         return True, (
             f"{path} does not say of which weights it is, as those of an older eval.py: its "
-            f"figures may be of an earlier state of the run. To be sure, {anew}"
+            f"figures may be of an earlier state of the run. To be sure, {remedy}"
         )
     weights = weights_digest(folder, checkpoint)
     same = {
@@ -304,7 +303,7 @@ def _provenance(
     else:
         changed = [name for name, is_same in same.items() if not is_same]
         what = f"the run has changed since ({' and '.join(changed)})"
-    return False, f"the figures of {path} are left out: {what}. To have them, {anew}"
+    return False, f"the figures of {path} are left out: {what}. To have them, {remedy}"
 
 
 def _read_evaluation(path: Path) -> dict[str, Any]:

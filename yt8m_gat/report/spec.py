@@ -1,4 +1,4 @@
-"""Attacks' specifications in words."""
+"""Specifications of attacks in words."""
 
 import math
 from collections.abc import Mapping
@@ -25,7 +25,7 @@ _SWITCHES = {"round=true": "rounded to bytes", "clip=true": "within the range of
 
 
 def spec_title(spec: str) -> str:
-    """`pgd_linf:steps=100` as `PGD, l-inf, 100 steps`; what is unknown as it is."""
+    """Returns `PGD, l-inf, 100 steps` for `pgd_linf:steps=100`; unknown parts stay unchanged."""
     name, *settings = spec.split(":")
     family = name.removesuffix("_linf")
     words = [_NAMES.get(family, family)]
@@ -33,16 +33,16 @@ def spec_title(spec: str) -> str:
         words.append("l-inf")
     for setting in settings:
         key, _, value = setting.partition("=")
-        known = _OPTIONS[key].format(value) if key in _OPTIONS and value else setting
-        words.append(_SWITCHES.get(setting, known))
+        text = _OPTIONS[key].format(value) if key in _OPTIONS and value else setting
+        words.append(_SWITCHES.get(setting, text))
     return ", ".join(words)
 
 
 class Ball(NamedTuple):
-    """What attacks must have in common for their strengths to be compared.
+    """The properties that attacks must share for their strengths to be compared.
 
     Attributes:
-        norm: What the l2 norm is taken over, `linf`, or "" where the row does not say.
+        norm: What the l2 norm is taken over, `linf`, or "" if the row has no norm.
         rounded: Whether the result is rounded to bytes, which may leave the ball.
         epsilon: The radius.
     """
@@ -53,7 +53,7 @@ class Ball(NamedTuple):
 
     @property
     def words(self) -> str:
-        """`epsilon 0.5, l2 norm of each frame`."""
+        """A description: `epsilon 0.5, l2 norm of each frame`."""
         words = [f"epsilon {self.epsilon:g}"]
         if self.norm:
             words.append(_NORMS.get(self.norm, self.norm))
@@ -69,7 +69,7 @@ _NORMS = {
 
 
 def ball_of(row: Mapping[str, Any]) -> Ball | None:
-    """Returns the ball of an attacked row; None of an attack without a radius."""
+    """Returns the ball of an attacked row; None for an attack without a radius."""
     epsilon = row["epsilon"]
     if isinstance(epsilon, bool) or not isinstance(epsilon, int | float):
         return None
@@ -82,13 +82,13 @@ def ball_of(row: Mapping[str, Any]) -> Ball | None:
 
 
 def options_of(row: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Returns all that the attack of a row was told; empty in a file that does not say."""
+    """Returns the options of a row's attack; empty if the file has none."""
     options = row.get("options")
     return options if isinstance(options, dict) else {}
 
 
 def attack_title(row: Mapping[str, Any]) -> str:
-    """Returns the attack of a row in words, with the steps or queries that it really had."""
+    """Returns the attack of a row in words, with its actual steps or queries."""
     spec, options = row["attack"], options_of(row)
     for name in ("steps", "queries"):
         if name in options and f":{name}=" not in spec:
@@ -97,7 +97,7 @@ def attack_title(row: Mapping[str, Any]) -> str:
 
 
 def spec_order(spec: str) -> tuple[int, int, str]:
-    """Sorts specifications as a sceptic reads them: noise, one step, more steps, the others."""
+    """Returns a sort key of specifications: noise, one step, more steps, the others."""
     family = spec.split(":")[0].removesuffix("_linf")
     names = list(_NAMES)
     return (names.index(family) if family in names else len(names), len(spec), spec)

@@ -1,4 +1,4 @@
-"""The attack that hurt a run most, among attacks that compare."""
+"""The strongest attack on a run, among comparable attacks."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -15,31 +15,31 @@ Rows = Sequence[Mapping[str, Any]]
 def main_ball(attacks: Sequence[Rows]) -> Ball | None:
     """Returns the ball in which most runs were attacked and, of those, with the most attacks.
 
-    Of several the one at the papers' radius, or else at the smallest.
+    Among several such balls it is the one at the papers' radius, else at the smallest.
 
     Args:
         attacks: The attacked rows of each run.
 
     Returns:
-        None where no attack was run at a radius.
+        The ball; None if no attack was run at a radius.
     """
-    found: dict[Ball, Counter[int]] = {}
+    by_ball: dict[Ball, Counter[int]] = {}
     for run, rows in enumerate(attacks):
         for row in rows:
             if (ball := ball_of(row)) is not None and number(row.get("gap")) is not None:
-                found.setdefault(ball, Counter())[run] += 1
-    if not found:
+                by_ball.setdefault(ball, Counter())[run] += 1
+    if not by_ball:
         return None
 
     def rank(ball: Ball) -> tuple[Any, ...]:
-        counts = found[ball]
+        counts = by_ball[ball]
         return -len(counts), -max(counts.values()), ball.epsilon != PAPERS_EPSILON, ball.epsilon
 
-    return min(sorted(found), key=rank)
+    return min(sorted(by_ball), key=rank)
 
 
 def strongest(rows: Rows, ball: Ball | None) -> Mapping[str, Any]:
-    """Returns the row of a ball with the lowest GAP; empty where there is none."""
-    found = [row for row in rows if number(row.get("gap")) is not None]
-    found = [row for row in found if ball is not None and ball_of(row) == ball]
-    return min(found, key=lambda row: row["gap"], default={})
+    """Returns the row of a ball with the lowest GAP; empty if there is none."""
+    measured = [row for row in rows if number(row.get("gap")) is not None]
+    in_ball = [row for row in measured if ball is not None and ball_of(row) == ball]
+    return min(in_ball, key=lambda row: row["gap"], default={})

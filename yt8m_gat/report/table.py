@@ -1,4 +1,4 @@
-"""Evaluations as text."""
+"""Formats evaluations as text."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -17,7 +17,7 @@ _METRICS = {
     "hit_at_1": "Hit@1",
     "loss": "loss",
 }
-# Of perturbed rows; of a corruption, where it does not change which frames there are.
+# Columns of attacked rows, and of corruptions that do not change the number of frames.
 _PERTURBATION = {"relative_norm": "|r|/|x|", "success": "success"}
 _DEEPFOOL = {
     "rho_mean": "rho, mean",
@@ -30,16 +30,16 @@ _ATTENTION = {
     "attention_frobenius_": "moved by",
     "attention_mse_": "MSE",
 }
-# Beside a row that a failed sanity check puts in doubt.
+# Appended to a row that a failed sanity check puts in doubt.
 MARK = " (!)"
 
 
 def format_evaluation(result: dict[str, Any]) -> str:
     """Returns the text of an evaluation as `eval.py` writes it, short enough for a screen.
 
-    The verdicts on gradient masking come first, then a row clean and one per attack. What goes
-    with each row (partitions, attention, verticals) is given clean and under the strongest attack;
-    the file has all of it.
+    The verdicts on gradient masking come first, then a clean row and one per attack. Further
+    figures (partitions, attention, verticals) are shown clean and under the strongest attack; the
+    file has all of them.
     """
     sanity = result.get("sanity", [])
     failed = [verdict["check"] for verdict in sanity if verdict["verdict"] == "fail"]
@@ -79,31 +79,31 @@ def format_evaluation(result: dict[str, Any]) -> str:
 
 
 def _verdicts(sanity: list[dict[str, str]]) -> list[str]:
-    """Returns what failed and what warns with its numbers, the other checks by name."""
+    """Returns failures and warnings with their numbers, and the names of the other checks."""
     if not sanity:
         return []
     lines = ["Gradient masking"]
     for verdict in dict.fromkeys(["fail", "warning", *(v["verdict"] for v in sanity)]):
-        found = [v for v in sanity if v["verdict"] == verdict]
+        of_kind = [v for v in sanity if v["verdict"] == verdict]
         if verdict in ("fail", "warning"):
-            lines += [f"  {verdict:8}{v['check']}: {v['detail']}" for v in found]
+            lines += [f"  {verdict:8}{v['check']}: {v['detail']}" for v in of_kind]
         else:
-            lines.append(f"  {verdict:8}{', '.join(v['check'] for v in found)}")
+            lines.append(f"  {verdict:8}{', '.join(v['check'] for v in of_kind)}")
     return [*lines, ""]
 
 
 def _intervals(rows: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """GAP and Hit@1 with their bootstrap intervals."""
+    """Returns GAP and Hit@1 with their bootstrap intervals."""
     lines = []
     for label, row in rows.items():
         intervals = row.get("intervals") or {}
-        found = [
+        figures = [
             f"{_METRICS[name]} {ends[0]:.4f} to {ends[1]:.4f}"
             for name in ("gap", "hit_at_1")
             if (ends := intervals.get(name)) is not None
         ]
-        if found:
-            lines.append(f"  {label}: {', '.join(found)}")
+        if figures:
+            lines.append(f"  {label}: {', '.join(figures)}")
     if not lines:
         return []
     level = 100 * next(row["intervals"]["level"] for row in rows.values() if row.get("intervals"))
@@ -111,7 +111,7 @@ def _intervals(rows: Mapping[str, Mapping[str, Any]]) -> list[str]:
 
 
 def _labelled_rows(result: Mapping[str, Any], mark: str) -> dict[str, dict[str, Any]]:
-    """Label -> row, clean first."""
+    """Returns label -> row, clean first."""
     rows = {"clean": result["clean"]}
     for attacked in result["attacks"]:
         rows[attack_label(attacked) + mark] = attacked
@@ -121,7 +121,7 @@ def _labelled_rows(result: Mapping[str, Any], mark: str) -> dict[str, dict[str, 
 
 
 def attack_label(row: Mapping[str, Any]) -> str:
-    """Returns how a table calls an attacked row."""
+    """Returns the label of an attacked row in a table."""
     epsilon = row["epsilon"]
     return row["attack"] + ("" if epsilon is None else f", epsilon {epsilon:g}")
 
@@ -146,7 +146,7 @@ def _titled(
     columns: Mapping[str, str],
     **options: Any,
 ) -> list[str]:
-    """A table of the rows and columns that have something; nothing where there is nothing."""
+    """Returns a table of the rows and columns that are not empty; nothing if all are."""
     kept = {label: row for label, row in rows.items() if any(name in row for name in columns)}
     present = {
         name: text for name, text in columns.items() if any(name in row for row in kept.values())
@@ -181,7 +181,7 @@ def _partitions(rows: Mapping[str, Mapping[str, Any]]) -> list[str]:
 
 
 def _attention(rows: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Returns a line per figure of the global maps, a column per row: there are few of those."""
+    """Returns a line per figure of the global maps, with a column for each of the few rows."""
     figures = {
         f"{title}, {key.removeprefix(prefix)}": [row.get(key) for row in rows.values()]
         for prefix, title in _ATTENTION.items()
@@ -195,14 +195,14 @@ def _attention(rows: Mapping[str, Mapping[str, Any]]) -> list[str]:
 
 
 def _verticals(verticals: list[dict[str, Any]], worst: Mapping[str, Any]) -> list[str]:
-    """Returns one table, GAP and Hit@1 of each vertical clean and under the strongest attack."""
+    """Returns a table of GAP and Hit@1 of each vertical, clean and under the strongest attack."""
     if not verticals:
         return []
     columns = ["classes", "videos", "GAP", "Hit@1"]
     label = attack_label(worst) if worst else ""
     if worst:
         columns += ["GAP, attacked", "Hit@1, attacked"]
-    found = []
+    cells = []
     for vertical in verticals:
         sides = [vertical["clean"] or {}]
         if worst:
@@ -211,9 +211,9 @@ def _verticals(verticals: list[dict[str, Any]], worst: Mapping[str, Any]) -> lis
             sides.append(same[0] if same else {})
         figures = [side.get(name) for side in sides for name in ("gap", "hit_at_1")]
         counts = [str(vertical["num_classes"]), str(vertical["num_videos"])]
-        found.append([*counts, *("-" if x is None else f"{x:.4f}" for x in figures)])
+        cells.append([*counts, *("-" if x is None else f"{x:.4f}" for x in figures)])
     names = [vertical["vertical"] for vertical in verticals]
-    frame = pd.DataFrame(found, index=names, columns=columns)
+    frame = pd.DataFrame(cells, index=names, columns=columns)
     title = "Verticals" + (f"; attacked: {label}" if worst else "")
     return [f"\n{title}", frame.to_string()]
 
@@ -230,7 +230,7 @@ def _comparison(comparison: dict[str, Any] | None) -> list[str]:
     if comparison is None:
         return []
     parts = [f"\nAverage precision of a class, ours minus that of {comparison['baseline']}"]
-    if "min_positives" in comparison:  # Not of an older version's file.
+    if "min_positives" in comparison:  # Files of older versions have none.
         parts[0] += (
             f"; of {comparison['num_ranked']} classes with {comparison['min_positives']} "
             "positives or more"

@@ -1,4 +1,4 @@
-"""A row per value, as SVG: bars to both sides of 0, and points with their intervals."""
+"""SVG charts with a row per value: bars to both sides of 0, and points with intervals."""
 
 import dataclasses
 from collections.abc import Iterable, Sequence
@@ -28,9 +28,9 @@ class Bar:
     """A row of a chart.
 
     Attributes:
-        name: What stands beside it; a long one takes several lines.
+        name: Its label; a long one takes several lines.
         value: Its value.
-        interval: `(low, high)`, where it is known.
+        interval: `(low, high)`, if known.
         index: The colour of its point.
     """
 
@@ -41,17 +41,17 @@ class Bar:
 
     @property
     def ends(self) -> tuple[float, ...]:
-        """Every place on the axis that it reaches."""
+        """All its values on the axis."""
         return (self.value, *(self.interval or ()))
 
 
 def range_of(bars: Iterable[Bar]) -> Range:
-    """Returns the axis that holds 0 and all the bars; the same for charts that are compared."""
+    """Returns an axis range that holds 0 and all the bars, also those of several charts."""
     return padded([0.0, *(end for bar in bars for end in bar.ends)], 0.0)
 
 
 class _Rows:
-    """The names of a chart's rows, where each row is, and the scale beside them."""
+    """The names and places of a chart's rows, and the scale beside them."""
 
     def __init__(
         self, title: str, bars: Sequence[Bar], x_range: Range, left: float, below: float
@@ -74,7 +74,7 @@ class _Rows:
 
 
 def bar_chart(title: str, bars: Sequence[Bar], x_range: Range | None = None) -> str:
-    """An `<svg>` of a row per bar: its name, the bar from a common 0, its value with a sign.
+    """Returns an `<svg>` with a row per bar: its name, the bar from a common 0, signed value.
 
     Args:
         title: Above the chart.
@@ -98,7 +98,7 @@ def bar_chart(title: str, bars: Sequence[Bar], x_range: Range | None = None) -> 
                 f'<line class="whisker" x1="{low:.1f}" x2="{high:.1f}" '
                 f'y1="{y + 10.5}" y2="{y + 10.5}"/>'
             )
-        # Beyond the bar and its interval, on the side to which the bar points.
+        # The value is beyond the bar and its interval, on the side to which the bar points.
         places = [zero, *map(rows.at, bar.ends)]
         x, anchor = (max(places) + 5, "start") if bar.value >= 0 else (min(places) - 5, "end")
         rows.parts.append(
@@ -111,7 +111,7 @@ def bar_chart(title: str, bars: Sequence[Bar], x_range: Range | None = None) -> 
 
 
 def point_chart(title: str, x_label: str, bars: Sequence[Bar], x_range: Range) -> str:
-    """Returns an `<svg>` of a row per value: its name, a point on its interval, and the value.
+    """Returns an `<svg>` with a row per value: its name, a point on its interval, the value.
 
     Args:
         title: Above the chart.

@@ -1,4 +1,4 @@
-"""Line charts as SVG, drawn by hand: no script, no font, no resource from anywhere."""
+"""Line charts as SVG, without scripts, fonts or external resources."""
 
 import dataclasses
 import math
@@ -15,9 +15,9 @@ _LIGHT = ("#0072b2", "#c04f00", "#00805e", "#a8488a", "#8a6d00", "#2f7fb5", "#7a
 _DARK = ("#56b4e9", "#ff9348", "#2fc79b", "#e79bc8", "#e8d44d", "#9fd0f0", "#c39bf0", "#b0b0b0")
 NUM_COLORS = len(_LIGHT)
 _DASHES = ("none", "7 3", "2 3", "9 3 2 3")
-# Of heat maps, from nothing to most: one hue, away from the paper's own brightness.
+# Number of colours of heat maps: one hue, from the brightness of the paper to the strongest.
 NUM_HEATS = 12
-# More points than these are a line without dots.
+# Lines with more points than this have no dots.
 MOST_MARKERS = 30
 _LIGHT_HEATS = ((246, 248, 250), (120, 180, 220), (8, 48, 107))
 _DARK_HEATS = ((27, 32, 38), (40, 110, 160), (200, 232, 255))
@@ -39,7 +39,7 @@ def _heats(colors: Sequence[tuple[int, int, int]]) -> str:
     return " ".join(declarations)
 
 
-# Shared by the page and by figures that stand alone.
+# Shared by the page and by standalone figures.
 STYLE = f"""
 :root {{ color-scheme: light dark; --paper: #ffffff; --ink: #1b1f24; --soft: #5b6470;
   --rule: #d8dde3; --shade: #f4f6f8; --bad: #b3261e;
@@ -66,11 +66,11 @@ class Series:
     """One line of a chart.
 
     Attributes:
-        name: What the legend calls it.
+        name: Its name in the legend.
         points: (x, y), in the order of x.
-        index: Which colour and dash; the same thing keeps its own across charts.
+        index: Its colour and dash, the same for one run in all charts.
         markers: Whether each point gets a dot.
-        dash: Dash beside the one that comes with the colour, for a second line of the same thing.
+        dash: An additional dash pattern, for a second line of the same run.
         intervals: (x, low, high) of the points whose interval is known, drawn as a bar.
     """
 
@@ -83,12 +83,12 @@ class Series:
 
     @property
     def heights(self) -> list[float]:
-        """Every y that it reaches."""
+        """All its y values, intervals included."""
         return [y for _, y in self.points] + [y for _, *ends in self.intervals for y in ends]
 
 
 def ticks(low: float, high: float, count: int = 5) -> list[float]:
-    """Round numbers (1, 2 or 5 times a power of ten apart) within [low, high]."""
+    """Returns round numbers (1, 2 or 5 times a power of ten apart) within [low, high]."""
     step = 10.0 ** math.floor(math.log10((high - low) / count))
     for factor in (1, 2, 5, 10):
         if (high - low) / (step * factor) <= count:
@@ -103,7 +103,7 @@ Range = tuple[float, float]
 
 
 def padded(values: Sequence[float], pad: float) -> Range:
-    """The range of an axis that holds all values, with a share `pad` of it free at both ends."""
+    """Returns an axis range that holds all values, with a share `pad` of it free at each end."""
     low, high = min(values), max(values)
     if low == high:
         half = abs(low) / 10 or 0.5
@@ -112,14 +112,14 @@ def padded(values: Sequence[float], pad: float) -> Range:
 
 
 def shared_heights(panels: Iterable[Sequence[Series]], from_zero: bool = False) -> Range:
-    """Returns the range of the y axes of charts that are compared; at least one has a point."""
+    """Returns a common y range for charts that are compared; at least one has a point."""
     heights = [y for panel in panels for line in panel for y in line.heights]
     low, high = padded([*heights, 0.0] if from_zero else heights, 0.06)
     return (0.0 if from_zero and low < 0 <= min(heights) else low), high
 
 
 def wrapped(text: str, width: int) -> list[str]:
-    """Returns the lines of a text that does not fit into one; nothing of it is cut."""
+    """Returns the lines of a text, wrapped at `width`; nothing is cut off."""
     return textwrap.wrap(text, width, break_on_hyphens=False) or [""]
 
 
@@ -132,7 +132,7 @@ def text_lines(lines: Sequence[str], x: float, y: float, attributes: str) -> str
 
 
 def opening(title: str, height: float) -> str:
-    """Returns the start of an `<svg>` of a chart, with its title; a long one grows upwards."""
+    """Returns the start of a chart's `<svg>` with its title; a long title extends upwards."""
     lines = wrapped(title, 48)
     above = TEXT_HEIGHT * (len(lines) - 1)
     return (
@@ -144,7 +144,7 @@ def opening(title: str, height: float) -> str:
 
 
 def _legend(names: Sequence[str]) -> tuple[list[tuple[int, int, list[str]]], int]:
-    """(x, row, lines) of each entry, several to a row where they fit, and how many rows."""
+    """Returns (x, row, lines) of each entry, several to a row if they fit, and the row count."""
     places, x, row = [], _LEFT, 0
     for name in names:
         lines = wrapped(name, 44)
@@ -174,9 +174,9 @@ def line_chart(
         x_label: Under the x axis.
         y_label: Along the y axis.
         series: At least one, each with at least one point.
-        x_ticks: Places on the x axis and what stands there; None: round numbers.
-        y_range: The y axis, shared with the charts that this one is compared with; None: its own.
-        x_range: The x axis, likewise.
+        x_ticks: Places on the x axis and their labels; None: round numbers.
+        y_range: The range of the y axis, for charts that are compared; None: that of the series.
+        x_range: The range of the x axis; None: that of the series.
 
     Raises:
         ValueError: There is no point to draw.
@@ -224,7 +224,7 @@ def line_chart(
         drawn = " ".join("{:.1f},{:.1f}".format(*at(*point)) for point in line.points)
         stroke = f'class="line" style="stroke: {color}" stroke-dasharray="{dash}"'
         parts.append(f'<polyline {stroke} points="{drawn}"/>')
-        # A line of one point would not show.
+        # A line of one point would be invisible.
         if line.markers or len(line.points) == 1:
             for point in line.points:
                 cx, cy = at(*point)
@@ -249,6 +249,6 @@ def line_chart(
 
 
 def standalone(svg: str) -> str:
-    """`svg` as a file of its own, its style inside."""
+    """Returns `svg` as the content of a separate file, with its style inside."""
     head, rest = svg.split(">", 1)
     return f'<?xml version="1.0" encoding="UTF-8"?>\n{head}><style>{STYLE}</style>{rest}\n'

@@ -14,13 +14,13 @@ _LEFT = 20
 
 
 def shared_scale(maps: Iterable[tuple[Matrix, int]]) -> float:
-    """Returns where the scale of maps that are compared ends.
+    """Returns the end of a common scale for maps that are compared.
 
-    It is the largest of 99 in 100 weights, but at least twice the uniform one: a map without a
-    pattern is then a flat middle tone instead of noise blown up.
+    It is the 99th percentile of the weights, but at least twice the uniform weight: a map without
+    a pattern is then a flat middle tone instead of amplified noise. Without maps it is 0.
 
     Args:
-        maps: Each with the frames that it stands for; 0 is given for none.
+        maps: Each map with the number of frames that it represents.
     """
     maps = list(maps)
     weights = sorted(value for rows, _ in maps for row in rows for value in row)
@@ -33,15 +33,15 @@ def shared_scale(maps: Iterable[tuple[Matrix, int]]) -> float:
 def heat_maps(
     title: str, maps: Mapping[str, Matrix], num_frames: int, top_weight: float | None = None
 ) -> str:
-    """Returns an `<svg>` of square maps, two to a row, darker (or, on dark, brighter) for more.
+    """Returns an `<svg>` of square maps, two to a row; darker (on dark: brighter) means more.
 
-    All share one scale from 0; weights above it have its last colour.
+    All share one scale from 0; weights above it get its last colour.
 
     Args:
         title: Above the maps.
         maps: Name -> a square of weights, row i what frame i attends to.
-        num_frames: Frames n that the maps stand for, more than their rows where those are blocks.
-        top_weight: Where the scale ends, see `shared_scale`; None: that of these maps.
+        num_frames: Frames n that the maps represent, more than their rows if those are blocks.
+        top_weight: End of the scale, see `shared_scale`; None: that of these maps.
 
     Raises:
         ValueError: There is no map, or one is empty.
@@ -76,7 +76,7 @@ def heat_maps(
 
 
 def _cells(rows: Matrix, top_weight: float, x: float, y: float) -> str:
-    """A path per colour, equal neighbours of a row as one rectangle: a fifth of a cell each."""
+    """Returns a path per colour; equal neighbours of a row share a rectangle, to save space."""
     runs: dict[int, list[str]] = {}
     for row, weights in enumerate(rows):
         shares = [max(0.0, min(1.0, weight / top_weight)) for weight in weights]
@@ -87,7 +87,7 @@ def _cells(rows: Matrix, top_weight: float, x: float, y: float) -> str:
                 width = column - begin
                 runs.setdefault(heats[begin], []).append(f"M{begin} {row}h{width}v1h-{width}z")
                 begin = column
-    # The lowest colour is the ground under all.
+    # The lowest colour is the background.
     runs.pop(0, None)
     paths = "".join(
         f'<path style="fill: var(--heat-{heat})" d="{"".join(drawn)}"/>'
@@ -101,7 +101,7 @@ def _cells(rows: Matrix, top_weight: float, x: float, y: float) -> str:
 
 
 def _scale(top_weight: float, uniform: float, y: float) -> str:
-    """Returns the colours in order, with 0, the uniform weight and the end of the scale."""
+    """Returns the colour scale, marked at 0, the uniform weight and its end."""
     left, right = _LEFT, WIDTH - _LEFT - 12
     step = (right - left) / NUM_HEATS
     boxes = "".join(
@@ -110,7 +110,7 @@ def _scale(top_weight: float, uniform: float, y: float) -> str:
         for index in range(NUM_HEATS)
     )
     at_uniform = left + (right - left) * uniform / top_weight
-    # The end's own text needs room; a uniform weight near 0 would lie on that of 0.
+    # A uniform weight near 0 is not marked: its text would cover that of 0.
     marks = [(left, "0", "start"), (right, f"{top_weight:.2g} or more", "end")]
     if at_uniform - left > 16:
         marks.append((at_uniform, f"1/n = {uniform:.2g}", "middle"))

@@ -1,4 +1,4 @@
-"""The parts that pages are put together from: no script and no resource from anywhere."""
+"""The HTML parts of pages, without scripts or external resources."""
 
 import dataclasses
 import statistics
@@ -57,7 +57,7 @@ figure svg { display: block; width: 100%; height: auto; }
 
 @dataclasses.dataclass(frozen=True)
 class Cell:
-    """Text of a table with classes of the page's style: `bad`, `quiet`, `text`, `name`, `true`,
+    """A table cell with classes of the page's style: `bad`, `quiet`, `text`, `name`, `true`,
     `lines`."""
 
     text: str
@@ -69,7 +69,7 @@ def table(
     rows: Sequence[Sequence[str | Cell]],
     row_classes: Sequence[str] = (),
 ) -> str:
-    """Returns a `<table>` of plain text, escaped; the first cell of a row names it, as text."""
+    """Returns a `<table>` of escaped plain text; the first cell of a row is its heading."""
     classes = row_classes or [""] * len(rows)
     head = "".join(_table_cell(cell, 'th scope="col"') for cell in heads)
     body = []
@@ -90,7 +90,7 @@ def _table_cell(cell: str | Cell, tag: str = "td") -> str:
 
 
 def folded(title: str, parts: Sequence[str], is_open: bool = False) -> list[str]:
-    """Returns what is below a title that a reader opens."""
+    """Returns parts below a title that the reader can unfold; nothing if there are no parts."""
     if not parts:
         return []
     start = "<details open>" if is_open else "<details>"
@@ -108,13 +108,13 @@ def warning(text: str) -> str:
 
 
 def percent(value: Any) -> str:
-    """Returns a metric in percent, two places; a dash when there is none."""
-    found = number(value)
-    return "-" if found is None else f"{100 * found:.2f}"
+    """Returns a metric in percent with two decimals; a dash if there is none."""
+    figure = number(value)
+    return "-" if figure is None else f"{100 * figure:.2f}"
 
 
 def with_interval(row: Mapping[str, Any], metric: str) -> Cell:
-    """Returns a metric in percent and, below it, its bootstrap interval, where the row has one."""
+    """Returns a metric in percent and, below it, its bootstrap interval if the row has one."""
     ends = interval_of(row, metric)
     text = percent(row.get(metric))
     if ends is not None:
@@ -123,19 +123,19 @@ def with_interval(row: Mapping[str, Any], metric: str) -> Cell:
 
 
 def interval_of(row: Mapping[str, Any], metric: str) -> tuple[float, float] | None:
-    """Returns the bootstrap interval of a row's metric; None in rows without."""
+    """Returns the bootstrap interval of a row's metric; None if the row has none."""
     intervals = row.get("intervals")
     return pair(intervals.get(metric)) if isinstance(intervals, dict) else None
 
 
 def plain(value: Any) -> str:
-    """Returns a number in four digits; a dash when there is none."""
-    found = number(value)
-    return "-" if found is None else f"{found:.4g}"
+    """Returns a number with four digits; a dash if there is none."""
+    figure = number(value)
+    return "-" if figure is None else f"{figure:.4g}"
 
 
 def shown(value: Any) -> str:
-    """Returns a setting, or a count, as it is."""
+    """Returns a setting or a count as text."""
     if value is None:
         return "-"
     if isinstance(value, tuple | list):
@@ -146,20 +146,20 @@ def shown(value: Any) -> str:
 
 
 def mean_and_deviation(values: Sequence[Any], in_percent: bool = True) -> str:
-    """Mean, with the deviation of several; a dash when there is no number among `values`."""
-    found = [value for value in map(number, values) if value is not None]
-    if not found:
+    """Returns the mean, with the deviation of several; a dash if `values` has no number."""
+    figures = [value for value in map(number, values) if value is not None]
+    if not figures:
         return "-"
-    mean = statistics.fmean(found)
+    mean = statistics.fmean(figures)
     text = percent(mean) if in_percent else plain(mean)
-    if len(found) > 1:
-        deviation = statistics.stdev(found)
+    if len(figures) > 1:
+        deviation = statistics.stdev(figures)
         text += f"±{100 * deviation:.2f}" if in_percent else f"±{deviation:.2g}"
     return text
 
 
 def document(title: str, body: Sequence[str]) -> str:
-    """Returns the page around `body`: no script and no resource from anywhere."""
+    """Returns the HTML page around `body`, without scripts or external resources."""
     return "\n".join(
         [
             '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">',
@@ -173,14 +173,14 @@ def document(title: str, body: Sequence[str]) -> str:
 
 
 def section(title: str, text: str, parts: Sequence[str]) -> list[str]:
-    """Returns a heading and what is below it; nothing at all when there is nothing below."""
+    """Returns a heading, a note and the parts below it; nothing if there are no parts."""
     if not parts:
         return []
     return [f"<h2>{escape(title)}</h2>", *([note(text)] if text else []), *parts]
 
 
 def gallery(figures: Figures) -> list[str]:
-    """Returns the figures side by side where there is room."""
+    """Returns the figures side by side if there is room."""
     if not figures:
         return []
     drawn = "\n".join(f"<figure>{svg}</figure>" for svg in figures.values())
