@@ -1,15 +1,14 @@
-"""Times the attention layers, forward and backward, and measures the memory that they take.
+"""Times the attention layers, forward and backward, and measures their memory.
 
     python benchmarks/attention.py --output_file=attention.json
 
-Everything is relative to something measured in the same run: to plain self-attention (SA), to
-Keras' own MultiHeadAttention, and to the rate of a bare matrix product. "share" is the least
-work of a layer, counted in `least_gflop` below, over its time and over that rate: 1 would be a
-layer that does nothing but its products. The layers are timed in turns, round after round, and
-the least time of each counts, so that what else runs on the machine disturbs all of them alike; the
-time of the processor, of all threads together, is disturbed still less.
-Peak memory is that of a process of its own for each layer and length: the growth of its resident
-set over having imported TensorFlow and made the inputs.
+All figures are relative to others of the same run: to plain self-attention (SA), to Keras' own
+MultiHeadAttention, and to the rate of a bare matrix product. "share" is the least work of a layer,
+counted in `least_gflop` below, over its time and over that rate: 1 would be a layer that computes
+only its products. The layers are timed in turn, in several rounds, and the least time of each
+counts, so that other load on the machine affects all of them alike; processor time, of all threads,
+is affected even less. Peak memory is measured in a separate process for each layer and length, as
+the growth of the resident set after importing TensorFlow and creating the inputs.
 """
 
 import argparse
@@ -43,7 +42,7 @@ SHARED_LEVELS = ("bd10", "bd20", "bd30", "bd60")
 
 
 class DenseMaskedAttention(HeadProjection):
-    """What `MaskedLocalAttention` computes, through masked [T, T] maps."""
+    """A reference for `MaskedLocalAttention` that computes masked [T, T] maps."""
 
     def __init__(self, num_heads: int, level: str):
         super().__init__(num_heads)
@@ -59,7 +58,7 @@ class DenseMaskedAttention(HeadProjection):
 
 
 class KerasAttention(keras.layers.MultiHeadAttention):
-    """Keras' layer behind the signature of ours."""
+    """Keras' layer with the call signature of ours."""
 
     def __init__(self, num_heads: int, size: int):
         super().__init__(num_heads, key_dim=size // num_heads)
@@ -104,10 +103,10 @@ def num_pairs(form: str, num_frames: int) -> int:
 
 
 def least_gflop(kind: str, num_frames: int, size: int, num_heads: int) -> float:
-    """Least work of one clip, forward and backward, a multiply and an add being 2.
+    """Returns the least work of one clip, forward and backward; multiply and add count as 2.
 
-    The backward of a product is two products of its size. Elementwise work counts as none, and a
-    local level as the pairs that its mask has, whatever the blocks that hold them.
+    The backward pass of a product is two products of its size. Elementwise work is not counted, and
+    a local level counts the pairs of its mask, regardless of the blocks that hold them.
     """
     square = 2 * num_frames * size**2
 
@@ -122,7 +121,7 @@ def least_gflop(kind: str, num_frames: int, size: int, num_heads: int) -> float:
         mean_local = sum(map(attention, SHARED_LEVELS)) / len(SHARED_LEVELS)
         forward = 4 * square + (attention("global") + mean_local) / 2
     elif kind.startswith("GateAtt"):
-        # Scores of the local level are among those of the global one; each map meets its gate.
+        # The global scores include the local ones; each map is multiplied by its gate.
         pairs = num_frames**2 + num_pairs(kind.split()[1], num_frames)
         forward = 4 * square + attention("global") + 2 * num_heads * num_frames * pairs
     else:
@@ -142,7 +141,7 @@ def reason_to_skip(kind: str, num_frames: int, batch: int, args: argparse.Namesp
         return f"{gflop:.0f} GFLOP a step, over --max_gflop={args.max_gflop:g}"
     if kind.startswith("local"):
         return None
-    # Scores, map and their gradients, with one to spare for a copy; three maps in GateAtt.
+    # Scores, map and their gradients, and one for a copy; three maps in GateAtt.
     maps = 15 if kind.startswith("GateAtt") else 5
     needed = maps * 4 * batch * args.num_heads * num_frames**2
     if needed > 0.8 * available_bytes():
@@ -153,7 +152,7 @@ def reason_to_skip(kind: str, num_frames: int, batch: int, args: argparse.Namesp
 def make_step(
     kind: str, num_frames: int, args: argparse.Namespace
 ) -> tuple[Callable[[], None], int]:
-    """Gives a function that runs one forward and backward, and the batch it runs on."""
+    """Returns a function that runs one forward and backward pass, and its batch size."""
     batch = max(1, args.frames_per_batch // num_frames)
     keras.utils.set_random_seed(0)
     x = tf.random.normal((batch, num_frames, args.size))
@@ -178,7 +177,7 @@ def make_step(
 
 
 def measure_memory(kind: str, num_frames: int, args: argparse.Namespace) -> float:
-    """Peak growth of the resident set in MiB; meant for a process of its own."""
+    """Returns the peak growth of the resident set in MiB; must run in a separate process."""
     run, _ = make_step(kind, num_frames, args)
     Path("/proc/self/clear_refs").write_text("5")  # Linux: forget the peak reached so far.
     before = resident_kib("VmRSS")
@@ -215,14 +214,14 @@ def make_product(args: argparse.Namespace) -> tuple[Callable[[], None], float]:
 
 @dataclasses.dataclass
 class Least:
-    """The least seconds that something took."""
+    """The least seconds over several rounds."""
 
     wall: float = float("inf")
     processor: float = float("inf")
 
 
 def time_in_turns(runs: dict[str, Callable[[], None]], seconds: float) -> dict[str, Least]:
-    """Times each in turn, in at least three rounds and for about `seconds` altogether."""
+    """Times each in turn, in at least three rounds and for about `seconds` in total."""
     for run in runs.values():
         run()
         run()
@@ -306,7 +305,7 @@ def print_table(rows: list[dict[str, object]]) -> None:
 
 
 def growth_of(rows: list[dict[str, object]], key: str) -> dict[str, float]:
-    """Time per clip at the greatest length over that at the one before it, for each kind."""
+    """Returns, for each kind, time per clip at the greatest length over that at the next one."""
     times = {(row["kind"], row["num_frames"]): row[key] for row in rows if key in row}
     lengths = sorted({row["num_frames"] for row in rows})[-2:]
     return {

@@ -1,21 +1,21 @@
-"""The jobs of the command line beside the bare work in them: ratios within one run.
+"""Compares the jobs of the command line with the bare work in them: ratios within one run.
 
 python benchmarks/jobs.py --output_file=jobs.json
 python benchmarks/jobs.py --memory_videos 1000 20000    # minutes: peak memory of both scripts
 
-Prediction and evaluation of files (reading, CSV and metrics included) stand beside the forward
-passes alone, their batches in memory; so do the fast gradient and PGD-20. What a job does once
-(loading, tracing) is no part of its rate: it is in a run of few clips as in one of many, so that
-their difference is without it, and it has a row of its own. Requests to the exported model stand
-beside the Keras model in process on the same serialized records; the start of train.py beside
-importing TensorFlow.
+Prediction and evaluation of files (reading, CSV and metrics included) are compared with the bare
+forward passes on batches in memory; so are the fast gradient and PGD-20. The fixed cost of a job
+(loading, tracing) is not part of its rate: it is the same in a run of few clips and of many, so
+their difference is without it, and it has its own row. Requests to the exported model are compared
+with the Keras model in process on the same serialized records; the start of train.py with importing
+TensorFlow.
 
-The attacks' count in passes takes a backward one for a forward one. That in operations knows that a
-backward pass to the features costs more: each product with weights is one product back, but each
-of the two products of an attention map is two.
+The attacks' count in passes counts a backward pass as a forward one. The count in operations takes
+into account that a backward pass to the features costs more: each product with weights has one
+product in the backward pass, but each of the two products of an attention map has two.
 
-Wall-clock seconds tell something on idle cores alone; processor seconds of all threads tell the
-work that was done wherever it ran. The model is SA, untrained, at full size; the clips are those of
+Wall-clock seconds are meaningful only on idle cores; processor seconds of all threads measure the
+work regardless of other load. The model is SA, untrained, at full size; the clips are those of
 `yt8m_gat.acquisition.sample`, and more of them are links to the same files.
 """
 
@@ -40,13 +40,13 @@ NUM_CLASSES = 3862
 
 
 def timed(function, repeats=3):
-    """Medians of (wall-clock, processor) seconds; a first, warming call is left out."""
+    """Returns medians of (wall-clock, processor) seconds, without a first warm-up call."""
     function()
     return medians([seconds_of(function) for _ in range(repeats)])
 
 
 def seconds_of(function, *arguments):
-    """(wall-clock, processor) seconds of one call."""
+    """Returns the (wall-clock, processor) seconds of one call."""
     started = time.perf_counter(), time.process_time()
     function(*arguments)
     return time.perf_counter() - started[0], time.process_time() - started[1]
@@ -57,15 +57,15 @@ def medians(times):
 
 
 def rate_beside(base, job, large, repeats):
-    """Medians of (wall-clock, processor) seconds, measured side by side.
+    """Returns medians of (wall-clock, processor) seconds, measured alternately.
 
     Args:
         base: The bare work of one unit.
         job: Called with a number of units.
-        large: Units from whose seconds those of one unit are taken away.
+        large: Number of units, from whose seconds those of one unit are subtracted.
 
     Returns:
-        Of a unit of the job, of what the job does once, and of the base.
+        The seconds of a unit of the job, of its fixed cost, and of the base.
     """
     base()
     job(1)
@@ -96,7 +96,7 @@ def row(what, beside, seconds, other, passes=None, counted=None, reach=None):
 
 
 def make_run(folder, num_videos, max_frames):
-    """Files of clips, and a run of one step: (run folder, pattern of the files)."""
+    """Makes files of clips and a run of one step: (run folder, pattern of the files)."""
     from yt8m_gat import pipeline
     from yt8m_gat.acquisition.sample import SampleConfig, generate_sample
     from yt8m_gat.config import (
@@ -124,7 +124,7 @@ def make_run(folder, num_videos, max_frames):
 
 
 def linked(folder, files, times):
-    """Pattern of a new folder in which each of the files is so many times, under other names."""
+    """Returns the pattern of a new folder that holds `times` links to each file."""
     folder.mkdir()
     for copy in range(times):
         for file in map(Path, files):
@@ -153,7 +153,7 @@ def files_and_attacks(run_folder, pattern, batch_size, repeats):
         features, frame_mask = preprocess(features, num_frames, config.data.normalize)
         return tf.sigmoid(classifier({**features, "frame_mask": frame_mask}, training=False))
 
-    def alone(batches):
+    def forward_only(batches):
         for batch in batches:
             forward(batch["features"], batch["num_frames"]).numpy()
 
@@ -173,7 +173,7 @@ def files_and_attacks(run_folder, pattern, batch_size, repeats):
 
     rows = []
     for what, job in (("prediction of files", infer), ("evaluation of files", evaluate)):
-        rate, once, base = rate_beside(lambda: alone(batches), job, more_files, repeats)
+        rate, once, base = rate_beside(lambda: forward_only(batches), job, more_files, repeats)
         video, base_video = ([s / num_videos for s in seconds] for seconds in (rate, base))
         batch = [s * batch_size for s in base_video]
         rows += [
@@ -185,8 +185,8 @@ def files_and_attacks(run_folder, pattern, batch_size, repeats):
     batch = batches[0]
     num_frames = batch["features"]["rgb"].shape[1]
     attacks = [
-        # Name, batches from whose seconds those of one are taken away, how often, and passes
-        # (forward, backward): PGD's last point is looked at again only if it is not the highest.
+        # Name, batches from whose seconds those of one are subtracted, repeats, and passes
+        # (forward, backward): PGD evaluates its last point again only if it is not the highest.
         (None, 10, repeats, (1, 0)),
         ("fgm", 5, repeats, (2, 1)),
         ("pgd", 2, 1, (21, 20)),
@@ -194,7 +194,7 @@ def files_and_attacks(run_folder, pattern, batch_size, repeats):
     for name, more_batches, times_measured, (forwards, backwards) in attacks:
         attack = name and build_attack(name, 0.5)
         rate, _, base = rate_beside(
-            lambda: alone([batch]),
+            lambda: forward_only([batch]),
             lambda times, attack=attack: evaluator.evaluate([batch] * times, attack),
             more_batches,
             times_measured,
@@ -215,7 +215,7 @@ def files_and_attacks(run_folder, pattern, batch_size, repeats):
 
 
 def backward_over_forward(num_frames):
-    """Operations of a backward pass to the features over those of a forward one."""
+    """Returns the operations of a backward pass to the features over those of a forward one."""
     from train_step import operations
 
     counted = operations(num_frames, NUM_CLASSES)
@@ -266,7 +266,7 @@ def served(run_folder, pattern, repeats):
 
 
 def command_seconds(*command):
-    """(wall-clock, processor) seconds of a process, the better of two runs."""
+    """Returns the (wall-clock, processor) seconds of a process, the better of two runs."""
     times = []
     for _ in range(2):
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -280,7 +280,7 @@ def command_seconds(*command):
 
 
 def starts(run_folder, pattern):
-    """Returns a run of one step from the command line, saving included, and the help."""
+    """Measures a run of one step from the command line, saving included, and the help."""
     base = command_seconds(sys.executable, "-c", "import tensorflow")
     with tempfile.TemporaryDirectory() as new:
         step = command_seconds(
@@ -309,7 +309,7 @@ HELP = "import subprocess, sys; subprocess.run([sys.executable, 'train.py', '--h
 
 
 def peak_memory(run_folder, pattern, batch_size, counts):
-    """Peak resident memory of inference.py and eval.py, each a process of its own, in MiB."""
+    """Measures peak resident memory, in MiB, of inference.py and eval.py in separate processes."""
     import tensorflow as tf
 
     from yt8m_gat.data import find_files
@@ -320,7 +320,7 @@ def peak_memory(run_folder, pattern, batch_size, counts):
         records = tf.data.TFRecordDataset(find_files(pattern, "pattern"))
         for record in records.take(clips_per_file):
             writer.write(record.numpy())
-    found = []
+    peaks = []
     for count in counts:
         linked_pattern = linked(run_folder.path / f"linked{count}", [file], count // clips_per_file)
         csv = run_folder.path / "predictions.csv"
@@ -335,11 +335,11 @@ def peak_memory(run_folder, pattern, batch_size, counts):
                 check=True,
                 stdout=subprocess.PIPE,
             ).stdout
-            found.append({"job": job[0], "videos": count, "peak_mib": int(peak) / 1024})
-    return found
+            peaks.append({"job": job[0], "videos": count, "peak_mib": int(peak) / 1024})
+    return peaks
 
 
-# From a process in between: a child's peak begins with the memory of the one that starts it.
+# Run by an intermediate process: a child's peak includes the memory of the one that starts it.
 PEAK = """
 import resource, subprocess, sys
 subprocess.run(sys.argv[1:], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -362,7 +362,7 @@ def main():
         type=int,
         nargs="*",
         default=[],
-        help="instead of times: peak memory of inference.py and eval.py on so many videos each "
+        help="instead of times: peak memory of inference.py and eval.py on these numbers of videos "
         "(multiples of 8)",
     )
     parser.add_argument("--output_file", help="also write the figures here, as JSON")

@@ -1,4 +1,4 @@
-"""What a figure was measured on, for every benchmark's JSON."""
+"""Describes the machine of a measurement, for every benchmark's JSON."""
 
 import importlib.metadata
 import os
@@ -10,7 +10,7 @@ _VECTOR_INSTRUCTIONS = ("avx", "avx2", "avx512f", "amx_tile")
 
 
 def describe_machine() -> dict[str, Any]:
-    """Processor, memory and versions; without importing TensorFlow."""
+    """Returns processor, memory and versions, without importing TensorFlow."""
     model, flags = _processor()
     return {
         "processor": model,
@@ -26,9 +26,9 @@ def describe_machine() -> dict[str, Any]:
 
 def _processor() -> tuple[str, set[str]]:
     """Returns name and instruction sets; `platform.processor()` is empty on most Linux systems."""
-    found = {}
+    fields = {}
     if Path("/proc/cpuinfo").is_file():
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
             key, _, value = line.partition(":")
-            found.setdefault(key.strip(), value.strip())
-    return found.get("model name") or platform.processor(), set(found.get("flags", "").split())
+            fields.setdefault(key.strip(), value.strip())
+    return fields.get("model name") or platform.processor(), set(fields.get("flags", "").split())

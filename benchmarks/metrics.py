@@ -1,12 +1,12 @@
-"""Time of GAP and MAP over a validate-sized set of pairs, beside sorting the pairs once.
+"""Times GAP and MAP over a validate-sized set of pairs, compared with sorting the pairs once.
 
     python benchmarks/metrics.py [--num_videos=1112356] [--output_file=metrics.json]
 
-The pairs are made at random: `--top_k` a video, classes long-tailed as in YouTube-8M, 14 % of them
-hits. Timed are the public functions that `EvaluationMetrics.result` calls on its accumulated
-pairs. Beside them: one NumPy argsort of the scores (what puts pairs in order), one NumPy sort of
-the bare scores, and GAP and per-class AP by a Python heap, as the starter code computes them, on
-the first `--heap_videos` videos, scaled linearly to all (which favours it: its sort is n log n).
+The pairs are random: `--top_k` a video, classes long-tailed as in YouTube-8M, 14 % of them hits.
+The timed functions are those that `EvaluationMetrics.result` calls on its accumulated pairs. They
+are compared with one NumPy argsort of the scores (which orders the pairs), one NumPy sort of the
+bare scores, and GAP and per-class AP by a Python heap, as the starter code computes them, on the
+first `--heap_videos` videos, scaled linearly to all (which favours it: its sort is n log n).
 """
 
 import argparse
@@ -48,17 +48,17 @@ def best_time(function: Callable[[], object], repeats: int) -> float:
 
 
 def heap_metrics(classes, scores, hits, positives_per_class):
-    """GAP and MAP off Python heaps, one for all pairs and one a class."""
+    """Computes GAP and MAP with Python heaps, one for all pairs and one per class."""
 
     def heap_average_precision(pairs, num_positives):
         heap = []
         for score, hit in pairs:
             heapq.heappush(heap, (-score, hit))
-        found, total = 0, 0.0
+        num_hits, total = 0, 0.0
         for rank in range(1, len(heap) + 1):
             if heapq.heappop(heap)[1]:
-                found += 1
-                total += found / rank
+                num_hits += 1
+                total += num_hits / rank
         return total / num_positives
 
     pairs = list(zip(scores.tolist(), hits.tolist(), strict=True))
@@ -111,7 +111,7 @@ def measure(options: argparse.Namespace) -> dict:
         "heap_videos": min(options.heap_videos, options.num_videos),
         "heap_gap_and_map_scaled_s": heap_time,
         "heap_over_ours": heap_time / ours,
-        # Of equal float32 scores the heap takes the miss first; to ours they are one threshold.
+        # Of equal float32 scores the heap takes the miss first; our metrics take one threshold.
         "heap_gap_difference": abs(heap_gap - ours_gap),
         "heap_map_difference": abs(heap_map - ours_map),
         "machine": describe_machine(),

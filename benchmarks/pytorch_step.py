@@ -1,11 +1,11 @@
-"""The CE step of SA written in PyTorch, the yardstick of `benchmarks/train_step.py`.
+"""Times the CE step of SA written in PyTorch, a reference for `benchmarks/train_step.py`.
 
-Runs in an environment of its own with PyTorch in it (torch==2.13.0, the CPU build), which nothing
-else here needs:
+It needs a separate environment with PyTorch (torch==2.13.0, the CPU build), which nothing else here
+needs:
 
 python benchmarks/pytorch_step.py --batch_size=16 --max_frames=300
 
-Prints one line of JSON: wall-clock and processor seconds of the median step, the rate of a bare
+It prints one line of JSON: wall-clock and processor seconds of the median step, the rate of a bare
 matrix product in the same process, and peak memory.
 """
 
@@ -22,7 +22,7 @@ SIZES = {"rgb": 1024, "audio": 128}
 
 
 class SelfAttentionClassifier(nn.Module):
-    """The default architecture: an encoder layer per modality, mean, one hidden layer, logits."""
+    """The default architecture: an encoder layer per modality, mean, a hidden layer, logits."""
 
     def __init__(self, num_classes: int, max_frames: int, hidden_size: int = 1280) -> None:
         super().__init__()
@@ -51,7 +51,7 @@ class SelfAttentionClassifier(nn.Module):
 
 
 def matrix_product_rate(rows: int) -> tuple[float, float]:
-    """Operations a second of a bare [rows, 1024] x [1024, 1024], wall-clock and processor."""
+    """Returns operations a second of a [rows, 1024] x [1024, 1024] product, wall and processor."""
     left, right = torch.randn(rows, 1024), torch.randn(1024, 1024)
     times = []
     for _ in range(10):

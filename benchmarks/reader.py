@@ -1,19 +1,19 @@
-"""Speed of the reader: records a second, beside a bare read of the same TFRecord files.
+"""Measures the reader's records a second, relative to a bare read of the same TFRecord files.
 
     python benchmarks/reader.py --output_file=reader.json
     taskset -c 0 python benchmarks/reader.py      # on one core
     python benchmarks/reader.py --training        # training from files over training from memory
 
-Writes official-size records (300 frames of 1024 + 128 bytes) of random bytes into a temporary
-folder (`--data_pattern` takes files that are there), then reads them in each way by turns, so that
-other load on the machine meets all of them alike. The figures are the ratios to the bare read, in
-wall-clock and in processor time of all threads. What one pass costs whatever its length (tracing
-and building the graph) stands alone: each way reads the files once and several times over, and
-the difference is its rate. `float32` reads as `uint8` does, and then dequantizes inside the
-dataset: what a reader that hands out floats would have to do.
+It writes official-size records (300 frames of 1024 + 128 bytes) of random bytes into a temporary
+folder (`--data_pattern` takes existing files), then reads them with each reader in turn, so that
+other load on the machine affects all alike. The figures are ratios to the bare read, in wall-clock
+and in processor time of all threads. The fixed cost of a pass (tracing and building the graph) is
+separated: each reader reads the files once and several times, and the difference is its rate.
+`float32` reads as `uint8` does, then dequantizes inside the dataset, as a reader of floats would
+have to.
 
-All ways run in one process, so that what the reader tells the C library
-(`yt8m_gat.data.allocation`) holds for the bare read as well.
+All readers run in one process, so that the allocator settings of the reader
+(`yt8m_gat.data.allocation`) apply to the bare read too.
 """
 
 import argparse
@@ -116,8 +116,8 @@ def measure(files, num_records, schema, batch_size, repeats, passes):
                 rates[name].append((many - one) / (passes - 1) / num_records)
                 starts[name].append(one[1] - rates[name][-1][1] * num_records)
     rows = []
-    for name, found in rates.items():
-        wall, cpu = np.median(found, axis=0)
+    for name, seconds_per_record in rates.items():
+        wall, cpu = np.median(seconds_per_record, axis=0)
         rows.append(
             {
                 "reader": name,
@@ -135,7 +135,7 @@ def measure(files, num_records, schema, batch_size, repeats, passes):
 
 
 def training(files, schema, batch_size, repeats, passes):
-    """Steps of CE on SA fed from shuffled files over as many fed from memory."""
+    """Compares steps of CE on SA fed from shuffled files with as many fed from memory."""
     import keras
 
     from yt8m_gat.config import ObjectiveConfig, TrainingConfig
@@ -154,7 +154,7 @@ def training(files, schema, batch_size, repeats, passes):
     batches = list(full)
     reader.dataset = full.repeat(passes)
     step(as_pair(batches[0]))
-    # Several passes, so that the start of reading is in the figure as it is in training: once.
+    # Several passes, so that the start of reading counts once, as in training.
     sources = {
         "from memory": lambda: batches * passes,
         "from files": lambda: reader,

@@ -3,7 +3,7 @@
 python benchmarks/recipes.py --train_data_pattern='d/train*' --eval_data_pattern='d/validate*' \
     --test_data_pattern='d/test*' --output_dir=runs/recipes -- --num_classes=24 --max_frames=30
 
-What stands behind `--` goes to every train.py. The best weights by validation GAP are evaluated on
+Flags after `--` are passed to every train.py. The best weights by validation GAP are evaluated on
 the test files, clean and under the fast gradient.
 """
 
@@ -31,7 +31,7 @@ RUNS = {
     "GAT, AdvJS": ["--model=GAT", "--adversarial=jensen_shannon"],
     "GAT, AdvFr": ["--model=GAT"],
 }
-# Fine-tuned from another row, after it.
+# Rows that are fine-tuned from another row, which must come first.
 FINETUNED = {"TAF of SA": ("SA, CE", ["--model=Transformer", "--adversarial=temporal"])}
 
 
@@ -57,7 +57,7 @@ def main() -> None:
     parser.add_argument("--seeds", default="0", help="separated by commas")
     parser.add_argument("--epsilons", default="0.5")
     parser.add_argument("--rows", default="", help="rows of the table, separated by ;")
-    parser.add_argument("--window", help="one window for all block masks, bd5 say")
+    parser.add_argument("--window", help="one window for all block masks, for example bd5")
     parser.add_argument("flags", nargs="*", help="flags for every train.py, after --")
     options = parser.parse_args()
     options.output_dir.mkdir(parents=True, exist_ok=True)

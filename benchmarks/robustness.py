@@ -1,10 +1,10 @@
-"""The sceptic's table of runs that `benchmarks/recipes.py` trained: mean and deviation over seeds.
+"""Prints the sceptic's table of runs of `benchmarks/recipes.py`: mean and deviation over seeds.
 
 python benchmarks/robustness.py --runs_dir=runs/recipes --seeds=0,1,2 \
     --eval_data_pattern='d/test*' --max_videos=1000
 
 Each run goes through `eval.py --protocol=sceptic`; the transfer attack comes from the same recipe
-with the next seed. What is measured already is not measured again.
+with the next seed. Rows that have been measured are not measured again.
 """
 
 import argparse
@@ -16,13 +16,13 @@ from pathlib import Path
 
 from recipes import ROOT, folder_name
 
-# GAP is what PGD lowers most, Hit@1 what the margin does.
+# PGD lowers GAP most, the margin attack Hit@1.
 HIT_ROWS = ("pgd:steps=20", "pgd_margin:steps=20")
 DEFAULT_ROWS = "SA, CE;ART;A-ART;GAT, AdvFr;ART uniform"
 
 
 def evaluation(options: argparse.Namespace, row: str, seed: int, other: int) -> dict:
-    """Returns the sceptic's protocol on one run, from its file if it is there."""
+    """Runs the sceptic's protocol on one run, resuming its file, and returns the result."""
     run, twin = (options.runs_dir / f"{folder_name(row)}_{s}" for s in (seed, other))
     path = run.with_suffix(".sceptic.json")
     command = [
@@ -46,35 +46,35 @@ def evaluation(options: argparse.Namespace, row: str, seed: int, other: int) -> 
 
 
 def figures(result: dict, epsilon: float) -> dict[str, float]:
-    """Returns name of a table's row -> figure."""
+    """Returns the rows of the table: name -> figure."""
     clean, attacks = result["clean"], result["attacks"]
-    found = {"clean": clean["gap"]}
+    rows = {"clean": clean["gap"]}
     sweep = {}
     for attack in attacks:
         if attack["attack"] == "pgd:steps=20" and attack["epsilon"] != epsilon:
             sweep[f"PGD-20, epsilon {attack['epsilon']:g}"] = attack["gap"]
         elif attack["epsilon"] in (epsilon, None):
-            found[attack["attack"]] = attack["gap"]
-    found |= sweep
-    found["Hit@1, clean"] = clean["hit_at_1"]
+            rows[attack["attack"]] = attack["gap"]
+    rows |= sweep
+    rows["Hit@1, clean"] = clean["hit_at_1"]
     for attack in attacks:
         if attack["epsilon"] == epsilon and attack["attack"] in HIT_ROWS:
-            found[f"Hit@1, {attack['attack']}"] = attack["hit_at_1"]
+            rows[f"Hit@1, {attack['attack']}"] = attack["hit_at_1"]
     for ball in result["worst_cases"]:
         if ball["epsilon"] == epsilon and not ball["round"]:
-            found["Hit@1, worst of all attacks, clip by clip"] = ball["hit_at_1"]
+            rows["Hit@1, worst of all attacks, clip by clip"] = ball["hit_at_1"]
     deepfool = next(a for a in attacks if a["attack"] == "deepfool")
     for name in ("rho_mean", "rho_median", "share_not_flipped"):
-        found[f"DeepFool {name}"] = deepfool[name]
-    found["share of zero gradients"] = clean["zero_gradient_share"]
+        rows[f"DeepFool {name}"] = deepfool[name]
+    rows["share of zero gradients"] = clean["zero_gradient_share"]
     fgm = next(a for a in attacks if a["attack"] == "fgm" and a["epsilon"] == epsilon)
     for name, value in clean.items():
         if name.startswith(("attention_entropy", "distance_to_uniform")):
-            found[name] = value
+            rows[name] = value
     for name, value in fgm.items():
         if name.startswith(("attention_mse", "attention_frobenius")):
-            found[f"{name}, fgm"] = value
-    return found
+            rows[f"{name}, fgm"] = value
+    return rows
 
 
 def shown(values: list[float]) -> str:
@@ -98,7 +98,7 @@ def main() -> None:
     seeds = [int(seed) for seed in options.seeds.split(",")]
     table: dict[str, dict[str, list[float]]] = {}
     verdicts: dict[str, list[str]] = {}
-    # All recipes of one seed before the next: what is done first is a table already.
+    # All recipes of one seed before the next, so that the first seed gives a complete table.
     for index, seed in enumerate(seeds):
         for row in options.rows.split(";"):
             result = evaluation(options, row, seed, seeds[(index + 1) % len(seeds)])

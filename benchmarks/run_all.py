@@ -2,8 +2,8 @@
 
 python benchmarks/run_all.py --output_file=performance.json [--torch_python=/path/to/python]
 
-`--quick` makes everything small, to see that it runs. With `--torch_python`, a Python that has
-PyTorch in it, the CE step stands beside PyTorch's.
+`--quick` makes everything small, to check that it runs. With `--torch_python`, a Python that has
+PyTorch, the CE step is compared with PyTorch's.
 """
 
 import argparse
@@ -19,7 +19,7 @@ HERE = Path(__file__).resolve().parent
 
 
 def run(script, *arguments, python=sys.executable):
-    """Standard output of a benchmark, whose progress goes to this terminal."""
+    """Runs a benchmark and returns its standard output; its progress goes to this terminal."""
     print(f"$ python benchmarks/{script} {' '.join(arguments)}", file=sys.stderr, flush=True)
     finished = subprocess.run(
         [python, str(HERE / script), *arguments],
@@ -45,26 +45,26 @@ def step_rows(quick, torch_python):
     rows, details = [], {}
     for batch in ("4",) if quick else ("16", "64"):
         size = (f"--batch_size={batch}", f"--max_frames={frames}", f"--num_classes={classes}")
-        alone = {}
+        whole_batch = {}
         for objective in ("none", "frobenius"):
             name = f"Transformer:{objective}"
-            found = report_of("train_step.py", *size, "--steps=3", f"--steps_of={name}")
-            alone[objective] = details[f"{name}, batch {batch}"] = found
-            rows.append([f"peak MiB, {name}, batch {batch}", found["peak_bytes"] / 2**20, "", ""])
+            report = report_of("train_step.py", *size, "--steps=3", f"--steps_of={name}")
+            whole_batch[objective] = details[f"{name}, batch {batch}"] = report
+            rows.append([f"peak MiB, {name}, batch {batch}", report["peak_bytes"] / 2**20, "", ""])
             parts = str(int(batch) // 4)
-            found = report_of(
+            report = report_of(
                 "train_step.py",
                 *size,
                 "--steps=3",
                 f"--steps_of={name}",
                 f"--micro_batch_size={parts}",
             )
-            details[f"{name}, batch {batch} in parts of {parts}"] = found
-            whole, cut = alone[objective]["rows"][0], found["rows"][0]
+            details[f"{name}, batch {batch} in parts of {parts}"] = report
+            whole, cut = whole_batch[objective]["rows"][0], report["rows"][0]
             rows += [
                 [
                     f"peak MiB, {name}, batch {batch} in parts of {parts}",
-                    found["peak_bytes"] / 2**20,
+                    report["peak_bytes"] / 2**20,
                     "",
                     "",
                 ],
@@ -75,7 +75,7 @@ def step_rows(quick, torch_python):
                     "",
                 ],
             ]
-        ce = alone["none"]["rows"][0]
+        ce = whole_batch["none"]["rows"][0]
         rows.append(
             [
                 f"CE step, batch {batch}, share of the product rate",
@@ -85,27 +85,27 @@ def step_rows(quick, torch_python):
             ]
         )
         if torch_python:
-            found = json.loads(run("pytorch_step.py", *size, python=torch_python))
-            details[f"PyTorch, batch {batch}"] = found
+            report = json.loads(run("pytorch_step.py", *size, python=torch_python))
+            details[f"PyTorch, batch {batch}"] = report
             rows += [
                 [
                     f"PyTorch's CE step over ours, batch {batch}",
-                    found["seconds"] / ce["seconds"],
-                    found["cpu_seconds"] / ce["cpu_seconds"],
+                    report["seconds"] / ce["seconds"],
+                    report["cpu_seconds"] / ce["cpu_seconds"],
                     "1.05",
                 ],
                 [
                     f"matrix product, TensorFlow's rate over PyTorch's, batch {batch}",
-                    ce["product_gflop_per_second"] / found["product_gflop_per_second"],
-                    ce["product_gflop_per_cpu_second"] / found["product_gflop_per_cpu_second"],
+                    ce["product_gflop_per_second"] / report["product_gflop_per_second"],
+                    ce["product_gflop_per_cpu_second"] / report["product_gflop_per_cpu_second"],
                     "",
                 ],
-                [f"peak MiB, PyTorch, batch {batch}", found["peak_bytes"] / 2**20, "", ""],
+                [f"peak MiB, PyTorch, batch {batch}", report["peak_bytes"] / 2**20, "", ""],
             ]
     batch = "4" if quick else "16"
     size = (f"--batch_size={batch}", f"--max_frames={frames}", f"--num_classes={classes}")
-    found = details["all steps"] = report_of("train_step.py", *size, "--steps=5")
-    for row in found["rows"][1:]:
+    report = details["all steps"] = report_of("train_step.py", *size, "--steps=5")
+    for row in report["rows"][1:]:
         reach = {"none": "1.55", "temporal": "2.7"}.get(row["objective"], "2.3")
         if row["model"] in ("ShareAtt", "GateAtt"):
             reach = ""
@@ -126,8 +126,8 @@ def main():
     rows, details = step_rows(options.quick, options.torch_python)
 
     small = ("--num_files=2", "--records_per_file=16") if options.quick else ()
-    found = details["reader"] = report_of("reader.py", *small)
-    for row in found["rows"][1:]:
+    report = details["reader"] = report_of("reader.py", *small)
+    for row in report["rows"][1:]:
         reach = "0.75" if row["reader"] == "uint8, in order" else ""
         rows.append(
             [
@@ -140,34 +140,34 @@ def main():
 
     small = ("--num_files=1", "--num_frames=20") if options.quick else ()
     fed = ("--training", "--batch_size=16", "--records_per_file=48", "--repeats=3", "--passes=3")
-    found = details["training from files"] = report_of("reader.py", *fed, *small)
-    (row,) = found["rows"]
+    report = details["training from files"] = report_of("reader.py", *fed, *small)
+    (row,) = report["rows"]
     rows.append(["training from memory over from files", row["ratio"], row["cpu_ratio"], "0.97"])
 
     small = ("--num_videos=8", "--max_frames=40", "--batch_size=4") if options.quick else ()
-    found = details["jobs"] = report_of("jobs.py", *small)
-    for row in found["rows"]:
+    report = details["jobs"] = report_of("jobs.py", *small)
+    for row in report["rows"]:
         what = f"{row['what']} over {row['beside']}"
         if row["counted"]:
             what += f" (counted {row['counted']:.2f})"
         reach = "" if row["reach"] is None else f"{row['reach']:.2f}"
         rows.append([what, row["ratio"], row["cpu_ratio"], reach])
 
-    # The heap at its real size: in proportion from a small one it looks twice as fast.
+    # The heap at its real size: extrapolated from a small one it would look twice as fast.
     small = "--num_videos=20000" if options.quick else "--heap_videos=1112356"
-    found = details["metrics"] = report_of("metrics.py", small)
+    report = details["metrics"] = report_of("metrics.py", small)
     rows += [
-        ["GAP and MAP over an argsort of the pairs", found["ratio_to_argsort"], "", "3"],
-        ["a Python heap over GAP and MAP", found["heap_over_ours"], "", "100"],
+        ["GAP and MAP over an argsort of the pairs", report["ratio_to_argsort"], "", "3"],
+        ["a Python heap over GAP and MAP", report["heap_over_ours"], "", "100"],
     ]
     small = ("--num_frames", "75", "300", "--seconds=1", "--no-memory") if options.quick else ()
-    found = details["attention"] = report_of("attention.py", *small)
-    shorter, longer = sorted(found["settings"]["num_frames"])[-2:]
-    for kind, ratio in found["growth"]["ms_per_clip"].items():
+    report = details["attention"] = report_of("attention.py", *small)
+    shorter, longer = sorted(report["settings"]["num_frames"])[-2:]
+    for kind, ratio in report["growth"]["ms_per_clip"].items():
         reach = "4.4" if kind.startswith("local") else ""
-        cpu = found["growth"]["processor_ms_per_clip"][kind]
+        cpu = report["growth"]["processor_ms_per_clip"][kind]
         rows.append([f"{kind}, {longer:,} frames over {shorter:,}", ratio, cpu, reach])
-    for row in found["rows"]:
+    for row in report["rows"]:
         if row["num_frames"] == longer and "over_sa" in row and row["kind"] != "SA":
             what = f"{row['kind']}, {longer:,} frames, over SA"
             rows.append([what, row["over_sa"], row["processor_over_sa"], ""])

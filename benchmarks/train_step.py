@@ -1,12 +1,12 @@
-"""Each objective's step over the CE step, beside its counted floor.
+"""Times each objective's step relative to the CE step, and compares with its counted floor.
 
 python benchmarks/train_step.py --output_file=train_step.json
 python benchmarks/train_step.py --max_frames=300 --batch_size=16 --num_classes=3862   # full size
-python benchmarks/train_step.py --steps_of=Transformer:none    # one row alone: its peak memory
+python benchmarks/train_step.py --steps_of=Transformer:none    # one row, for its peak memory
 
-The share is that of the least work (multiply-adds that no implementation can leave out) in the rate
-of a bare matrix product, measured in the same process in between. Processor seconds of all threads
-tell the work done where something else uses the cores too.
+The share is the least work (multiply-adds that no implementation can avoid) over the time and over
+the rate of a bare matrix product in the same process. Processor seconds of all threads measure the
+work even if other programs use the cores.
 """
 
 import argparse
@@ -27,8 +27,8 @@ from yt8m_gat.config import ObjectiveConfig, TrainingConfig
 from yt8m_gat.models import build_model
 from yt8m_gat.training import AdversarialModel, build_objective, build_optimizer
 
-# A forward pass F costs 1; CE = 3 F - P, P = .45 F the Q, K, V product's share, whose gradient by
-# the features nobody needs. The floors are counted in multiply-adds over that.
+# A forward pass F costs 1; CE = 3 F - P, where P = .45 F is the Q, K, V product, whose gradient by
+# the features is not needed. The floors are multiply-adds relative to CE.
 FLOORS = {"none": 1.0, "output": 2.18, "frobenius": 2.21, "jensen_shannon": 2.21, "temporal": 2.39}
 MODELS = {"Transformer": 1.0, "GMSA": 1.46, "GateOp": 1.48, "ShareAtt": 1.0, "GateAtt": 1.41}
 SIZES = {"rgb": 1024, "audio": 128}
@@ -36,32 +36,32 @@ HIDDEN_SIZE = 1280
 
 
 def operations(num_frames: int, num_classes: int) -> dict[str, int]:
-    """Operations of SA for one clip; multiply and add are 2.
+    """Returns the operations of SA for one clip; multiply and add count as 2.
 
     Returns:
-        `projections`: of Q, K and V; `dense`: all products with weights, those included (output,
+        `projections`: of Q, K and V; `dense`: all products with weights, including those (output,
         two of the feed-forward network, classifier); `maps`: scores and their values.
     """
-    found = {"projections": 0, "maps": 0}
-    found["dense"] = 2 * (sum(SIZES.values()) * HIDDEN_SIZE + HIDDEN_SIZE * num_classes)
+    counts = {"projections": 0, "maps": 0}
+    counts["dense"] = 2 * (sum(SIZES.values()) * HIDDEN_SIZE + HIDDEN_SIZE * num_classes)
     for size in SIZES.values():
-        found["projections"] += 2 * num_frames * 3 * size**2
-        found["dense"] += 2 * num_frames * (3 + 1 + 2) * size**2
-        found["maps"] += 4 * num_frames**2 * size
-    return found
+        counts["projections"] += 2 * num_frames * 3 * size**2
+        counts["dense"] += 2 * num_frames * (3 + 1 + 2) * size**2
+        counts["maps"] += 4 * num_frames**2 * size
+    return counts
 
 
 def least_operations(num_frames: int, num_classes: int) -> float:
-    """Operations of a CE step of SA for one clip.
+    """Returns the operations of a CE step of SA for one clip.
 
-    Backward is twice forward, but for the gradient of Q, K, V by the features.
+    The backward pass costs twice the forward pass, without the gradient of Q, K, V by the features.
     """
-    found = operations(num_frames, num_classes)
-    return 3 * (found["dense"] + found["maps"]) - found["projections"]
+    counts = operations(num_frames, num_classes)
+    return 3 * (counts["dense"] + counts["maps"]) - counts["projections"]
 
 
 def matrix_product_rate(rows: int) -> tuple[float, float]:
-    """Operations a second of a bare [rows, 1024] x [1024, 1024], wall-clock and processor."""
+    """Returns operations a second of a [rows, 1024] x [1024, 1024] product, wall and processor."""
     left, right = tf.random.normal((rows, 1024)), tf.random.normal((1024, 1024))
     product = tf.function(lambda: tf.matmul(left, right), autograph=False)
     product()
@@ -78,7 +78,7 @@ def matrix_product_rate(rows: int) -> tuple[float, float]:
 def make_step(
     model_name: str, adversarial: str, options: argparse.Namespace
 ) -> Callable[[], tuple[float, float]]:
-    """A function that does one optimizer step and gives its wall-clock and processor seconds."""
+    """Returns a function that does one optimizer step and returns its wall and CPU seconds."""
     keras.utils.set_random_seed(0)
     dual = {"dual_normalization": True} if adversarial == "temporal" else {}
     classifier = build_model(model_name, SIZES, options.num_classes, options.max_frames, **dual)
@@ -98,7 +98,7 @@ def make_step(
     labels = tf.cast(
         tf.constant(rng.random((options.batch_size, options.num_classes)) < 0.01), tf.float32
     )
-    # As in training the sizes of a batch are unknown, but to XLA.
+    # As in training, the sizes of a batch are unknown, except to XLA.
     batch, frames = (None, None) if not options.jit_compile else shape
     specs = {name: tf.TensorSpec([batch, frames, size], tf.uint8) for name, size in SIZES.items()}
     specs["num_frames"] = tf.TensorSpec([batch], tf.int32)
@@ -143,7 +143,7 @@ def main() -> None:
     steps = [make_step(name, adversarial, options) for name, adversarial, _ in kinds]
     for step in steps:
         step()
-    # Side by side, so that whatever else the machine does meets all of them.
+    # Interleaved, so that other load on the machine affects all of them.
     rounds = np.array([[step() for step in steps] for _ in range(options.steps)])
     medians = np.median(rounds, axis=0)
     rate, cpu_rate = matrix_product_rate(options.batch_size * options.max_frames)
@@ -175,7 +175,7 @@ def main() -> None:
             f"counted x{floor:.2f}",
             flush=True,
         )
-    # Of one row alone it says what that step needs.
+    # With a single row this is the memory that its step needs.
     peak_bytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     print(f"peak memory of this process: {peak_bytes / 2**20:.0f} MiB")
     if options.output_file:
