@@ -77,8 +77,8 @@ class CommandParser(argparse.ArgumentParser):
                 if flag == "--":
                     break
                 if flag.startswith("--") and flag not in self._option_string_actions:
-                    known = [name[2:] for name in self._option_string_actions if name[:2] == "--"]
-                    self.error(unknown_flag(flag[2:], known))
+                    defined = [name[2:] for name in self._option_string_actions if name[:2] == "--"]
+                    self.error(unknown_flag(flag[2:], defined))
         return super().parse_known_args(words, namespace)
 
     def error(self, message: str) -> NoReturn:

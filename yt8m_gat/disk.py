@@ -33,14 +33,14 @@ class WriteError(OSError):
 
 @contextlib.contextmanager
 def writing(
-    path: str | os.PathLike, *error_types: type[Exception], alone: Path | None = None
+    path: str | os.PathLike, *error_types: type[Exception], only_in: Path | None = None
 ) -> Iterator[None]:
     """Adds the path and a remedy to errors of writing inside the block.
 
     Args:
         path: The path that is being written.
         *error_types: Errors other than `OSError` in which a library reports an error of the disk.
-        alone: Errors that name a file which is neither this one nor inside it are not changed.
+        only_in: Errors that name a file other than this one or one inside it are not changed.
 
     Raises:
         WriteError: In place of an `OSError`, and of an error of `error_types` from the disk.
@@ -51,16 +51,16 @@ def writing(
         raise
     except (OSError, *error_types) as error:
         named = getattr(error, "filename", None)
-        is_named = alone is not None and isinstance(named, str | bytes | os.PathLike)
-        if is_named and not Path(os.fsdecode(named)).is_relative_to(alone):
+        is_named = only_in is not None and isinstance(named, str | bytes | os.PathLike)
+        if is_named and not Path(os.fsdecode(named)).is_relative_to(only_in):
             raise  # It may be about a file that is read.
         code = _code_of(error)
         if code is None and getattr(error, "errno", None) is None:
             raise  # Not an error of the system: its message is complete.
-        what = os.strerror(code) if code is not None else str(error)
+        reason = os.strerror(code) if code is not None else str(error)
         remedy = _REMEDIES.get(code, "check the disk, or name another place")
         raise WriteError(
-            f"{os.fspath(path)} cannot be written: {what}. Remedy: {remedy}, and run the same "
+            f"{os.fspath(path)} cannot be written: {reason}. Remedy: {remedy}, and run the same "
             "command again"
         ) from error
 
@@ -95,7 +95,7 @@ def replacing(
     """
     target = Path(os.path.realpath(path))
     temporary = unfinished_path(target, ending)
-    with writing(path, *error_types, alone=temporary):
+    with writing(path, *error_types, only_in=temporary):
         try:
             _remove(temporary)
             yield temporary

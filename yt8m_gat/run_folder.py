@@ -94,7 +94,7 @@ class RunFolder:
         if not (self.path / CONFIG_FILE).is_file():
             raise ConfigError(
                 f"--train_dir={self.path} holds the weights of a run and no {CONFIG_FILE}, which "
-                "says what they are. Put back a copy of it, give another --train_dir, or drop that "
+                "describes them. Put back a copy of it, give another --train_dir, or drop that "
                 "run with --start_new_model"
             )
         differences = RunConfig.load(self.path).differences(config)

@@ -2,7 +2,7 @@
 
 python docs/clients/rest_client.py --server=localhost:8501 --model=yt8m 'test*.tfrecord'
 
-Needs tensorflow, and that for reading the file alone.
+Needs tensorflow, only to read the file.
 """
 
 import argparse
@@ -16,7 +16,7 @@ import tensorflow as tf
 
 
 def predict(server: str, model: str, records: Sequence[bytes]) -> list[dict[str, Any]]:
-    """`video_id`, `class_indexes` and `predictions`, the most probable first, per record."""
+    """Returns `video_id`, `class_indexes` and `predictions` of each record, by probability."""
     instances = [{"b64": base64.b64encode(record).decode()} for record in records]
     request = urllib.request.Request(
         f"http://{server}/v1/models/{model}:predict",

@@ -114,8 +114,8 @@ def score_submission(
     _check_truth(truth, truth_path, num_classes)
     submission_ids, truth_ids = submission["VideoId"], truth["VideoId"]
     problems = [
-        f"{len(ids)} videos {what}, as {', '.join(map(repr, ids[:_NAMED_VIDEOS]))}"
-        for ids, what in (
+        f"{len(ids)} videos {problem}, as {', '.join(map(repr, ids[:_NAMED_VIDEOS]))}"
+        for ids, problem in (
             (truth_ids[~truth_ids.isin(submission_ids)].tolist(), "missing from the submission"),
             (submission_ids[~submission_ids.isin(truth_ids)].tolist(), "unknown to the truth"),
         )

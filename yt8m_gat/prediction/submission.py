@@ -204,13 +204,13 @@ class SubmissionWriter(_WholeFile):
         stored = progress["settings"]
         num_bytes, num_batches, num_rows = (progress["counts"][name] for name in _COUNTS)
         # In the form that they have after a round trip through JSON.
-        known = [json.loads(json.dumps(s)) for s in (self.settings, *self.earlier_settings)]
+        accepted = [json.loads(json.dumps(s)) for s in (self.settings, *self.earlier_settings)]
         counts_can_be = 0 < num_bytes <= size and num_batches > 0 and num_rows >= 0
-        if stored not in known or not counts_can_be:
+        if stored not in accepted or not counts_can_be:
             differing = sorted(
                 quoted(name)
-                for name in {*known[0], *stored}
-                if stored.get(name) != known[0].get(name)
+                for name in {*accepted[0], *stored}
+                if stored.get(name) != accepted[0].get(name)
             )
             print(
                 f"{self._path}: the rows of an unfinished run are dropped, "

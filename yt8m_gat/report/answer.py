@@ -96,8 +96,8 @@ def differences(runs: Sequence[ReportedRun]) -> list[str]:
     sentences = []
     for key, words in _COMPARABLE.items():
         values = [run.settings.get(key) for run in measured]
-        known = [value for value in values if value is not None]
-        if len({repr(value) for value in known}) > 1:
+        recorded = [value for value in values if value is not None]
+        if len({repr(value) for value in recorded}) > 1:
             each = ", ".join(
                 run.name if key == "files" else f"{run.name}: {shown(value)}"
                 for run, value in zip(measured, values, strict=True)

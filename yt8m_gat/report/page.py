@@ -215,9 +215,12 @@ def build_explanation(
         ["weights", ", ".join([provenance["checkpoint"], *step, digest])],
         ["files", explanation["files"]],
     ]
-    known = {index for index, _ in explanation["labels"]}
+    true_classes = {index for index, _ in explanation["labels"]}
     top = [
-        [class_name(index, name) + ("\u00a0✓" if index in known else ""), percent(probability)]
+        [
+            class_name(index, name) + ("\u00a0✓" if index in true_classes else ""),
+            percent(probability),
+        ]
         for index, name, probability in explanation["top"]
     ]
     text = (

@@ -299,15 +299,15 @@ def _provenance(
     if all(same.values()):
         return True, ""
     if weights is None:
-        what = f"the folder does not hold the weights ({next(iter(same))}) that it is of"
+        reason = f"the folder does not hold the weights ({next(iter(same))}) that it measured"
     else:
         changed = [name for name, is_same in same.items() if not is_same]
-        what = f"the run has changed since ({' and '.join(changed)})"
-    return False, f"the figures of {path} are left out: {what}. To have them, {remedy}"
+        reason = f"the run has changed since ({' and '.join(changed)})"
+    return False, f"the figures of {path} are left out: {reason}. To have them, {remedy}"
 
 
 def _read_evaluation(path: Path) -> dict[str, Any]:
-    remedy = "write it anew with eval.py --output_file"
+    remedy = "write it again with eval.py --output_file"
     try:
         result = read_json(path)
     except ValueError as error:
