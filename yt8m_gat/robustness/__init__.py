@@ -1,1 +1,1 @@
-"""Which attacks are run, what makes their figures believable, and the worst of several."""
+"""Attack specifications, the sceptic's protocol, sanity checks, and the worst case over attacks."""

@@ -10,7 +10,7 @@ from yt8m_gat.attacks.registry import ATTACK_OPTIONS, build_adaptive
 from yt8m_gat.config import NORM_SCOPES, ConfigError
 from yt8m_gat.data.quantization import OFFSET, STEP
 
-# What dequantization can give: its levels 0 to 255.
+# The range of dequantized features: levels 0 to 255.
 QUANTIZED_RANGE = (OFFSET, OFFSET + 255 * STEP)
 QUANTIZATION_LEVELS = (STEP, OFFSET)
 
@@ -24,10 +24,10 @@ class AttackSpec:
     """One attack of `--attacks`.
 
     Attributes:
-        text: The specification without its epsilon, as tables and JSON call the attack.
+        text: The specification without its epsilon: the attack's name in tables and JSON.
         name: Key of `ATTACK_OPTIONS`.
         options: Fields of `AttackOptions` that it sets.
-        epsilon: Its own radius, before those of `--epsilons`; None: those.
+        epsilon: Its own radius; None: the radii of `--epsilons` are used.
     """
 
     text: str
@@ -40,8 +40,8 @@ class AttackSpec:
         """Reads `pgd`, `pgd:steps=100:restarts=5`, `pgd:round=true`, `fgm:epsilon=8`, ...
 
         Raises:
-            ConfigError: The attack or an option is unknown, or a value does not read as one; the
-                message names those that there are.
+            ConfigError: The attack or an option is unknown, or a value does not parse; the
+                message lists the valid ones.
         """
         name, *settings = (part.strip() for part in text.split(":"))
         if name not in ATTACK_OPTIONS:
@@ -53,7 +53,7 @@ class AttackSpec:
             allowed[EPSILON] = EPSILON
         options: dict[str, Any] = {}
         epsilon = None
-        kept = [name]
+        text_parts = [name]
         for setting in settings:
             option, equals, value = (part.strip() for part in setting.partition("="))
             if option not in allowed or not equals:
@@ -63,39 +63,39 @@ class AttackSpec:
                 )
             if allowed[option] in options or (option == EPSILON and epsilon is not None):
                 raise ConfigError(f"--attacks: {option} is there twice in {text!r}")
-            read = _read(allowed[option], option, value, text)
+            parsed = _read(allowed[option], option, value, text)
             if option == EPSILON:
-                epsilon = read
+                epsilon = parsed
                 continue
-            kept.append(f"{option}={value}")
-            options[allowed[option]] = read
-        return cls(":".join(kept), name, options, epsilon)
+            text_parts.append(f"{option}={value}")
+            options[allowed[option]] = parsed
+        return cls(":".join(text_parts), name, options, epsilon)
 
     def at(self, epsilon: float) -> "AttackSpec":
-        """The same attack with a radius of its own, to the last digit."""
+        """Returns the same attack at exactly this radius."""
         return dataclasses.replace(self, epsilon=epsilon)
 
     @property
     def needs_quantized_features(self) -> bool:
-        """Whether it bounds or rounds what it gives."""
+        """Whether it clips or rounds its result, which only dequantized features allow."""
         return any(self.options.get(field) for field in BOUNDS.values())
 
     def radii(self, epsilons: Sequence[float]) -> tuple[float | None, ...]:
-        """The radii at which it is run: its own, or `epsilons`; (None,) if it has none."""
+        """Returns the radii to run: its own, else `epsilons`; (None,) for an attack without one."""
         if self.name in ATTACKS_WITHOUT_EPSILON:
             return (None,)
         return tuple(epsilons) if self.epsilon is None else (self.epsilon,)
 
     def resolve(self, shared: AttackOptions) -> AttackOptions:
-        """`shared` with its own options put in."""
+        """Returns `shared` with this attack's own options set."""
         options = dataclasses.replace(shared, **self.options)
         if options.round_to_levels is not None and options.clip_to_range is None:
-            # A byte holds nothing beyond the range.
+            # A byte cannot hold a value outside the range.
             options = dataclasses.replace(options, clip_to_range=QUANTIZED_RANGE)
         return options
 
     def settings(self, shared: AttackOptions) -> dict[str, Any]:
-        """Option -> value, of all that the attack reads: what makes two rows the same."""
+        """Returns option -> value for all options it reads; rows with equal settings are equal."""
         options = self.resolve(shared)
         return {
             **{name: getattr(options, field) for name, field in ATTACK_OPTIONS[self.name].items()},
@@ -109,16 +109,16 @@ class AttackSpec:
         source: Callable[..., Any] | None = None,
         map_distance: MapDistance | None = None,
     ) -> Attack:
-        """The attack at one radius.
+        """Builds the attack at one radius.
 
         Args:
             epsilon: One of `radii`.
-            shared: What it does not set itself.
+            shared: The options that it does not set itself.
             source: Another model, `(features, frame_mask) -> logits`, for `transfer`.
             map_distance: For `adaptive`; see `AdaptivePGD`.
 
         Raises:
-            ConfigError: A value cannot be, or `source` or `map_distance` is needed and missing.
+            ConfigError: A value is invalid, or a needed `source` or `map_distance` is missing.
         """
         options = self.resolve(shared)
         radius = 0.0 if epsilon is None else epsilon
@@ -142,7 +142,7 @@ class AttackSpec:
 
 
 def _read(field: str, option: str, value: str, text: str) -> Any:
-    """The value of an option, in the type of its field of `AttackOptions`."""
+    """Parses the value of an option into the type of its field of `AttackOptions`."""
     try:
         if field in BOUNDS.values() or field == "random_start":
             chosen = {"true": True, "1": True, "false": False, "0": False}[value.lower()]

@@ -1,4 +1,4 @@
-"""The attacks that a sceptic would ask for."""
+"""The protocol `sceptic`: the attacks that a sceptical reviewer would ask for."""
 
 from collections.abc import Sequence
 
@@ -16,22 +16,22 @@ def sceptic_attacks(
     rounded: bool,
     deepfool: bool = True,
 ) -> list[AttackSpec]:
-    """The sceptic's table, beside the clean row.
+    """Returns the attacks of the sceptic's table; the clean row comes on top.
 
-    The fast gradient; noise of the same norm; PGD of 20 and 100 steps, and of 20 with 5 restarts
-    (worst per clip, by the loss); the margin loss; transfer from another run; two searches without
-    gradients; an attack that aims at the attention maps too; PGD rounded back to bytes; DeepFool;
-    and PGD over the radii from 0.05 to 8.
+    They are the fast gradient; noise of the same norm; PGD of 20 and 100 steps, and of 20 with 5
+    restarts (worst per clip, by the loss); the margin loss; transfer from another run; two searches
+    without gradients; an attack that aims at the attention maps too; PGD rounded back to bytes;
+    DeepFool; and PGD over the radii from 0.05 to 8.
 
     Args:
-        epsilons: Radii of all but the last two.
-        transfer: Whether there is another run.
+        epsilons: Radii of all attacks but DeepFool and the sweep.
+        transfer: Whether there is another run to transfer from.
         adaptive: Whether the model has global attention maps.
-        rounded: Whether its features are dequantized and nothing else, so that they have levels.
-        deepfool: Whether it tells two classes apart.
+        rounded: Whether its features are only dequantized, so that they have levels.
+        deepfool: Whether it has at least two classes.
     """
     texts = [
-        # The first is the one that clips and attention profiles are shown under.
+        # Clips and attention profiles are shown under the first attack.
         "fgm",
         "noise",
         "pgd:steps=20",

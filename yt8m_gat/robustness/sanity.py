@@ -1,4 +1,4 @@
-"""Whether an evaluation can be trusted: signs that a model hides its gradients from the attacks.
+"""Sanity checks of an evaluation: signs that a model hides its gradients from the attacks.
 
 A model may look robust because gradient attacks fail on it, not because no perturbation fools it.
 The checks are read off the rows that `eval.py` wrote; they run no model.
@@ -12,10 +12,10 @@ The checks are read off the rows that `eval.py` wrote; they run no model.
 | `white_box_over_gradient_free` | a search without gradients is stronger | `square`, ... |
 | `white_box_over_noise` | noise of the same norm is stronger | `noise` |
 | `enough_steps` | more steps change what PGD reaches | PGD at two numbers of steps |
-| `zero_gradients` | (warning alone) clips have gradients that are exactly 0 | the clean row |
+| `zero_gradients` | (only warns) clips have gradients that are exactly 0 | the clean row |
 
-Strength is the mean loss, which is what the attacks raise. Attacks are compared within one ball
-(`ball_of`) alone; of several attacks of a kind the strongest counts.
+An attack's strength is the mean loss, which attacks raise. Only attacks within the same ball
+(`ball_of`) are compared; of several attacks of a kind the strongest counts.
 
 Reference: Athalye, Carlini and Wagner, "Obfuscated Gradients Give a False Sense of Security",
 2018; Carlini et al., "On Evaluating Adversarial Robustness", 2019.
@@ -29,17 +29,17 @@ from typing import Any
 
 PASS, FAIL, WARNING, NOT_RUN = "pass", "fail", "warning", "not run"
 
-# Two losses count as equal up to this share of the larger: room for rounding and for the steps
-# of an attack that ends beside its best point.
+# Two losses count as equal up to this share of the larger: it allows for rounding and for attacks
+# whose last step is not quite their best point.
 TOLERANCE = 0.01
-# How much of the rise of the loss over the clean one more steps may add to a flat curve.
+# More steps may change the loss by this share of its rise over the clean loss.
 FLAT = 0.05
-# Hit@1 that an attack without bounds must reach. GAP need not fall as low: of few classes the
-# predictions that it counts hold a clip's labels wherever they stand.
+# Hit@1 below which an attack without bounds must push it. GAP need not fall as low: with few
+# classes, the predictions that it counts hold a clip's labels at some rank or other.
 NEAR_ZERO = 0.01
 # Per frame. Dequantized features lie in [-2, 2], and rows have norms of 13 (audio) to 27 (rgb).
 UNBOUNDED_EPSILON = 8.0
-# Share of clips with a gradient of exactly 0 from which a warning is due.
+# Share of clips with a gradient of exactly 0 above which a warning is given.
 ZERO_GRADIENT_SHARE = 0.01
 # The radii of the sceptic's table.
 SWEEP = (0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 4.0, UNBOUNDED_EPSILON)
@@ -66,7 +66,7 @@ class _Row:
 
     @classmethod
     def read(cls, row: Mapping[str, Any]) -> "_Row | None":
-        """None of an attack without a radius, or without a finite loss."""
+        """Reads a row; returns None if it has no radius or no finite loss."""
         spec, epsilon, loss = str(row["attack"]), row.get("epsilon"), row.get("loss")
         if epsilon is None or loss is None:
             return None
@@ -79,14 +79,14 @@ class _Row:
 
 
 def ball_of(row: Mapping[str, Any]) -> tuple[str, bool, float]:
-    """What attacks must have in common to be compared: axes, rounded, radius.
+    """Returns what attacks must share to be compared: axes, rounding, radius.
 
     Args:
         row: An attacked row with a radius: `options` (see `AttackSpec.settings`), `epsilon`.
 
     Returns:
-        What the l2 norm is taken over, or `linf`; whether the result is rounded, which may leave
-        the ball; the radius.
+        What the l2 norm is taken over, or `linf`; whether the result is rounded, since rounding
+        may leave the ball; the radius.
     """
     options = row["options"]
     return options.get("norm_scope", "linf"), options["round"], float(row["epsilon"])
@@ -95,25 +95,25 @@ def ball_of(row: Mapping[str, Any]) -> tuple[str, bool, float]:
 def sanity_specs(
     epsilon: float, transfer: bool, sweep: Sequence[float] = SWEEP
 ) -> tuple[tuple[str, float], ...]:
-    """The attacks that the checks need, as (spec, epsilon), without repetition.
+    """Returns the attacks that the checks need, as (spec, epsilon), each once.
 
     Args:
         epsilon: The radius at which attacks are compared.
         transfer: Whether there is another model to make perturbations on.
-        sweep: Radii at which the fast gradient and PGD are run; the largest is the unbounded one,
-            at which the margin is attacked too: it is what Hit@1 looks at.
+        sweep: Radii at which the fast gradient and PGD are run. The margin is attacked too at the
+            largest, the unbounded one, since the margin decides Hit@1.
     """
     radii = sorted({epsilon, *sweep})
-    beside = ["pgd:steps=100", "noise", "square", *(["transfer"] if transfer else [])]
+    extras = ["pgd:steps=100", "noise", "square", *(["transfer"] if transfer else [])]
     return (
         *((spec, radius) for spec in ("fgm", "pgd") for radius in radii),
-        *((spec, epsilon) for spec in beside),
+        *((spec, epsilon) for spec in extras),
         ("pgd_margin", radii[-1]),
     )
 
 
 def unbounded_epsilon(norm_scope: str, max_frames: int, num_features: int) -> float:
-    """The radius that moves each frame of each feature by `UNBOUNDED_EPSILON`.
+    """Returns the radius that moves each frame of each feature by `UNBOUNDED_EPSILON`.
 
     Args:
         norm_scope: What the l2 norm is taken over: `frame`, `example` or `joint`.
@@ -132,20 +132,21 @@ def sanity_checks(
     num_features: int,
     can_reach_zero: bool = True,
 ) -> list[dict[str, str]]:
-    """The verdicts on one evaluation, in the order of the table above.
+    """Returns the verdicts on one evaluation, in the order of the table above.
 
     Args:
         clean: Its clean row: `loss`, and `zero_gradient_share` where it was measured.
         attacks: Its attacked rows: `attack` (a spec such as `pgd:steps=100`), `options` (see
-            `AttackSpec.settings`), `epsilon`, `loss`, `hit_at_1`; others are passed over.
+            `AttackSpec.settings`), `epsilon`, `loss`, `hit_at_1`. Rows without a radius or a finite
+            loss are ignored.
         max_frames: Frames of the longest clip, for `unbounded_epsilon`.
-        num_features: Features that the model sees, likewise.
-        can_reach_zero: Whether Hit@1 can be near 0 at all: not of rated segments, whose label may
-            be the one class that was rated.
+        num_features: Features that the model reads, for the same.
+        can_reach_zero: Whether Hit@1 can be near 0 at all: it cannot for rated segments, whose
+            label may be the one class that was rated.
 
     Returns:
-        `{"check", "verdict", "detail"}` each; the verdict is `pass`, `fail`, `warning` or, where
-        rows are missing, `not run`.
+        A `{"check", "verdict", "detail"}` for each; the verdict is `pass`, `fail`, `warning` or,
+        where rows are missing, `not run`.
     """
     rows = [row for row in map(_Row.read, attacks) if row is not None]
     return [
@@ -175,7 +176,7 @@ def sanity_checks(
 
 
 def failed(verdicts: Iterable[Mapping[str, str]]) -> list[str]:
-    """Names of the checks that failed: what a table marks a model for."""
+    """Returns the names of the failed checks, for which a table marks the model."""
     return [verdict["check"] for verdict in verdicts if verdict["verdict"] == FAIL]
 
 
@@ -192,7 +193,7 @@ def _weaker(loss: float, other: float) -> bool:
 
 
 def _loss_over_epsilon(clean: Mapping[str, Any], rows: Sequence[_Row]) -> dict[str, str]:
-    """Of the attacks that follow the gradient of the very loss: others need not raise it."""
+    """Checks only attacks that follow the gradient of the loss itself: others need not raise it."""
     check = "loss_over_epsilon"
     sweeps: dict[str, list[_Row]] = {}
     for row in sorted(rows, key=lambda row: row.epsilon):
@@ -229,7 +230,7 @@ def _compare(
     our_name: str,
     other_name: str,
 ) -> dict[str, str]:
-    """Whether the strongest of `ours` is as strong as that of `others`, at each shared radius."""
+    """Checks that the strongest of `ours` is as strong as that of `others` in each shared ball."""
     compared, weaker = [], []
     for ball in sorted({row.ball for row in rows if others(row)}):
         here = [row for row in rows if row.ball == ball]
@@ -257,7 +258,7 @@ def _compare(
 def _unbounded(
     rows: Sequence[_Row], max_frames: int, num_features: int, can_reach_zero: bool
 ) -> dict[str, str]:
-    """Few hits at a smaller radius pass too: a larger ball holds the smaller one's points."""
+    """Checks that Hit@1 is near 0 at a large radius, or at a smaller one that it contains."""
     check = "unbounded"
     white = [row for row in rows if row.family in _WHITE_BOX and row.hit_at_1 is not None]
     lowest = min(white, key=lambda row: row.hit_at_1, default=None)
@@ -290,31 +291,31 @@ def _unbounded(
 
 
 def _enough_steps(clean: Mapping[str, Any], rows: Sequence[_Row]) -> dict[str, str]:
-    """Of the same PGD with fewer and with more steps; the two largest numbers are compared."""
+    """Compares the two largest numbers of steps of PGD that is otherwise the same."""
     check = "enough_steps"
-    alike: dict[tuple, dict[int, _Row]] = {}
+    same_but_steps: dict[tuple, dict[int, _Row]] = {}
     for row in rows:
         if row.family in _ITERATED:
             rest = tuple(sorted((k, v) for k, v in row.options.items() if k != "steps"))
-            alike.setdefault((row.epsilon, rest), {})[row.options["steps"]] = row
+            same_but_steps.setdefault((row.epsilon, rest), {})[row.options["steps"]] = row
     pairs = [
         (of_steps[steps[-2]], of_steps[steps[-1]])
-        for of_steps in alike.values()
+        for of_steps in same_but_steps.values()
         if len(steps := sorted(of_steps)) > 1
     ]
     if not pairs or clean.get("loss") is None:
         return _verdict(check, NOT_RUN, "needs pgd at two numbers of steps, such as pgd:steps=100")
     start = float(clean["loss"])
-    texts, bent = [], []
+    texts, changed = [], []
     for few, many in pairs:
         rise = max(few.loss, many.loss) - start
         text = f"{few}, {many} at {many.epsilon:g} (clean {start:.4g})"
         texts.append(text)
         room = max(FLAT * rise, TOLERANCE * abs(start))
         if abs(many.loss - few.loss) > room:
-            bent.append(text)
-    if bent:
-        return _verdict(check, FAIL, "more steps change the loss: " + "; ".join(bent))
+            changed.append(text)
+    if changed:
+        return _verdict(check, FAIL, "more steps change the loss: " + "; ".join(changed))
     return _verdict(check, PASS, "more steps leave the loss as it is: " + "; ".join(texts))
 
 
