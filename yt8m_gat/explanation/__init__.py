@@ -1,1 +1,1 @@
-"""What a prediction rests on: attention, class activation over time, local sensitivity."""
+"""Explanations of predictions: attention, class activation over time, local sensitivity."""

@@ -1,23 +1,23 @@
-"""What attention maps look like over a whole set, and over one clip."""
+"""Statistics of attention maps, over a whole set and over one clip."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
-# (name of the level, maps [B, N, T, K] as the layer gives them) -> the same as [B, N, T, T].
+# (name of the level, maps [B, N, T, K] as the layer returns them) -> the same as [B, N, T, T].
 LayOut = Callable[[str, np.ndarray], np.ndarray]
-# Feature -> level -> maps, as `ModelOutputs.attention_maps`.
+# Feature -> level -> maps, as in `ModelOutputs.attention_maps`.
 AttentionMaps = Mapping[str, Mapping[str, Any]]
 
 GLOBAL = "global"
-# Seconds at which a map is still readable, and small enough for a file: 60 x 60 = 3,600 numbers.
+# Largest side of a stored map: it is still readable, and 60 x 60 = 3,600 numbers fit a file.
 MAX_MAP_SIZE = 60
 _DIGITS = 4
 
 
 def mean_maps(attention_maps: AttentionMaps, lay_out: LayOut) -> dict[str, dict[str, np.ndarray]]:
-    """The maps averaged over the heads, one weight per pair of frames.
+    """Averages the maps over the heads, which leaves one weight per pair of frames.
 
     Args:
         attention_maps: Feature -> level -> [B, N, T, K].
@@ -38,15 +38,15 @@ def mean_maps(attention_maps: AttentionMaps, lay_out: LayOut) -> dict[str, dict[
 
 
 def attention_profile(mean_map: np.ndarray, real: np.ndarray) -> np.ndarray:
-    """The attention that each real frame of a clip receives: the mean over the rows of its map.
+    """Returns the attention that each real frame receives: the mean over the rows of the map.
 
     Args:
         mean_map: [T, T], averaged over the heads.
         real: Bool [T], True = real frame.
 
     Returns:
-        [n] over the n real frames; sums to 1 where the rows of the map do. Of a local level this
-        is the profiles of its segments one after the other, each divided by its number.
+        [n] over the n real frames; sums to 1 where the rows of the map do. For a local level
+        these are the profiles of its segments in order, each divided by the number of segments.
 
     Reference: GAT, 4.3.1 ("we take mean over the rows of the 2D attention map").
     """
@@ -54,11 +54,11 @@ def attention_profile(mean_map: np.ndarray, real: np.ndarray) -> np.ndarray:
 
 
 def resample_profile(profile: np.ndarray, num_bins: int) -> np.ndarray:
-    """A profile over the relative position in the clip, as multiples of uniform attention.
+    """Resamples a profile over the relative position in the clip, in units of uniform attention.
 
     Frame t of n fills the interval [t / n, (t + 1) / n) of the clip evenly. Each of the `num_bins`
     equal parts of the clip gets the attention that falls into it, times `num_bins`: 1 everywhere
-    for uniform attention, mean 1 for any profile that sums to 1, whatever n is.
+    for uniform attention, mean 1 for any profile that sums to 1, for any n.
 
     Args:
         profile: [n], n >= 1.
@@ -76,12 +76,12 @@ class AttentionProfiles:
     """Mean attention profile of each feature and level over the clips of a set.
 
     Clips differ in length, so profiles are averaged by relative position: see
-    `resample_profile`. Each clip counts once; a clip without real frames not at all.
+    `resample_profile`. Each clip with real frames counts once.
 
     Args:
         lay_out: See `mean_maps`.
-        num_bins: Parts of the clip; of a set whose longest clip has fewer frames so many, since
-            a profile of ten frames in fifty parts is a staircase.
+        num_bins: Parts of the clip; at most the frames of the longest clip, since a profile of
+            ten frames in fifty parts is a staircase.
 
     Raises:
         ValueError: If `num_bins` is not positive.
@@ -117,7 +117,7 @@ class AttentionProfiles:
         self._longest = max(self._longest, int(mask.sum(axis=1).max(initial=0)))
 
     def result(self) -> dict[str, dict[str, list[float]]]:
-        """Feature -> level -> a mean per part of the clip; empty when there was no clip."""
+        """Returns feature -> level -> a mean per part of the clip; empty if there was no clip."""
         if not self.num_clips:
             return {}
         num_parts = min(self.num_bins, self._longest)
@@ -132,11 +132,11 @@ class AttentionProfiles:
 
 
 def downsample_map(mean_map: np.ndarray, max_size: int = MAX_MAP_SIZE) -> np.ndarray:
-    """Block means of a square map, at most [max_size, max_size]; the blocks differ by one frame.
+    """Returns block means of a square map; the blocks differ in size by at most one frame.
 
     Args:
         mean_map: [n, n].
-        max_size: Most blocks to a side; a map that is not larger comes back as it is.
+        max_size: Most blocks per side; a map that is not larger is returned as it is.
     """
     size = len(mean_map)
     if size <= max_size:
@@ -154,19 +154,19 @@ def clip_attention(
     lay_out: LayOut,
     max_size: int = MAX_MAP_SIZE,
 ) -> dict[str, dict[str, dict[str, list]]]:
-    """Profiles and global maps of one clip of a batch, over its real frames, for JSON.
+    """Returns profiles and global maps of one clip over its real frames, ready for JSON.
 
     Args:
         attention_maps: Feature -> level -> [B, N, T, K].
         frame_mask: Bool [B, T].
-        index: The clip's place in the batch.
+        index: The clip's index in the batch.
         lay_out: See `mean_maps`.
         max_size: See `downsample_map`.
 
     Returns:
         `{"profiles": {feature: {level: [n]}}, "maps": {feature: {"global": [[m] * m]}}}`, m =
-        min(n, `max_size`); numbers are kept to four digits. Without a global level a feature has
-        no map.
+        min(n, `max_size`); numbers are rounded to four digits. A feature without a global level
+        has no map.
 
     Raises:
         ValueError: If the clip has no real frame.
@@ -174,11 +174,11 @@ def clip_attention(
     real = np.asarray(frame_mask[index], bool)
     if not real.any():
         raise ValueError(f"clip {index} of the batch has no real frame: it has no attention")
-    one = {
+    one_clip = {
         feature: {level: np.asarray(maps[index])[None] for level, maps in levels.items()}
         for feature, levels in attention_maps.items()
     }
-    laid_out = mean_maps(one, lay_out)
+    laid_out = mean_maps(one_clip, lay_out)
     return {
         "profiles": {
             feature: {

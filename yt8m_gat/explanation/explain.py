@@ -1,4 +1,4 @@
-"""Why a clip got a label: gradients over time, beside the model's own attention."""
+"""Explanations of one label of a clip: gradients over time, and the model's own attention."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -18,13 +18,13 @@ class Explanation:
     """Curves over the frames of one clip, each [T] and exactly 0 on padding.
 
     Attributes:
-        probabilities: [C], of every class.
+        probabilities: [C], one per class.
         saliency: Feature -> largest |d logit / d x| of each frame.
         smooth_grad: Feature -> the same, averaged over noisy copies of the clip.
         grad_cam: Grad-CAM++ over the contextual frames of all features; None for a model that
             does not classify them by `classify`.
         attention: Feature -> share of attention that each frame gets: the global map, averaged
-            over heads and real rows; empty for models that do not attend.
+            over heads and real rows; empty for models without attention.
     """
 
     probabilities: np.ndarray
@@ -42,10 +42,10 @@ def explain(
     smooth_samples: int = 20,
     smooth_noise: float = 0.1,
 ) -> Explanation:
-    """Explains one label of one clip, by tf-keras-vis.
+    """Explains one label of one clip with tf-keras-vis.
 
-    The model explained is a functional one with the mask a constant inside: as an input,
-    SmoothGrad would add noise to it.
+    It builds a functional model in which the mask is a constant: SmoothGrad adds noise to every
+    input.
 
     Args:
         classifier: A frame-level `VideoClassifier`, in float32.
@@ -53,10 +53,10 @@ def explain(
         frame_mask: Boolean [T], True at real frames.
         label: The class whose logit is explained.
         smooth_samples: Noisy copies that SmoothGrad averages over.
-        smooth_noise: Their noise's deviation, as a share of each frame's range of values.
+        smooth_noise: Standard deviation of their noise, as a share of each frame's range of values.
 
     Raises:
-        ValueError: `label` is no class of the classifier, or no frame is real.
+        ValueError: `label` is not a class of the classifier, or no frame is real.
     """
     if not 0 <= label < classifier.num_classes:
         raise ValueError(
@@ -96,13 +96,13 @@ def explain(
             normalize_cam=False,
         )
         grad_cam = np.asarray(cam)[0]
-    seen = classifier.forward(
+    result = classifier.forward(
         {name: ops.convert_to_tensor(x) for name, x in zip(names, clip, strict=True)}, mask
     )
     attention = {
         name: np.asarray(ops.mean(maps["global"][0], axis=0))[real].mean(axis=0)
-        for name, maps in seen.attention_maps.items()
+        for name, maps in result.attention_maps.items()
         if "global" in maps
     }
-    probabilities = np.asarray(ops.sigmoid(seen.logits))[0]
+    probabilities = np.asarray(ops.sigmoid(result.logits))[0]
     return Explanation(probabilities, curves(plain), curves(smooth), grad_cam, attention)

@@ -1,4 +1,4 @@
-"""How much an output frame listens to the frames around it, and how much to the rest."""
+"""Local sensitivity: how far output frames depend on nearby input frames, and on the rest."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -12,7 +12,7 @@ FramesFn = Callable[[Mapping[str, tf.Tensor], Any], tf.Tensor]
 
 
 class LocalSensitivity:
-    """The local share of the gradients of output frames by input frames, over many clips.
+    """The local share of the gradients of output frames with respect to input frames, over clips.
 
     ```
     G[i, j] = || d Y_i / d X_j ||_F
@@ -20,31 +20,31 @@ class LocalSensitivity:
     N_i = the real frames j with |i - j| <= neighbourhood
     ```
 
-    Y_i [F] is a contextual frame before pooling, X_j [D] an input frame of one feature, so that
-    their gradient is a Jacobian [F, D]; its norm is read as Frobenius'. 1: the output sees its
-    neighbourhood alone; 1/2: near and far frames alike. S of a clip is the mean over its real
-    output frames (those that `max_frames` leaves), S of a set the mean over its clips.
+    Y_i [F] is a contextual frame before pooling, X_j [D] an input frame of one feature, so their
+    gradient is a Jacobian [F, D]; its norm is taken as Frobenius'. S_i is 1 if the output depends
+    only on its neighbourhood, 1/2 if it depends on near and far frames alike. S of a clip is the
+    mean over its real output frames (those that `max_frames` leaves), S of a set over its clips.
 
     A row of G is estimated from `probes` vector-Jacobian products with random signs v in {-1, 1}^F:
-    E ||v^T J||^2 = ||J||_F^2, so G is the root of their mean, a little low on average and the less
-    the more probes (or the higher the rank of J). `exact` takes the F unit vectors instead.
+    E ||v^T J||^2 = ||J||_F^2, so G is the root of their mean, a little low on average, less so with
+    more probes (or a higher rank of J). `exact` takes the F unit vectors instead.
 
     Masking: padding is no output frame, no neighbour and not outside; a frame with nothing outside
     its neighbourhood, or without any gradient, has no S and is left out, and so is a clip of such
     frames.
 
-    Cost: probes * output frames forward and backward passes a clip, `copies` of them at once: a
-    clip is laid beside itself, and one backward pass gives a row of G for each copy.
+    Cost: probes * output frames forward and backward passes per clip, `copies` of them at once: a
+    batch holds copies of the clip, and one backward pass gives a row of G for each copy.
 
     Args:
-        frames_fn: `(features, frame_mask) -> contextual frames [B, T, F]`, in inference mode, each
-            clip of a batch by itself (`VideoClassifier.forward(...).frames`).
-        neighbourhood: Frames to each side that count as local, the frame itself beside them.
+        frames_fn: `(features, frame_mask) -> contextual frames [B, T, F]`, in inference mode and
+            for each clip of a batch by itself (`VideoClassifier.forward(...).frames`).
+        neighbourhood: Frames to each side that count as local, as does the frame itself.
         probes: Random vectors per output frame.
-        exact: The F unit vectors in their place.
+        exact: Whether the F unit vectors replace the random ones.
         max_frames: Output frames per clip, spread evenly over it; None: all.
         copies: Passes at once.
-        seed: Of the random vectors.
+        seed: Seed of the random vectors.
 
     Raises:
         ValueError: If a number is too small.
@@ -88,17 +88,17 @@ class LocalSensitivity:
     def gradient_norms(
         self, features: Mapping[str, Any], frame_mask: Any
     ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-        """Rows of G of one clip.
+        """Computes rows of G for one clip.
 
         Args:
             features: {name: float [T, D]}.
             frame_mask: Bool [T], True = real frame.
 
         Returns:
-            The output frames i as places among the n real ones, int [m], and {name: G [m, n]}.
+            The output frames i as indices among the n real ones, int [m], and {name: G [m, n]}.
         """
         real = np.flatnonzero(np.asarray(frame_mask, bool))
-        # What lies behind the last real frame would cost passes and change nothing.
+        # Frames after the last real one would only cost time.
         length = int(real[-1]) + 1 if len(real) else 0
         clip = {name: tf.convert_to_tensor(value)[:length] for name, value in features.items()}
         mask = tf.convert_to_tensor(frame_mask)[:length]
@@ -116,10 +116,10 @@ class LocalSensitivity:
         places = np.repeat(np.arange(len(rows)), per_row)
         for begin in range(0, len(places), self.copies):
             chunk = np.arange(begin, min(begin + self.copies, len(places)))
-            found = self._squared_rows(
+            squared_norms = self._squared_rows(
                 clip, mask, tf.constant(real[rows[places[chunk]]]), self._vectors(chunk, per_row)
             )
-            for name, values in found.items():
+            for name, values in squared_norms.items():
                 np.add.at(squares[name], places[chunk], values.numpy()[:, real])
         scale = 1.0 if self.exact else 1.0 / self.probes
         return rows, {name: np.sqrt(scale * square) for name, square in squares.items()}
@@ -140,9 +140,10 @@ class LocalSensitivity:
                     self._shares.setdefault(name, []).append(share)
 
     def result(self) -> dict[str, dict[str, float | int]]:
-        """Feature -> `S`, its `deviation` over clips (0 for one), `neighbourhood`, `num_videos`.
+        """Returns feature -> `S`, its `deviation` (0 for one clip), `neighbourhood`, `num_videos`.
 
-        A feature of which no clip had an S, all being shorter than the neighbourhood, is absent.
+        A feature is absent if no clip had an S, for example if all were shorter than the
+        neighbourhood.
         """
         return {
             name: {
@@ -155,7 +156,7 @@ class LocalSensitivity:
         }
 
     def _vectors(self, chunk: np.ndarray, per_row: int) -> tf.Tensor:
-        """One vector [F] for each place of a chunk: unit vectors, or random signs."""
+        """Returns one vector [F] for each index of a chunk: unit vectors, or random signs."""
         if self.exact:
             return tf.one_hot(chunk % per_row, self._num_outputs)
         signs = self._random.integers(0, 2, (len(chunk), self._num_outputs))
@@ -168,7 +169,7 @@ class LocalSensitivity:
         outputs: tf.Tensor,
         vectors: tf.Tensor,
     ) -> dict[str, tf.Tensor]:
-        """||v_r^T dY_i(r) / dX_j||^2 as [R, T] per feature, copy r of the clip for output r."""
+        """Returns ||v_r^T dY_i(r) / dX_j||^2 as [R, T] per feature, with a copy r per output r."""
         num_copies = tf.shape(vectors)[0]
         features = {
             name: tf.repeat(value[tf.newaxis], num_copies, axis=0) for name, value in clip.items()
@@ -191,11 +192,11 @@ class LocalSensitivity:
 def local_share(
     gradient_norms: np.ndarray, output_frames: np.ndarray, neighbourhood: int
 ) -> float | None:
-    """Mean S_i of a clip (eq. 14); None where no output frame has one.
+    """Returns the mean S_i of a clip (eq. 14), or None if no output frame has one.
 
     Args:
         gradient_norms: G [m, n], a row per output frame.
-        output_frames: Int [m], the i of each row.
+        output_frames: Int [m], the frame index i of each row.
         neighbourhood: Frames to each side that count as local.
     """
     distance = np.abs(output_frames[:, None] - np.arange(gradient_norms.shape[1])[None, :])
