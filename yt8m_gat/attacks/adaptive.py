@@ -27,26 +27,26 @@ class AdaptivePGD(PGD):
     r <- project(r + step_size * steepest ascent of loss(x + r) + weight * d(A(x), A(x + r)))
     ```
 
-    What an attacker does who knows that a model was trained to hold its attention still (A-ART,
-    GAT): where the loss alone gives no way, moving the map may open one. Of the points visited
-    each clip keeps the one with the highest LOSS (or margin), not the highest sum: the map is the
-    means, and a map that moves without the output is no success.
+    Models an attacker who knows that the model was trained to keep its attention stable (A-ART,
+    GAT): where the loss has no useful gradient, moving the map may help. Each clip keeps the
+    visited point with the highest LOSS (or margin), not the highest sum: the map is only a means,
+    and a map that moves without changing the output is no success.
 
-    Norm and axes, space, bounds, success: as `PGD`. The model gives `attention_maps` beside its
-    `logits`, in the form that `map_distance` takes. Cost: that of `PGD`, and 1 forward pass more,
-    for the clean maps, where it restarts or has a random start. At the clean clip the distance has
-    no gradient: the first step is PGD's.
+    Norm and axes, space, bounds, success: as `PGD`. The model returns `attention_maps` beside its
+    `logits`, in the form that `map_distance` takes. Cost: that of `PGD`, plus 1 forward pass for
+    the clean maps with restarts or a random start. At the clean clip the distance has no gradient,
+    so the first step is PGD's.
 
     Args:
         map_distance: `(clean maps, perturbed maps, frame_mask) -> [B]`, differentiable also where
             the maps are equal (`yt8m_gat.losses.frobenius_distance` is, summed over the features).
-        weight: What the distance weighs beside the loss; 0 is PGD. By default A-ART's beta. Beside
-            a mean over hundreds of classes a large one moves the map and forgets the loss: of an SA
-            on AudioSet (GAP .334), epsilon 0.5 leaves .180 by PGD, and .180, .195 and .238 at
-            weights .001, .01 and .1.
+        weight: Weight of the distance beside the loss; 0 is PGD. The default is A-ART's beta. If
+            the loss is a mean over hundreds of classes, a large weight moves the map and neglects
+            the loss: an SA on AudioSet (GAP .334) drops to .180 under PGD with epsilon 0.5, and to
+            .180, .195 and .238 at weights .001, .01 and .1.
 
     Raises:
-        ValueError: If the weight is negative; what `PGD` raises.
+        ValueError: If the weight is negative, or for the reasons of `PGD`.
 
     Reference: Tramer et al., "On Adaptive Attacks to Adversarial Example Defenses", 2020.
 
@@ -81,16 +81,16 @@ class AdaptivePGD(PGD):
 
     @property
     def cost(self) -> PassCount:
-        """PGD's, and 1 forward where it does not set out from the clean clip alone."""
+        """PGD's cost, plus 1 forward pass with restarts or a random start."""
         forward, backward = super().cost
         return PassCount(forward + (self.restarts > 1 or self.random_start), backward)
 
     def perturb(self, problem: Problem) -> Perturbed:
-        """The point of the highest loss seen, clip by clip."""
+        """Returns the point with the highest loss seen, for each clip."""
         problem = problem._replace(features=mask_frames(problem.features, problem.frame_mask))
 
         def look(point: Tensors, clean: Any) -> tuple[tf.Tensor, Tensors, Any]:
-            if clean is None:  # The clean clip: its map is where it is.
+            if clean is None:  # The point is the clean clip: its map has not moved.
                 return loss_and_gradients(problem, point)
             with tf.GradientTape(watch_accessed_variables=False) as tape:
                 tape.watch(point)

@@ -1,4 +1,4 @@
-"""What every attack takes, gives and promises."""
+"""The interface of all attacks: their inputs, results and base class."""
 
 import abc
 import dataclasses
@@ -10,7 +10,7 @@ import tensorflow as tf
 from yt8m_gat.attacks.ball import Ball, Tensors, mask_frames
 from yt8m_gat.attacks.feature_space import clip_features, round_features
 
-# (features: {name: [B, T, D]}, frame_mask [B, T]) -> logits [B, C], or what has them as `logits`:
+# (features: {name: [B, T, D]}, frame_mask [B, T]) -> logits [B, C], or an object that has `logits`:
 # `yt8m_gat.models.ModelOutputs`, with `frames` and `attention_maps` for the attacks that use them.
 Model = Callable[[Mapping[str, tf.Tensor], Any], Any]
 # (labels [B, C], logits [B, C]) -> loss [B], one a clip.
@@ -37,16 +37,16 @@ class Problem(NamedTuple):
     seed: Any = 0
 
     def outputs_at(self, point: Mapping[str, tf.Tensor]) -> Any:
-        """What the model gives at perturbed features."""
+        """Returns the model's outputs on perturbed features."""
         return self.model(point, self.frame_mask)
 
     def loss_of(self, outputs: Any) -> tf.Tensor:
-        """The loss [B] of what the model gave."""
+        """Returns the loss [B] of the model's outputs."""
         return self.loss(self.labels, logits_of(outputs))
 
 
 class AttackResult(NamedTuple):
-    """What an attack reached on each clip.
+    """The result of an attack on each clip.
 
     Attributes:
         features: Perturbed features, {name: float [B, T, D]}, exactly 0 on padding.
@@ -54,10 +54,11 @@ class AttackResult(NamedTuple):
         relative_norm: Float [B], ||r||_2 / ||x||_2 over all modalities and real frames (DeepFool's
             rho); 0 for a clip that is all 0.
         success: Bool [B], whether the attack's criterion is met.
-        loss: Float [B], what was climbed, on the perturbed clip.
+        loss: Float [B], the loss that the attack raised, on the perturbed clip.
         logits: Float [B, C] on the perturbed clip.
-        outputs: All that the model gave on the perturbed clip.
-        clean_outputs: All that it gave on the clean clip; None where the attack has no pass there.
+        outputs: The model's outputs on the perturbed clip.
+        clean_outputs: The model's outputs on the clean clip; None if the attack does not run the
+            model there.
     """
 
     features: Tensors
@@ -71,12 +72,12 @@ class AttackResult(NamedTuple):
 
 
 class Perturbed(NamedTuple):
-    """What an attack found, and what it saw of the model on the way, so that nobody asks again.
+    """Perturbed clips, with the model's outputs that the attack computed, to save further passes.
 
     Attributes:
         features: {name: float [B, T, D]}.
-        outputs: All that the model gave on them; None where the attack does not have it.
-        clean_outputs: All that it gave on the clean clips; None likewise.
+        outputs: The model's outputs on them; None if the attack has not computed them.
+        clean_outputs: The model's outputs on the clean clips; None if not computed.
     """
 
     features: Tensors
@@ -92,12 +93,12 @@ class PassCount(NamedTuple):
 
 
 def logits_of(outputs: Any) -> tf.Tensor:
-    """The logits [B, C] of what a model gives."""
+    """Returns the logits [B, C] of a model's outputs."""
     return getattr(outputs, "logits", outputs)
 
 
 def top1_is_label(labels: Any, logits: Any) -> tf.Tensor:
-    """Bool [B]: the highest logit is one of the clip's labels.
+    """Returns a bool [B]: whether the highest logit is one of the clip's labels.
 
     Examples:
         >>> from yt8m_gat.attacks import top1_is_label
@@ -109,7 +110,9 @@ def top1_is_label(labels: Any, logits: Any) -> tf.Tensor:
 
 
 def top1_missed(labels: Any, logits: Any) -> tf.Tensor:
-    """Bool [B]: the highest logit is none of the clip's labels; False for a clip without labels.
+    """Returns a bool [B]: whether the highest logit is none of the clip's labels.
+
+    False for a clip without labels.
 
     A clip that the model gets wrong unperturbed counts as missed at epsilon 0, as in robust
     accuracy.
@@ -126,9 +129,9 @@ def top1_missed(labels: Any, logits: Any) -> tf.Tensor:
 def loss_and_gradients(
     problem: Problem, point: Mapping[str, tf.Tensor]
 ) -> tuple[tf.Tensor, Tensors, Any]:
-    """The loss [B] at `point`, the gradients of its sum over the batch there, and the outputs.
+    """Returns the loss [B] at `point`, the gradients of its sum over the batch, and the outputs.
 
-    The sum, not the mean: a clip's gradient does not depend on how large its batch is. Costs one
+    With the sum, unlike the mean, a clip's gradient does not depend on the batch size. Costs one
     forward and one backward pass. A feature that the loss does not depend on has gradient None.
     """
     with tf.GradientTape(watch_accessed_variables=False) as tape:
@@ -142,7 +145,7 @@ def loss_and_gradients(
 def keep_where(
     condition: tf.Tensor, values: Mapping[str, tf.Tensor], others: Mapping[str, tf.Tensor]
 ) -> Tensors:
-    """`values` of the clips where `condition` (bool [B], or [1]) holds, else `others`."""
+    """Selects `values` for the clips where `condition` (bool [B], or [1]) holds, else `others`."""
     return {
         name: tf.where(
             tf.reshape(condition, [-1] + [1] * (value.shape.rank - 1)), value, others[name]
@@ -153,20 +156,20 @@ def keep_where(
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Attack(abc.ABC):
-    """A way to perturb clips so that a model gets them wrong.
+    """The base class of methods that perturb clips so that a model gets them wrong.
 
     Space: the features as the model takes them ({name: float [B, T, D]}: dequantized, and
-    normalized if the model's preprocessing normalizes). Padding is never touched. Hyper-parameters
-    are set here, data come with the call; the same seed gives the same perturbation. Runs in eager
-    mode, inside `tf.function` and under XLA.
+    normalized if the model's preprocessing normalizes). Padding is never touched. The constructor
+    takes hyperparameters, `attack` takes data; the same seed gives the same perturbation. Runs in
+    eager mode, inside `tf.function` and under XLA.
 
     Args:
-        clip_to_range: (low, high) that perturbed features are kept within, so that they stay what
-            dequantization can produce; an entry of the clean clip that lies outside may stay
-            where it is. None: no bounds.
+        clip_to_range: (low, high) that perturbed features are kept within, so that dequantization
+            could have produced them; an entry of the clean clip that lies outside may stay where
+            it is. None: no bounds.
         round_to_levels: (step, offset): the result is rounded to the nearest offset + k * step
-            (within `clip_to_range`), what a clip stored as uint8 would keep of the attack. May
-            leave the ball by half a step an entry: `AttackResult.norm` tells. None: not rounded.
+            (within `clip_to_range`), as storing the clip as uint8 would do. Rounding may move an
+            entry out of the ball by half a step: see `AttackResult.norm`. None: not rounded.
 
     Raises:
         ValueError: If a range is empty or a step not positive.
@@ -197,17 +200,17 @@ class Attack(abc.ABC):
 
     @property
     def objective(self) -> str:
-        """What the call's `loss` has to be: `loss`, the model's, or `margin`, `margin_loss`."""
+        """The `loss` that `attack` expects: `loss`, the model's own, or `margin`, `margin_loss`."""
         return "loss"
 
     @property
     @abc.abstractmethod
     def cost(self) -> PassCount:
-        """Passes for one batch, at most, the one that evaluates the result included."""
+        """The most passes for one batch, including the one that evaluates the result."""
 
     @abc.abstractmethod
     def perturb(self, problem: Problem) -> Perturbed:
-        """What `attack` has before rounding."""
+        """Returns the perturbed clips before rounding."""
 
     def attack(
         self,
@@ -221,10 +224,10 @@ class Attack(abc.ABC):
         """Perturbs a batch and evaluates the model on it.
 
         Args:
-            model: `(features, frame_mask) -> logits [B, C]`, the model in inference mode; or ->
-                what has them as `logits`, as `yt8m_gat.models.ModelOutputs`.
-            loss: `(labels, logits) -> [B]`, what the attack raises; see `objective`. It knows
-                which classes count (`label_weights`): the attack does not.
+            model: `(features, frame_mask) -> logits [B, C]`, the model in inference mode. It may
+                also return an object that has `logits`, as `yt8m_gat.models.ModelOutputs`.
+            loss: `(labels, logits) -> [B]`, what the attack raises; see `objective`. The loss, not
+                the attack, takes `label_weights` into account.
             features: {name: float [B, T, D]}.
             frame_mask: Bool [B, T], True = real frame; None where features are [B, D].
             labels: Float [B, C], multi-hot.
@@ -232,8 +235,8 @@ class Attack(abc.ABC):
         """
         features = {name: tf.convert_to_tensor(value) for name, value in features.items()}
         problem = Problem(model, loss, features, frame_mask, labels, seed)
-        found = self.perturb(problem)
-        perturbed, outputs = found.features, found.outputs
+        attacked = self.perturb(problem)
+        perturbed, outputs = attacked.features, attacked.outputs
         if self.round_to_levels is not None:
             outputs = None
             perturbed = round_features(perturbed, self.round_to_levels, self.clip_to_range)
@@ -251,11 +254,11 @@ class Attack(abc.ABC):
             relative_norm=tf.math.divide_no_nan(
                 whole.norm_of(change, None), whole.norm_of(real, None)
             ),
-            success=self._criterion(labels, logits, found.clean_outputs),
+            success=self._criterion(labels, logits, attacked.clean_outputs),
             loss=problem.loss_of(outputs),
             logits=logits,
             outputs=outputs,
-            clean_outputs=found.clean_outputs,
+            clean_outputs=attacked.clean_outputs,
         )
 
     def _named(self, family: str) -> str:
@@ -265,7 +268,7 @@ class Attack(abc.ABC):
         return top1_missed(labels, logits)
 
     def _add(self, features: Tensors, perturbation: Tensors, frame_mask: Any) -> Tensors:
-        """Features plus perturbation, within the bounds, 0 on padding."""
+        """Returns features plus perturbation, within the bounds, 0 on padding."""
         perturbed = {name: features[name] + perturbation[name] for name in features}
         if self.clip_to_range is not None:
             perturbed = clip_features(perturbed, features, self.clip_to_range)

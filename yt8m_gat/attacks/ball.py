@@ -1,4 +1,4 @@
-"""The set that a perturbation may not leave, and the steps inside it."""
+"""The norm balls that bound perturbations, and the steps inside them."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ Tensors = dict[str, tf.Tensor]
 
 
 def mask_frames(values: Mapping[str, Any], frame_mask: Any) -> Tensors:
-    """`values` with exactly 0 on padding.
+    """Returns `values` with exactly 0 on padding.
 
     Args:
         values: Float [B, T, D] per feature; [B, D] where `frame_mask` is None.
@@ -22,7 +22,7 @@ def mask_frames(values: Mapping[str, Any], frame_mask: Any) -> Tensors:
     tensors = {name: tf.convert_to_tensor(value) for name, value in values.items()}
     if frame_mask is None:
         return tensors
-    # Selected, not multiplied: NaN times 0 is NaN.
+    # A multiplication would not do: NaN times 0 is NaN.
     real = tf.convert_to_tensor(frame_mask)[..., tf.newaxis]
     return {name: tf.where(real, value, tf.zeros_like(value)) for name, value in tensors.items()}
 
@@ -38,7 +38,7 @@ def require_gradients(gradients: Mapping[str, Any]) -> None:
 
 
 def seed_pair(seed: Any, stream: Any = 0) -> tf.Tensor:
-    """A seed for the stateless random ops: int32 [2], its own for each `stream` of one `seed`.
+    """Returns a seed for the stateless random ops, int32 [2]; it differs for each `stream`.
 
     Eager mode and `tf.function` draw the same numbers from it; XLA's generator draws others.
     """
@@ -46,7 +46,7 @@ def seed_pair(seed: Any, stream: Any = 0) -> tf.Tensor:
 
 
 def normal_like(values: Mapping[str, Any], seed: tf.Tensor) -> Tensors:
-    """Standard normal float32 noise in the shapes of `values`, from a stateless seed [2]."""
+    """Draws standard normal float32 noise in the shapes of `values`, from a stateless seed [2]."""
     return {
         name: tf.random.stateless_normal(tf.shape(value), tf.random.fold_in(seed, index))
         for index, (name, value) in enumerate(values.items())
@@ -65,10 +65,10 @@ class Ball:
     | linf | any     | one entry (the scope changes nothing)       | -                     |
 
     `frame` is the reading of "the norm is taken across rows" (A-ART, eq. 4; GAT, eq. 3) that
-    papers' figures agree with; the others are its alternatives.
+    agrees with the papers' figures; the others are its alternatives.
 
-    All methods take and give mappings of float [B, T, D] (or [B, D] with `frame_mask` None), work
-    in eager mode, `tf.function` and XLA, and give exactly 0 on padding, whatever came in there.
+    All methods take and return mappings of float [B, T, D] (or [B, D] with `frame_mask` None), work
+    in eager mode, `tf.function` and XLA, and return exactly 0 on padding, regardless of its values.
     Half precision is computed in float32.
 
     Args:
@@ -106,14 +106,14 @@ class Ball:
     def steepest_ascent(
         self, gradients: Mapping[str, Any], frame_mask: Any, epsilon: Any
     ) -> Tensors:
-        """The point of the ball at which a linear function of slope `gradients` is largest.
+        """Returns the point of the ball at which a linear function of slope `gradients` is largest.
 
         l2: R = epsilon * G / ||G||_2 (GAT eq. 3; A-ART eq. 4); linf: R = epsilon * sign(G).
 
         G is divided by its largest entry before its norm is taken, and nothing is added to that
-        norm: a gradient of 1e-30 gives the full step. Where G is 0 R is 0, and a gradient whose
+        norm: a gradient of 1e-30 gives the full step. Where G is 0, R is 0, and a gradient whose
         largest entry is denormal (< 1.2e-38 in float32, where hardware may flush it) counts as 0.
-        Padding has no part in the norm.
+        Padding does not count in the norm.
 
         Args:
             gradients: Float [B, T, D] per feature.
@@ -121,7 +121,7 @@ class Ball:
             epsilon: Radius, in the units of the features.
 
         Returns:
-            The perturbation per feature, in the gradients' types, its norm exactly `epsilon`
+            The perturbation per feature, in the gradients' types. Its norm is exactly `epsilon`
             (to rounding) wherever the gradient is not 0.
 
         Raises:
@@ -142,7 +142,8 @@ class Ball:
         }
 
     def project(self, perturbation: Mapping[str, Any], frame_mask: Any, epsilon: Any) -> Tensors:
-        """The nearest point of the ball: the identity inside, rescaled (linf: clipped) outside."""
+        """Returns the nearest point of the ball: `perturbation` itself inside, else rescaled (l2)
+        or clipped (linf)."""
         masked = _widen(mask_frames(perturbation, frame_mask))
         if self.norm == "linf":
             projected = {}
@@ -160,12 +161,12 @@ class Ball:
         return {name: tf.cast(value, perturbation[name].dtype) for name, value in projected.items()}
 
     def norm_of(self, perturbation: Mapping[str, Any], frame_mask: Any) -> tf.Tensor:
-        """The norm that a perturbation really has: float [B], the largest of a clip's balls."""
+        """Returns the norm of a perturbation: float [B], the largest over a clip's balls."""
         masked = _widen(mask_frames(perturbation, frame_mask))
         if self.norm == "linf":
             norms = {name: tf.abs(value) for name, value in masked.items()}
         else:
-            # Row by row first, whatever the scope: norms of several scopes share that.
+            # Row by row first in every scope, so that norms of several scopes share this step.
             _, lengths, largest = Ball("l2", "frame")._scaled(masked)
             norms = {name: lengths[name] * largest[name] for name in masked}
             if self.scope != "frame":
@@ -185,15 +186,15 @@ class Ball:
         seed: Any,
         draw: Any = 0,
     ) -> Tensors:
-        """A point drawn uniformly from the ball.
+        """Draws a point uniformly from the ball.
 
-        l2: a normal direction times epsilon * U^(1/n), n the real entries that a ball spans.
+        l2: a normal direction times epsilon * U^(1/n), n the number of real entries it spans.
 
         Args:
-            features: Float [B, T, D] per feature; shapes and types alone are read.
+            features: Float [B, T, D] per feature; only their shapes and types are used.
             frame_mask: Bool [B, T], or None.
             epsilon: Radius.
-            seed: Integer; the same gives the same point.
+            seed: Integer; the same seed gives the same point.
             draw: Integer, for several points from one seed.
         """
         if self.norm == "linf":
@@ -212,7 +213,7 @@ class Ball:
         entries = self._total(ones)
         point = {}
         for index, (name, value) in enumerate(direction.items()):
-            # One draw for each ball: under `joint` the modalities share theirs.
+            # One draw for each ball: under `joint` the modalities share it.
             key = tf.random.fold_in(
                 seed_pair(seed, 2 * draw + 1), 0 if self.scope == "joint" else index
             )
@@ -225,7 +226,7 @@ class Ball:
         return [-1] if self.scope == "frame" else list(range(1, value.shape.rank))
 
     def _total(self, values: Tensors) -> Tensors:
-        """Sums over each ball, with its axes kept as 1."""
+        """Sums over each ball and keeps its axes as 1."""
         sums = {
             name: tf.reduce_sum(value, axis=self._axes(value), keepdims=True)
             for name, value in values.items()
@@ -236,7 +237,7 @@ class Ball:
         return sums
 
     def _scaled(self, values: Tensors) -> tuple[Tensors, Tensors, Tensors]:
-        """Values over their ball's largest entry, the l2 length of that, and the largest entry.
+        """Returns values divided by their ball's largest entry, their l2 length, and that entry.
 
         All-zero (or denormal) balls give values 0, length 1, largest 0.
         """
@@ -249,10 +250,10 @@ class Ball:
             largest = dict.fromkeys(largest, shared)
         scaled = {}
         for name, value in values.items():
-            # Not `<`: NaN is to be seen in the result, not to vanish.
+            # NaN compares as False, so it stays visible in the result.
             zero = largest[name] < _smallest_normal(value.dtype)
             largest[name] = tf.where(zero, tf.zeros_like(largest[name]), largest[name])
-            # One pass over the values, where a quotient and a choice of 0 are three.
+            # One pass over the values; a quotient and a `where` would take three.
             scaled[name] = value * tf.math.reciprocal_no_nan(largest[name])
         squares = self._total({name: tf.square(value) for name, value in scaled.items()})
         lengths = {
@@ -263,7 +264,7 @@ class Ball:
 
 
 def _widen(values: Tensors) -> Tensors:
-    """Half precision as float32; wider types as they are."""
+    """Casts half precision to float32 and leaves wider types as they are."""
     return {
         name: tf.cast(value, tf.float32) if value.dtype in (tf.float16, tf.bfloat16) else value
         for name, value in values.items()

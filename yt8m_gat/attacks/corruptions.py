@@ -1,9 +1,9 @@
 """Natural corruptions of feature sequences, severities 1 to 5.
 
 The image corruptions of the TAF paper (tables 3 and 7; Hendrycks and Dietterich, 2018) have no
-pixel meaning over frame features. These are analogues, said to be such: entry-wise noise at the
-image benchmark's shares of the range of values, a blur over time instead of space, and faults that
-a stream of frames has.
+pixel meaning over frame features. These are only analogues: entry-wise noise at the image
+benchmark's shares of the range of values, a blur over time instead of space, and faults of a
+stream of frames.
 
 Space: dequantized features, whose values span a range of 4, [-2, 2]. Results are not clipped to
 it. Padding stays exactly 0. The same seed gives the same corruption.
@@ -86,7 +86,7 @@ def gaussian_noise(
 def impulse_noise(
     amount: float, features: Tensors, frame_mask: tf.Tensor, seed: tf.Tensor
 ) -> tuple[Tensors, tf.Tensor]:
-    """Sets a share `amount` of the entries to -2 or 2, as often to the one as to the other."""
+    """Sets a share `amount` of the entries to -2 or 2, with equal probability."""
     corrupted = {}
     for index, (name, value) in enumerate(features.items()):
         draw = tf.random.stateless_uniform(tf.shape(value), tf.random.fold_in(seed, index))
@@ -109,11 +109,11 @@ def speckle_noise(
 def temporal_blur(
     amount: float, features: Tensors, frame_mask: tf.Tensor, seed: tf.Tensor
 ) -> tuple[Tensors, tf.Tensor]:
-    """Averages over time with normal weights of `amount` frames, over real frames alone."""
+    """Averages over real frames with Gaussian weights, standard deviation `amount` frames."""
     del seed
     times = tf.range(tf.shape(frame_mask)[1], dtype=tf.float32)
     weights = tf.exp(-0.5 * tf.square((times[:, tf.newaxis] - times[tf.newaxis, :]) / amount))
-    # [B, T]: the weights that fall on real frames; no less than its own on a real one.
+    # [B, T]: the sum of the weights on real frames; at a real frame at least its own weight.
     total = tf.einsum("ts,bs->bt", weights, tf.cast(frame_mask, tf.float32))
     total = tf.where(frame_mask, total, 1.0)[..., tf.newaxis]
     return {
@@ -135,9 +135,9 @@ def constant_offset(
 def frame_drop(
     amount: float, features: Tensors, frame_mask: tf.Tensor, seed: tf.Tensor
 ) -> tuple[Tensors, tf.Tensor]:
-    """Removes a share `amount` of each clip's frames, the same of every modality.
+    """Removes a share `amount` of each clip's frames, the same frames in every modality.
 
-    The rest moves together, in order; the clip is shorter. At least one frame stays.
+    The remaining frames close up in order, so the clip gets shorter. At least one frame stays.
     """
     count = tf.reduce_sum(tf.cast(frame_mask, tf.int32), axis=1)
     kept_count = tf.maximum(count - _share(amount, count), tf.minimum(count, 1))
@@ -150,16 +150,16 @@ def frame_drop(
 def frame_freeze(
     amount: float, features: Tensors, frame_mask: tf.Tensor, seed: tf.Tensor
 ) -> tuple[Tensors, tf.Tensor]:
-    """A share `amount` of each clip's frames repeats the last one before that did arrive.
+    """Replaces a share `amount` of each clip's frames by the last frame before that did not freeze.
 
-    The first frame always arrives; the same frames freeze in every modality.
+    The first frame never freezes; the same frames freeze in every modality.
     """
     times = tf.range(tf.shape(frame_mask)[1])[tf.newaxis, :]
     later = tf.logical_and(frame_mask, times > 0)
     count = tf.reduce_sum(tf.cast(frame_mask, tf.int32), axis=1)
     limit = tf.maximum(count - 1, 0)
     frozen = _random_frames(tf.minimum(_share(amount, count), limit), later, seed)
-    # The last time at or before t that did arrive is the running maximum of these.
+    # The last frame that arrived at or before t is the running maximum of these.
     arrived = tf.where(frozen, 0, times + tf.zeros_like(frozen, tf.int32))
     return _take(features, _running_maximum(arrived)), frame_mask
 
@@ -167,14 +167,14 @@ def frame_freeze(
 def temporal_shuffle(
     amount: float, features: Tensors, frame_mask: tf.Tensor, seed: tf.Tensor
 ) -> tuple[Tensors, tf.Tensor]:
-    """Puts the frames within each stretch of `amount` frames in random order.
+    """Shuffles the frames within each stretch of `amount` frames.
 
-    All modalities alike; an infinite amount shuffles the whole clip.
+    All modalities get the same order; an infinite amount shuffles the whole clip.
     """
     length = tf.shape(frame_mask)[1]
     times = tf.range(length, dtype=tf.float32)[tf.newaxis, :]
     draw = tf.random.stateless_uniform(tf.shape(frame_mask), seed)
-    # A stretch sorts before the next, padding last.
+    # The stretches keep their order, and padding sorts last.
     keys = tf.where(frame_mask, tf.floor(times / amount) + draw, float("inf"))
     return _take(features, tf.argsort(keys, axis=1, stable=True)), frame_mask
 
@@ -182,7 +182,7 @@ def temporal_shuffle(
 def silent_modality(
     amount: float, features: Tensors, frame_mask: tf.Tensor, seed: tf.Tensor
 ) -> tuple[Tensors, tf.Tensor]:
-    """One modality, drawn for each clip, is 0 for a run of a share `amount` of its frames."""
+    """Sets one modality, drawn for each clip, to 0 over a run of a share `amount` of its frames."""
     count = tf.reduce_sum(tf.cast(frame_mask, tf.int32), axis=1)
     extent = _share(amount, count)
     draws = tf.random.stateless_uniform([2, tf.shape(frame_mask)[0]], seed)
@@ -199,7 +199,7 @@ def silent_modality(
     }, frame_mask
 
 
-# Noise and offset: shares of the range, as in the image benchmark. The last four: ours.
+# Noise and offset are shares of the range, as in the image benchmark. The last four are our own.
 CORRUPTIONS: dict[str, Corruption] = {
     "gaussian_noise": Corruption(gaussian_noise, (0.08, 0.12, 0.18, 0.26, 0.38)),
     "impulse_noise": Corruption(impulse_noise, (0.03, 0.06, 0.09, 0.17, 0.27)),
@@ -214,12 +214,12 @@ CORRUPTIONS: dict[str, Corruption] = {
 
 
 def _share(amount: float, count: tf.Tensor) -> tf.Tensor:
-    """`amount` of `count`, rounded."""
+    """Returns `amount` times `count`, rounded."""
     return tf.cast(tf.round(amount * tf.cast(count, tf.float32)), tf.int32)
 
 
 def _random_frames(count: tf.Tensor, eligible: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-    """Bool [B, T]: `count` [B] of the `eligible` frames of each clip, drawn without repetition."""
+    """Draws `count` [B] of the `eligible` frames of each clip without repetition: bool [B, T]."""
     draw = tf.random.stateless_uniform(tf.shape(eligible), seed)
     keys = tf.where(eligible, draw, 2.0)
     rank = tf.argsort(tf.argsort(keys, axis=1, stable=True), axis=1, stable=True)
@@ -227,7 +227,7 @@ def _random_frames(count: tf.Tensor, eligible: tf.Tensor, seed: tf.Tensor) -> tf
 
 
 def _take(features: Tensors, frames: tf.Tensor) -> Tensors:
-    """Each clip's frames in the order of `frames` [B, T]."""
+    """Gathers each clip's frames in the order of `frames` [B, T]."""
     return {
         name: tf.ensure_shape(tf.gather(value, frames, axis=1, batch_dims=1), value.shape)
         for name, value in features.items()
@@ -235,7 +235,7 @@ def _take(features: Tensors, frames: tf.Tensor) -> Tensors:
 
 
 def _running_maximum(values: tf.Tensor) -> tf.Tensor:
-    """Maximum of each row of int32 [B, T] up to each place, in log2 T steps."""
+    """Returns the running maximum of each row of int32 [B, T], in log2 T steps."""
     length = tf.shape(values)[1]
 
     def double(shift: tf.Tensor, running: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:

@@ -1,4 +1,4 @@
-"""DeepFool: about how far away the nearest other decision is."""
+"""DeepFool: an estimate of the distance to the nearest decision boundary."""
 
 import dataclasses
 from typing import Any
@@ -15,7 +15,7 @@ from yt8m_gat.attacks.attack import (
 )
 from yt8m_gat.attacks.ball import Ball, Tensors, mask_frames, require_gradients
 
-# Below this share of the top logit a difference of float32 logits is rounding.
+# A difference of float32 logits below this share of the top logit is rounding error.
 LOGIT_RESOLUTION = 1e-6
 
 
@@ -31,23 +31,23 @@ class DeepFool(Attack):
     x     <- x_0 + (1 + overshoot) * r
     ```
 
-    For many labels the decision is the arg-max of the logits, whatever the labels are: a property
-    of the model alone. Clips that have flipped stay as they are, and so do those at which no
-    difference of logits has a slope.
+    For multi-label clips the decision is the arg-max of the logits, regardless of the labels.
+    Clips that have flipped stay as they are, and so do those at which no difference of logits has
+    a gradient.
 
     Norm and axes: l2, joint over modalities and real frames; `AttackResult.relative_norm` is
-    rho = ||r||_2 / ||x||_2. Space: the features as the model takes them. Bounds: none but
+    rho = ||r||_2 / ||x||_2. Space: the features as the model takes them. Bounds: only
     `clip_to_range`. Success: the arg-max of the logits is no longer the clean one; a clip that
-    did not flip comes back where the last step left it. There is no epsilon. Cost: at most
+    did not flip is returned where the last step left it. There is no epsilon. Cost: at most
     steps + 2 forward passes and steps * (candidates - 1) backward.
 
     On an affine model one step is exact: ||r|| = (1 + overshoot) * min over k of
     |z_k0 - z_k| / ||w_k||.
 
     Args:
-        candidates: How many of the highest clean logits are looked at, the arg-max among them.
+        candidates: Number of highest clean logits that are considered, including the arg-max.
         overshoot: Share by which the boundary is passed.
-        steps: Steps at most.
+        steps: Maximum number of steps.
 
     Raises:
         ValueError: If there are fewer than two candidates or one step, or `overshoot` is not
@@ -88,16 +88,16 @@ class DeepFool(Attack):
 
     @property
     def ball(self) -> Ball:
-        """l2 over all modalities and real frames of a clip."""
+        """The l2 ball over all modalities and real frames of a clip."""
         return Ball("l2", "joint")
 
     @property
     def cost(self) -> PassCount:
-        """steps + 2 forward, steps * (candidates - 1) backward, at most."""
+        """At most steps + 2 forward and steps * (candidates - 1) backward passes."""
         return PassCount(self.steps + 2, self.steps * (self.candidates - 1))
 
     def perturb(self, problem: Problem) -> Perturbed:
-        """The clips just past the boundary; neither loss nor labels nor seed are used."""
+        """Moves the clips just past the boundary; does not use the loss, the labels or the seed."""
         features, frame_mask = dict(problem.features), problem.frame_mask
         clean = problem.outputs_at(features)
         clean_logits = logits_of(clean)
@@ -143,9 +143,9 @@ class DeepFool(Attack):
     def _nearest_boundary(
         self, problem: Problem, point: Tensors, classes: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor, Tensors]:
-        """Logits [B, C], distance [B] to the nearest linearized boundary, and its slope w_k.
+        """Returns logits [B, C], distance [B] to the nearest linearized boundary, and its w_k.
 
-        The distance is infinite where no difference of logits has a slope.
+        The distance is infinite where no difference of logits has a gradient.
         """
         with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
             tape.watch(point)
@@ -156,7 +156,7 @@ class DeepFool(Attack):
         nearest = tf.fill(tf.shape(resolution), tf.constant(float("inf"), tf.float32))
         slope = {name: tf.zeros_like(value) for name, value in point.items()}
         for difference in differences:
-            # One backward pass after the other, so that the memory of one is enough.
+            # The backward passes run one after another, in the memory of one.
             with tf.control_dependencies([nearest]):
                 gradients = tape.gradient(difference, point)
             gap = tf.cast(tf.maximum(-difference, resolution), tf.float32)
@@ -175,6 +175,6 @@ class DeepFool(Attack):
 
 
 def _argmax_differs(logits: tf.Tensor, classes: tf.Tensor) -> tf.Tensor:
-    """Whether the arg-max is another class; never where a logit is not finite."""
+    """Checks whether the arg-max is another class; False where a logit is not finite."""
     differs = tf.argmax(logits, axis=-1, output_type=tf.int32) != classes
     return tf.logical_and(differs, tf.reduce_all(tf.math.is_finite(logits), axis=-1))

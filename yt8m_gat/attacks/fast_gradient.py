@@ -21,12 +21,12 @@ class FastGradient(Attack):
     """One step: x + R, R = epsilon * G / ||G||_2 (l2) or epsilon * sign(G) (linf).
 
     The l2 form is what the GAT and A-ART papers call FGSM; elsewhere it is the fast gradient
-    method (FGM), and FGSM is the linf form alone.
+    method (FGM), and only the linf form is called FGSM.
 
     Norm and axes: the ball's; by default l2, each real frame of each modality moved by exactly
     epsilon. Space: the features as the model takes them. Bounds: `clip_to_range`. Success: the
     top-1 class is none of the labels. Cost: 2 forward passes (one evaluates the result), 1
-    backward. A training step, which has the gradient already, calls `ball.steepest_ascent`.
+    backward. A training step already has the gradient, so it calls `ball.steepest_ascent` directly.
 
     Args:
         ball: The norm and what it is taken over.
@@ -56,18 +56,18 @@ class FastGradient(Attack):
 
     @property
     def cost(self) -> PassCount:
-        """2 forward, 1 backward."""
+        """2 forward passes, 1 backward pass."""
         return PassCount(2, 1)
 
     def perturb_from_gradient(
         self, features: Mapping[str, tf.Tensor], gradients: Mapping[str, Any], frame_mask: Any
     ) -> Tensors:
-        """Perturbed features from a gradient that the caller has."""
+        """Returns perturbed features from a gradient that the caller has computed."""
         step = self.ball.steepest_ascent(gradients, frame_mask, self.epsilon)
         return self._add(features, step, frame_mask)
 
     def perturb(self, problem: Problem) -> Perturbed:
-        """The step from the clean clip; nothing is drawn."""
+        """Takes one step from the clean clip; nothing is random."""
         _, gradients, clean = loss_and_gradients(problem, problem.features)
         perturbed = self.perturb_from_gradient(problem.features, gradients, problem.frame_mask)
         return Perturbed(perturbed, clean_outputs=clean)

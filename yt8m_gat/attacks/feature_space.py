@@ -1,4 +1,4 @@
-"""What features a clip of the real pipeline can have: a range, and levels within it."""
+"""Limits features to what dequantization can produce: a range, and levels within it."""
 
 from collections.abc import Mapping
 
@@ -12,10 +12,9 @@ def clip_features(
     features: Mapping[str, tf.Tensor],
     clip_to_range: tuple[float, float],
 ) -> Tensors:
-    """`perturbed` within [low, high], widened where the clean entry itself lies outside.
+    """Clips `perturbed` to [low, high], widened where the clean entry itself lies outside.
 
-    Entry by entry this never moves a point away from the clean one, so that what was in a ball
-    around `features` stays in it.
+    No entry moves away from its clean value, so a point in a ball around `features` stays in it.
     """
     low, high = clip_to_range
     return {
@@ -31,10 +30,10 @@ def round_features(
     round_to_levels: tuple[float, float],
     clip_to_range: tuple[float, float] | None = None,
 ) -> Tensors:
-    """Each entry at its nearest level offset + k * step, within [low, high] if given.
+    """Rounds each entry to its nearest level offset + k * step, within [low, high] if given.
 
-    With the step and the offset of the dequantization this is what storing as uint8 and reading
-    back makes of the features.
+    With the step and the offset of the dequantization, the result equals storing the features as
+    uint8 and reading them back.
     """
     step, offset = round_to_levels
     rounded = {}

@@ -1,4 +1,4 @@
-"""Attacks that see the loss alone: what they find, a white-box attack must find too."""
+"""Attacks that use only loss values; a white-box attack must do at least as well."""
 
 import abc
 import dataclasses
@@ -18,7 +18,7 @@ from yt8m_gat.attacks.ball import Ball, Tensors, normal_like, seed_pair
 
 @dataclasses.dataclass(frozen=True)
 class _SurfaceSearch(Attack):
-    """Climbs on the ball's surface: a proposal that raises a clip's loss replaces its point."""
+    """Searches the ball's surface: a proposal that raises a clip's loss replaces its point."""
 
     ball: Ball
     epsilon: float
@@ -31,17 +31,17 @@ class _SurfaceSearch(Attack):
 
     @property
     def cost(self) -> PassCount:
-        """Queries + 2 forward: the clean clip and the result come on top."""
+        """queries + 2 forward passes: the clean clip and the result cost one each."""
         return PassCount(self.queries + 2, 0)
 
     @abc.abstractmethod
     def _change(
         self, perturbation: Tensors, frame_mask: Any, index: tf.Tensor, seed: tf.Tensor
     ) -> Tensors:
-        """What is added to the current point before it is brought back to the surface."""
+        """Returns what is added to the current point before scaling back to the surface."""
 
     def perturb(self, problem: Problem) -> Perturbed:
-        """The point of the highest loss that was asked for, the clean clip included."""
+        """Returns the point with the highest loss among the queries and the clean clip."""
         features, frame_mask, seed = dict(problem.features), problem.frame_mask, problem.seed
 
         def surface(direction: Tensors) -> Tensors:
@@ -71,9 +71,9 @@ class _SurfaceSearch(Attack):
             maximum_iterations=self.queries,
             parallel_iterations=1,
         )
-        found = self._add(features, current, frame_mask)
+        best = self._add(features, current, frame_mask)
         nothing = {name: tf.zeros_like(value) for name, value in features.items()}
-        kept = keep_where(value > clean, found, self._add(features, nothing, frame_mask))
+        kept = keep_where(value > clean, best, self._add(features, nothing, frame_mask))
         return Perturbed(kept)
 
 
@@ -81,14 +81,14 @@ class _SurfaceSearch(Attack):
 class RandomSearch(_SurfaceSearch):
     """Proposes the current point plus normal noise of `mutation` times its size.
 
-    Norm and axes: the ball's; a result is on its surface, or the clean clip where nothing raised
+    Norm and axes: the ball's; a result is on its surface, or the clean clip if no query raised
     the loss. Space: the features as the model takes them. Bounds: `clip_to_range`. Success: the
     top-1 class is none of the labels. Cost: queries + 2 forward passes.
 
     Args:
         ball: The norm and what it is taken over.
         epsilon: Radius, in the units of the features.
-        queries: Points at which the loss is asked for.
+        queries: Number of points at which the loss is evaluated.
         mutation: Size of the noise, as a share of the root mean square of each row.
 
     Raises:
@@ -131,12 +131,12 @@ class RandomSearch(_SurfaceSearch):
 
 @dataclasses.dataclass(frozen=True)
 class SquareSearch(_SurfaceSearch):
-    """Proposes the current point with a block of frames and channels pushed one way.
+    """Proposes the current point with one block of frames and channels shifted by a constant sign.
 
-    A block is a run of real frames and a run of channels, its place drawn for each clip and
-    modality, its area a share of the clip's that falls from `first_share` to one entry; twice the
-    root mean square of each row is added with one random sign (under linf that sets the
-    block to that sign), and the sum brought back to the surface. The analogue over [T, D] of the
+    A block is a run of real frames times a run of channels. Its place is drawn for each clip and
+    modality; its share of the clip's area falls from `first_share` to one entry. Twice the root
+    mean square of each row is added with one random sign (under linf this sets the block to that
+    sign), and the sum is scaled back to the surface. The block is the analogue over [T, D] of the
     squares that the attack is named after.
 
     Norm and axes, space, bounds, success and cost: as `RandomSearch`.
@@ -144,7 +144,7 @@ class SquareSearch(_SurfaceSearch):
     Args:
         ball: The norm and what it is taken over.
         epsilon: Radius, in the units of the features.
-        queries: Points at which the loss is asked for.
+        queries: Number of points at which the loss is evaluated.
         first_share: Share of the frames times channels in the first block.
 
     Raises:
@@ -181,7 +181,7 @@ class SquareSearch(_SurfaceSearch):
     def _change(
         self, perturbation: Tensors, frame_mask: Any, index: tf.Tensor, seed: tf.Tensor
     ) -> Tensors:
-        # Each side of the block: the root of its area's share, two decades over all queries.
+        # Each side of the block is the root of its area's share, which falls by two decades.
         progress = tf.cast(index, tf.float32) / self.queries
         share = tf.sqrt(self.first_share * 10.0 ** (-2.0 * progress))
         changes = {}
@@ -203,12 +203,12 @@ class SquareSearch(_SurfaceSearch):
 
 
 def _row_size(value: tf.Tensor) -> tf.Tensor:
-    """Root mean square of each row, [..., 1]."""
+    """Returns the root mean square of each row, [..., 1]."""
     return tf.sqrt(tf.reduce_mean(tf.square(value), axis=-1, keepdims=True))
 
 
 def _run(lengths: tf.Tensor, size: tf.Tensor, share: tf.Tensor, draws: tf.Tensor) -> tf.Tensor:
-    """Bool [B, size]: a run of `share` of the first `lengths` places, begun where `draws` says."""
+    """Marks a run of `share` of the first `lengths` places: bool [B, size]; `draws` place it."""
     extent = tf.cast(tf.math.ceil(share * tf.cast(lengths, tf.float32)), tf.int32)
     begin = tf.cast(draws * tf.cast(lengths - extent + 1, tf.float32), tf.int32)
     # A draw next to 1 may round up to the end.

@@ -1,4 +1,4 @@
-"""Noise of an attack's norm: what a perturbation does that knows nothing of the model."""
+"""Random noise with an attack's norm: the baseline that knows nothing of the model."""
 
 import dataclasses
 
@@ -12,9 +12,9 @@ from yt8m_gat.attacks.ball import Ball, normal_like, seed_pair
 class RandomNoise(Attack):
     """x + R, R drawn uniformly from the ball's surface (l2) or its corners (linf).
 
-    Norm and axes: the ball's, exactly epsilon, as the fast gradient's. Space: the features as the
-    model takes them. Bounds: `clip_to_range`. Success: the top-1 class is none of the labels.
-    Cost: 1 forward pass, which evaluates the result.
+    Norm and axes: the ball's; the norm is exactly epsilon, as in `FastGradient`. Space: the
+    features as the model takes them. Bounds: `clip_to_range`. Success: the top-1 class is none of
+    the labels. Cost: 1 forward pass, which evaluates the result.
 
     Args:
         ball: The norm and what it is taken over.
@@ -42,11 +42,11 @@ class RandomNoise(Attack):
 
     @property
     def cost(self) -> PassCount:
-        """1 forward."""
+        """1 forward pass."""
         return PassCount(1, 0)
 
     def perturb(self, problem: Problem) -> Perturbed:
-        """The noisy clips; the model is not asked."""
+        """Returns the noisy clips without running the model."""
         features, frame_mask = problem.features, problem.frame_mask
         noise = self.ball.steepest_ascent(
             normal_like(features, seed_pair(problem.seed)), frame_mask, self.epsilon

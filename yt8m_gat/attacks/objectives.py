@@ -1,4 +1,4 @@
-"""What an attack raises, beside the loss that the model was trained with."""
+"""The margin loss: an attack's objective other than the model's training loss."""
 
 from typing import Any
 
@@ -6,25 +6,25 @@ import tensorflow as tf
 
 
 def margin_loss(labels: Any, logits: Any, label_weights: Any = None) -> tf.Tensor:
-    """How far the best label is below the best other class: float [B].
+    """Returns how far the best label is below the best other class: float [B].
 
     ```
     margin = max over k not in labels of z_k  -  max over k in labels of z_k
     ```
 
-    Above 0 exactly where the top-1 class is none of the labels: what `top1_missed` and Hit@1 look
-    at. Unlike the cross-entropy it neither saturates on a confident model nor is it drowned by
-    thousands of easy negatives. A clip without labels has the first term alone (the attack raises
-    a false class), a clip with all labels the second alone.
+    The margin is above 0 exactly where the top-1 class is none of the labels, as `top1_missed` and
+    Hit@1 measure it. Unlike the cross-entropy it does not saturate on a confident model, and
+    thousands of easy negatives do not dominate it. A clip without labels has only the first term
+    (the attack raises a false class), a clip with all labels only the second.
 
     Args:
         labels: [B, C], multi-hot.
         logits: Float [B, C].
         label_weights: [B, C], above 0 at the classes that count, as in the losses; a class that
-            was not rated is neither a label nor another. None: all count.
+            was not rated is in neither term. None: all classes count.
 
     Reference: the multi-class margin of Carlini and Wagner, 2017 (f_6), with the highest of
-    several labels in the one label's place.
+    several labels in place of the single label.
 
     Examples:
         >>> from yt8m_gat.attacks import margin_loss

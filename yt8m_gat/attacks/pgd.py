@@ -17,7 +17,7 @@ from yt8m_gat.attacks.attack import (
 from yt8m_gat.attacks.ball import Ball, Tensors, mask_frames
 
 OBJECTIVES = ("loss", "margin")
-# (point, the outputs on the clean clips) -> the objective [B], the gradients, the outputs.
+# (point, outputs on the clean clips) -> the objective [B], the gradients, the outputs.
 Look = Callable[[Tensors, Any], tuple[tf.Tensor, Tensors, Any]]
 
 
@@ -31,24 +31,23 @@ class PGD(Attack):
 
     Norm and axes: the ball's. Space: the features as the model takes them. Bounds:
     `clip_to_range`, kept at every step. Success: the top-1 class is none of the labels. Cost:
-    restarts * (steps + 1) + 1 forward passes, restarts * steps backward; one that sets out from the
-    clean clip and does not restart has the model's outputs there from its first pass, and spends
-    the last pass on those clips alone whose highest point is not where they ended.
+    restarts * (steps + 1) + 1 forward passes, restarts * steps backward. With one restart and no
+    random start, the first pass also gives the clean outputs, and the last pass runs only on the
+    clips whose highest point is not their last.
 
-    Of all points visited, over all restarts, each clip keeps the one with the highest objective:
-    it never ends below the clean clip (unless `random_start`), and more restarts never end lower.
-    The first restart sets out from the clean clip unless `random_start`; the others from a point
-    drawn uniformly from the ball.
+    Each clip keeps the point with the highest objective over all restarts: it never ends below the
+    clean clip (unless `random_start`), and more restarts never end lower. The first restart starts
+    at the clean clip unless `random_start`; the others at a point drawn uniformly from the ball.
 
     Args:
         ball: The norm and what it is taken over.
         epsilon: Radius, in the units of the features.
         steps: Ascent steps of each restart.
         step_size: Length of a step in the ball's norm; None: 2.5 * epsilon / steps.
-        restarts: How many times it sets out.
-        random_start: Whether the first restart too begins at a random point.
-        objective: What the caller passes to be climbed, `loss` or `margin`; see `Attack`. The
-            attack climbs whatever it is given.
+        restarts: Number of starts, including the first.
+        random_start: Whether the first restart, too, begins at a random point.
+        objective: The kind of loss that the caller passes, `loss` or `margin`; see `Attack`. The
+            attack itself ascends any loss.
 
     Raises:
         ValueError: If a count is not positive, a step negative or an objective unknown.
@@ -99,11 +98,11 @@ class PGD(Attack):
 
     @property
     def cost(self) -> PassCount:
-        """restarts * (steps + 1) + 1 forward, restarts * steps backward."""
+        """restarts * (steps + 1) + 1 forward passes, restarts * steps backward."""
         return PassCount(self.restarts * (self.steps + 1) + 1, self.restarts * self.steps)
 
     def perturb(self, problem: Problem) -> Perturbed:
-        """The point of the highest objective seen, clip by clip."""
+        """Returns the point with the highest objective seen, for each clip."""
 
         def look(point: Tensors, clean: Any) -> tuple[tf.Tensor, Tensors, Any]:
             del clean
@@ -113,18 +112,17 @@ class PGD(Attack):
 
 
 def climb(attack: PGD, problem: Problem, look: Look, clean: Any = None) -> Perturbed:
-    """The point of the highest objective seen, clip by clip, on the way along the gradients.
+    """Follows the gradients and returns the point with the highest objective seen, for each clip.
 
-    Each point but the last is looked at once: what tells how high it is tells the next step.
+    Each point but the last costs one look, which gives its objective and the next gradient.
 
     Args:
         attack: The ball, the steps and the restarts.
-        problem: The clips and the model; its loss says which points are kept.
+        problem: The clips and the model; its loss decides which points are kept.
         look: (point, the model's outputs on the clean clips) -> the objective [B], the gradients
-            that are followed, and the outputs; the clean clips themselves come with None where
-            their outputs are not known.
-        clean: The outputs on the clean clips; None: the first look gives them, which needs a single
-            restart that sets out there.
+            to follow, and the outputs. The second argument is None in the first look if `clean` is.
+        clean: The outputs on the clean clips; None: the first look computes them, which needs a
+            single restart that starts at the clean clips.
     """
     features = mask_frames(problem.features, problem.frame_mask)
     ascent = _Ascent(attack, problem._replace(features=features), look, clean)
@@ -140,15 +138,14 @@ class _Highest(NamedTuple):
     value: tf.Tensor
 
     def or_where_higher(self, point: Tensors, value: tf.Tensor) -> "_Highest":
-        """The same with another point where the objective is higher there."""
+        """Replaces the point of each clip where the objective is higher."""
         value = tf.cast(value, tf.float32)
         higher = value > self.value
         return _Highest(keep_where(higher, point, self.point), tf.where(higher, value, self.value))
 
 
 class _Climb(NamedTuple):
-    """One restart: the highest point, the point where it ended, and the outputs where it set out
-    and where it ended."""
+    """One restart: the highest point, the last point, and the outputs at the first and the last."""
 
     highest: _Highest
     end: Tensors
@@ -169,14 +166,14 @@ class _Ascent:
             self.step_size = 2.5 * attack.epsilon / attack.steps
 
     def once(self) -> Perturbed:
-        """One climb from the clean clips, which also has the outputs there and on the result."""
+        """Climbs once from the clean clips; also gives the outputs there and on the result."""
         climbed = self._climb_from(self.problem.features, self._nothing_seen())
         outputs = _outputs_on(climbed, self.problem)
         return Perturbed(climbed.highest.point, outputs, climbed.first)
 
     def best_of_restarts(self) -> Tensors:
-        """The highest point of all restarts; the first sets out from the clean clips, unless its
-        start is random too."""
+        """Returns the highest point of all restarts; the first starts at the clean clips unless
+        `random_start`."""
 
         def restart(index: tf.Tensor, highest: _Highest) -> tuple[tf.Tensor, _Highest]:
             climbed = self._climb_from(self._start(index), highest)
@@ -209,7 +206,7 @@ class _Ascent:
         attack, features = self.attack, self.problem.features
         ascent = attack.ball.steepest_ascent(gradients, self.problem.frame_mask, self.step_size)
         moved = {name: point[name] + ascent[name] - features[name] for name in features}
-        # The padding of all three is 0, so nobody has to look for it again.
+        # The padding of all three is already 0, so no mask is needed.
         projected = attack.ball.project(moved, None, attack.epsilon)
         return attack._add(features, projected, None)
 
@@ -239,7 +236,7 @@ class _Ascent:
 
 
 def _same_clips(points: Tensors, others: Tensors) -> tf.Tensor:
-    """Bool [B]."""
+    """Returns a bool [B]: whether each clip is the same in both."""
     same = [
         tf.reduce_all(value == others[name], axis=list(range(1, value.shape.rank)))
         for name, value in points.items()
@@ -248,11 +245,11 @@ def _same_clips(points: Tensors, others: Tensors) -> tf.Tensor:
 
 
 def _outputs_on(climbed: _Climb, problem: Problem) -> Any:
-    """The outputs on the highest points: a pass of the clips of which that is not the end."""
+    """Returns the outputs on the highest points; runs only clips whose highest is not the last."""
     point, mask = climbed.highest.point, problem.frame_mask
     ends_there = _same_clips(climbed.end, point)
     others = tf.where(tf.logical_not(ends_there))
-    # Of what the model does not have (a video-level one has no frames) there is None.
+    # Outputs that the model does not have are None (a video-level model has no frames).
     last = tf.nest.flatten(climbed.last)
     tensors = [value for value in last if value is not None]
 
@@ -265,6 +262,6 @@ def _outputs_on(climbed: _Climb, problem: Problem) -> Any:
             for value, other in zip(tensors, again, strict=True)
         ]
 
-    found = iter(tf.cond(tf.reduce_all(ends_there), lambda: tensors, look_again))
-    flat = [None if value is None else next(found) for value in last]
+    outputs = iter(tf.cond(tf.reduce_all(ends_there), lambda: tensors, look_again))
+    flat = [None if value is None else next(outputs) for value in last]
     return tf.nest.pack_sequence_as(climbed.last, flat)

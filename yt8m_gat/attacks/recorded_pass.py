@@ -1,4 +1,4 @@
-"""A forward pass that is differentiated by its features, twice if need be."""
+"""A forward pass that can be differentiated by its features, once or twice."""
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
@@ -10,12 +10,12 @@ from yt8m_gat.attacks.attack import Model
 
 
 class RecordedPass:
-    """Runs a model once and keeps what its derivatives by the features need.
+    """Runs a model once and records it for its derivatives by the features.
 
-    One pass then serves whoever else would run the model on the same features: a second one is
-    a second one to TensorFlow too, which never merges two readings of a weight.
+    All callers that need the model on the same features can share one pass; TensorFlow would not
+    merge two, because it never merges two readings of a weight.
 
-    Each of the two gradients is taken once.
+    Each of the two gradients can be taken only once.
 
     Args:
         model: `(features, frame_mask) -> outputs` with `logits` and `frames`.
@@ -23,8 +23,8 @@ class RecordedPass:
         frame_mask: Bool [B, T], True = real frame.
 
     Attributes:
-        features: As given.
-        outputs: All that the model gave.
+        features: The features as passed.
+        outputs: The model's outputs.
         logits: [B, C].
         frames: [B, T, D], before pooling.
     """
@@ -32,7 +32,7 @@ class RecordedPass:
     def __init__(self, model: Model, features: Mapping[str, tf.Tensor], frame_mask: Any) -> None:
         self.features = features
         self._tape = tf.GradientTape(watch_accessed_variables=False)
-        # Within the other: what it gives is differentiated by that one.
+        # This tape is inside the other, which differentiates its gradients.
         self._head_tape = tf.GradientTape(watch_accessed_variables=False)
         with self._tape, self._head_tape:
             self._tape.watch(features)
@@ -42,18 +42,18 @@ class RecordedPass:
 
     @contextlib.contextmanager
     def recording(self) -> Iterator[None]:
-        """Within it, what is computed from the logits and the frames belongs to the pass."""
+        """Records what is computed from the logits and the frames as part of the pass."""
         with self._tape:
             yield
 
     def gradient(self, value: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Gradient of what was computed in `recording()` by the features, 0 where there is none."""
+        """Returns the gradient of a value of `recording()` by the features, 0 if unconnected."""
         return self._tape.gradient(
             value, self.features, unconnected_gradients=tf.UnconnectedGradients.ZERO
         )
 
     def slope(self, score_fn: Callable[[tf.Tensor], tf.Tensor]) -> tf.Tensor | None:
-        """Gradient of `score_fn(logits)` by the frames, itself part of the pass in `recording()`.
+        """Returns the gradient of `score_fn(logits)` by the frames; `recording()` records it too.
 
         None where the logits do not depend on these frames.
         """

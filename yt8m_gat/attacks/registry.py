@@ -1,4 +1,4 @@
-"""Flag names to attacks."""
+"""Builds attacks from their flag names."""
 
 import dataclasses
 from collections.abc import Callable
@@ -16,19 +16,19 @@ from yt8m_gat.attacks.temporal import TemporalAugmentation
 
 @dataclasses.dataclass(frozen=True)
 class AttackOptions:
-    """What the attacks of one evaluation share beside the radius.
+    """The settings that the attacks of one evaluation share, other than the radius.
 
     Attributes:
         norm_scope: What an l2 norm is taken over: `frame`, `example` or `joint`.
         steps: Steps of PGD.
-        step_size: PGD's, in the units of the features; None: 2.5 * epsilon / steps.
-        restarts: PGD's, the worst case kept.
-        random_start: Whether PGD's first restart too begins at a random point.
+        step_size: PGD's step size, in the units of the features; None: 2.5 * epsilon / steps.
+        restarts: PGD's restarts, of which the worst case is kept.
+        random_start: Whether PGD's first restart, too, begins at a random point.
         queries: Budget of the gradient-free searches.
-        deepfool_steps: DeepFool's steps at most.
+        deepfool_steps: Maximum number of DeepFool's steps.
         temporal_steps: K of the temporal attack.
         non_key_frames: N of the temporal attack; None: all real frames.
-        map_weight: What the adaptive attack's map distance weighs beside the loss.
+        map_weight: Weight of the adaptive attack's map distance beside the loss.
         clip_to_range: See `Attack`.
         round_to_levels: See `Attack`.
     """
@@ -70,13 +70,13 @@ def _pgd(ball: Ball, epsilon: float, options: AttackOptions, objective: str = "l
 
 
 def _deepfool(epsilon: float, options: AttackOptions) -> DeepFool:
-    # DeepFool looks for the smallest radius; it is given none.
+    # DeepFool searches for the smallest radius, so it takes none.
     del epsilon
     return DeepFool(steps=options.deepfool_steps, **options.bounds)
 
 
 def _temporal(epsilon: float, options: AttackOptions) -> TemporalAugmentation:
-    # Epsilon in the units of the features, as for the other attacks.
+    # Epsilon is in the units of the features, as for the other attacks.
     return TemporalAugmentation(
         epsilon,
         num_steps=options.temporal_steps,
@@ -88,7 +88,7 @@ def _temporal(epsilon: float, options: AttackOptions) -> TemporalAugmentation:
 
 LINF = Ball("linf")
 
-# `Transfer` needs another model, so it is built where that one is read.
+# `Transfer` needs another model, so it is built where that model is loaded.
 ATTACKS: dict[str, Callable[[float, AttackOptions], Attack]] = {
     "fgm": lambda epsilon, options: FastGradient(_l2(options), epsilon, **options.bounds),
     "fgm_linf": lambda epsilon, options: FastGradient(LINF, epsilon, **options.bounds),
@@ -110,7 +110,7 @@ ATTACKS: dict[str, Callable[[float, AttackOptions], Attack]] = {
     "temporal": _temporal,
 }
 
-# Attacks that are run once, whatever the list of epsilons.
+# Attacks that are run once, regardless of the list of epsilons.
 ATTACKS_WITHOUT_EPSILON = frozenset({"deepfool"})
 
 _L2 = {"norm_scope": "norm_scope"}
@@ -119,7 +119,7 @@ _PGD = {**_L2, **_PGD_LINF}
 _SEARCH_LINF = {"queries": "queries"}
 _SEARCH = {**_L2, **_SEARCH_LINF}
 
-# Attack -> what can be set of it beside the radius and the bounds -> field of `AttackOptions`.
+# Attack -> its option (other than the radius and the bounds) -> field of `AttackOptions`.
 ATTACK_OPTIONS: dict[str, dict[str, str]] = {
     "fgm": _L2,
     "fgm_linf": {},
@@ -133,15 +133,15 @@ ATTACK_OPTIONS: dict[str, dict[str, str]] = {
     "square": _SEARCH,
     "square_linf": _SEARCH_LINF,
     "temporal": {"steps": "temporal_steps", "non_key_frames": "non_key_frames"},
-    # Built from one of the above and something that only the caller has: another model, or a
-    # distance of attention maps.
+    # These two also need something that only the caller has: another model, or a distance of
+    # attention maps.
     "transfer": _PGD,
     "adaptive": {**_PGD, "weight": "map_weight"},
 }
 
 
 def build_attack(name: str, epsilon: float, options: AttackOptions | None = None) -> Attack:
-    """The attack of a flag name, at one radius.
+    """Builds the attack of a flag name, at one radius.
 
     Raises:
         ValueError: If the name is unknown.
@@ -160,7 +160,7 @@ def build_attack(name: str, epsilon: float, options: AttackOptions | None = None
 def build_adaptive(
     epsilon: float, options: AttackOptions, map_distance: MapDistance
 ) -> AdaptivePGD:
-    """PGD that aims at the attention maps too, with PGD's options."""
+    """Builds the PGD that also attacks the attention maps, with PGD's options."""
     return AdaptivePGD(
         ball=_l2(options),
         epsilon=epsilon,

@@ -1,4 +1,4 @@
-"""Temporal adversarial augmentation (TAF): clips whose class activation moves in time."""
+"""Temporal adversarial augmentation (TAF): shifts a clip's class activation in time."""
 
 import dataclasses
 from typing import Any
@@ -25,7 +25,7 @@ QUANTIZATION_LEVEL = 4.0 / 255.0
 
 @dataclasses.dataclass(frozen=True)
 class TemporalAugmentation(Attack):
-    """Raises the class activation of the frames that have little of it.
+    """Raises the class activation of the frames where it is lowest.
 
     With F [B, T, D] the contextual frames before pooling and z the logits:
 
@@ -36,39 +36,39 @@ class TemporalAugmentation(Attack):
     x      <- clip(x + step_size * sign(d L_C / d x), x_0 - epsilon, x_0 + epsilon)    K times
     ```
 
-    C is inside the gradient, its normalization too (`normalize_in_gradient`), so that this is a
-    gradient of a gradient; without the latter and with N = T it would be a targeted attack on the
-    logit. The non-key frames are chosen anew at each step; all real frames move. A clip whose
-    class activation is the same at all its frames (a clip of one frame, say) has no such gradient
-    and stays as it is.
+    C is inside the gradient, and so is its normalization (`normalize_in_gradient`): this is a
+    gradient of a gradient. Without the normalization and with N = T it would be a targeted attack
+    on the logit. The non-key frames are chosen again at each step; all real frames move. A clip
+    whose class activation is the same at all its frames (for example a clip of one frame) has no
+    such gradient and stays as it is.
 
-    y^ is chosen once, on the clean clip: where the top-1 class is one of the labels, a random
-    class that is none (or, if all are, the labels); otherwise the labels, their logits summed. A
-    clip that has no label and is to be pushed to its labels stays as it is.
+    y^ is chosen once, on the clean clip: if the top-1 class is one of the labels, a random class
+    that is not a label (or the labels, if all classes are); otherwise the labels, with their
+    logits summed. A clip without labels in the second case stays as it is.
 
-    The model gives `frames` beside its `logits`, by the path with the clean normalization layers;
+    The model returns `frames` beside its `logits`, by the path with the clean normalization layers;
     the logits must depend on the features through those frames.
 
-    Norm and axes: linf, entry by entry. Space: the features as the model takes them, by intent
-    dequantized ones. Bounds: `clip_to_range`. Success: the top-1 class is none of the labels.
-    Cost: K passes forward, K backward through the head and K through that and the model, and one
-    that evaluates the result. `augment` leaves that out, and the first too where it is given.
+    Norm and axes: linf, entry by entry. Space: the features as the model takes them; dequantized
+    ones are intended. Bounds: `clip_to_range`. Success: the top-1 class is none of the labels.
+    Cost: K forward passes, K backward through the head, K backward through head and model, and one
+    forward pass that evaluates the result. `augment` saves this last one, and the first if passed.
 
     Args:
         epsilon: Radius, in quantization levels.
         num_steps: K.
         step_size: In quantization levels; None: epsilon / K.
-        num_non_key: N; None, or more than the clip has: all real frames.
-        cam_loss: None: C is of the logit, as in Grad-CAM, so that a high C_i supports the class;
-            `(y^, logits) -> [B]`: of this loss towards y^, as the text's eq. 2 prints it, which has
-            the other sign. Not the call's loss, which may leave out classes that nobody rated: y^
-            may be one of these.
+        num_non_key: N; None, or a number above the clip's length: all real frames.
+        cam_loss: None: C differentiates the logit, as in Grad-CAM, so a high C_i supports the
+            class. `(y^, logits) -> [B]`: C differentiates this loss towards y^, as eq. 2 is
+            printed, which has the opposite sign. It differs from the call's loss, which may leave
+            out unrated classes: y^ may be one of these.
         temporal_loss: `cam`: L_C; `ce`: the loss on the true labels instead (the paper's table
             2a); `random_noise`: a normal draw in place of the gradient (table 4).
         examples: Which clips move: `both`, or those whose top-1 class is (`correct`) or is not
             (`wrong`) one of their labels.
         normalize_in_gradient: Whether the minimum and the maximum are differentiated.
-        level_size: A quantization level in units of the features.
+        level_size: Size of a quantization level, in the units of the features.
 
     Raises:
         ValueError: If a name is unknown or a count is not positive.
@@ -127,29 +127,29 @@ class TemporalAugmentation(Attack):
 
     @property
     def ball(self) -> Ball:
-        """linf."""
+        """The linf ball."""
         return Ball("linf")
 
     @property
     def cost(self) -> PassCount:
-        """With `cam`, K + 1 forward and 2 K backward."""
+        """K + 1 forward and 2 K backward passes with `cam`; fewer with other losses."""
         if self.temporal_loss == "random_noise":
             return PassCount(1 if self.examples == "both" else 2, 0)
         backward = (2 if self.temporal_loss == "cam" else 1) * self.num_steps
         return PassCount(self.num_steps + 1, backward)
 
     def augment(self, problem: Problem, clean: RecordedPass | None = None) -> Tensors:
-        """Augmented features, constant for whatever is differentiated around them.
+        """Returns augmented features; no gradient flows through them.
 
         Args:
-            problem: The clips; its model gives `logits` and `frames`.
-            clean: The pass through that model on these features, if the caller has made it.
+            problem: The clips; its model returns `logits` and `frames`.
+            clean: The pass through that model on these features, if the caller has run it.
         """
-        found = self.perturb(problem, clean)
-        return {name: tf.stop_gradient(value) for name, value in found.features.items()}
+        augmented = self.perturb(problem, clean)
+        return {name: tf.stop_gradient(value) for name, value in augmented.features.items()}
 
     def perturb(self, problem: Problem, clean: RecordedPass | None = None) -> Perturbed:
-        """K signed steps within the ball; the model gives `logits` and `frames`."""
+        """Takes K signed steps within the ball; the model returns `logits` and `frames`."""
         model, _, features, frame_mask, labels, seed = problem
         features = dict(features)
         epsilon = self.epsilon * self.level_size
@@ -165,14 +165,14 @@ class TemporalAugmentation(Attack):
         point = features
         for index in range(self.num_steps):
             if needs_pass:
-                here = RecordedPass(model, point, frame_mask) if index else clean
-                with here.recording():
+                recorded = RecordedPass(model, point, frame_mask) if index else clean
+                with recorded.recording():
                     if self.temporal_loss == "ce":
-                        loss = tf.reduce_sum(problem.loss_of(here.outputs))
+                        loss = tf.reduce_sum(problem.loss_of(recorded.outputs))
                     else:
-                        activation = self._class_activation(here, target)
+                        activation = self._class_activation(recorded, target)
                         loss = tf.reduce_sum(self.activation_loss(activation, frame_mask))
-                gradients = here.gradient(loss)
+                gradients = recorded.gradient(loss)
             else:
                 gradients = normal_like(features, seed_pair(seed, index + 1))
             ascent = self.ball.steepest_ascent(gradients, frame_mask, step_size * self.level_size)
@@ -185,27 +185,27 @@ class TemporalAugmentation(Attack):
         kept = keep_where(moving, point, mask_frames(features, frame_mask))
         return Perturbed(kept, clean_outputs=None if clean is None else clean.outputs)
 
-    def _class_activation(self, here: RecordedPass, target: tf.Tensor) -> tf.Tensor:
-        """C, float32 [B, T]."""
+    def _class_activation(self, recorded: RecordedPass, target: tf.Tensor) -> tf.Tensor:
+        """Returns C, float32 [B, T]."""
 
         def score(logits: tf.Tensor) -> tf.Tensor:
             if self.cam_loss is None:
                 return tf.reduce_sum(logits * tf.cast(target, logits.dtype))
             return tf.reduce_sum(self.cam_loss(target, logits))
 
-        slope = here.slope(score)
+        slope = recorded.slope(score)
         if slope is None:
             raise ValueError(
                 "class activations need logits that depend on the frames. Received: a "
                 "model whose logits have no gradient by the frames that it returns; "
                 "return the very tensor that the head pools"
             )
-        return tf.cast(tf.reduce_sum(slope * here.frames, axis=-1), tf.float32)
+        return tf.cast(tf.reduce_sum(slope * recorded.frames, axis=-1), tf.float32)
 
     def activation_loss(self, activation: tf.Tensor, frame_mask: Any) -> tf.Tensor:
-        """L_C, float [B]: mean normalized activation [B, T] of the non-key frames.
+        """Returns L_C, float [B]: mean normalized activation [B, T] of the non-key frames.
 
-        0, and no gradient, for a clip whose activation is the same at all real frames.
+        It is 0, without gradient, for a clip whose activation is the same at all real frames.
         """
         real = tf.ones_like(activation, tf.bool) if frame_mask is None else frame_mask
         lowest = tf.reduce_min(tf.where(real, activation, activation.dtype.max), 1, keepdims=True)
@@ -236,9 +236,9 @@ class TemporalAugmentation(Attack):
 
 
 def target_labels(labels: Any, logits: tf.Tensor, seed: Any) -> tf.Tensor:
-    """y^, multi-hot float32 [B, C]: what the class activations are of.
+    """Returns y^, multi-hot float32 [B, C]: the classes whose activations are computed.
 
-    A random class that is no label where the top-1 class is a label; else the labels themselves.
+    A random class that is not a label if the top-1 class is a label; else the labels themselves.
 
     Examples:
         >>> import tensorflow as tf

@@ -8,11 +8,11 @@ from yt8m_gat.attacks.ball import Ball
 
 @dataclasses.dataclass(frozen=True)
 class Transfer(Attack):
-    """Runs `attack` on the model of another run; the model under test sees the result alone.
+    """Runs `inner` on another model and evaluates the result on the model under test.
 
-    Norm, axes, space and bounds: those of `attack` (this one's own bounds must be left unset).
+    Norm, axes, space and bounds: those of `inner` (this attack's own bounds must be left unset).
     Success: the top-1 class of the model under test is none of the labels. Cost: 1 forward pass of
-    the model under test, and those of `attack` on the other.
+    the model under test, and the passes of `inner` through the other model.
 
     Args:
         inner: The attack to run.
@@ -55,20 +55,20 @@ class Transfer(Attack):
 
     @property
     def ball(self) -> Ball:
-        """The inner attack's."""
+        """The inner attack's ball."""
         return self.inner.ball
 
     @property
     def objective(self) -> str:
-        """The inner attack's."""
+        """The inner attack's objective."""
         return self.inner.objective
 
     @property
     def cost(self) -> PassCount:
-        """1 forward of the model under test."""
+        """1 forward pass of the model under test."""
         return PassCount(1, 0)
 
     def perturb(self, problem: Problem) -> Perturbed:
-        """What the inner attack makes of the clips on the other model."""
-        found = self.inner.attack(*problem._replace(model=self.source))
-        return Perturbed(found.features)
+        """Returns the clips that the inner attack perturbs against the other model."""
+        result = self.inner.attack(*problem._replace(model=self.source))
+        return Perturbed(result.features)
