@@ -89,10 +89,10 @@ def test_training_sees_each_clip_once_an_epoch_and_begins_a_broken_epoch_anew(
 
     state = train(folder, config_for(address, num_epochs=3, max_steps=8), sample_dir)
     assert (state.epoch, state.batch) == (1, 2)
-    assert "begins anew" not in caplog.text
+    assert "begins again" not in caplog.text
     seen = state.examples
     state = train(folder, config_for(address, num_epochs=2), sample_dir)
-    assert "epoch 1 begins anew, of which 2 batches had been seen" in caplog.text
+    assert "epoch 1 begins again, of which 2 batches had been seen" in caplog.text
     assert (state.epoch, state.batch, state.examples) == (2, 0, seen + 96)
 
 

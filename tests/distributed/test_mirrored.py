@@ -65,4 +65,4 @@ def test_three_devices_against_one():
         *(found["moving"] for found in cases["batch normalization"])
     )
     check_that_devices_draw_numbers_of_their_own_and_one_seed_moves_on(**report["draws"])
-    assert "--jit_compile works on one device alone" in report["jit_compile"]
+    assert "--jit_compile works only on one device" in report["jit_compile"]

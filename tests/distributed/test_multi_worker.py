@@ -116,7 +116,7 @@ def test_a_worker_is_killed_the_other_stops_and_both_go_on_where_they_were(tmp_p
         ),
         (
             '{"cluster": {"worker": ["a:1"], "ps": ["a:2"]}, "task": {"type": "ps", "index": 0}}',
-            "at most one chief, alone",
+            "only workers and at most one chief",
         ),
     ],
 )

@@ -1,4 +1,4 @@
-"""The one `train_step` of this package: CE, L_Adv, L_AdvFr, L_AdvJS and TAF."""
+"""The `train_step` of all objectives: CE, L_Adv, L_AdvFr, L_AdvJS and TAF."""
 
 import functools
 from collections.abc import Callable
@@ -15,9 +15,9 @@ from yt8m_gat.training.objective import CleanPass, Objective, check_objective
 
 NUM_FRAMES = "num_frames"
 LOSS_PARTS = ("clean_loss", "adversarial_loss", "penalty")
-"""Names of the parts of the objective, `loss`, in what is logged."""
+"""Names in logs for the parts of the objective, which is logged as `loss`."""
 
-# Between the seeds of two replicas: odd, so that no two of any number of them meet.
+# Distance between the seeds of two replicas; it is odd, so that all their seeds differ.
 _SEED_STEP = 0x9E3779B1
 
 
@@ -32,15 +32,15 @@ class StepTerms(NamedTuple):
 
 
 class StepUpdate(NamedTuple):
-    """What a step would change, before anything is changed.
+    """The changes that a step would make, before any is applied.
 
     Attributes:
         terms: The objective and its parts.
-        gradients: Of each trainable variable (times the optimizer's loss scale); None without one.
+        gradients: Gradient by each trainable variable (times the optimizer's loss scale), or None.
         state: New value of each non-trainable variable of the classifier (moving averages,
-            seeds); None where it stays.
-        finite: Boolean: whether loss and gradients are finite. (Of an optimizer with a loss scale
-            the loss alone: such a scale is lowered when gradients overflow.)
+            seeds); None if unchanged.
+        finite: Boolean: whether loss and gradients are finite. (With a loss scale only the loss
+            is checked: the optimizer lowers the scale when gradients overflow.)
     """
 
     terms: StepTerms
@@ -50,15 +50,15 @@ class StepUpdate(NamedTuple):
 
 
 class Replica(NamedTuple):
-    """Which part of a step is computed here, when replicas share its batch.
+    """The part of a step that one replica computes, when replicas share its batch.
 
-    The micro batches of a step are replicas too, one after the other.
+    The micro batches of a step count as replicas too, one after another.
 
     Attributes:
-        index: Of this replica, from 0.
+        index: Number of this replica, from 0.
         count: Number of replicas.
-        share: This one's rows as a share of the batch. The sum of all replicas' terms, and of
-            their gradients, is then that of one machine with the whole batch.
+        share: This replica's rows as a share of the batch. The sum of all replicas' terms, and of
+            their gradients, then equals that of one machine with the whole batch.
     """
 
     index: int | tf.Tensor
@@ -80,45 +80,45 @@ class AdversarialModel(keras.Model):
     L           = mean l(X) + alpha * mean l(X + R) + beta * mean_b sum_m P(A_m, A_adv_m)
     ```
 
-    G is the gradient of the very term that the update differentiates too (the weighted mean, or a
-    replica's share of it): R depends on its direction alone, and two backward passes that start
-    alike are one to the graph compiler. Counted, the step costs 2.18 times the CE step, 2.21 with
-    a penalty.
+    G is the gradient of the same term that the update differentiates (the weighted mean, or a
+    replica's share of it): R depends only on its direction, and the graph compiler merges two
+    backward passes that start alike. By operation count, the step costs 2.18 times the CE step,
+    2.21 with a penalty.
 
-    With another perturbation (TAF) R comes from passes of its own through the clean path. A
-    classifier with a second set of normalization layers uses it in the adversarial pass alone
+    With another perturbation (TAF) R comes from separate passes through the clean path. A
+    classifier with a second set of normalization layers uses it only in the adversarial pass
     (TAF's dual normalization).
 
     State: both passes start from the same state (dropout seeds, batch statistics), so that A and
-    A_adv differ by R alone and not by their dropout masks; what the clean pass changes is kept
-    (moving averages, seeds), what the adversarial pass would change is dropped, so that moving
-    averages describe clean clips and move once a step.
+    A_adv differ only by R and not by their dropout masks. Changes of the clean pass are kept
+    (moving averages, seeds), those of the adversarial pass are dropped, so that moving averages
+    describe clean clips and move once a step.
 
-    Replicas draw random numbers of their own: each seed is moved by the replica's number while a
+    Each replica draws its own random numbers: each seed is shifted by the replica's number while a
     step is computed.
 
     Micro batches: with `micro_batch_size` the batch's rows pass through the model in parts, one
-    after the other, and their terms and gradients are added by their shares. The update is that of
-    the whole batch, up to rounding, in the memory of a part; only what looks at several clips at
-    once (batch normalization) sees the part alone, and each part draws random numbers of its own.
+    after another, and their terms and gradients are added by their shares. The update equals that
+    of the whole batch, up to rounding, in the memory of a part; only batch normalization, which
+    looks at several clips at once, sees a single part, and each part draws its own random numbers.
 
     Inputs are a mapping, as `yt8m_gat.data.as_pairs` yields it, then labels [B, C], then optionally
     label weights [B, C]. Frame level: each feature [B, T, D], uint8 as stored or floats that are
     dequantized already, and either `num_frames` [B] or `frame_mask` [B, T], true at real frames.
     Video level: each feature [B, D], floats.
 
-    Under `compile` and `fit`: the objective is the loss, so that `compile` takes none; `metrics`
-    are given probabilities, the sigmoid of the clean pass' logits, and `weighted_metrics` the label
-    weights too. Calling the model and `predict` give logits, as the classifier does. `evaluate`
-    gives the loss on clean clips. `save` keeps classifier, objective and optimizer in a `.keras`
-    file; `keras.saving.load_model` reads it once this module is imported.
+    Under `compile` and `fit`: the objective is the loss, so `compile` must not be given one;
+    `metrics` get probabilities, the sigmoid of the clean pass' logits, and `weighted_metrics` the
+    label weights too. Calling the model and `predict` return logits, as the classifier does.
+    `evaluate` returns the loss on clean clips. `save` keeps classifier, objective and optimizer in
+    a `.keras` file; `keras.saving.load_model` reads it once this module is imported.
 
     Args:
-        classifier: The model to train; its dtype policy is this model's.
+        classifier: The model to train; this model has the same dtype policy.
         objective: What to minimize.
         normalize: l2 normalization of the features after dequantizing.
         regularization_penalty: Weight of the layers' own penalties (`classifier.losses`).
-        micro_batch_size: Most rows that pass through the model at once; None: all of the batch.
+        micro_batch_size: Maximum number of rows in one pass; None: the whole batch.
 
     Raises:
         ValueError: If `micro_batch_size` is not positive; in a step, if the inputs do not say which
@@ -137,7 +137,7 @@ class AdversarialModel(keras.Model):
         micro_batch_size: int | None = None,
         **kwargs: Any,
     ) -> None:
-        # Features are cast where they are preprocessed; Keras would round them before.
+        # Preprocessing casts the features; Keras would round them before that.
         super().__init__(**{"dtype": classifier.dtype_policy, **kwargs}, autocast=False)
         if micro_batch_size is not None and micro_batch_size < 1:
             raise ValueError(
@@ -145,8 +145,8 @@ class AdversarialModel(keras.Model):
             )
         check_objective(objective, classifier)
         self.micro_batch_size = micro_batch_size
-        # A function also where it runs: dissolved in the loop, parts of 16 clips at full size took
-        # 2.1 GiB at their peak instead of 1.7.
+        # The function must not be inlined: inlined into the loop, parts of 16 clips at full size
+        # took 2.1 GiB at their peak instead of 1.7.
         self._update_of_part = tf.function(
             self._update_at_once,
             autograph=False,
@@ -162,7 +162,7 @@ class AdversarialModel(keras.Model):
 
     @property
     def metrics(self) -> list[keras.metrics.Metric]:
-        """Running means of the objective and its parts, then what `compile` was given.
+        """Running means of the objective and its parts, then the metrics passed to `compile`.
 
         Keras resets them at each epoch.
         """
@@ -170,7 +170,7 @@ class AdversarialModel(keras.Model):
         return [*self.trackers, *(metric for metric in super().metrics if metric.name not in own)]
 
     def prepare(self, inputs: dict[str, Any]) -> tuple[dict[str, tf.Tensor], tf.Tensor | None]:
-        """Features as the classifier sees them, and the frame mask, of one batch of inputs."""
+        """Returns the features that the classifier takes, and the frame mask, of one batch."""
         features = {name: inputs[name] for name in self.classifier.feature_sizes}
         num_frames, frame_mask = inputs.get(NUM_FRAMES), inputs.get(FRAME_MASK)
         if self.classifier.frame_level and num_frames is None and frame_mask is None:
@@ -181,7 +181,7 @@ class AdversarialModel(keras.Model):
         return preprocess(features, num_frames, self.normalize, frame_mask)
 
     def call(self, inputs: dict[str, Any], training: bool = False) -> tf.Tensor:
-        """Logits [B, C]."""
+        """Returns logits [B, C]."""
         features, frame_mask = self.prepare(inputs)
         return self.classifier.forward(features, frame_mask, training=training).logits
 
@@ -206,7 +206,7 @@ class AdversarialModel(keras.Model):
             return objective.loss(labels, logits, label_weights)
 
         def of_the_batch(term: tf.Tensor) -> tf.Tensor:
-            # Each term by itself and not their sum: the clean one is what the attack begins at.
+            # Each term is scaled, not only their sum: the attack differentiates the clean term.
             return term if replica is None else tf.cast(replica.share, term.dtype) * term
 
         with keras.StatelessScope(seeds) as state:
@@ -215,9 +215,9 @@ class AdversarialModel(keras.Model):
         with recorded.recording():
             clean_loss = of_the_batch(tf.reduce_mean(loss(labels, clean.logits)))
             total = objective.clean_weight * clean_loss
-            # Without the clean loss, or with one that falls, there is still one to raise.
+            # If the clean loss has weight 0 or less, the attack raises the unweighted loss.
             attacked = total if objective.clean_weight > 0 else clean_loss
-            # Float16 gradients by the features need the scale as those by the weights do.
+            # Float16 gradients by the features need the loss scale, as those by the weights do.
             scaled_loss = self.optimizer.scale_loss(attacked)
         adversarial_loss = penalty = tf.zeros((), clean_loss.dtype)
         step = self.optimizer.iterations
@@ -238,7 +238,7 @@ class AdversarialModel(keras.Model):
             with tape.stop_recording():
                 perturbed = objective.perturbation(clean_pass)
                 perturbed = {name: tf.stop_gradient(value) for name, value in perturbed.items()}
-            # A scope of its own, whose updates nobody applies.
+            # The updates in this scope are dropped.
             with keras.StatelessScope(seeds):
                 adversarial = self.classifier.forward(
                     perturbed,
@@ -262,7 +262,7 @@ class AdversarialModel(keras.Model):
         return terms, self._without_shift(updates, replica)
 
     def _seeds_of(self, replica: Replica | None) -> list[tuple[keras.Variable, tf.Tensor]]:
-        """Seed variables and what stands for them on a replica."""
+        """Returns the seed variables and their values on a replica."""
         if replica is None:
             return []
         return [
@@ -294,7 +294,7 @@ class AdversarialModel(keras.Model):
         features: dict[str, tf.Tensor],
         frame_mask: tf.Tensor,
     ) -> ModelOutputs:
-        """A training pass through the clean path, for the perturbation."""
+        """Runs a training pass through the clean path, for the perturbation."""
         with keras.StatelessScope(seeds):
             return self._forward_clean(features, frame_mask)
 
@@ -306,7 +306,7 @@ class AdversarialModel(keras.Model):
     def _penalty(
         self, clean: ModelOutputs, adversarial: ModelOutputs, frame_mask: tf.Tensor
     ) -> tf.Tensor:
-        """Mean over the batch of the weighted sum over modalities and penalized levels."""
+        """Returns the batch mean of the weighted sum over modalities and penalized levels."""
         distances = []
         for feature, maps in clean.attention_maps.items():
             for level, weight in self.objective.level_weights.items():
@@ -316,11 +316,11 @@ class AdversarialModel(keras.Model):
         return tf.reduce_mean(tf.add_n(distances))
 
     def update_of(self, data: Any, replica: Replica | None = None) -> StepUpdate:
-        """What a step on `data` would change; changes nothing.
+        """Computes what a step on `data` would change, and changes nothing.
 
         Args:
-            data: A batch, see the class; with replicas this one's rows of it, at least one.
-            replica: None: there is only one.
+            data: A batch, see the class; with replicas, this replica's rows (at least one).
+            replica: This replica; None: there is only one.
         """
         if self.micro_batch_size is None:
             return self._update_at_once(data, replica)
@@ -334,7 +334,7 @@ class AdversarialModel(keras.Model):
             part = Replica(
                 whole.index + whole.count * index, whole.count * num_parts, whole.share * share
             )
-            # `train_on_batch` gives None for label weights.
+            # `train_on_batch` passes None for label weights.
             rows = tf.nest.map_structure(
                 lambda value: None if value is None else value[start:stop], data
             )
@@ -359,27 +359,27 @@ class AdversarialModel(keras.Model):
             terms, state = self.terms(features, frame_mask, labels, label_weights, tape, replica)
             scaled = self.optimizer.scale_loss(terms.total)
         gradients = tape.gradient(scaled, self.trainable_variables)
-        looked_at = [terms.total]
+        checked = [terms.total]
         if not isinstance(self.optimizer, keras.optimizers.LossScaleOptimizer):
-            looked_at += [gradient for gradient in gradients if gradient is not None]
-        finite = tf.reduce_all([tf.reduce_all(tf.math.is_finite(value)) for value in looked_at])
+            checked += [gradient for gradient in gradients if gradient is not None]
+        finite = tf.reduce_all([tf.reduce_all(tf.math.is_finite(value)) for value in checked])
         return StepUpdate(terms, gradients, state, finite)
 
     def assign_state(self, state: list[tf.Tensor | None]) -> None:
-        """Gives the classifier's non-trainable variables their new values."""
+        """Assigns the new values of the classifier's non-trainable variables."""
         for variable, value in zip(self.classifier.non_trainable_variables, state, strict=True):
             if value is not None:
                 variable.assign(value)
 
     def optimize(self, data: Any) -> StepTerms:
-        """One optimizer step on `data`, on one device; its terms, before the update."""
+        """Takes one optimizer step on one device; returns the terms from before the update."""
         update = self.update_of(data)
         self.assign_state(update.state)
         self.optimizer.apply(update.gradients, self.trainable_variables)
         return update.terms
 
     def train_step(self, data: Any) -> dict[str, tf.Tensor]:
-        """What `fit` calls for each batch, on one device."""
+        """Trains on one batch, on one device; called by `fit`."""
         inputs, labels, label_weights = self._unpack(data)
         terms = self.optimize(data)
         for tracker, value in zip(self.trackers, terms, strict=False):
@@ -387,7 +387,7 @@ class AdversarialModel(keras.Model):
         return self.compute_metrics(inputs, labels, tf.sigmoid(terms.logits), label_weights)
 
     def test_step(self, data: Any) -> dict[str, tf.Tensor]:
-        """What `evaluate` calls for each batch: the loss on clean clips, and the metrics."""
+        """Computes the loss on clean clips and the metrics for one batch; called by `evaluate`."""
         inputs, labels, label_weights = self._unpack(data)
         logits = self(inputs)
         loss = tf.reduce_mean(self.objective.loss(labels, logits, label_weights))
@@ -404,17 +404,17 @@ class AdversarialModel(keras.Model):
         return keras.utils.unpack_x_y_sample_weight(data)
 
     def save_own_variables(self, store: Any) -> None:
-        """Keeps where the layers' random numbers stand; Keras leaves that out of its files."""
+        """Stores the state of the layers' random generators, which Keras leaves out."""
         for index, variable in enumerate(self._seed_variables):
             store[f"seed_{index}"] = variable.numpy()
 
     def load_own_variables(self, store: Any) -> None:
-        """Takes up what `save_own_variables` kept."""
+        """Restores what `save_own_variables` stored."""
         for index, variable in enumerate(self._seed_variables):
             variable.assign(store[f"seed_{index}"])
 
     def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments."""
+        """Returns the constructor's arguments."""
         return {
             **super().get_config(),
             "classifier": keras.saving.serialize_keras_object(self.classifier),
@@ -428,7 +428,7 @@ class AdversarialModel(keras.Model):
     def from_config(
         cls, config: dict[str, Any], custom_objects: dict[str, Any] | None = None
     ) -> "AdversarialModel":
-        """The model that `get_config` described, with fresh weights."""
+        """Builds the model that `get_config` described, with fresh weights."""
         parts = {
             name: keras.saving.deserialize_keras_object(config[name], custom_objects)
             for name in ("classifier", "objective")
@@ -439,7 +439,7 @@ class AdversarialModel(keras.Model):
 def _sum_of_parts(
     update_of_part: Callable[[tf.Tensor], StepUpdate], num_parts: tf.Tensor
 ) -> StepUpdate:
-    """The parts' updates, computed one after the other; seeds are those of the first."""
+    """Adds the parts' updates, computed one after another; keeps the seeds of the first."""
 
     def add(ours: StepUpdate, theirs: StepUpdate) -> StepUpdate:
         logits = tf.concat([ours.terms.logits, theirs.terms.logits], axis=0)
@@ -467,7 +467,7 @@ def _sum_of_parts(
         left = iter(values)
         return tf.nest.map_structure(lambda value: None if value is None else next(left), first)
 
-    # The second part waits for the first; nothing else would keep both from being in memory.
+    # The second part waits for the first; otherwise both could be in memory at once.
     with tf.control_dependencies(values_of(first)):
         second = tf.constant(1)
     _, *values = tf.while_loop(
@@ -496,5 +496,5 @@ def _is_seed(variable: keras.Variable) -> bool:
 
 
 def _shift(replica: Replica, dtype: str) -> tf.Tensor:
-    """Added to a seed generator's state, (seed, count): another seed on each replica but 0."""
+    """Returns the shift of a seed generator's state, (seed, count); 0 on replica 0."""
     return tf.cast(tf.stack([replica.index, 0]), dtype) * tf.constant(_SEED_STEP, dtype)

@@ -19,7 +19,7 @@ _EXAMPLE = (
 
 
 class WorkerLostError(RuntimeError):
-    """Another worker ended or cannot be reached, so that this one cannot start or go on."""
+    """Another worker ended or cannot be reached, so this one cannot start or continue."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,9 +27,9 @@ class Distribution:
     """The replicas that train together.
 
     Attributes:
-        strategy: TensorFlow's; the default one for a single device.
-        num_workers: Processes.
-        worker: Number of this one; 0 is the chief, which alone writes the run folder.
+        strategy: TensorFlow's strategy; the default one for a single device.
+        num_workers: Number of processes.
+        worker: Number of this process; only 0, the chief, writes the run folder.
     """
 
     strategy: tf.distribute.Strategy = dataclasses.field(default_factory=tf.distribute.get_strategy)
@@ -38,7 +38,7 @@ class Distribution:
 
     @property
     def num_replicas(self) -> int:
-        """Devices of all workers together."""
+        """The number of devices of all workers together."""
         return self.strategy.num_replicas_in_sync
 
     @property
@@ -47,18 +47,18 @@ class Distribution:
         return self.worker == 0
 
     def agree(self, value: float) -> float:
-        """The chief's `value`, on every worker; all have to call it. Also a meeting point.
+        """Returns the chief's `value` on every worker. All have to call it; it is also a barrier.
 
         Raises:
-            WorkerLostError: A worker did not come.
+            WorkerLostError: A worker did not respond.
         """
         return self._sum(value if self.is_chief else 0.0)
 
     def any(self, value: bool) -> bool:
-        """Whether `value` is true on some worker; all have to call it.
+        """Checks whether `value` is true on any worker; all have to call it.
 
         Raises:
-            WorkerLostError: A worker did not come.
+            WorkerLostError: A worker did not respond.
         """
         return self._sum(float(value)) > 0
 
@@ -82,10 +82,10 @@ class Distribution:
 
     @contextlib.contextmanager
     def lost_workers(self) -> Iterator[None]:
-        """Says of TensorFlow's errors inside, where there are other workers, what they mean.
+        """Turns TensorFlow's errors inside into `WorkerLostError`, if there are other workers.
 
         Raises:
-            WorkerLostError: In place of them.
+            WorkerLostError: TensorFlow reported an error.
         """
         try:
             yield
@@ -100,13 +100,13 @@ class Distribution:
 
 
 def _reason(error: tf.errors.OpError) -> str:
-    """What it is about: the first lines of an error inside a graph are its place."""
+    """Returns the line with the cause; an error inside a graph begins with its location."""
     lines = [line.strip() for line in error.message.splitlines()]
     return next((line for line in lines if "aborted by" in line), type(error).__name__)
 
 
 def build_distribution(name: str, jit_compile: bool = False) -> Distribution:
-    """What `--distribute=name` stands for; the first thing to do with TensorFlow in a process.
+    """Builds what `--distribute=name` names; must precede any other use of TensorFlow.
 
     Args:
         name: `none`, `mirrored` (all GPUs that TensorFlow sees, else its logical CPUs), or
@@ -114,8 +114,8 @@ def build_distribution(name: str, jit_compile: bool = False) -> Distribution:
         jit_compile: Whether the step is to be compiled with XLA.
 
     Raises:
-        ConfigError: TF_CONFIG is missing or wrong, or XLA cannot be had.
-        WorkerLostError: Not all workers came.
+        ConfigError: TF_CONFIG is missing or wrong, or XLA does not support several devices.
+        WorkerLostError: Not all workers connected.
     """
     if name == "none":
         return Distribution()
@@ -134,8 +134,8 @@ def build_distribution(name: str, jit_compile: bool = False) -> Distribution:
             )
         print(
             f"listening at {cluster[job][index]}, and on all other addresses of this machine, "
-            "without password or encryption: that port must be reachable for the other workers "
-            "alone (docs/DISTRIBUTED.md)",
+            "without password or encryption: that port must be reachable only for the other "
+            "workers (docs/DISTRIBUTED.md)",
             file=sys.stderr,
             flush=True,
         )
@@ -150,7 +150,7 @@ def build_distribution(name: str, jit_compile: bool = False) -> Distribution:
         distribution = Distribution(strategy, len(workers), workers.index((job, index)))
     if jit_compile and distribution.num_replicas > 1:
         raise ConfigError(
-            "--jit_compile works on one device alone: XLA does not compile the exchange between "
+            "--jit_compile works only on one device: XLA does not compile the exchange between "
             f"devices. Received: --distribute={name} with {distribution.num_replicas} devices; "
             "remove one of the two"
         )
@@ -158,10 +158,10 @@ def build_distribution(name: str, jit_compile: bool = False) -> Distribution:
 
 
 def read_tf_config(text: str | None) -> tuple[dict[str, Any], str, int]:
-    """Cluster, job and index of this process.
+    """Returns the cluster, and the job and index of this process.
 
     Raises:
-        ConfigError: `text` is none, or is no cluster with a task.
+        ConfigError: `text` is empty, or is no cluster with a task.
     """
     if not text:
         raise ConfigError(
@@ -182,7 +182,6 @@ def read_tf_config(text: str | None) -> tuple[dict[str, Any], str, int]:
     others = sorted(set(cluster) - {"chief", "worker"})
     if others or len(cluster.get("chief", ())) > 1:
         raise ConfigError(
-            "TF_CONFIG's cluster must have workers, and at most one chief, alone. "
-            f"Received: {cluster}"
+            f"TF_CONFIG's cluster must have only workers and at most one chief. Received: {cluster}"
         )
     return cluster, job, index

@@ -16,14 +16,14 @@ _STATE = "state/.ATTRIBUTES/VARIABLE_VALUE"
 
 
 def read_state(folder: RunFolder) -> TrainingState | None:
-    """The state in the newest checkpoint of a run that can be read; None where there is none."""
+    """Returns the state in the newest readable checkpoint of a run; None if there is none."""
     for step in checkpoint_steps(folder.checkpoints):
         prefix = checkpoint_prefix(folder.checkpoints, step)
         try:
             with readable_prefix(prefix) as path:
                 text = tf.train.load_checkpoint(path).get_tensor(_STATE)
             return TrainingState.from_json(text.decode())
-        # The run dropped it just now, or it is damaged: training will say so.
+        # The run has just deleted it, or it is damaged, which training will report.
         except (tf.errors.OpError, OSError, RuntimeError, ValueError):
             continue
     return None
@@ -37,18 +37,18 @@ def follow(
 ) -> Iterator[int]:
     """Waits for the states of a run, and ends when the run is finished.
 
-    A run that was interrupted is not finished: it may be resumed. States that came and went while
-    the caller was busy are passed over.
+    A run that was interrupted is not finished: it may be resumed. States that appear and disappear
+    while the caller is busy are skipped.
 
     Args:
-        folder: The run; it need not be there yet.
+        folder: The run; it need not exist yet.
         checkpoint: `best` (by validation GAP) or `last` (newest checkpoint).
-        poll_seconds: Seconds between two looks.
-        sleep: What waits for so long.
+        poll_seconds: Seconds between two checks.
+        sleep: Function that waits for that many seconds.
 
     Yields:
-        The step of each new such state, the one that is there at the start included; its weights
-        are in the folder.
+        The step of each new such state, including one that exists at the start; its weights are
+        in the folder.
 
     Raises:
         ConfigError: The configuration in the folder does not read as one.
@@ -58,14 +58,14 @@ def follow(
         state = read_state(folder) if (folder.path / CONFIG_FILE).is_file() else None
         over = False
         if state is not None:
-            # The last validation, and the best weights, come before the checkpoint that says so.
+            # The last validation and the best weights are written before this checkpoint.
             over = (
                 state.last_validation == state.step
                 and state.finished(RunConfig.load(folder.path).training) is not None
             )
             if checkpoint == "best" and state.best_gap is not None:
                 step = state.best_step
-            else:  # Without validations the last weights are the best.
+            else:  # Without validation the last weights are the best.
                 step = state.step if checkpoint == "last" or over else None
             if step is not None and step != seen:
                 seen = step

@@ -1,4 +1,4 @@
-"""Keras callbacks of the user's own, by import path: the door for experiment trackers."""
+"""The user's own Keras callbacks by import path, for example experiment trackers."""
 
 import inspect
 import os
@@ -14,16 +14,16 @@ _ARGUMENTS = ("config", "train_dir")
 
 
 class ImportedCallbacks:
-    """What `--callbacks=module:function,...` names, imported at once and called later.
+    """The functions that `--callbacks=module:function,...` names, imported now and called later.
 
-    A tracker makes its entry when it is called, so that nothing is called before all settings have
-    been found good.
+    A tracker registers its run when it is called, so nothing is called before all settings are
+    checked.
 
     Args:
         paths: Import paths of functions, or of callback classes.
 
     Raises:
-        ConfigError: One cannot be imported or called, or has an argument that it will not get.
+        ConfigError: One cannot be imported or called, or needs an argument that is not passed.
     """
 
     def __init__(self, paths: Sequence[str]) -> None:
@@ -49,14 +49,14 @@ class ImportedCallbacks:
     def make(
         self, config: RunConfig, train_dir: str | os.PathLike
     ) -> list[keras.callbacks.Callback]:
-        """Calls the functions in their order, with those of these arguments that they name.
+        """Calls the functions in order, each with those of these arguments that it names.
 
         Args:
             config: The run.
             train_dir: Its folder.
 
         Raises:
-            ConfigError: One gives something else than Keras callbacks.
+            ConfigError: One returns something other than Keras callbacks.
         """
         values = dict(zip(_ARGUMENTS, (config, os.fspath(train_dir)), strict=True))
         callbacks: list[keras.callbacks.Callback] = []

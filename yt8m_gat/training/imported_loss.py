@@ -1,4 +1,4 @@
-"""A loss of the user's own, by import path."""
+"""The user's own loss, by import path."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ from yt8m_gat.losses import ClassificationLoss, FunctionLoss
 def import_loss(
     path: str, class_reduction: str, unrated_as_negative: bool = False
 ) -> ClassificationLoss:
-    """The loss that `--label_loss=module:name` names; importing it runs its module.
+    """Imports the loss that `--label_loss=module:name` names, which runs its module.
 
     Args:
         path: Import path of a subclass of `ClassificationLoss`, constructed with the other two
@@ -22,7 +22,7 @@ def import_loss(
         unrated_as_negative: See `ClassificationLoss`.
 
     Raises:
-        ConfigError: It cannot be imported, is neither, or does not give one loss an example.
+        ConfigError: It cannot be imported, is neither, or does not return one loss per example.
     """
     value = import_object("label_loss", path)
     settings = {"class_reduction": class_reduction, "unrated_as_negative": unrated_as_negative}

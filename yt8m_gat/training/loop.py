@@ -43,51 +43,49 @@ _REMEDY = "Lower --base_learning_rate, or set --clip_gradient_norm"
 
 
 MAX_NONFINITE_IN_A_ROW = 10
-"""Steps that `--on_nonfinite=skip` leaves out one after another before it gives up."""
+"""Consecutive steps that `--on_nonfinite=skip` leaves out before it gives up."""
 
 
 class NonFiniteLossError(ArithmeticError):
-    """Loss, gradients or weights were not finite; names the step and, of a loss, the clips."""
+    """Loss, gradients or weights were not finite; names the step and, for a loss, the clips."""
 
 
 class Trainer:
     """Trains one classifier in one run folder.
 
-    The loop is short and its own, because `fit` can neither resume inside an epoch nor run on
-    several workers with Keras 3.15: the model's step in one `tf.function` on every replica,
-    Keras' callbacks through `CallbackList`, all state in one `tf.train.Checkpoint`.
+    With Keras 3.15 `fit` can neither resume inside an epoch nor run on several workers, so this
+    class has its own short loop: the model's step in one `tf.function` on every replica, Keras'
+    callbacks through `CallbackList`, all state in one `tf.train.Checkpoint`.
 
     Resuming: the order of the data is a function of seed and epoch, so a resumed run skips what
     it has seen. Model, optimizer, the layers' random state and `TrainingState` come from the
-    newest checkpoint that is whole. (Through tf.data service there is no such order, and the
-    epoch begins anew.)
+    newest complete checkpoint. (A tf.data service has no such order, and the epoch starts again.)
 
-    Several workers: all run this loop, on the same batches, and call the callbacks; the chief
-    alone validates, writes the folder and decides what to resume, and tells the others. A signal
-    that one of them gets, and a callback that asks for the end, end the run for all after the
-    step that comes next.
+    Several workers: all run this loop, on the same batches, and call the callbacks; only the chief
+    validates, writes the folder and decides what to resume, and it tells the others. A signal to
+    any worker, or a callback that stops training, ends the run for all after the next step.
 
     Logging: see `TrainingLog`.
 
     Args:
         config: The run.
-        schema: What the records hold.
+        schema: The schema of the records.
         classifier: A fresh classifier.
         files: Training files.
-        folder: Where everything is kept.
-        measure: Gives the metrics of labels and probabilities [B, C], `gap` among them, with
-            `label_weights` [B, C] or None by that name; shown for a batch now and then.
-        validate: Gives the metrics of the classifier as it stands, `gap` among them; None trains
-            without validation, and the last weights are the best.
-        eval_files: The files that it reads.
+        folder: The run folder, where everything is kept.
+        measure: Returns the metrics of labels and probabilities [B, C], including `gap`; takes the
+            keyword `label_weights` ([B, C] or None). Used for the batch GAP of each log line.
+        validate: Returns the metrics of the classifier's current state, including `gap`; None
+            trains without validation, and the last weights are the best.
+        eval_files: The files that `validate` reads.
         callbacks: Keras callbacks. They are called as `fit` calls them: `on_train_batch_end` with
             the step's terms, `on_test_end` with a validation's metrics, `on_epoch_end` with the
             means of the epoch and the latest validation's metrics as `val_gap` and so on, and
             `on_train_end` with these too, also after Ctrl-C. A resumed run begins with
-            `on_train_begin`, in the epoch that it stands in; an epoch that is interrupted has no
-            end. Nothing is called after an exception, as in `fit`.
-        log_steps: Steps at whose multiples there is a line.
-        log_seconds: Seconds after which there is one all the same.
+            `on_train_begin`, in its current epoch; an interrupted epoch has no end. Nothing is
+            called after an exception, as in `fit`.
+        log_steps: A line is logged every `log_steps` steps.
+        log_seconds: A line is also logged this many seconds after the last one.
         distribution: The replicas that train; `classifier` was made in its strategy's scope. None:
             one device.
     """
@@ -151,7 +149,7 @@ class Trainer:
 
     @property
     def seconds(self) -> float:
-        """How long training has taken, with what came before a resumption."""
+        """Duration of training so far, including the time before a resumption."""
         return self.log.seconds
 
     @property
@@ -160,23 +158,23 @@ class Trainer:
         return self.model.classifier
 
     def restore(self, accept_new_data: bool = False) -> bool:
-        """Takes up the newest whole checkpoint of the folder; False when there is none.
+        """Restores the newest complete checkpoint of the folder; returns False if there is none.
 
         Args:
-            accept_new_data: Go on with other files than those of the checkpoint: in a fresh epoch,
-                and, where they are for validation, with the best GAP forgotten.
+            accept_new_data: Continue with other files than those of the checkpoint: in a fresh
+                epoch, and, if they are for validation, with the best GAP forgotten.
 
         Raises:
-            DamagedCheckpointsError: There are some, and none is whole.
-            ConfigError: It is of another model or of other files, or this worker does not see the
-                chief's.
+            DamagedCheckpointsError: There are checkpoints, but none is complete.
+            ConfigError: The checkpoint is of another model or of other files, or this worker does
+                not see the chief's.
             WorkerLostError: Another worker ended.
         """
         prefix = newest_checkpoint(self.folder.checkpoints) if self.distribution.is_chief else None
         step = -1 if prefix is None else int(prefix.rpartition("-")[2])
         step = int(self.distribution.agree(step))
         if step < 0:
-            if self.distribution.is_chief:  # Killed before its first checkpoint, perhaps.
+            if self.distribution.is_chief:  # A run killed before its first checkpoint leaves lines.
                 self.folder.forget_metrics_after(0, 0)
             self._identify_files()
             return False
@@ -191,7 +189,7 @@ class Trainer:
         self._check_files(accept_new_data)
         if self.state.batch and not (self.state.ordered and self._data_is_ordered):
             logging.warning(
-                "The order of the data is not that of a tf.data service: epoch %d begins anew, of "
+                "The order of the data is not that of a tf.data service: epoch %d begins again, of "
                 "which %d batches had been seen.",
                 self.state.epoch,
                 self.state.batch,
@@ -204,7 +202,7 @@ class Trainer:
         return True
 
     def _check_files(self, accept_new_data: bool) -> None:
-        """Refuses other files than those of the state, or begins a fresh epoch with them."""
+        """Rejects other files than those of the state, or begins a fresh epoch with them."""
         before, state = dataclasses.replace(self.state), self.state
         self._identify_files()
         changes = {
@@ -244,13 +242,13 @@ class Trainer:
             logging.warning("%s.", "; ".join(named))
 
     def _identify_files(self) -> None:
-        """Writes into the state which files are used; those for validation stay without any."""
+        """Records the files in the state; without validation, its earlier files stay recorded."""
         self.state.train_files = identify_files(self.files)
         if self.eval_files:
             self.state.eval_files = identify_files(self.eval_files)
 
     def save(self) -> None:
-        """Writes a checkpoint; the chief does.
+        """Writes a checkpoint, on the chief only.
 
         Raises:
             NonFiniteLossError: A weight is not finite.
@@ -279,15 +277,15 @@ class Trainer:
 
         Returns:
             The final state. `state.finished(config)` says why training ended; it is None after a
-            signal and when a callback asked to stop. `ended_by` says it in any case, and
-            `seconds` how long it took.
+            signal or when a callback stopped training. `ended_by` always gives the reason, and
+            `seconds` the duration.
 
         Raises:
-            NonFiniteLossError: A step's loss or gradients were not finite, and are not to be left
-                out or were so too often. The newest checkpoint is older.
+            NonFiniteLossError: A step's loss or gradients were not finite, and such steps are not
+                to be left out, or too many were. The newest checkpoint is older.
             WorkerLostError: Another worker ended or cannot be reached.
-            BadRecordError: A training record is not what the schema says.
-            TooManyBadRecordsError: More of them were left out than the configuration allows.
+            BadRecordError: A training record does not fit the schema.
+            TooManyBadRecordsError: More bad records were skipped than the configuration allows.
         """
         self.log.start(self.state)
         self.callbacks.on_train_begin()
@@ -298,7 +296,7 @@ class Trainer:
             self.ended_by = self._why_ended(stop)
             if not self._signalled and self.state.last_validation < self.state.step:
                 self._run_validation()
-            # The last weights are the best when none were ever measured; else those measured are.
+            # Without any validation, now or in an earlier call, the last weights are the best.
             if self.validate is None and self.state.best_gap is None:
                 self._save_best()
             self.save()
@@ -319,7 +317,7 @@ class Trainer:
         if self.distribution.num_workers == 1:
             self._signalled = stop.signal_name is not None
             self._stop_training = self.model.stop_training
-        # Else what the workers told each other in the last step: they have to end alike.
+        # With several workers the last step has exchanged the flags: all must end together.
         return (
             self._signalled
             or self._stop_training
@@ -356,7 +354,7 @@ class Trainer:
                 num_readers=training.num_readers,
             ),
             skip_batches=state.batch,
-            # XLA compiles anew for each length.
+            # XLA would compile again for each length.
             fixed_num_frames=training.jit_compile,
             segments="rated" if self.config.data.segment_labels else None,
             on_bad_record=training.on_bad_record,
@@ -405,7 +403,7 @@ class Trainer:
     def _together(
         self, batches: Iterator[Batch], spec: dict[str, Any]
     ) -> Iterator[tuple[Batch, bool]]:
-        """The batches, each with True; as long as another worker has some, stand-ins with False."""
+        """Yields the batches with True, then stand-ins with False while another worker has more."""
         if not self._own_batches:
             yield from ((batch, True) for batch in batches)
             return
@@ -441,26 +439,26 @@ class Trainer:
         return result
 
     def _check_finite(self, result: StepResult, batch: Batch) -> None:
-        """Stops at, or counts, a step whose loss or gradients are not finite."""
+        """Raises at, or counts, a step whose loss or gradients are not finite."""
         state = self.state
         if result.finite:
             state.nonfinite_in_a_row = 0
             return
         ids = [video_id.decode(errors="replace") for video_id in batch["video_id"].numpy()]
         loss = result.terms["loss"]
-        what = "gradients are not finite" if math.isfinite(loss) else f"loss is {loss}"
-        what = f"at step {state.step + 1} the {what}; nothing of it was saved"
-        where = f"Clips: {', '.join(ids)}"
+        reason = "gradients are not finite" if math.isfinite(loss) else f"loss is {loss}"
+        reason = f"at step {state.step + 1} the {reason}; nothing of it was saved"
+        clips = f"Clips: {', '.join(ids)}"
         if self.config.training.on_nonfinite == "stop":
             raise NonFiniteLossError(
-                f"{what}. {_REMEDY}, or leave such steps out with --on_nonfinite=skip. {where}"
+                f"{reason}. {_REMEDY}, or leave such steps out with --on_nonfinite=skip. {clips}"
             )
         state.nonfinite += 1
         state.nonfinite_in_a_row += 1
         if state.nonfinite_in_a_row >= MAX_NONFINITE_IN_A_ROW:
             raise NonFiniteLossError(
-                f"{what}, and nothing was learnt from the {MAX_NONFINITE_IN_A_ROW - 1} before it "
-                f"either. {_REMEDY}. {where}"
+                f"{reason}, and nothing was learnt from the {MAX_NONFINITE_IN_A_ROW - 1} before it "
+                f"either. {_REMEDY}. {clips}"
             )
         if self.distribution.is_chief:
             self.folder.append_metrics(
@@ -487,7 +485,7 @@ class Trainer:
         if self.distribution.is_chief:
             self._check_weights()
             metrics = self.validate()
-        # Early stopping and the rate follow from it: it has to be one figure.
+        # All workers need the same figure: early stopping and the learning rate depend on it.
         gap = self.distribution.agree(metrics.get("gap", 0.0))
         logs = {**metrics, "gap": gap}
         self.callbacks.on_test_end(logs)
@@ -513,7 +511,7 @@ class Trainer:
 
 
 def _stand_in(spec: tf.TensorSpec) -> tf.Tensor:
-    """One row that stands for a batch and counts for nothing."""
+    """Makes a batch of one row, which only stands for a batch and has weight 0."""
     shape = [1 if size is None else size for size in spec.shape]
     value = "" if spec.dtype == tf.string else 1
     return tf.fill(shape, tf.constant(value, spec.dtype))

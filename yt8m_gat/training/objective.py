@@ -1,4 +1,4 @@
-"""What a training step minimizes, composed from a loss, a perturbation and an attention penalty."""
+"""The training objective, composed from a loss, a perturbation and an attention penalty."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -26,18 +26,18 @@ CLEAN_WEIGHT_OF_TAF = 0.7  # TAF section 4.1, alpha of eq. 7.
 
 
 class CleanPass(NamedTuple):
-    """What a perturbation may be made from.
+    """The inputs from which a perturbation is made.
 
     Attributes:
         features: Clean features, {name: [B, T, D]}.
         frame_mask: Bool [B, T].
         labels: [B, C].
-        recorded: The pass that the step has made with them.
-        loss_term: The loss as a term of the objective, a scalar, part of that pass.
+        recorded: The step's forward pass on them.
+        loss_term: The loss as a term of the objective, a scalar, recorded in that pass.
         forward: `(features, frame_mask) -> (logits, frames, ...)`, for another pass through the
             clean path.
         loss: `(labels, logits) -> [B]`.
-        seed: Another integer at each step, the same when a step is done again.
+        seed: An integer that differs at each step, and is the same when a step is repeated.
     """
 
     features: dict[str, tf.Tensor]
@@ -54,7 +54,7 @@ class Perturbation(Protocol):
     """Makes the perturbed features of a training step."""
 
     def __call__(self, clean: CleanPass) -> dict[str, tf.Tensor]:
-        """Perturbed features, exactly 0 on padding."""
+        """Returns perturbed features, exactly 0 on padding."""
 
 
 @keras.saving.register_keras_serializable(package="yt8m_gat")
@@ -71,7 +71,7 @@ class GradientPerturbation:
     epsilon: float
 
     def __call__(self, clean: CleanPass) -> dict[str, tf.Tensor]:
-        """X + R; costs the backward pass to the features."""
+        """Returns X + R; costs the backward pass to the features."""
         step = self.ball.steepest_ascent(
             clean.recorded.gradient(clean.loss_term), clean.frame_mask, self.epsilon
         )
@@ -95,7 +95,7 @@ class TemporalPerturbation:
     augmentation: TemporalAugmentation
 
     def __call__(self, clean: CleanPass) -> dict[str, tf.Tensor]:
-        """Augmented features."""
+        """Returns augmented features."""
         problem = Problem(
             clean.forward, clean.loss, clean.features, clean.frame_mask, clean.labels, clean.seed
         )
@@ -119,7 +119,7 @@ class Objective:
     Attributes:
         loss: `(labels [B, C], logits [B, C], label_weights) -> [B]`.
         clean_weight: Weight of the loss on the clean clips.
-        perturbation: How X + R is made; None: CE alone.
+        perturbation: How X + R is made; None: only CE.
         adversarial_weight: Weight of the loss on the perturbed clips.
         penalty: `(maps, adversarial maps, frame_mask) -> [B]`, maps averaged over the heads; None:
             no penalty.
@@ -136,7 +136,7 @@ class Objective:
     level_weights: Mapping[str, float] = dataclasses.field(default_factory=lambda: {"global": 1.0})
 
     def get_config(self) -> dict[str, Any]:
-        """What `from_config` needs; Keras must know loss, perturbation and penalty."""
+        """Returns what `from_config` needs; Keras must know loss, perturbation and penalty."""
         return _serialized(self)
 
     @classmethod
@@ -146,7 +146,7 @@ class Objective:
 
 
 def _serialized(settings: Any) -> dict[str, Any]:
-    """The fields of a dataclass as Keras stores them."""
+    """Returns the fields of a dataclass as Keras stores them."""
     return {
         field.name: keras.saving.serialize_keras_object(getattr(settings, field.name))
         for field in dataclasses.fields(settings)
@@ -158,10 +158,10 @@ def _deserialized(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def check_objective(objective: Objective, classifier: VideoClassifier) -> None:
-    """Refuses a penalty on attention maps that the classifier does not have.
+    """Rejects a penalty on attention maps that the classifier does not have.
 
     Raises:
-        ConfigError: There is one.
+        ConfigError: The objective has such a penalty.
     """
     levels = classifier.attention_levels
     if objective.penalty is not None and not set(objective.level_weights) <= set(levels):
@@ -174,14 +174,14 @@ def check_objective(objective: Objective, classifier: VideoClassifier) -> None:
 
 
 def build_loss(config: ObjectiveConfig, weighted: bool = True) -> ClassificationLoss:
-    """`(labels [B, C], logits [B, C], label_weights) -> [B]`, in training and in evaluation.
+    """Builds the loss of training and evaluation: `(labels, logits, label_weights) -> [B]`.
 
-    A `label_loss` that is an import path is imported, which runs its code: whoever has read
-    `config` from a file asks `yt8m_gat.import_path.require_trust` before.
+    A `label_loss` that is an import path is imported, which runs its code. A caller that has read
+    `config` from a file calls `yt8m_gat.import_path.require_trust` first.
 
     Args:
         config: Names the loss.
-        weighted: False: `label_weights` are never given, so that `unrated_as_negative` is nothing.
+        weighted: False: `label_weights` are never passed, and `unrated_as_negative` is ignored.
 
     Raises:
         ConfigError: See `import_loss`.
@@ -191,7 +191,7 @@ def build_loss(config: ObjectiveConfig, weighted: bool = True) -> Classification
 
 
 def build_objective(config: ObjectiveConfig) -> Objective:
-    """The objective that `config` describes."""
+    """Builds the objective that `config` describes."""
     loss = build_loss(config)
     if config.adversarial == "none":
         return Objective(loss)

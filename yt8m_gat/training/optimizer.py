@@ -12,8 +12,9 @@ from yt8m_gat.config import TrainingConfig
 class Adam(keras.optimizers.Adam):
     """Keras' Adam with its update in one kernel of TensorFlow.
 
-    The same formula (epsilon beside the square root of the second moment that is not corrected for
-    its start), in a third of the time: Keras goes over each tensor ten times, the kernel once.
+    The formula is the same (epsilon is added to the square root of the second moment before its
+    bias correction), in a third of the time: Keras makes ten passes over each tensor, the kernel
+    makes one.
     """
 
     def update_step(
@@ -54,11 +55,11 @@ _OPTIMIZERS: dict[str, type[keras.optimizers.Optimizer]] = {
 
 
 def build_optimizer(config: TrainingConfig, num_replicas: int = 1) -> keras.optimizers.Optimizer:
-    """The optimizer that `config` names, at its first learning rate.
+    """Builds the optimizer that `config` names, at its first learning rate.
 
-    `clip_gradient_norm` bounds the l2 norm of each variable's gradient on its own, as the starter
-    code does. With N replicas Keras clips before it adds, so that the bound of each, who is
-    given the Nth part of the sum (`TrainingStep`), is the Nth part too.
+    `clip_gradient_norm` bounds the l2 norm of each variable's gradient separately, as the starter
+    code does. With N replicas Keras clips before it adds. Each replica has 1/N of the summed
+    gradient (`TrainingStep`), so its bound is 1/N too.
     """
     optimizer = _OPTIMIZERS[config.optimizer](
         learning_rate=config.base_learning_rate,

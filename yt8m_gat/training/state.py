@@ -1,4 +1,4 @@
-"""Where a run stands, beyond its weights."""
+"""The progress of a run, other than its weights."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ class TrainingState:
     Attributes:
         step: Steps done.
         epoch: Epochs finished.
-        batch: Batches of the current epoch done.
+        batch: Batches done in the current epoch.
         examples: Clips seen.
         best_gap: Best validation GAP so far (a fraction), None before the first validation.
-        best_step: The step that it was reached at.
+        best_step: The step at which it was reached.
         since_best: Validations since then.
         since_reduction: Validations since the later of the best one and the last reduction of the
             learning rate.
@@ -28,12 +28,12 @@ class TrainingState:
         last_validation: Step of the last validation.
         nonfinite: Steps so far whose loss or gradients were not finite and that were left out;
             they count as steps, and their clips as seen.
-        nonfinite_in_a_row: Those among the last steps.
+        nonfinite_in_a_row: Number of consecutive such steps up to the last step.
         ordered: Whether the batches of the current epoch came in the order that is a function of
             seed and epoch.
-        train_files: The files that it was trained on last; None: a version that did not say wrote
-            the checkpoint.
-        eval_files: Those that the best GAP was measured on, likewise; None also without any.
+        train_files: The files of the latest training; None: an older version, which did not record
+            them, wrote the checkpoint.
+        eval_files: The files on which the best GAP was measured; None as above, or without any.
     """
 
     step: int = 0
@@ -53,15 +53,15 @@ class TrainingState:
     eval_files: tuple[FileIdentity, ...] | None = None
 
     def to_json(self) -> str:
-        """This state as JSON."""
+        """Returns this state as JSON."""
         return json.dumps(dataclasses.asdict(self))
 
     @classmethod
     def from_json(cls, text: str) -> TrainingState:
-        """The state that `to_json` wrote.
+        """Reads the state that `to_json` wrote.
 
         Raises:
-            ConfigError: It is another text.
+            ConfigError: The text is no such state.
         """
         try:
             values = parse_json(text)
@@ -88,14 +88,14 @@ class TrainingState:
         return False
 
     def forget_best(self) -> None:
-        """Begins the comparison of validations anew: those to come are of other files."""
+        """Restarts the comparison of validations, since the next ones use other files."""
         self.best_gap = None
         self.best_step = self.last_validation = self.since_best = self.since_reduction = 0
 
     def finished(self, config: TrainingConfig) -> str | None:
-        """Why training has ended under `config`; None while it goes on.
+        """Returns why training has ended under `config`; None while it continues.
 
-        Not stored: a run resumed with more steps, epochs or patience goes on.
+        The reason is not stored: a run resumed with more steps, epochs or patience continues.
         """
         if config.max_steps is not None and self.step >= config.max_steps:
             return f"--max_steps={config.max_steps} reached"
@@ -106,7 +106,7 @@ class TrainingState:
         return None
 
     def learning_rate(self, config: TrainingConfig) -> float:
-        """Rate of the next step: the staircase by examples, the drops by epochs, the plateaus."""
+        """Returns the next step's rate: staircase by examples, drops by epochs, and plateaus."""
         stairs = self.examples // config.learning_rate_decay_examples
         drops = sum(self.epoch >= epoch for epoch in config.drop_epochs)
         return (

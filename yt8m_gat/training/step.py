@@ -13,16 +13,16 @@ _TERMS = ("loss", *LOSS_PARTS)
 
 
 class StepResult(NamedTuple):
-    """What a step gave, the same on every worker but for the logits.
+    """The result of a step; all but the logits is the same on every worker.
 
     Attributes:
         terms: `loss` (the objective), `clean_loss`, `adversarial_loss` and `penalty`: means over
             the batch.
         finite: Whether loss and gradients were finite.
-        stop: Whether some worker got a signal to stop.
-        stop_training: Whether a callback of some worker asked for the end.
-        num_examples: Rows of the batch, of all workers.
-        logits: Of this worker's rows, [B', C].
+        stop: Whether any worker got a signal to stop.
+        stop_training: Whether a callback of any worker asked to stop training.
+        num_examples: Rows of the batch, over all workers.
+        logits: Logits of this worker's rows, [B', C].
     """
 
     terms: dict[str, float]
@@ -36,23 +36,23 @@ class StepResult(NamedTuple):
 class TrainingStep:
     """The model's step on all replicas, each with its rows of the batch.
 
-    Every worker is given the same batch, and replica i of N computes rows i B / N to
+    Every worker gets the same batch, and replica i of N computes rows i B / N to
     (i + 1) B / N of it. Its terms and gradients are multiplied by its share of the rows, so that
-    their sum is that of one machine, whatever the sizes. A replica without rows computes one of
-    another's with the share 0.
+    their sum equals that of one machine, for any sizes. A replica without rows computes a row of
+    another replica with share 0.
 
-    Moving averages are the mean of the replicas' by their shares (each normalizes by its own rows,
-    as Keras does); seeds are replica 0's.
+    Moving averages are the replicas' mean, weighted by their shares (each normalizes by its own
+    rows, as Keras does); seeds are replica 0's.
 
     Args:
-        model: What is trained, created and compiled in the strategy's scope.
+        model: The model to train, created and compiled in the strategy's scope.
         distribution: The replicas.
-        batch_spec: `element_spec` of the batches, as `yt8m_gat.data.as_pair` gives them.
+        batch_spec: `element_spec` of the batches, as `yt8m_gat.data.as_pair` returns them.
         skip_nonfinite: Change nothing in a step whose loss or gradients are not finite. The
             gradients then leave the graph before they are applied.
         jit_compile: Compile with XLA.
-        own_batches: Every worker has batches of its own, which together are the batch; its
-            replicas share the rows of these.
+        own_batches: Every worker has its own batches, which together form the batch; its replicas
+            share the rows of these.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class TrainingStep:
         self.skip_nonfinite = skip_nonfinite
         self.own_batches = own_batches
         optimizer = model.optimizer
-        # What Keras does with gradients before it adds those of the replicas needs their sum.
+        # Clipping and loss scaling need the sum of the replicas' gradients; Keras adds them later.
         self._sum_first = distribution.num_replicas > 1 and (
             optimizer.clipnorm is not None
             or isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
@@ -88,23 +88,23 @@ class TrainingStep:
     def __call__(
         self, data: Any, stop: bool = False, stop_training: bool = False, has_rows: bool = True
     ) -> StepResult:
-        """Does one step; all workers have to.
+        """Takes one step; all workers have to call it.
 
         Args:
             data: The batch.
             stop: Whether this worker got a signal.
-            stop_training: Whether one of its callbacks asked for the end.
-            has_rows: With `own_batches`: False where `data` only stands for a batch.
+            stop_training: Whether one of its callbacks asked to stop training.
+            has_rows: With `own_batches`: False if `data` only stands for a batch.
 
         Raises:
             WorkerLostError: Another worker did not take part.
         """
-        given = tf.constant([stop, stop_training, has_rows], tf.float32)
+        flags = tf.constant([stop, stop_training, has_rows], tf.float32)
         with self.distribution.lost_workers():
             if self.skip_nonfinite:
-                gradients, state, figures, logits = self._update(data, given)
+                gradients, state, figures, logits = self._update(data, flags)
             else:
-                figures, logits = self._update_and_apply(data, given)
+                figures, logits = self._update_and_apply(data, flags)
             *terms, nonfinite, stops, ends, rows = figures.numpy().tolist()
             if self.skip_nonfinite and not nonfinite:
                 self._apply(gradients, state)
@@ -117,19 +117,19 @@ class TrainingStep:
             logits=logits,
         )
 
-    def _compute(self, data: Any, given: tf.Tensor) -> tuple[Any, ...]:
+    def _compute(self, data: Any, flags: tf.Tensor) -> tuple[Any, ...]:
         gradients, state, figures, logits = self.distribution.strategy.run(
-            self._on_replica, args=(data, given)
+            self._on_replica, args=(data, flags)
         )
         return gradients, self._first(state), self._first(figures), self._rows_of(logits)
 
-    def _compute_and_apply(self, data: Any, given: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        def on_replica(data: Any, given: tf.Tensor) -> tuple[Any, ...]:
-            gradients, *others = self._on_replica(data, given)
+    def _compute_and_apply(self, data: Any, flags: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        def on_replica(data: Any, flags: tf.Tensor) -> tuple[Any, ...]:
+            gradients, *others = self._on_replica(data, flags)
             self._apply_gradients(gradients)
             return tuple(others)
 
-        state, figures, logits = self.distribution.strategy.run(on_replica, args=(data, given))
+        state, figures, logits = self.distribution.strategy.run(on_replica, args=(data, flags))
         self.model.assign_state(self._first(state))
         return self._first(figures), self._rows_of(logits)
 
@@ -141,43 +141,43 @@ class TrainingStep:
         self.model.optimizer.apply(gradients, self.model.trainable_variables)
 
     def _first(self, values: Any) -> Any:
-        """Of values that are the same on all replicas, one."""
+        """Takes the first of values that are the same on all replicas."""
         local = self.distribution.strategy.experimental_local_results
         return tf.nest.map_structure(lambda value: local(value)[0], values)
 
     def _rows_of(self, logits: Any) -> tf.Tensor:
         return tf.concat(self.distribution.strategy.experimental_local_results(logits), axis=0)
 
-    def _on_replica(self, data: Any, given: tf.Tensor) -> tuple[Any, ...]:
-        """Gradients to apply, state, figures (the same on all replicas), logits of its rows."""
+    def _on_replica(self, data: Any, flags: tf.Tensor) -> tuple[Any, ...]:
+        """Returns gradients to apply, state, figures (alike on all replicas), and its logits."""
         context = tf.distribute.get_replica_context()
         if self.distribution.num_replicas == 1:
             update = self.model.update_of(data)
             num_rows = tf.shape(data[1])[0]
-            figures = self._figures(update, given, num_rows)
+            figures = self._figures(update, flags, num_rows)
             return update.gradients, update.state, figures, update.terms.logits
 
         def add(values: Any) -> Any:
             return context.all_reduce(tf.distribute.ReduceOp.SUM, values)
 
-        replica, rows, num_rows = self._part(data, given, context.replica_id_in_sync_group, add)
+        replica, rows, num_rows = self._part(data, flags, context.replica_id_in_sync_group, add)
         update = self.model.update_of(rows, replica)
         gradients, state = update.gradients, update.state
         if self._sum_first:
-            # Keras adds N of them again.
-            gradients = _where_given(
+            # Keras will add these N equal gradients.
+            gradients = _map_present(
                 lambda values: [value / replica.count for value in add(values)], gradients
             )
         averages = [
             replica.share * value if value is not None and value.dtype.is_floating else None
             for value in state
         ]
-        averages = _where_given(add, averages)
+        averages = _map_present(add, averages)
         state = [old if new is None else new for old, new in zip(state, averages, strict=True)]
-        # Once a worker, not once a replica of it.
+        # The flags count once per worker, not once per replica.
         first = tf.equal(replica.index % self._num_local, 0)
-        given = tf.where(first, given, tf.zeros_like(given))
-        figures = add(self._figures(update, given, num_rows))
+        flags = tf.where(first, flags, tf.zeros_like(flags))
+        figures = add(self._figures(update, flags, num_rows))
         return gradients, state, figures, update.terms.logits[:num_rows]
 
     @property
@@ -185,14 +185,14 @@ class TrainingStep:
         return self.distribution.num_replicas // self.distribution.num_workers
 
     def _part(
-        self, data: Any, given: tf.Tensor, index: Any, add: Any
+        self, data: Any, flags: tf.Tensor, index: Any, add: Any
     ) -> tuple[Replica, Any, tf.Tensor]:
-        """This replica, its rows (at least one), and how many of them count."""
+        """Returns this replica, its rows (at least one), and how many of them count."""
         count = self.distribution.num_replicas
         position, parts = index, count
         if self.own_batches:
             position, parts = index % self._num_local, self._num_local
-        with tf.device("CPU:0"):  # Else each device gets the whole batch.
+        with tf.device("CPU:0"):  # Otherwise each device would get the whole batch.
             total = tf.shape(data[1])[0]
             start, stop = position * total // parts, (position + 1) * total // parts
             num_rows = stop - start
@@ -200,20 +200,20 @@ class TrainingStep:
             last = tf.maximum(stop, first + 1)
             rows = tf.nest.map_structure(lambda value: value[first:last], data)
         if self.own_batches:
-            num_rows *= tf.cast(given[2], tf.int32)
+            num_rows *= tf.cast(flags[2], tf.int32)
             total = add(num_rows)
         share = tf.cast(num_rows, tf.float32) / tf.cast(total, tf.float32)
         return Replica(index, count, share), rows, num_rows
 
     @staticmethod
-    def _figures(update: StepUpdate, given: tf.Tensor, num_rows: tf.Tensor) -> tf.Tensor:
+    def _figures(update: StepUpdate, flags: tf.Tensor, num_rows: tf.Tensor) -> tf.Tensor:
         terms = update.terms[: len(_TERMS)]
-        parts = [*terms, tf.logical_not(update.finite), given[0], given[1], num_rows]
+        parts = [*terms, tf.logical_not(update.finite), flags[0], flags[1], num_rows]
         return tf.stack([tf.cast(part, tf.float32) for part in parts])
 
 
-def _where_given(function: Any, values: list[Any]) -> list[Any]:
-    """`function` of the list of those values that are not None, put back in their places."""
-    given = [value for value in values if value is not None]
-    changed = iter(function(given) if given else ())
+def _map_present(function: Any, values: list[Any]) -> list[Any]:
+    """Applies `function` to the list of values that are not None, and leaves None in place."""
+    present = [value for value in values if value is not None]
+    changed = iter(function(present) if present else ())
     return [None if value is None else next(changed) for value in values]

@@ -1,4 +1,4 @@
-"""What is logged of the steps: means over all of them, not the figures of one batch."""
+"""The figures that are logged: means over all steps, not the figures of one batch."""
 
 import time
 
@@ -6,10 +6,10 @@ from yt8m_gat.training.step import StepResult
 
 
 class StepMeans:
-    """Means of the steps' terms over their clips; a step that was left out has none.
+    """Means of the steps' terms over their clips, without the steps that were left out.
 
     Attributes:
-        num_steps: Steps added, those left out included.
+        num_steps: Steps added, including those left out.
     """
 
     def __init__(self) -> None:
@@ -18,7 +18,7 @@ class StepMeans:
         self._sums: dict[str, float] = {}
 
     def add(self, result: StepResult) -> None:
-        """Takes one step in."""
+        """Adds one step."""
         self.num_steps += 1
         if result.finite:
             self._num_clips += result.num_examples
@@ -26,34 +26,34 @@ class StepMeans:
                 self._sums[name] = self._sums.get(name, 0.0) + result.num_examples * value
 
     def means(self) -> dict[str, float]:
-        """Term -> its mean; empty where no step counts."""
+        """Returns the mean of each term; empty if no step counts."""
         return {name: value / self._num_clips for name, value in self._sums.items()}
 
 
 class Speed:
-    """Clips a second, without the step that compiles the graph and without validations."""
+    """Clips per second, without the step that compiles the graph and without validations."""
 
     def __init__(self) -> None:
         self._started: float | None = None
         self._num_clips = 0
 
     def add(self, num_clips: int) -> None:
-        """Takes in a step that has just ended."""
+        """Adds a step that has just ended."""
         if self._started is None:
             self.restart()
         else:
             self._num_clips += num_clips
 
     def restart(self) -> None:
-        """Begins to measure now."""
+        """Starts measuring now."""
         self._started, self._num_clips = time.monotonic(), 0
 
     @property
     def seconds(self) -> float:
-        """Since the last restart; 0 before the first step has ended."""
+        """Seconds since the last restart; 0 before the first step has ended."""
         return 0.0 if self._started is None else time.monotonic() - self._started
 
     @property
     def clips_per_second(self) -> float | None:
-        """Since the last restart; None where no step has ended since."""
+        """Speed since the last restart; None if no step has ended since."""
         return self._num_clips / self.seconds if self._num_clips else None

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as a request that the loop answers between two steps."""
+"""Ctrl-C and SIGTERM as a request to stop, which the loop handles between two steps."""
 
 import signal
 import types
@@ -7,7 +7,7 @@ import types
 class StopRequest:
     """Context in which SIGINT and SIGTERM only set `signal_name`.
 
-    A second signal gets the process's usual answer, for whoever cannot wait.
+    A second signal has its usual effect and ends the process at once.
     """
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""What is shown and kept of a run that is being trained."""
+"""The progress bar and the logs of a run in training."""
 
 import contextlib
 import math
@@ -25,24 +25,24 @@ Measure = Callable[..., dict[str, float]]
 
 
 class TrainingLog:
-    """The progress bar, `metrics.jsonl` and TensorBoard's events; only the chief has them.
+    """The progress bar, `metrics.jsonl` and TensorBoard's events; only the chief writes them.
 
-    A line of `metrics.jsonl` holds means over the steps since the line before. There is one at
+    A line of `metrics.jsonl` holds means over the steps since the line before. One is written at
     every `log_steps`th step, `log_seconds` after the line before, and at each validation, each
-    checkpoint and the end, so that short runs have some, and a resumed run has those of an
+    checkpoint and the end, so that short runs have lines too, and a resumed run has those of an
     uninterrupted one.
 
     Args:
         config: The run.
         files: Training files, for the number of steps.
-        folder: Where the lines and the events are kept.
-        measure: Gives the metrics of labels and probabilities, see `Trainer`.
-        log_steps: Steps at whose multiples there is a line.
-        log_seconds: Seconds after which there is one all the same.
-        is_chief: Whether this worker shows and writes.
+        folder: The run folder, where the lines and the events are kept.
+        measure: Returns the metrics of labels and probabilities, see `Trainer`.
+        log_steps: A line is logged every `log_steps` steps.
+        log_seconds: A line is also logged this many seconds after the last one.
+        is_chief: Whether this worker shows the bar and writes.
 
     Attributes:
-        seconds: How long training has taken, with what came before a resumption.
+        seconds: Duration of training so far, including the time before a resumption.
     """
 
     def __init__(
@@ -72,10 +72,10 @@ class TrainingLog:
         self._shown: dict[str, str] = {}
 
     def start(self, state: TrainingState) -> None:
-        """Begins to write.
+        """Starts writing.
 
         Args:
-            state: Where the run stands; read whenever something is written.
+            state: The state of the run; it is read at each write.
         """
         self._state = state
         if self.is_chief:
@@ -108,15 +108,15 @@ class TrainingLog:
             yield
 
     def fill_bar(self) -> None:
-        """The run is finished: the steps that it has are all."""
+        """Fills the bar, since the run is finished: its total becomes the steps done."""
         self._bar.total = self._bar.n
 
     def add_step(self, result: StepResult, batch: Batch | None, rate: float) -> None:
-        """Takes in a step that has just ended, and writes a line where one is due.
+        """Adds a step that has just ended, and writes a line if one is due.
 
         Args:
-            result: What the step gave.
-            batch: What it was made with; None: a stand-in.
+            result: The step's result.
+            batch: Its batch; None: a stand-in.
             rate: Its learning rate.
         """
         self._rate = rate
@@ -134,7 +134,7 @@ class TrainingLog:
             self.write_steps()
 
     def write_steps(self) -> None:
-        """Shows and keeps the means over the steps since the line before, if there were any."""
+        """Shows and writes the means over the steps since the line before, if there were any."""
         since, self._since_logged = self._since_logged, StepMeans()
         if since.num_steps == 0 or not self.is_chief:
             return
@@ -159,22 +159,22 @@ class TrainingLog:
         self._speed.restart()
 
     def loss_since_validation(self) -> str:
-        """The mean loss since the last call, in words."""
+        """Returns the mean loss since the last call, in words."""
         since, self._since_validation = self._since_validation, StepMeans()
         loss = _text(since.means().get("loss"), ".4f")
         return f"; loss {loss} over {since.num_steps} step{'' if since.num_steps == 1 else 's'}"
 
     def restart_speed(self) -> None:
-        """Leaves out of the speed what has just been done, a validation say."""
+        """Excludes the time until now from the speed, for example a validation."""
         self._speed.restart()
 
     def end_epoch(self, num_steps: int) -> None:
-        """The epoch had `num_steps`; the others have as many."""
+        """Records that an epoch has `num_steps` steps, and updates the bar's total."""
         self._steps_per_epoch = num_steps
         self._bar.total = self._total_steps()
 
     def record(self, kind: str, values: dict[str, Any]) -> None:
-        """Writes one line, and its figures for TensorBoard."""
+        """Writes one line, and its figures to TensorBoard."""
         state = self._state
         self.folder.append_metrics(
             {"kind": kind, "step": state.step, "epoch": state.epoch, **values}
@@ -182,19 +182,19 @@ class TrainingLog:
         with self._writer.as_default(state.step):
             for name, value in values.items():
                 if value is not None:
-                    # In float64: a rate of 1e36 is infinite in TensorBoard's float32, no error.
+                    # In float64: a rate of 1e36 overflows to infinity instead of raising an error.
                     tf.summary.scalar(f"{kind}/{name}", tf.constant(value, tf.float64))
         self._writer.flush()
 
     def show(self, figures: dict[str, str]) -> None:
-        """Puts figures beside the bar, in place of those of their names; the best GAP too."""
+        """Shows figures beside the bar, replacing those of the same names, and the best GAP."""
         self._shown |= figures
         if self._state.best_gap is not None:
             self._shown["best"] = f"{self._state.best_gap:.4f}@{self._state.best_step}"
         self._bar.set_postfix(self._shown, refresh=False)
 
     def end(self, reason: str) -> None:
-        """Writes why training ended, and how long it took."""
+        """Writes the reason for the end and the duration of training."""
         self._count_time()
         if self.is_chief:
             self._writer.close()
@@ -216,7 +216,7 @@ class TrainingLog:
         self._clock = now
 
     def _batch_gap(self) -> float | None:
-        """The GAP of the last batch; of several workers, on the chief's rows, which come first."""
+        """Returns the last batch's GAP; with several workers, on the chief's rows, the first."""
         if not self._last_batch:
             return None
         logits, weights = self._last_batch["logits"], self._last_batch["label_weights"]
@@ -228,10 +228,10 @@ class TrainingLog:
         )["gap"]
 
     def _total_steps(self) -> int | None:
-        """Steps that the configuration asks for, if nothing ends the run before; None: not known.
+        """Returns the steps of the whole run if nothing ends it earlier; None if unknown.
 
-        Once an epoch is done all have as many steps as it had; before that their number is
-        estimated from the files. How many segments these hold is not known beforehand.
+        After the first epoch, all epochs are taken to have as many steps; before it the number is
+        estimated from the files. The number of segments in them is not known beforehand.
         """
         state, training = self._state, self.config.training
         before = state.step - state.batch
