@@ -313,7 +313,7 @@ def test_interrupted_it_goes_on_after_the_rows_that_are_there(
     assert f"not measured again: {rows} (--start_over" in line
     plain = {key: options[key] for key in ("eval_data_pattern", "output_file", "max_videos")}
     pipeline.evaluate(runs[0], vocabulary=options["vocabulary"], top_k=3, **plain)
-    assert "top_k: 20 != 3): starting anew" in capsys.readouterr().err
+    assert "top_k: 20 != 3): starting over" in capsys.readouterr().err
 
 
 def test_other_weights_start_anew(tmp_path, pattern, capsys):

@@ -76,8 +76,8 @@ def test_nothing_is_taken_over_when_asked_to_start_over(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"weights": "def"}, "(weights: 'abc' != 'def'): starting anew; it is kept as x.json.old"),
-        ({"more": 1}, "other settings (more: None != 1): starting anew; it is kept as x.json.old"),
+        ({"weights": "def"}, "(weights: 'abc' != 'def'): starting over; it is kept as x.json.old"),
+        ({"more": 1}, "other settings (more: None != 1): starting over; it is kept as x.json.old"),
     ],
 )
 def test_other_settings_start_anew_and_say_so(tmp_path, capsys, change, message):

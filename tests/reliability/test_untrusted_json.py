@@ -252,7 +252,7 @@ def test_every_mutation_of_an_evaluation_is_left_alone_or_harmless(tmp_path, cap
             assert not with_checksum or as_json(parse_json(text)) == values
         again.add("corruptions", {"corruption": "noise", "severity": 1}, {"gap": 0.5})
         again.finish()
-    assert "starting anew; it is kept as x.json.old" in capsys.readouterr().err
+    assert "starting over; it is kept as x.json.old" in capsys.readouterr().err
     assert num_continued > (0 if with_checksum else 20)
 
 

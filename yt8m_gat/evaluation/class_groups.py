@@ -1,4 +1,4 @@
-"""Groups of classes, the verticals of YouTube-8M say, for metrics over each."""
+"""Groups of classes, for example the verticals of YouTube-8M, for metrics over each group."""
 
 import csv
 import os
@@ -9,7 +9,7 @@ from yt8m_gat.untrusted import printable
 
 
 def read_class_groups(path: str | os.PathLike, num_classes: int) -> dict[str, list[int]]:
-    """Group -> its classes, ascending.
+    """Reads a file of class groups: returns group -> its classes, ascending.
 
     | file | first line | groups |
     |---|---|---|
@@ -19,11 +19,11 @@ def read_class_groups(path: str | os.PathLike, num_classes: int) -> dict[str, li
 
     Args:
         path: The file.
-        num_classes: C, the classes that the model tells apart.
+        num_classes: C, the number of the model's classes.
 
     Raises:
-        ConfigError: It is none of these, or names a class that the model does not have.
-        OSError: It cannot be read.
+        ConfigError: The file is none of these, or names a class that the model does not have.
+        OSError: The file cannot be read.
     """
     try:
         # utf-8-sig: spreadsheets put a byte order mark in front.
@@ -57,7 +57,7 @@ def _targets(label_map: LabelMap) -> dict[str, list[int]]:
     groups: dict[str, list[int]] = {}
     for source, target in label_map.pairs:
         name = label_map.names[target]
-        # Two targets of one name stay two.
+        # Two targets of the same name stay separate groups.
         unnamed = not name or label_map.names.count(name) > 1
         groups.setdefault(f"{name or 'group'} {target}" if unnamed else name, []).append(source)
     return groups

@@ -1,4 +1,4 @@
-"""Class by class, what one model does better than another."""
+"""Compares two models class by class."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -20,25 +20,25 @@ def compare_classes(
     min_positives: int = EvaluationSettings.min_positives,
     num_extremes: int = EXTREMES,
 ) -> dict[str, Any]:
-    """Differences in average precision, ours minus the baseline's, and the classes at both ends.
+    """Computes differences in average precision, ours minus the baseline's, and lists the extremes.
 
-    Classes with few positives have the largest differences, by chance alone; they are not ranked.
+    Classes with few positives have the largest differences by mere chance; they are not ranked.
 
     Args:
         average_precision: [C], NaN where a class has none.
         baseline: [C], on the same videos.
-        names: Class -> name, as far as they are known.
+        names: Class -> name, for the classes whose names are known.
         positives: [C], examples of each class.
-        min_positives: How many of them a class needs to be ranked.
-        num_extremes: How many classes are listed at each end.
+        min_positives: Number of positives that a class needs to be ranked.
+        num_extremes: Number of classes listed at each end.
 
     Returns:
         `{"top": [[class, name or None, difference]], "bottom": [...], "differences": [C],
-        "min_positives", "num_ranked"}`; the largest gains first, and the largest losses first. Of
-        equal differences the lower class comes first.
+        "min_positives", "num_ranked"}`; `top` has the largest gains first, `bottom` the largest
+        losses first. Of equal differences the lower class comes first.
 
     Raises:
-        ValueError: The two have other classes.
+        ValueError: The two have different classes.
 
     Reference: GAT, figure 8.
     """
@@ -69,12 +69,12 @@ def compare_classes(
 def difference_intervals(
     comparison: Mapping[str, Any], ours: Measurement, baseline: Measurement
 ) -> dict[str, list[float] | None]:
-    """Bootstrap intervals of the differences that a comparison lists, clip by clip in pairs.
+    """Computes paired bootstrap intervals of the differences that a comparison lists.
 
     Args:
-        comparison: What `compare_classes` gave.
-        ours: The measurement that it is of.
-        baseline: The other one, of the same videos in the same order.
+        comparison: The result of `compare_classes`.
+        ours: The measurement behind its `average_precision`.
+        baseline: The baseline's measurement, of the same videos in the same order.
 
     Returns:
         Class, as text, -> `[low, high]`, or None where too few resamples have a positive of it.

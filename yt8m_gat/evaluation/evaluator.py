@@ -20,7 +20,7 @@ AttentionFigures = Callable[[dict[str, dict[str, Any]], Any], dict[str, tf.Tenso
 AttentionDistances = Callable[
     [dict[str, dict[str, Any]], dict[str, dict[str, Any]], Any], dict[str, tf.Tensor]
 ]
-# (batch, features as the model gets them, frame_mask): looks on, batch by batch.
+# (batch, features as the model gets them, frame_mask) -> None; called after each batch.
 Observer = Callable[[Mapping[str, Any], dict[str, tf.Tensor], tf.Tensor | None], None]
 
 
@@ -35,11 +35,11 @@ class Corruption:
 class Evaluator:
     """Runs one classifier over datasets, batch by batch.
 
-    Attacks are made against the very classifier under test (white box) on the features that it
-    sees, with the true labels. Memory grows with the metrics' own pairs alone.
+    Attacks are made against the classifier under test itself (white box) on the features that it
+    takes, with the true labels. Memory grows only with the pairs that the metrics keep.
 
-    Of batches with `label_weights` (rated segments) the rated pairs alone count, in the loss, in
-    what an attack ascends and in every metric; see `EvaluationMetrics.update`.
+    In batches with `label_weights` (rated segments) only the rated pairs count: in the loss, in an
+    attack's objective and in every metric; see `EvaluationMetrics.update`.
 
     Args:
         classifier: A `VideoClassifier`; its `forward` is used.
@@ -47,10 +47,10 @@ class Evaluator:
         num_classes: C.
         normalize: l2 normalization after dequantizing, as in training.
         top_k: Predictions per video that GAP and MAP count.
-        all_scores: Whether to keep every score for `map_all_scores`, 4 bytes times videos times
-            classes; without, that metric is None. Of rated segments, for `segment_map`.
-        attention_figures: Figures of the attention maps, averaged over the videos.
-        attention_distances: How far a perturbation moves the maps, averaged over the videos.
+        all_scores: Whether to keep every score for `map_all_scores` (4 bytes times videos times
+            classes), or for `segment_map` of rated segments; without, that metric is None.
+        attention_figures: Computes figures of the attention maps, averaged over the videos.
+        attention_distances: Computes how far a perturbation moves the maps; averaged too.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class Evaluator:
         self._clean: dict[tuple[Any, ...], Callable[..., BatchResult]] = {}
 
     def forward(self, features: dict[str, tf.Tensor], frame_mask: tf.Tensor | None) -> Any:
-        """`ModelOutputs` in inference mode: what attacks differentiate, and figures are made of."""
+        """Returns `ModelOutputs` in inference mode, for attacks, metrics and figures."""
         return self.classifier.forward(features, frame_mask, training=False)
 
     def evaluate(
@@ -85,7 +85,7 @@ class Evaluator:
         total: int | None = None,
         description: str = "evaluate",
     ) -> dict[str, Any]:
-        """`measure(...).result()`: metrics over `batches`, as one row."""
+        """Returns the metrics over `batches` as one row: `measure(...).result()`."""
         return self.measure(batches, attack, total, description).result()
 
     def measure(
@@ -99,38 +99,39 @@ class Evaluator:
         zero_gradients: bool = False,
         observers: Sequence[Observer] = (),
     ) -> Measurement:
-        """One pass over `batches` (batch dicts of `yt8m_gat.data`), gone through once.
+        """Measures one pass over `batches` (batch dicts of `yt8m_gat.data`).
 
-        An attack is traced once for all batches. Its random choices, and those of a corruption,
-        have a seed of their own for each batch, the same in every run with that batch size.
+        An attack is traced once for all batches. Attacks and corruptions draw from a seed that
+        differs for each batch and is the same in every run with that batch size.
 
         Args:
-            batches: What to evaluate on.
+            batches: The batches to evaluate on; iterated once.
             perturbation: Applied to each batch before it is classified. An attack changes the
-                features that the model sees; a corruption those before the l2 normalization. None:
-                clean.
+                features that the model takes, a corruption the features before the l2
+                normalization. None: clean.
             total: Number of videos, for the time left.
-            description: Shown beside the progress.
+            description: Shown beside the progress bar.
             groups: Name -> classes, for metrics over those classes and the videos that have one.
             zero_gradients: Also measure the share of examples at which the gradient of the loss by
-                the features is exactly 0: there an attack that follows it goes nowhere.
+                the features is exactly 0, where an attack that follows the gradient is stuck.
             observers: Called after each batch.
 
         Returns:
             Its `result()` has `gap`, `map`, `map_all_scores`, `perr`, `hit_at_1`, `loss` (mean
-            over videos), `num_videos` and the attention figures. Of rated segments, with means
-            over segments: `segment_map` (None without `all_scores`) in place of `map_all_scores`,
-            which it equals up to 100,000 segments, and `num_segments` in place of `num_videos`.
+            over videos), `num_videos` and the attention figures. For rated segments, means are
+            over segments; `segment_map` (None without `all_scores`) replaces `map_all_scores`,
+            which it equals up to 100,000 segments, and `num_segments` replaces `num_videos`.
 
-            Perturbed also the attention distances, except where the perturbation changes which
-            frames are real. Attacked also `norm` (mean of the norm really used), `relative_norm`
-            (mean of ||r||_2 / ||x||_2 over modalities and real frames) and `success` (share at
-            which the attack's criterion is met; a class that was not rated is no label there).
+            A perturbed pass also has the attention distances, unless the perturbation changes
+            which frames are real. An attack also has `norm` (mean of the norm really used),
+            `relative_norm` (mean of ||r||_2 / ||x||_2 over modalities and real frames) and
+            `success` (share at which the attack's criterion is met; a class that was not rated is
+            no label there).
 
-            Under DeepFool also `share_not_flipped`, and of rho = ||r||_2 / ||x||_2 the `rho_mean`
-            and `rho_median` over the examples that DID flip: where the steps ran out before the
-            arg-max changed, ||r|| is no distance to a decision, so such an example enters the
-            share alone. Both are None where none flipped.
+            DeepFool also has `share_not_flipped`, and the `rho_mean` and `rho_median` of
+            rho = ||r||_2 / ||x||_2 over the examples that DID flip: if the steps ran out before
+            the arg-max changed, ||r|| is no distance to a decision, so the example counts only in
+            the share. Both are None if none flipped.
 
         Raises:
             ValueError: There was nothing to evaluate.
@@ -179,13 +180,13 @@ class Evaluator:
         return self._traced_corruption(perturbation, inputs)
 
     def traced_attack(self, attack: Attack, inputs: dict[str, Any]) -> Callable[..., "BatchResult"]:
-        """`(inputs, seed) -> BatchResult`: one graph for batches of any B, T.
+        """Returns `(inputs, seed) -> BatchResult`: one graph for batches of any B, T.
 
-        The model's pass on the clean clips is the attack's own, where it has one, and that on the
-        perturbed clips is the attack's last.
+        The outputs on the clean clips are the attack's own if it has them, and those on the
+        perturbed clips come from the attack's last pass.
 
         Args:
-            attack: What perturbs.
+            attack: The attack.
             inputs: See `inputs_of`.
         """
 
@@ -196,17 +197,17 @@ class Evaluator:
                 "loss": loss,
                 "margin": lambda labels, logits: margin_loss(labels, logits, weights),
             }
-            climbed = objectives[attack.objective]
-            found = attack.attack(self.forward, climbed, features, frame_mask, labels, seed)
-            clean = found.clean_outputs
+            objective = objectives[attack.objective]
+            attacked = attack.attack(self.forward, objective, features, frame_mask, labels, seed)
+            clean = attacked.clean_outputs
             if clean is None and self.attention_distances is not None:
                 clean = self.forward(features, frame_mask)
-            losses = loss(labels, found.logits)
-            result = self._result(found.features, frame_mask, found.outputs, losses, clean)
+            losses = loss(labels, attacked.logits)
+            result = self._result(attacked.features, frame_mask, attacked.outputs, losses, clean)
             figures = {
-                "norm": found.norm,
-                "relative_norm": found.relative_norm,
-                "success": tf.cast(found.success, tf.float32),
+                "norm": attacked.norm,
+                "relative_norm": attacked.relative_norm,
+                "success": tf.cast(attacked.success, tf.float32),
                 **result.figures,
             }
             return result._replace(figures=figures)
@@ -216,7 +217,7 @@ class Evaluator:
     def _traced_clean(
         self, inputs: dict[str, Any], zero_gradients: bool
     ) -> Callable[..., "BatchResult"]:
-        """`inputs -> BatchResult`, with `zero_gradient_share` if asked to."""
+        """Returns `inputs -> BatchResult`, with `zero_gradient_share` on request."""
         key = (zero_gradients, *sorted(inputs))
         if key not in self._clean:
 
@@ -238,7 +239,7 @@ class Evaluator:
     def _traced_corruption(
         self, corruption: Corruption, inputs: dict[str, Any]
     ) -> Callable[..., "BatchResult"]:
-        """`(inputs, seed) -> BatchResult`."""
+        """Returns `(inputs, seed) -> BatchResult`."""
 
         def measure_batch(inputs: dict[str, Any], seed: tf.Tensor) -> BatchResult:
             features, clean_mask, labels, loss = self._prepared(inputs)
@@ -260,7 +261,7 @@ class Evaluator:
     def _prepared(
         self, inputs: dict[str, Any]
     ) -> tuple[dict[str, tf.Tensor], tf.Tensor | None, tf.Tensor, Callable[..., tf.Tensor]]:
-        """Features and mask as the model takes them, the labels, and the loss on these clips."""
+        """Returns features and mask as the model takes them, the labels, and the clips' loss."""
         features, frame_mask = preprocess(
             inputs["features"], inputs.get("num_frames"), self.normalize
         )
@@ -302,7 +303,7 @@ class Evaluator:
 
 
 class BatchResult(NamedTuple):
-    """A batch as the model saw it, and what it made of it.
+    """A batch as the model saw it, with the results on it.
 
     Attributes:
         features: {name: float [B, T, D] or [B, D]}.
@@ -310,8 +311,8 @@ class BatchResult(NamedTuple):
         losses: [B].
         probabilities: [B, C].
         figures: {name: [B]}.
-        distances: {name: [B]}, from the maps of the clean clips.
-        comparable: Bool, whether the same frames are real in both.
+        distances: {name: [B]}, distances of the attention maps from those of the clean clips.
+        comparable: Bool, whether the clean and the perturbed clips have the same real frames.
     """
 
     features: dict[str, tf.Tensor]
@@ -324,13 +325,13 @@ class BatchResult(NamedTuple):
 
 
 def inputs_of(batch: Mapping[str, Any]) -> dict[str, Any]:
-    """Of a batch dict of `yt8m_gat.data` what is computed with."""
+    """Selects the tensors of a batch dict of `yt8m_gat.data` that the evaluation uses."""
     names = ("features", "num_frames", "labels", "label_weights")
     return {name: batch[name] for name in names if name in batch}
 
 
 def _is_zero(gradients: Mapping[str, tf.Tensor | None], losses: tf.Tensor) -> tf.Tensor:
-    """Float [B], 1 where every entry of the gradients is exactly 0."""
+    """Returns a float [B], 1 where every entry of the gradients is exactly 0."""
     zero = tf.ones_like(losses, tf.bool)
     for gradient in gradients.values():
         if gradient is not None:

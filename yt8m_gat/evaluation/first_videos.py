@@ -1,4 +1,4 @@
-"""The first videos of a data set."""
+"""Limits a data set to its first videos."""
 
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -7,13 +7,13 @@ import tensorflow as tf
 
 
 def first_videos(batches: Iterable[dict[str, Any]], max_videos: int) -> Iterator[dict[str, Any]]:
-    """The batches of the first `max_videos` videos, the last of them cut; 0: all.
+    """Yields the batches of the first `max_videos` videos, and cuts the last batch; 0: all.
 
-    Of segments, those of the first videos, which follow each other.
+    With segments, yields all segments of the first videos; a video's segments are consecutive.
 
     Args:
         batches: Batch dicts of `yt8m_gat.data`.
-        max_videos: Videos at most.
+        max_videos: Maximum number of videos.
     """
     if not max_videos:
         yield from batches
@@ -23,7 +23,7 @@ def first_videos(batches: Iterable[dict[str, Any]], max_videos: int) -> Iterator
     for batch in batches:
         kept = 0
         for video_id in batch["video_id"].numpy():
-            # The segments of one video are one video; two records of one id are two.
+            # Segments with the same id are one video; whole-video records with the same id are two.
             if last_id != video_id or "segment_start_time" not in batch:
                 videos += 1
             if videos > max_videos:
@@ -32,7 +32,7 @@ def first_videos(batches: Iterable[dict[str, Any]], max_videos: int) -> Iterator
             kept += 1
         if kept:
             yield batch if videos <= max_videos else _first(batch, kept)
-        # The segments of the last video may go on in the next batch.
+        # The segments of the last video may continue in the next batch.
         if videos > max_videos or (videos == max_videos and "segment_start_time" not in batch):
             return
 

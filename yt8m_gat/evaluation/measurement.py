@@ -1,4 +1,4 @@
-"""What one pass over a data set measured, and how its batches add up to it."""
+"""The measurement of one pass over a data set, and the totals over its batches."""
 
 import collections
 import dataclasses
@@ -15,17 +15,16 @@ from yt8m_gat.metrics import EvaluationMetrics, SegmentMeanAveragePrecision, res
 
 @dataclasses.dataclass
 class Measurement:
-    """What one pass over a data set measured.
+    """The measurement of one pass over a data set.
 
     Attributes:
-        metrics: Of all videos, or of all rated segments.
-        segment_map: Only of rated segments, where all scores are kept.
-        figures: Means over the videos, and what else a perturbation tells: see
-            `Evaluator.measure`.
-        num_examples: Videos, or segments.
-        rated: Whether they were rated segments.
+        metrics: Metrics of all videos, or of all rated segments.
+        segment_map: Only for rated segments, if all scores are kept; else None.
+        figures: Means over the videos, and the figures of a perturbation: see `Evaluator.measure`.
+        num_examples: Number of videos, or segments.
+        rated: Whether the examples were rated segments.
         positives: Int [C], examples of each class.
-        groups: Metrics of each group of classes, over the examples that have one of them.
+        groups: Metrics of each group of classes, over the examples that have one of its classes.
     """
 
     metrics: EvaluationMetrics
@@ -37,11 +36,11 @@ class Measurement:
     groups: dict[str, EvaluationMetrics]
 
     def result(self, num_partitions: int = 0) -> dict[str, Any]:
-        """The metrics and figures as one row.
+        """Returns the metrics and figures as one row.
 
         Args:
             num_partitions: Above 0: also `partitions`, `{"count": n, metric: {"mean",
-                "deviation"}}`, over so many disjoint parts.
+                "deviation"}}`, over this number of disjoint parts.
 
         Raises:
             ValueError: There are fewer examples than parts.
@@ -64,21 +63,22 @@ class Measurement:
         return row
 
     def group_results(self) -> dict[str, dict[str, Any] | None]:
-        """Metrics of each group; None where no example has one of its classes."""
+        """Returns the metrics of each group; None if no example has one of its classes."""
         return {
             name: metrics.result() if metrics.num_videos else None
             for name, metrics in self.groups.items()
         }
 
     def per_class_average_precision(self) -> np.ndarray:
-        """Float64 [C], NaN without a positive: over all scores where they are kept, else over the
-        pooled best of each video; see `EvaluationMetrics`."""
+        """Returns float64 [C], NaN without a positive: over all scores if they are kept, else over
+        the pooled best of each video; see `EvaluationMetrics`."""
         if self.segment_map is not None:
             return self.segment_map.per_class_average_precision()
         return self.metrics.per_class_average_precision(self.metrics.all_scores)
 
     def resampled_average_precision(self, classes: Sequence[int]) -> np.ndarray:
-        """The same of some classes on each resample of the examples; see `yt8m_gat.metrics`."""
+        """Returns the same for `classes` on each resample of the examples; see
+        `yt8m_gat.metrics`."""
         return (self.segment_map or self.metrics).resampled_average_precision(classes)
 
 
@@ -90,8 +90,8 @@ class PassTotals:
         top_k: Predictions per example that GAP and MAP count.
         all_scores: Whether to keep every score.
         groups: Name -> classes, for metrics over those classes.
-        under_deepfool: Whether the figures are DeepFool's, of which `rho_mean`, `rho_median` and
-            `share_not_flipped` are made.
+        under_deepfool: Whether the figures are DeepFool's, which also gives `rho_mean`,
+            `rho_median` and `share_not_flipped`.
 
     Attributes:
         num_examples: Videos or segments so far.
@@ -134,7 +134,7 @@ class PassTotals:
         Args:
             labels: [B, C].
             probabilities: [B, C].
-            weights: [B, C] of rated segments, whose pairs without a weight do not count; else None.
+            weights: [B, C] for rated segments (pairs with weight 0 do not count); else None.
             figures: {name: [B]}, averaged over the examples.
         """
         if self._metrics is None:
@@ -142,8 +142,8 @@ class PassTotals:
         if self._distances is not None:
             self._distances.update(figures["relative_norm"], figures["success"])
         self._metrics.update(labels, probabilities, weights)
-        known = labels > 0 if weights is None else (labels > 0) & (weights > 0)
-        self._positives += known.sum(axis=0)
+        positive = labels > 0 if weights is None else (labels > 0) & (weights > 0)
+        self._positives += positive.sum(axis=0)
         if self._segment_map is not None:
             self._segment_map.update(labels, weights, probabilities)
         for name, classes in self._groups.items():
@@ -162,7 +162,7 @@ class PassTotals:
             self._segment_map = SegmentMeanAveragePrecision(self._num_classes)
 
     def measurement(self) -> Measurement:
-        """What all batches together measured.
+        """Returns the measurement over all batches.
 
         Raises:
             ConfigError: There was no batch.
@@ -172,7 +172,7 @@ class PassTotals:
                 "there is nothing to evaluate: the files hold no records or, of a run on segments, "
                 "no rated ones; --nosegment_labels evaluates whole clips"
             )
-        # A figure that some batches do not have (frames were dropped there) is none of the set.
+        # A figure that some batches lack (frames were dropped there) is left out.
         means: dict[str, float | None] = {
             name: value / self.num_examples if math.isfinite(value) else None
             for name, value in self._sums.items()
@@ -192,7 +192,7 @@ class PassTotals:
 
 
 class _Distances:
-    """DeepFool's rho of each example, and whether its decision changed: 5 bytes an example."""
+    """DeepFool's rho of each example, and whether its decision changed: 5 bytes per example."""
 
     def __init__(self) -> None:
         self._relative_norms: list[np.ndarray] = []
@@ -221,7 +221,7 @@ def _update_group(
 ) -> None:
     if weights is not None:
         labels = np.where(weights > 0, labels, 0.0)
-        # The same rows and columns of the weights.
+        # Select the same rows and columns of the weights.
         _, weights = restrict_to_classes(labels, weights, classes)
     labels, probabilities = restrict_to_classes(labels, probabilities, classes)
     if len(labels):

@@ -1,4 +1,4 @@
-"""The JSON of one evaluation: written row by row, and taken up again where it ended."""
+"""The JSON file of one evaluation, written row by row, which a later call can continue."""
 
 import dataclasses
 import json
@@ -16,13 +16,13 @@ from yt8m_gat.untrusted import MAX_JSON_BYTES, excerpt, parse_json, quoted, read
 
 Row = dict[str, Any]
 
-# Kind of row -> what tells rows of that kind apart in a table: each set of values stands once.
+# Kind of row -> the keys that identify a row of that kind: each set of values occurs once.
 ROW_KEYS = {
     "clean": (),
     "attacks": ("attack", "epsilon"),
     "corruptions": ("corruption", "severity"),
 }
-# What the file says of the command that measured, in `provenance`.
+# The keys of `provenance` that describe the command that measured.
 CALL_KEYS = ("measured_at", "command", "version")
 
 
@@ -38,7 +38,7 @@ class _Entry:
 
 
 class EvaluationRecord:
-    """What `eval.py --output_file` holds, as it grows.
+    """The contents of `eval.py --output_file`, which grows row by row.
 
     ```
     {"complete", "settings", "provenance", "clean", "attacks": [row], "corruptions": [row],
@@ -46,39 +46,39 @@ class EvaluationRecord:
      "checksum"}
     ```
 
-    The file is written anew, all of it or nothing, after each row. What an earlier call left there
-    under the same settings stays: a row until another of the same attack and radius (corruption
-    and severity) is measured, a clip until it is shown again, any other part until it is measured
-    again. So what is on disk grows, also when calls are killed or ask for other attacks. Rows and
-    clips that this call has asked for come first, in its order. `complete` is true when all that
-    the last call asked for is there.
+    The whole file is rewritten atomically after each row. The results of an earlier call with the
+    same settings stay: a row until another of the same attack and radius (corruption and severity)
+    is measured, a clip until it is shown again, any other part until it is measured again. So the
+    file keeps growing, also when calls are killed or ask for other attacks. Rows and clips of this
+    call come first, in its order. `complete` is true when the file has everything that the last
+    call asked for.
 
-    A file of other settings stays beside, as `NAME.old`, from the first row on; so does one that
-    was changed by something else: `checksum` is the SHA-256 of all other parts. (A file of an older
-    version has none.)
+    At the first row, a file with other settings is renamed to `NAME.old`; so is a file that
+    another program has changed: `checksum` is the SHA-256 of all other parts. (A file of an older
+    version has no checksum.)
 
-    `provenance` says where the figures come from. What is not known is null, and a file of an
-    older version has none of it:
+    `provenance` says where the figures come from. Unknown values are null, and a file of an older
+    version has no `provenance`:
 
-    | key | what |
+    | key | meaning |
     |---|---|
     | `train_dir`, `checkpoint` | the run, and which of its states: `best` or `last` |
     | `weights` | SHA-256 of the bytes that were loaded |
-    | `step` | the step of training that they are of |
-    | `pattern`, `files`, `num_files` | what was asked for, the first ten files, their number |
-    | `num_records` | records in all the files |
-    | `measured_at` | when the last of them was measured, UTC, as `2026-01-31T12:00:00+00:00` |
+    | `step` | the training step of the weights |
+    | `pattern`, `files`, `num_files` | the file pattern, the first ten files, their number |
+    | `num_records` | number of records in all the files |
+    | `measured_at` | time of the last measurement, UTC, as `2026-01-31T12:00:00+00:00` |
     | `command` | the arguments of the command that measured it, the script's name first |
     | `version` | its version of yt8m_gat |
     | `num_videos` | videos in the clean row; null for rated segments |
     | `earlier_calls` | `measured_at`, `command` and `version` of each earlier call that measured |
 
     Args:
-        settings: What makes two evaluations comparable, as JSON has it.
-        path: The file; None: there is none.
-        groups: Name -> classes of the groups that rows have metrics of too.
-        start_over: Take nothing over, and keep no earlier file.
-        provenance: What is known of it before anything is measured.
+        settings: The settings that must agree for evaluations to be comparable; JSON values.
+        path: The file; None: nothing is written.
+        groups: Name -> classes of the groups for which rows have metrics too.
+        start_over: Reuse nothing, and keep no earlier file.
+        provenance: The entries that are known before anything is measured.
     """
 
     def __init__(
@@ -107,7 +107,7 @@ class EvaluationRecord:
 
     @property
     def result(self) -> dict[str, Any]:
-        """All of it, as the file has it after the next write."""
+        """The whole record, as the file has it after the next write."""
         rows = {kind: [*self._ours[kind], *self._earlier[kind]] for kind in ROW_KEYS}
         *earlier, last = [*self._calls, *([self._call] if self._measured else [])] or [self._call]
         clean = rows["clean"][0].row if rows["clean"] else None
@@ -132,20 +132,20 @@ class EvaluationRecord:
         return {**result, "checksum": _checksum(result)}
 
     def section(self, name: str) -> dict[str, Any]:
-        """A part of the result as it stands, also that of an earlier call; empty: there is none."""
-        found = self._sections.get(name)
-        return found if isinstance(found, dict) else {}
+        """Returns a part of the current result, also of an earlier call; empty if there is none."""
+        section = self._sections.get(name)
+        return section if isinstance(section, dict) else {}
 
     def take_over(self, kind: str, identity: Mapping[str, Any], *needed: str) -> bool:
-        """Takes an earlier row over, with its groups.
+        """Reuses an earlier row, with its groups.
 
         Args:
             kind: `clean`, `attacks` or `corruptions`.
-            identity: What the row must have.
-            *needed: Keys that it must have, whatever their value.
+            identity: Keys and values that the row must have.
+            *needed: Keys that it must have, with any value.
 
         Returns:
-            Whether there was one.
+            Whether there was such a row.
         """
         wanted = as_json(identity)
         for entry in self._earlier[kind]:
@@ -164,13 +164,13 @@ class EvaluationRecord:
         groups: Mapping[str, Mapping[str, Any] | None] | None = None,
         **sections: Any,
     ) -> None:
-        """Adds a row, and `sections` that were measured along with it, and writes the file.
+        """Adds a row, and the `sections` measured with it, and writes the file.
 
         Args:
             kind: `clean`, `attacks` or `corruptions`.
-            identity: What the row is of.
+            identity: The keys and values that identify the row.
             row: Its metrics.
-            groups: Those of each group, None where it has no video.
+            groups: The metrics of each group, None if it has no video.
             **sections: Other parts of the result.
         """
         shown = {key: identity[key] for key in ROW_KEYS[kind]}
@@ -179,23 +179,23 @@ class EvaluationRecord:
             for name, metrics in (groups or {}).items()
             if metrics is not None
         }
-        found = as_json({**identity, **row})
-        if kind == "clean":  # A figure that this call did not ask for is still the same one.
+        new_row = as_json({**identity, **row})
+        if kind == "clean":  # Figures that this call did not ask for are still valid.
             for entry in self._earlier[kind]:
-                found = entry.row | found
-        self._put(kind, _Entry(found, as_json(of_groups)))
+                new_row = entry.row | new_row
+        self._put(kind, _Entry(new_row, as_json(of_groups)))
         self._sections |= as_json(sections)
         self._write_measured()
 
     def set(self, **sections: Any) -> None:
-        """Sets other parts of the result, and writes the file where that changes it."""
+        """Sets other parts of the result, and writes the file if that changes it."""
         sections = as_json(sections)
         if any(self._sections.get(name) != value for name, value in sections.items()):
             self._sections |= sections
             self._write_measured()
 
     def show(self, clips: Sequence[Row]) -> None:
-        """Puts clips before those of earlier calls, or in their place, and writes the file."""
+        """Puts clips before those of earlier calls, replaces those shown again, and writes."""
         shown = {clip["video_id"] for clip in clips}
         earlier = self._sections.get("clips")
         kept = [
@@ -206,32 +206,32 @@ class EvaluationRecord:
         self.set(clips=[*clips, *kept])
 
     def finish(self) -> dict[str, Any]:
-        """The whole result; the file says that it is complete."""
+        """Marks the file as complete, and returns the whole result."""
         self._complete = True
         self._write()
         return self.result
 
     def _put(self, kind: str, entry: _Entry) -> None:
-        """Gives a row its place, that of an earlier one of its key."""
+        """Adds a row; it replaces an earlier one with the same key."""
         key = entry.key(kind)
         self._earlier[kind] = [other for other in self._earlier[kind] if other.key(kind) != key]
         self._ours[kind].append(entry)
 
     def _read(self) -> None:
-        """Takes up the file that is there, where it is of the same settings."""
+        """Continues an existing file if it has the same settings."""
         if self.path is None or not self.path.is_file():
             return
         self._keep_replaced = True
         try:
             self._text = read_text(self.path, MAX_JSON_BYTES)
-            found = as_json(parse_json(self._text))
-            checksum = found.pop("checksum", None)
-            settings = dict(found["settings"])
-            rows = {kind: _entries(found, kind) for kind in ROW_KEYS}
+            stored = as_json(parse_json(self._text))
+            checksum = stored.pop("checksum", None)
+            settings = dict(stored["settings"])
+            rows = {kind: _entries(stored, kind) for kind in ROW_KEYS}
         except (ValueError, KeyError, TypeError, AttributeError):
             self._say("holds no evaluation that could be continued")
             return
-        if checksum not in (None, _checksum(found)):
+        if checksum not in (None, _checksum(stored)):
             self._say("was changed since eval.py wrote it")
             return
         different = [
@@ -244,8 +244,8 @@ class EvaluationRecord:
             return
         self._keep_replaced = False
         self._earlier = rows
-        self._complete = found.get("complete") is True
-        provenance = found.get("provenance")
+        self._complete = stored.get("complete") is True
+        provenance = stored.get("provenance")
         if not isinstance(provenance, dict):
             provenance = {}
         calls = provenance.get("earlier_calls")
@@ -253,11 +253,11 @@ class EvaluationRecord:
             if isinstance(call, dict):
                 self._calls.append({name: call.get(name) for name in CALL_KEYS})
         built = {"complete", "settings", "provenance", "verticals", *ROW_KEYS}
-        self._sections = {name: value for name, value in found.items() if name not in built}
+        self._sections = {name: value for name, value in stored.items() if name not in built}
 
-    def _say(self, what: str) -> None:
+    def _say(self, reason: str) -> None:
         print(
-            f"{self.path} {what}: starting anew; it is kept as {self._kept_path.name}",
+            f"{self.path} {reason}: starting over; it is kept as {self._kept_path.name}",
             file=sys.stderr,
             flush=True,
         )
@@ -277,7 +277,7 @@ class EvaluationRecord:
         if self.path is None:
             return
         text = json.dumps(self.result, indent=2, allow_nan=False) + "\n"
-        if text == self._text:  # Nothing was measured, or asked for in another order.
+        if text == self._text:  # Nothing was measured, and the order is the same.
             return
         with replacing(self.path) as temporary:
             temporary.write_text(text, encoding="utf-8")
@@ -287,16 +287,16 @@ class EvaluationRecord:
 
 
 def _checksum(result: Mapping[str, Any]) -> str:
-    """Of all other parts of a result."""
+    """Returns the digest of all other parts of a result."""
     return digest_of([json.dumps(result, sort_keys=True).encode()])
 
 
-def _entries(found: Mapping[str, Any], kind: str) -> list[_Entry]:
-    """The rows of a kind in a file; any of the usual errors: it is no evaluation."""
-    rows = found[kind]
+def _entries(stored: Mapping[str, Any], kind: str) -> list[_Entry]:
+    """Returns the rows of a kind in a file; raises what `_read` catches if malformed."""
+    rows = stored[kind]
     if kind == "clean":
         rows = [] if rows is None else [rows]
-    verticals = {group["vertical"]: group for group in found.get("verticals", [])}
+    verticals = {group["vertical"]: group for group in stored.get("verticals", [])}
     entries = []
     for row in rows:
         entry = _Entry(dict(row), {})
@@ -325,7 +325,7 @@ def _vertical(name: str, num_classes: int, rows: Mapping[str, list[_Entry]]) -> 
 
 
 def as_json(value: Any) -> Any:
-    """`value` as reading its JSON gives it back; a number that is not finite is null."""
+    """Returns `value` as its JSON would be read back; a number that is not finite is None."""
     if isinstance(value, Mapping):
         return {str(key): as_json(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple):

@@ -7,16 +7,15 @@ import tensorflow as tf
 
 
 def traced(function: Callable[..., Any], *examples: Any) -> Callable[..., Any]:
-    """`function` as one graph, whatever the B and T of its tensors.
+    """Traces `function` as one graph for any B and T of its tensors.
 
-    The graph itself, not a `tf.function`, which is traced anew when a second size comes, and of
-    which TensorFlow warns when there are many (each row of an evaluation has one of its own).
+    Returns the graph itself, not a `tf.function`, which would be traced again for a second size,
+    and about which TensorFlow warns if there are many (each row of an evaluation has its own).
 
     Args:
-        function: Of nested tensors.
+        function: A function of nested tensors.
         examples: Its arguments for one batch: tensors [], [B], [B, C], [B, D], [B, T] (bool) or
-            [B, T, D]; their kinds and their numbers of features and classes are those of all
-            batches.
+            [B, T, D]; all batches must have the same types and numbers of features and classes.
     """
 
     def spec_of(value: tf.Tensor) -> tf.TensorSpec:
