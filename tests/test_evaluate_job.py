@@ -509,7 +509,7 @@ def test_radii_are_run_to_the_last_digit(runs, pattern):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"partitions": 33}, r"--partitions=33 needs at least so many videos. Received: 32"),
+        ({"partitions": 33}, r"--partitions=33 needs at least 33 videos. Received: 32"),
         ({"partitions": 5, "max_videos": 4}, r"--partitions=5 .* Received: 4"),
         ({"partitions": 1}, "one part has no deviation"),
         ({"corruptions": ("rain",)}, r"--corruptions must be all, or of .*Received: 'rain'"),

@@ -141,8 +141,8 @@ def test_each_option_changes_the_attack(name):
         ("pgd:steps=ten", r"steps must be a number. Received: 'ten'"),
         ("pgd:random_start=maybe", r"random_start must be true or false. Received: 'maybe'"),
         ("pgd:norm_scope=row", r"norm_scope must be one of frame, example, joint"),
-        ("pgd:steps=3:steps=4", r"steps is there twice"),
-        ("pgd:epsilon=3:epsilon=4", r"epsilon is there twice"),
+        ("pgd:steps=3:steps=4", r"steps is given twice"),
+        ("pgd:epsilon=3:epsilon=4", r"epsilon is given twice"),
     ],
 )
 def test_what_cannot_be_read_is_named(text, message):

@@ -1,6 +1,6 @@
-"""The jobs of the command line, put together from the rooms of the package.
+"""The jobs of the command line, one per file, built from the other subpackages.
 
-The only room that knows training, evaluation and export at once; one job a file.
+Only this subpackage may import training, evaluation and export together.
 """
 
 import contextlib
@@ -36,7 +36,7 @@ __all__ = [
 
 
 def reported_errors() -> contextlib.AbstractContextManager[None]:
-    """`cli.reported_errors` for everything that these jobs raise when the user can mend it."""
+    """Returns `cli.reported_errors` extended by all errors of these jobs that users can fix."""
     return cli.reported_errors(
         BadRecordError, TooManyBadRecordsError, NonFiniteLossError, WorkerLostError
     )

@@ -1,4 +1,4 @@
-"""The attacks of an evaluation, put together from its flags."""
+"""The attacks of an evaluation, built from its flags."""
 
 import dataclasses
 import sys
@@ -23,14 +23,14 @@ from yt8m_gat.weights.load import load_run
 
 @dataclasses.dataclass(frozen=True)
 class PlannedAttack:
-    """One row: what is run, and what tells it from other rows."""
+    """One row: the attack to run, and what distinguishes it from other rows."""
 
     attack: Attack
     identity: dict[str, Any]
 
     @property
     def description(self) -> str:
-        """What the progress shows."""
+        """The text that the progress bar shows."""
         epsilon = self.identity["epsilon"]
         return self.identity["attack"] + ("" if epsilon is None else f" {epsilon:g}")
 
@@ -42,13 +42,13 @@ def plan_attacks(
     source_run: tuple[RunFolder, RunConfig] | None,
     map_distance: MapDistance | None,
 ) -> list[PlannedAttack]:
-    """All attacks, each setting once.
+    """Returns all attacks to run, each setting once.
 
     Args:
-        options: What is asked for.
-        specs: The attacks that it names.
-        config: Of the run under test.
-        source_run: The run that the attack `transfer` is made on.
+        options: The options of the evaluation.
+        specs: The attacks that they name.
+        config: The configuration of the run under test.
+        source_run: The run that the attack `transfer` uses as its source.
         map_distance: What `adaptive` raises; None: the model has no global attention maps.
     """
     epsilons = tuple(options.epsilons) or (config.objective.epsilon,)
@@ -63,14 +63,14 @@ def plan_attacks(
     specs = [*specs]
     if options.protocol == "sceptic":
         rounded = config.data.dequantized
-        for there, what in (
+        for available, reason in (
             (map_distance, "adaptive: this model has no global attention maps"),
             (rounded, "pgd:round=true: floats and l2-normalized features have no levels"),
             (source_run, "transfer: it needs --transfer_from"),
             (config.data.num_classes > 1, "deepfool: it needs two classes"),
         ):
-            if not there:
-                print(f"--protocol={options.protocol} leaves out {what}", file=sys.stderr)
+            if not available:
+                print(f"--protocol={options.protocol} leaves out {reason}", file=sys.stderr)
         specs += sceptic_attacks(
             epsilons,
             transfer=source_run is not None,
@@ -83,23 +83,23 @@ def plan_attacks(
         radii = (*SWEEP, unbounded_epsilon(shared.norm_scope, frames, features))
         needed = sanity_specs(epsilons[0], source_run is not None, radii)
         specs += [AttackSpec.parse(text).at(epsilon) for text, epsilon in needed]
-    source, of_source = None, {}
+    source, source_identity = None, {}
     if source_run is not None:
         other, other_config = source_run
         loaded = load_run(other, other_config, trust_code=options.trust_code)
         source = build_evaluator(loaded.classifier, other_config).forward
-        of_source = {"transfer_weights": loaded.digest}
+        source_identity = {"transfer_weights": loaded.digest}
     planned: list[PlannedAttack] = []
     seen = []
     for spec in specs:
         settings = spec.settings(shared)
         for epsilon in spec.radii(epsilons):
-            if (what := (spec.name, epsilon, settings)) in seen:
+            if (key := (spec.name, epsilon, settings)) in seen:
                 continue
-            seen.append(what)
+            seen.append(key)
             identity = {"attack": spec.text, "epsilon": epsilon, "options": settings}
             if spec.name == "transfer":
-                identity |= of_source
+                identity |= source_identity
             attack = spec.build(epsilon, shared, source, map_distance)
             planned.append(PlannedAttack(attack, identity))
     return planned

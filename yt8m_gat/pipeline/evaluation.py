@@ -1,4 +1,4 @@
-"""Evaluating a run, clean and perturbed."""
+"""The job that evaluates a run, clean and perturbed."""
 
 import os
 import sys
@@ -51,37 +51,37 @@ from yt8m_gat.weights.loaded_classifier import weights_of
 # Scores kept for the all-scores MAP, mostly on disk (for the segment MAP, in memory): 4 bytes times
 # videos times classes.
 MAX_SCORE_BYTES = 4 * 2**30
-# Local sensitivity: seconds to each side that are local (of clips as long as the papers'), and
-# output frames looked at per clip.
+# Local sensitivity: seconds to each side that count as local (in clips as long as the papers'),
+# and output frames per clip.
 NEIGHBOURHOOD = 10
 SENSITIVITY_FRAMES = 20
-# Files that `provenance` names; their number is there too.
+# Most files that `provenance` names; it also gives their number.
 NAMED_FILES = 10
 
 
 def evaluate(folder: RunFolder, **options: Any) -> dict[str, Any]:
-    """Metrics of a trained run: clean, under attack, corrupted, and what else is asked for.
+    """Measures a trained run: clean, under attack, corrupted, and what else the options ask for.
 
     Args:
         folder: The run.
         **options: See `EvaluationOptions`.
 
     Returns:
-        What `EvaluationRecord` describes; also written to `output_file` as JSON, row by row, when
-        given. Called again with the same settings, rows that are there are not measured again.
+        What `EvaluationRecord` describes; with `output_file`, also written there as JSON, row by
+        row. A later call with the same settings does not measure the rows in that file again.
 
     Raises:
-        ConfigError: Something that cannot be, or that a video-level run cannot have; before any
-            work where that is possible.
+        ConfigError: An option is invalid, or impossible for a video-level run; raised before any
+            work where that can be known.
         InUseError: Another evaluation writes `output_file`.
     """
-    asked = EvaluationOptions(**options)
-    with only_writer(asked.output_file):
-        return _Evaluation(folder, asked).run()
+    checked = EvaluationOptions(**options)
+    with only_writer(checked.output_file):
+        return _Evaluation(folder, checked).run()
 
 
 class _Evaluation:
-    """One evaluation of one run: everything read and refused when made, measured by `run`."""
+    """One evaluation of one run: the constructor reads and checks everything, `run` measures."""
 
     def __init__(self, folder: RunFolder, options: EvaluationOptions) -> None:
         self.folder = folder
@@ -110,15 +110,15 @@ class _Evaluation:
             segments=self.segments is not None,
             num_records=None,
         )
-        self.reader: Reader | None = None  # Of the last pass.
-        self.clean: Measurement | None = None  # Kept for the comparison alone.
+        self.reader: Reader | None = None  # That of the last pass.
+        self.clean: Measurement | None = None  # Kept only for the comparison.
         self.measured: set[str] = set()  # Names of the rows that this call measured.
         self.num_records = count_records(self.files, skip_damage=options.on_bad_record == "skip")
         self.num_videos = min(self.num_records, options.max_videos or self.num_records)
-        # Segments are counted when they have been read.
+        # The number of segments is known only after reading them.
         if self.segments is None and options.partitions > self.num_videos:
             raise ConfigError(
-                f"--partitions={options.partitions} needs at least so many videos. "
+                f"--partitions={options.partitions} needs at least {options.partitions} videos. "
                 f"Received: {self.num_videos}"
             )
         # Without all scores there is no segment MAP; all of 2019's rated segments are 3.7 GB.
@@ -138,7 +138,7 @@ class _Evaluation:
         )
 
     def run(self) -> dict[str, Any]:
-        """Measures row by row."""
+        """Measures row by row and returns the record."""
         options = self.options
         if not self.all_scores:
             print(
@@ -160,7 +160,7 @@ class _Evaluation:
             self.record.show(self._show_clips())
         if self.baseline is not None:
             self._compare()
-        # Read off all rows, those of earlier calls too.
+        # Computed from all rows, including those of earlier calls.
         result = self.record.result
         worst = worst_cases(result["clean"], result["attacks"])
         if worst or "worst_cases" in result:
@@ -174,14 +174,14 @@ class _Evaluation:
                 can_reach_zero=self.segments is None,
             )
             self.record.set(sanity=verdicts)
-        # Each pass leaves the same records out.
+        # Each pass leaves out the same records, so the last pass's summary is enough.
         if self.reader is not None and self.reader.skipped is not None:
             print(self.reader.skipped.summary(), file=sys.stderr)
         result = self.record.finish()
         if earlier := [row for row in _row_names(result) if row not in self.measured]:
             print(
                 f"{options.output_file}: these rows are an earlier call's, not measured again: "
-                f"{', '.join(map(printable, earlier))} (--start_over measures all anew)",
+                f"{', '.join(map(printable, earlier))} (--start_over measures all again)",
                 file=sys.stderr,
             )
         return result
@@ -211,8 +211,8 @@ class _Evaluation:
         }
 
     def _provenance(self) -> dict[str, Any]:
-        """Where the figures come from, see `EvaluationRecord`; for people, where `_settings` is
-        for comparing."""
+        """Returns where the figures come from, see `EvaluationRecord`; it is for people, whereas
+        `_settings` is compared."""
         return {
             "command": command_line(),
             **weights_of(self.folder, self.options.checkpoint, self.loaded),
@@ -239,7 +239,7 @@ class _Evaluation:
         description: str,
         observers: Sequence[Observer] = (),
     ) -> Measurement:
-        # Beside an attack: the clean row tells where it has nothing to follow.
+        # With attacks, the clean row says for how many clips they have no gradient to follow.
         zero_gradients = perturbation is None and bool(self.planned)
         return self.evaluator.measure(
             self._batches(),
@@ -277,7 +277,7 @@ class _Evaluation:
             return
         profiles = self._profiles()
         measured = self._measure(None, "clean", [profiles.observe] if profiles else [])
-        # Of the first videos alone, or of those that are no bad records.
+        # The files hold labels, but the videos that were measured may not.
         if not measured.positives.any():
             raise no_label(
                 self.schema, "eval_data_pattern", self.segments is not None, measured.num_examples
@@ -294,25 +294,27 @@ class _Evaluation:
         self._add("clean", {}, measured, **sections)
 
     def _with_names(self, classes: Mapping[str, Any]) -> dict[str, Any]:
-        found = {key: value for key, value in classes.items() if key != "names"}
+        named = {key: value for key, value in classes.items() if key != "names"}
         if self.names:
             num_classes = self.config.data.num_classes
-            known = {index: name for index, name in self.names.items() if index < num_classes}
-            found["names"] = {str(index): name for index, name in known.items()}
-        return found
+            names = {index: name for index, name in self.names.items() if index < num_classes}
+            named["names"] = {str(index): name for index, name in names.items()}
+        return named
 
     def _attack_row(self, planned: PlannedAttack, first: bool) -> None:
-        """The attention of the first attack is looked at too."""
+        """Measures one attack; for the first, attention profiles too, if asked for."""
         identity = planned.identity
-        looked_at = first and self.options.attention
+        needs_profiles = first and self.options.attention
         attention = self.record.section("attention")
         of_attack = {key: identity[key] for key in ("attack", "epsilon")}
-        known = attention.get("attacked_profiles") is not None and all(
+        is_profiled = attention.get("attacked_profiles") is not None and all(
             attention.get(key) == value for key, value in of_attack.items()
         )
-        if (known or not looked_at) and self.record.take_over("attacks", identity, "hits"):
+        if (is_profiled or not needs_profiles) and self.record.take_over(
+            "attacks", identity, "hits"
+        ):
             return
-        profiles = self._profiles() if looked_at else None
+        profiles = self._profiles() if needs_profiles else None
         observers = [profiles.observe] if profiles else []
         measured = self._measure(planned.attack, planned.description, observers)
         sections = {}
@@ -335,7 +337,7 @@ class _Evaluation:
         return expand_attention_map(maps, AttentionLevel.parse(level))
 
     def _sensitivity(self) -> None:
-        """Of the first videos, on the clean clips."""
+        """Measures the local sensitivity of the first videos, clean."""
         attention = self.record.section("attention")
         count = min(self.options.sensitivity_videos, self.num_videos)
         if "sensitivity" not in attention or attention.get("sensitivity_videos") != count:
@@ -349,8 +351,8 @@ class _Evaluation:
                 sensitivity.update(
                     *preprocess(batch["features"], batch["num_frames"], self.config.data.normalize)
                 )
-            found = {"sensitivity": sensitivity.result(), "sensitivity_videos": count}
-            self.record.set(attention={**attention, **found})
+            section = {"sensitivity": sensitivity.result(), "sensitivity_videos": count}
+            self.record.set(attention={**attention, **section})
 
     def _show_clips(self) -> list[dict[str, Any]]:
         attack = self.planned[0] if self.planned else None
@@ -380,7 +382,7 @@ class _Evaluation:
             of_baseline = evaluator.measure(batches, None, self.num_videos, "baseline")
             theirs = of_baseline.per_class_average_precision()
         classes = self.record.result["classes"]
-        found = compare_classes(
+        comparison = compare_classes(
             np.array(classes["ap"], np.float64),
             theirs,
             self.names,
@@ -390,16 +392,16 @@ class _Evaluation:
         intervals = earlier.get("intervals")
         if of_baseline is not None:
             intervals = {}
-            if found["top"]:
-                # The row may be an earlier call's, and resamples need the scores.
+            if comparison["top"]:
+                # The clean row may be an earlier call's, without the scores that resampling needs.
                 clean = self.clean or self._measure(None, "clean")
-                intervals = difference_intervals(found, clean, of_baseline)
+                intervals = difference_intervals(comparison, clean, of_baseline)
         self.record.set(
             comparison={
                 "baseline": os.fspath(folder.path),
                 "weights": digest,
                 "attack": None,
-                **found,
+                **comparison,
                 "intervals": intervals,
                 "baseline_ap": theirs.tolist(),
             }
@@ -407,7 +409,7 @@ class _Evaluation:
 
 
 def _row_name(kind: str, row: Mapping[str, Any]) -> str:
-    """`clean`, `fgm 0.5` or `frame_drop 3`."""
+    """Returns, for example, `clean`, `fgm 0.5` or `frame_drop 3`."""
     values = [row[key] for key in ROW_KEYS[kind]]
     return " ".join(str(value) for value in values if value is not None) or kind
 

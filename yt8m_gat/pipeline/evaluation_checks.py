@@ -1,4 +1,4 @@
-"""What an evaluation refuses before it measures anything."""
+"""Checks that an evaluation makes before it measures anything."""
 
 import os
 from collections.abc import Sequence
@@ -13,15 +13,15 @@ from yt8m_gat.run_folder import RunFolder
 def check_options(
     options: EvaluationOptions, specs: Sequence[AttackSpec], config: RunConfig
 ) -> None:
-    """Refuses what the run, or the other options, make impossible.
+    """Refuses options that the run, or other options, make impossible.
 
     Args:
-        options: What is asked for.
-        specs: The attacks among it.
+        options: The options of the evaluation.
+        specs: The attacks that they name.
         config: The run.
 
     Raises:
-        ConfigError: With the flags and the remedy.
+        ConfigError: An option is impossible; the message names the flags and the remedy.
     """
     data = config.data
     if not data.frame_features and options.needing_frames:
@@ -32,12 +32,12 @@ def check_options(
     bounded = options.clip_to_range or options.round_to_levels
     bounded = bounded or any(spec.needs_quantized_features for spec in specs)
     if bounded and not data.dequantized:
-        seen = f"sees them l2-normalized (--normalize={data.normalize})"
+        reason = f"sees them l2-normalized (--normalize={data.normalize})"
         if data.feature_types:
-            seen = f"reads floats (--feature_types={','.join(data.feature_types)})"
+            reason = f"reads floats (--feature_types={','.join(data.feature_types)})"
         raise ConfigError(
             "--clip_to_range and --round_to_levels are about dequantized features, and this "
-            f"run {seen}: they have neither that range nor levels. Leave them out"
+            f"run {reason}: they have neither that range nor levels. Leave them out"
         )
     if data.num_classes < 2 and any(spec.name == "deepfool" for spec in specs):
         raise ConfigError(
@@ -59,27 +59,27 @@ def check_options(
 def other_run(
     flag: str, path: str | os.PathLike | None, config: RunConfig, trust_code: bool
 ) -> tuple[RunFolder, RunConfig] | None:
-    """Another run that sees the same data, or None.
+    """Opens another run, which must see the same data; returns None without a path.
 
     Args:
         flag: The flag that names it, `transfer_from` or `compare_to`.
-        path: Its folder; None: there is none.
+        path: Its folder, or None.
         config: The run under test.
         trust_code: Run the code that the other run names.
 
     Raises:
-        ConfigError: It holds no run, or one on other data.
-        UntrustedCodeError: It names code that is not trusted.
+        ConfigError: The folder holds no run, or one on other data.
+        UntrustedCodeError: The run names code that is not trusted.
     """
     if path is None:
         return None
     other = RunConfig.load(path, flag)
-    same = ["num_classes", "label_map", "frame_features"]
+    compared = ["num_classes", "label_map", "frame_features"]
     if flag == "transfer_from":
-        same += ["sizes", "feature_types", "normalize", "max_frames"]
+        compared += ["sizes", "feature_types", "normalize", "max_frames"]
     different = [
         f"{name}: {getattr(other.data, name)!r} != {getattr(config.data, name)!r}"
-        for name in same
+        for name in compared
         if getattr(other.data, name) != getattr(config.data, name)
     ]
     if different:

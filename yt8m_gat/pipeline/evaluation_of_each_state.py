@@ -1,4 +1,4 @@
-"""Evaluating a run while another process trains it."""
+"""The job that evaluates a run while another process trains it."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -17,28 +17,28 @@ def evaluate_each(
     poll_seconds: float = 5.0,
     **options: Any,
 ) -> Iterator[tuple[int, dict[str, Any]]]:
-    """`evaluate` for each new state of a run that is being trained, until it is finished.
+    """Calls `evaluate` for each new state of a run in training, until the run is finished.
 
     Args:
-        folder: The run; it need not be there yet.
+        folder: The run; it need not exist yet.
         eval_data_pattern: Evaluation files.
         checkpoint: `best` or `last`, see `yt8m_gat.training.follow`.
         poll_seconds: Seconds between two looks for a new state.
-        **options: The other arguments of `evaluate`; `output_file` is written anew each time.
+        **options: The other arguments of `evaluate`; `output_file` is rewritten each time.
 
     Yields:
-        The state's step and what `evaluate` gives. Both are of the weights that were loaded: the
-        run may have gone on since it was looked at.
+        The state's step and what `evaluate` returns, both for the weights that were loaded: the
+        run may have moved on since the new state was seen.
     """
     find_files(eval_data_pattern, "eval_data_pattern")  # Refused now, not after the first wait.
     options["start_over"] = True  # Each state has weights of its own.
     measured = None
     for step in follow(folder, checkpoint, poll_seconds):
-        if step == measured:  # It was there already when the state before it was to be measured.
+        if step == measured:  # The last evaluation already loaded this newer state.
             continue
         result = evaluate(
             folder, eval_data_pattern=eval_data_pattern, checkpoint=checkpoint, **options
         )
-        found = result["provenance"]["step"]
-        measured = step if found is None else found
+        loaded_step = result["provenance"]["step"]
+        measured = step if loaded_step is None else loaded_step
         yield measured, result

@@ -1,4 +1,4 @@
-"""What is asked of an evaluation."""
+"""The options of an evaluation."""
 
 import dataclasses
 import math
@@ -66,7 +66,7 @@ class EvaluationOptions(EvaluationSettings):
 
     @property
     def needing_frames(self) -> list[str]:
-        """The flags given that only a frame-level run can answer."""
+        """The flags in use that need a frame-level run."""
         flags = ("attacks", "protocol", "sanity_checks", "corruptions", "attention", "clips")
         others = ("num_clips", "transfer_from", "clip_to_range", "round_to_levels")
         return [f"--{flag}" for flag in (*flags, *others) if getattr(self, flag)]

@@ -1,4 +1,4 @@
-"""Explaining one clip."""
+"""The job that explains one label of one clip."""
 
 import difflib
 import os
@@ -27,7 +27,7 @@ def explain(
     checkpoint: str = "best",
     trust_code: bool = False,
 ) -> dict[str, Any]:
-    """Why a run gives a clip a label, over the clip's real frames.
+    """Explains why a run gives a clip a label, by curves over the clip's real frames.
 
     Args:
         folder: The run, a frame-level one.
@@ -43,12 +43,12 @@ def explain(
         `{"video_id", "labels", "label", "name", "probability", "top", "model", "options", "files",
         "provenance", "curves": {kind: {feature: [value per frame]}}}`: `labels` the true classes,
         `[[class, name]]`, `top` the likeliest ones, `[[class, name, probability]]`; a name is None
-        where it is not known. `provenance` says which weights were asked, see `weights_of`.
+        where it is not known. `provenance` says which weights were used, see `weights_of`.
 
     Raises:
-        ConfigError: The run has no frames, there is no such class, or no such clip.
+        ConfigError: The run is video-level, or there is no such class or clip.
     """
-    # Not needed, and slow to import, for anything else.
+    # Imported here, since it is slow to import and only this job needs it.
     from yt8m_gat.explanation.explain import explain as explain_clip
 
     config = RunConfig.load(folder.path)
@@ -70,12 +70,14 @@ def explain(
     real = mask[place].numpy()
     loaded = load_run(folder, config, checkpoint, trust_code)
     clip = {name: value[place].numpy() for name, value in features.items()}
-    found = explain_clip(loaded.classifier, clip, real, label)
+    explanation = explain_clip(loaded.classifier, clip, real, label)
     kinds = {
-        "Saliency": found.saliency,
-        "SmoothGrad": found.smooth_grad,
-        "Grad-CAM++": {} if found.grad_cam is None else {"all features": found.grad_cam},
-        "Attention profile": found.attention,
+        "Saliency": explanation.saliency,
+        "SmoothGrad": explanation.smooth_grad,
+        "Grad-CAM++": {}
+        if explanation.grad_cam is None
+        else {"all features": explanation.grad_cam},
+        "Attention profile": explanation.attention,
     }
     return {
         "video_id": video_id,
@@ -85,10 +87,10 @@ def explain(
         ],
         "label": label,
         "name": names.get(label),
-        "probability": float(found.probabilities[label]),
+        "probability": float(explanation.probabilities[label]),
         "top": [
-            [int(index), names.get(int(index)), float(found.probabilities[index])]
-            for index in np.argsort(-found.probabilities, kind="stable")[:TOP_LABELS]
+            [int(index), names.get(int(index)), float(explanation.probabilities[index])]
+            for index in np.argsort(-explanation.probabilities, kind="stable")[:TOP_LABELS]
         ],
         "model": config.model.name,
         "options": config.model.options,
@@ -102,18 +104,18 @@ def explain(
 
 
 def _label_index(label: int | str, names: Mapping[int, str], num_classes: int) -> int:
-    """The class of a number or of a name; a name may be written without its capitals.
+    """Returns the class of a number or a name, whose letter case may differ.
 
     Raises:
-        ConfigError: There is no such class, or several of that name.
+        ConfigError: There is no such class, or several have that name.
     """
     text = str(label).strip()
-    found = [index for index, name in names.items() if name == text]
-    if not found:
-        found = [index for index, name in names.items() if name.lower() == text.lower()]
-    if not found and text.removeprefix("-").isdecimal():
-        found = [int(text)]
-    if not found:
+    matches = [index for index, name in names.items() if name == text]
+    if not matches:
+        matches = [index for index, name in names.items() if name.lower() == text.lower()]
+    if not matches and text.removeprefix("-").isdecimal():
+        matches = [int(text)]
+    if not matches:
         if not names:
             raise ConfigError(
                 f"--label must be a number, or a name with --label_names. Received: {text!r}"
@@ -121,11 +123,11 @@ def _label_index(label: int | str, names: Mapping[int, str], num_classes: int) -
         near = difflib.get_close_matches(text, names.values())
         remedy = f"; did you mean {', '.join(map(repr, near))}?" if near else ""
         raise ConfigError(f"--label={text!r} is no name of --label_names{remedy}")
-    if len(found) > 1:
+    if len(matches) > 1:
         raise ConfigError(
-            f"--label={text!r} is the name of several classes: {', '.join(map(str, found))}; "
+            f"--label={text!r} is the name of several classes: {', '.join(map(str, matches))}; "
             "give the number"
         )
-    if not 0 <= found[0] < num_classes:
-        raise ConfigError(f"--label must be in 0 .. {num_classes - 1}. Received: {found[0]}")
-    return found[0]
+    if not 0 <= matches[0] < num_classes:
+        raise ConfigError(f"--label must be in 0 .. {num_classes - 1}. Received: {matches[0]}")
+    return matches[0]

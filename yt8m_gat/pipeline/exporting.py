@@ -1,4 +1,4 @@
-"""The SavedModel of a run."""
+"""The job that writes the SavedModel of a run."""
 
 import dataclasses
 import os
@@ -21,14 +21,14 @@ def export(
 
     Args:
         classifier: The classifier.
-        config: Its run.
+        config: The configuration of its run.
         export_dir: Folder of the versions.
-        provenance: What is written beside it of where the weights come from, see `weights_of`.
+        provenance: Where the weights come from, written beside the model; see `weights_of`.
 
     Raises:
         WriteError: See `yt8m_gat.export.export_saved_model`.
     """
-    # Records that are served need no labels; any that they have are not read.
+    # Records at serving time need no labels, and labels that they have are not read.
     data = dataclasses.replace(config.data, num_source_classes=None, label_map=None)
     return export_saved_model(
         classifier,

@@ -1,4 +1,4 @@
-"""The Kaggle CSV of a run, or of an archive of one."""
+"""The job that writes the Kaggle CSV of a run, or of an archive of one."""
 
 import contextlib
 import functools
@@ -37,11 +37,11 @@ def model_folder(
     untar_model_dir: str | os.PathLike | None = None,
     trust_code: bool = False,
 ) -> Iterator[RunFolder]:
-    """The run folder to predict with: of a run, or unpacked from an archive.
+    """Yields the run folder to predict with: that of a run, or one unpacked from an archive.
 
     Args:
         train_dir: The run, unless there is an archive.
-        input_model_tgz: The archive; None: there is none.
+        input_model_tgz: The archive, or None.
         untar_model_dir: Where it is unpacked and kept; None: in a folder that is removed
             afterwards.
         trust_code: Whether the code that an archive names may run.
@@ -60,7 +60,7 @@ def model_folder(
     if input_model_tgz is None:
         yield RunFolder(train_dir)
     elif untar_model_dir is not None:
-        with only_writer(untar_model_dir, make_folder=True):  # Until the predictions are made.
+        with only_writer(untar_model_dir, make_folder=True):  # Held until the predictions are made.
             yield unpacked(untar_model_dir)
     else:
         with temporary_folder() as folder:
@@ -82,11 +82,11 @@ def infer(
     max_bad_fraction: float = InferenceSettings.max_bad_fraction,
     trust_code: bool = False,
 ) -> int:
-    """Writes the Kaggle CSV of a trained run, that of 2018, or that of 2019 about segments.
+    """Writes the Kaggle CSV of a trained run, in the format of 2018 or, for segments, of 2019.
 
     The CSV of 2018 is resumable: a call that is killed, or ends in an error, leaves its rows
-    beside `output_file`, and the next one with the same weights, records and settings goes on
-    after them (see `SubmissionWriter`). That of 2019 ranks all segments, and begins anew.
+    beside `output_file`, and the next one with the same weights, records and settings continues
+    after them (see `SubmissionWriter`). That of 2019 ranks all segments, so it always starts over.
 
     Args:
         folder: The run.
@@ -96,16 +96,16 @@ def infer(
         top_k: Predictions per clip (2018).
         checkpoint: `best` or `last`.
         segment_labels: Whether each window of 5 frames is predicted by itself (2019), instead of
-            whole clips; None: as in training. A run of whole clips predicts segments too.
+            whole clips; None: as in training. A run trained on whole clips works too.
         segment_label_ids_file: The classes of the 2019 CSV, see `yt8m_gat.data.read_class_ids`;
-            None: all of the model's.
-        segment_max_pred: Most segments of a class in it. Memory: see `SegmentSubmissionWriter`.
-        on_bad_record: `error`, or `skip`: leave bad records out, and say so at the end.
+            None: all classes of the model.
+        segment_max_pred: Most segments per class in it. For memory, see `SegmentSubmissionWriter`.
+        on_bad_record: `error`, or `skip`: leave out bad records and report them at the end.
         max_bad_fraction: See `yt8m_gat.data.SkippedRecords`.
         trust_code: Run the code that the run names, see `yt8m_gat.weights.load.load_run`.
 
     Returns:
-        The number of videos; of segments, bad records included.
+        The number of videos; with segments, this includes bad records.
     """
     config = RunConfig.load(folder.path)
     require_trust(config, trust_code, folder.path)
@@ -145,7 +145,7 @@ def infer(
             "versions": [tf.__version__, keras.__version__, np.__version__],
             "on_bad_record": on_bad_record,
         }
-        # What a run that stops at bad records has written holds none.
+        # Rows of a call with on_bad_record=error contain no bad records, so they can be continued.
         earlier = [{**settings, "on_bad_record": "error"}]
         with SubmissionWriter(output_file, top_k, settings, earlier) as writer:
             if writer.num_rows:

@@ -1,4 +1,4 @@
-"""Attention profiles of the batches that an evaluation goes through."""
+"""An observer that collects attention profiles during an evaluation."""
 
 import functools
 from collections.abc import Mapping
@@ -22,13 +22,13 @@ class ProfileObserver:
         )
 
     def observe(self, batch: Mapping[str, Any], features: Any, frame_mask: Any) -> None:
-        """See `Observer`."""
+        """Adds the maps of a batch; see `Observer`."""
         del batch
         self.statistics.update(self._maps(features, frame_mask), frame_mask)
 
 
 def _head_means(evaluator: Evaluator, features: Any, frame_mask: Any) -> Maps:
-    """Maps [B, 1, T, K]: the mean over the heads is taken where they are, and moved alone."""
+    """Returns maps [B, 1, T, K]: the heads are averaged on the device, so less is copied."""
     maps = evaluator.forward(features, frame_mask).attention_maps
     return {
         feature: {level: average_over_heads(a)[:, None] for level, a in levels.items()}

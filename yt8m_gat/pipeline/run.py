@@ -34,14 +34,14 @@ class Run:
     """A trained run; `yt8m_gat.load_run` makes it.
 
     Attributes:
-        folder: Where it lies.
+        folder: Its folder.
         config: Its configuration.
-        schema: What its records hold, for `yt8m_gat.read` and `yt8m_gat.write_records`.
-        model: The trained classifier, a Keras model that gives logits [B, C].
-        label_names: Class -> name, of the classes that have one.
+        schema: The schema of its records, for `yt8m_gat.read` and `yt8m_gat.write_records`.
+        model: The trained classifier, a Keras model that returns logits [B, C].
+        label_names: Class -> name, for the classes that have one.
         checkpoint: Which state of the run this is, `best` or `last`.
-        step: The step of training that its weights are of; None: their file does not say.
-        trust_code: Whether the code that runs name is run, see `load_run`.
+        step: The training step of its weights; None: their file does not record it.
+        trust_code: Whether code that a run names may be executed, see `load_run`.
     """
 
     folder: RunFolder
@@ -68,24 +68,24 @@ class Run:
         batch_size: int = 512,
         segment_labels: bool | None = None,
     ) -> pd.DataFrame:
-        """The most probable classes of each video.
+        """Predicts the most probable classes of each video.
 
         Args:
-            data: The records: glob patterns, as a list or with commas between them. Or arrays: each
-                feature's name -> an array for each clip. Frame level: [T, size], uint8 as
-                YouTube-8M stores its frames (`yt8m_gat.dequantize` says what each byte stands for),
-                or floats that are dequantized already; T may differ from clip to clip. Video
-                level: floats [size]. A clip's frames are cut to those that the model was trained
-                for, as the records' are.
-            ids: With arrays, the ids of the clips; by default their numbers, from 0.
-            top_k: Classes of each video; None: all.
+            data: Records, as glob patterns in a list or separated by commas; or arrays, as feature
+                name -> one array per clip. Frame level: [T, size], uint8 as YouTube-8M stores its
+                frames (`yt8m_gat.dequantize` gives the value of each byte), or floats that are
+                dequantized already; T may differ from clip to clip. Video level: floats [size].
+                Clips are cut to the number of frames that the model was trained for, as records
+                are.
+            ids: With arrays, the ids of the clips; by default their indices, from 0.
+            top_k: Classes per video; None: all.
             batch_size: Clips at once.
             segment_labels: Whether each window of 5 frames of the records is predicted by itself;
                 None: as in training. Arrays are predicted whole.
 
         Returns:
             The columns `video_id`, `label` (the class), `name` (empty where it has none) and
-            `probability`; of segments also `segment_start_time`, in seconds. The videos stand in
+            `probability`; for segments also `segment_start_time`, in seconds. The videos are in
             the order of the data, the classes of each by descending probability and, where that is
             equal, ascending class. The values are those that `inference.py` writes.
 
@@ -114,7 +114,7 @@ class Run:
 
     @functools.cached_property
     def _classify(self) -> Callable[..., Any]:
-        """Kept, so that only the first call of `predict` waits for the graph to be traced."""
+        """The traced function, cached so that only the first `predict` waits for tracing."""
         return probability_function(self.model, self.config.data.normalize)
 
     def _table(self, batches: Iterable[Batch], total: int, top_k: int | None) -> pd.DataFrame:
@@ -134,7 +134,7 @@ class Run:
         return pd.concat(tables, ignore_index=True)
 
     def evaluate(self, eval_data_pattern: str, **options: Any) -> dict[str, Any]:
-        """What `eval.py` measures: clean, and under the attacks that are asked for.
+        """Measures what `eval.py` measures: clean, and under the attacks in `options`.
 
         Args:
             eval_data_pattern: The records.
@@ -142,7 +142,7 @@ class Run:
                 `attacks=["fgm", "pgd"]` and `epsilons=[0.5]`.
 
         Returns:
-            The figures; those of the clean clips under `clean`.
+            The figures; those of the clean clips are under `clean`.
         """
         return evaluate(
             self.folder,
@@ -159,19 +159,19 @@ def load_run(
     label_names: str | os.PathLike | None = None,
     trust_code: bool = False,
 ) -> Run:
-    """The run that `train.py` left in a folder, ready to predict.
+    """Loads the run that `train.py` left in a folder, ready to predict.
 
     Args:
         train_dir: The run folder.
         checkpoint: `best` (by validation GAP) or `last` (newest checkpoint), as for `eval.py`.
         label_names: CSV file that names the classes; by default the run's label map, if it has one.
-        trust_code: Run the code that the run names, a model or a loss of its author's own
+        trust_code: Run the code that the run names, such as a custom model or loss
             (docs/EXTENDING.md).
 
     Raises:
         FileNotFoundError: The run has no such weights yet.
-        ConfigError: The folder holds no run, its weights are damaged, or the file of names does not
-            read.
+        ConfigError: The folder holds no run, its weights are damaged, or the file of names cannot
+            be read.
         UntrustedCodeError: The run names code that is not trusted.
     """
     folder = RunFolder(train_dir)

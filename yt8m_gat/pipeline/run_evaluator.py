@@ -1,4 +1,4 @@
-"""The evaluator of a run, and what it tells of attention maps."""
+"""The evaluator of a run, and its figures of attention maps."""
 
 from typing import Any
 
@@ -18,9 +18,9 @@ Maps = dict[str, dict[str, Any]]
 
 
 def attention_figures(attention_maps: Maps, frame_mask: Any) -> dict[str, Any]:
-    """What the global maps (averaged over heads) look like, per feature, {name: [B]}.
+    """Measures the global maps (averaged over heads) of each feature: {name: [B]}.
 
-    An attention penalty is cheapest to satisfy with maps that are uniform and so cannot move: the
+    An attention penalty is satisfied most cheaply by uniform maps, which cannot move: the
     entropy over log n (1 for uniform) and the distance to uniform say whether that happened.
     """
     figures = {}
@@ -33,10 +33,10 @@ def attention_figures(attention_maps: Maps, frame_mask: Any) -> dict[str, Any]:
 
 
 def attention_distances(clean: Maps, perturbed: Maps, frame_mask: Any) -> dict[str, Any]:
-    """How far the global maps (averaged over heads) moved, per feature, {name: [B]}.
+    """Measures how far the global maps (averaged over heads) moved, per feature: {name: [B]}.
 
-    The Frobenius norm of the difference (GAT, 4.3.2), and the mean squared error over the n x n
-    entries of real frames (A-ART, 3.2.2), which is that norm's square over n squared.
+    Returns the Frobenius norm of the difference (GAT, 4.3.2), and the mean squared error over the
+    n x n entries of real frames (A-ART, 3.2.2), which is that norm's square over n squared.
     """
     num_frames = tf.reduce_sum(tf.cast(frame_mask, tf.float32), axis=1)
     distances = {}
@@ -48,7 +48,7 @@ def attention_distances(clean: Maps, perturbed: Maps, frame_mask: Any) -> dict[s
 
 
 def total_map_distance(clean: Maps, perturbed: Maps, frame_mask: Any) -> Any:
-    """The Frobenius distances of the global maps, summed over the features: [B]."""
+    """Returns the Frobenius distances of the global maps, summed over the features: [B]."""
     return tf.add_n(list(_map_distances(clean, perturbed, frame_mask).values()))
 
 
@@ -65,7 +65,7 @@ def _map_distances(clean: Maps, perturbed: Maps, frame_mask: Any) -> dict[str, A
 
 
 def build_evaluator(classifier: Any, config: RunConfig, **options: Any) -> Evaluator:
-    """An evaluator of `classifier` with the loss and the features of its run."""
+    """Builds an evaluator of `classifier` with the loss and the features of its run."""
     frames = config.data.frame_features
     return Evaluator(
         classifier,

@@ -1,4 +1,4 @@
-"""What every job reads from a run: its schema, and whether it is about segments."""
+"""Settings that jobs read from a run: its schema, class names, and whether it uses segments."""
 
 import os
 
@@ -10,28 +10,28 @@ from yt8m_gat.run_folder import RunFolder
 def read_schema(
     folder: RunFolder, config: RunConfig, label_map: str | os.PathLike | None = None
 ) -> RecordSchema:
-    """What the records of a run hold, with its label map, if any.
+    """Returns the schema of a run's records, with its label map, if any.
 
     Args:
         folder: The run folder.
-        config: The run.
-        label_map: File of the label map; None: the folder keeps it.
+        config: Its configuration.
+        label_map: File of the label map; None: the one in the folder.
 
     Raises:
         ConfigError: The label map is not that of the run.
-        OSError: It is not there.
+        OSError: There is no such file.
     """
-    found = None
+    labels = None
     if config.data.label_map is not None:
-        found = LabelMap.load(label_map or folder.label_map, config.data.num_source_classes)
-    return RecordSchema.from_config(config.data, found)
+        labels = LabelMap.load(label_map or folder.label_map, config.data.num_source_classes)
+    return RecordSchema.from_config(config.data, labels)
 
 
 def class_names(schema: RecordSchema, path: str | os.PathLike | None) -> dict[int, str]:
-    """Class -> name, from a file of names, or else from the run's own label map, if any.
+    """Returns class -> name, from a file of names, or else from the run's label map, if any.
 
     Raises:
-        ConfigError: The file does not read; see `yt8m_gat.data.read_label_names`.
+        ConfigError: The file cannot be read; see `yt8m_gat.data.read_label_names`.
     """
     if path is not None:
         return read_label_names(path)
@@ -40,10 +40,10 @@ def class_names(schema: RecordSchema, path: str | os.PathLike | None) -> dict[in
 
 
 def on_segments(config: RunConfig, segment_labels: bool | None) -> bool:
-    """Whether a job is about segments: as asked for, or as in training.
+    """Returns whether a job is about segments: as requested, or else as in training.
 
     Raises:
-        ConfigError: Asked for of a video-level run.
+        ConfigError: Segments are requested of a video-level run.
     """
     if segment_labels and not config.data.frame_features:
         raise ConfigError(

@@ -1,4 +1,4 @@
-"""Clips shown with their labels, predictions and attention maps, clean and attacked."""
+"""Collects clips to show: labels, predictions and attention maps, clean and attacked."""
 
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -13,10 +13,10 @@ from yt8m_gat.explanation.attention_statistics import clip_attention
 from yt8m_gat.pipeline.attack_plan import PlannedAttack
 from yt8m_gat.pipeline.evaluation_options import EvaluationOptions
 
-# Predictions shown of a clip.
+# Predictions shown per clip.
 TOP_LABELS = 5
 
-# (level, its map as a layer gives it) -> the [T, T] form.
+# (level, its map as a layer returns it) -> the [T, T] form.
 LayOut = Callable[[str, np.ndarray], np.ndarray]
 
 
@@ -28,18 +28,18 @@ def show_clips(
     names: Mapping[int, str],
     lay_out: LayOut,
 ) -> list[dict[str, Any]]:
-    """The clips asked for, each clean and under an attack, as its row has it.
+    """Returns the requested clips, each clean and under an attack, as measured in its row.
 
     Args:
-        evaluator: Of the run.
-        options: Which clips.
+        evaluator: The evaluator of the run.
+        options: They say which clips.
         batches: Batch dicts of `yt8m_gat.data`, all of them.
-        attack: The attack; None: clean alone.
-        names: Of the classes, by index.
-        lay_out: Gives a level's map the [T, T] form.
+        attack: The attack; None: only clean.
+        names: Class index -> name.
+        lay_out: Brings a level's map to the [T, T] form.
 
     Raises:
-        ConfigError: A clip asked for is not there.
+        ConfigError: A requested clip does not exist.
     """
     wanted = {text.encode(): None for text in options.clips}
     clips: dict[bytes, dict[str, Any]] = {}
@@ -64,15 +64,15 @@ def show_clips(
         }
         if places:
             features, mask = preprocess(batch["features"], batch["num_frames"], evaluator.normalize)
-            looks = {"clean": (forward(features, mask), mask)}
+            variants = {"clean": (forward(features, mask), mask)}
             if attack is not None:
                 inputs = inputs_of(batch)
                 if traced is None:
                     traced = evaluator.traced_attack(attack.attack, inputs)
                 attacked = traced(inputs, tf.constant(examples))
-                looks["attacked"] = (forward(attacked.features, mask), mask)
+                variants["attacked"] = (forward(attacked.features, mask), mask)
             for key, place in sorted(places.items(), key=lambda item: item[1]):
-                clips[key] = _clip(batch, place, looks, attack, names, lay_out)
+                clips[key] = _clip(batch, place, variants, attack, names, lay_out)
         examples += len(ids)
         if set(wanted) <= set(clips) and len(first) >= options.num_clips:
             break
@@ -86,7 +86,7 @@ def show_clips(
 def _clip(
     batch: Mapping[str, Any],
     place: int,
-    looks: Mapping[str, Any],
+    variants: Mapping[str, Any],
     attack: PlannedAttack | None,
     names: Mapping[int, str],
     lay_out: LayOut,
@@ -96,10 +96,10 @@ def _clip(
         "video_id": batch["video_id"][place].numpy().decode(),
         "labels": [[int(index), names.get(int(index))] for index in labels],
     }
-    for name, ((logits, maps), mask) in looks.items():
+    for name, ((logits, maps), mask) in variants.items():
         probabilities = tf.sigmoid(logits[place]).numpy()
         top = np.argsort(-probabilities, kind="stable")[:TOP_LABELS]
-        seen: dict[str, Any] = {
+        shown: dict[str, Any] = {
             "top": [
                 [int(index), names.get(int(index)), float(probabilities[index])] for index in top
             ],
@@ -107,8 +107,8 @@ def _clip(
             "maps": {},
         }
         if bool(tf.reduce_any(mask[place])):
-            seen |= clip_attention(maps, mask, place, lay_out)
+            shown |= clip_attention(maps, mask, place, lay_out)
         if name == "attacked" and attack is not None:
-            seen |= {key: attack.identity[key] for key in ("attack", "epsilon")}
-        clip[name] = seen
+            shown |= {key: attack.identity[key] for key in ("attack", "epsilon")}
+        clip[name] = shown
     return clip

@@ -1,4 +1,4 @@
-"""Training a run, new or resumed."""
+"""The job that trains a run, new or resumed."""
 
 import contextlib
 import os
@@ -50,30 +50,30 @@ def train(
 ) -> TrainingState:
     """Trains a run, new or resumed, and exports its best weights.
 
-    The code that `config` itself names is the caller's own, and runs.
+    Code that `config` itself names is the caller's own and is trusted.
 
     Args:
-        folder: The run folder; made, or cleared for a new model, only when files, model options,
-            objective and the run to start from have been found good.
-        config: The run.
+        folder: The run folder; made, or cleared for a new model, only after files, model options,
+            objective and the run to start from have been checked.
+        config: The configuration of the run.
         train_data_pattern: Training files.
         eval_data_pattern: Validation files; empty: no validation.
         export_dir: Where a SavedModel is written at the end; None: nowhere.
         start_new_model: Drop the run that is in the folder instead of resuming it.
-        accept_new_data: Resume it with other files than it has used, see `Trainer.restore`.
+        accept_new_data: Resume it with other files than before, see `Trainer.restore`.
         label_map: File of the label map that `config` names.
         callbacks: Keras callbacks for the loop, before those that `config` names.
         trust_code: Run the code that the run in `finetune_from` names and `config` does not.
 
-    Several workers (`--distribute=multi_worker`) all call this; the first of them writes.
+    With `--distribute=multi_worker`, every worker calls this; only the first writes.
 
     Returns:
-        Where the run stands; `finished(config.training)` is None after Ctrl-C or SIGTERM.
+        The state of the run; its `finished(config.training)` is None after Ctrl-C or SIGTERM.
 
     Raises:
         InUseError: Another process trains in the folder.
     """
-    # Before anything else asks TensorFlow for its devices.
+    # This must come before anything else asks TensorFlow for its devices.
     distribution = build_distribution(config.training.distribute, config.training.jit_compile)
     with folder.only_writer() if distribution.is_chief else contextlib.nullcontext():
         return _train(
@@ -131,7 +131,7 @@ def _train(
             max_bad_fraction=config.training.max_bad_fraction,
         )
 
-    # Now, and not when the first validation is due, or when a GAP of 0 has ended the run.
+    # Check now, before the first validation is due or a GAP of 0 has ended the run.
     segments = config.data.segment_labels
     if eval_files:
         check_labels(eval_files, schema, "eval_data_pattern", segments=segments)
@@ -140,7 +140,7 @@ def _train(
         raise no_examples(eval_files, "eval_data_pattern", config.data.segment_labels)
     if distribution.is_chief:
         folder.prepare(config, start_new_model=start_new_model, label_map=label_map)
-    distribution.agree(0)  # Only then is there anything to be read in the folder.
+    distribution.agree(0)  # The other workers wait until the folder can be read.
 
     validate = None
     if eval_files:
@@ -174,12 +174,12 @@ def _train(
             provenance = weights_of(folder, "best", loaded)
             print(f"SavedModel: {export(loaded.classifier, config, export_dir, provenance)}")
         _report(folder, config, trainer, eval_data_pattern)
-    distribution.agree(0)  # A worker that leaves ends the others.
+    distribution.agree(0)  # Wait for all: a worker that exits ends the others.
     return state
 
 
 def _report(folder: RunFolder, config: RunConfig, trainer: Trainer, eval_data_pattern: str) -> None:
-    """Says how long it took, where the best weights are, and what comes next."""
+    """Prints how long training took, where the best weights are, and the next command."""
     state = trainer.state
     if state.best_gap is not None:
         best = f"best validation GAP {state.best_gap:.4f} at step {state.best_step}, weights in"
@@ -207,7 +207,7 @@ def _report(folder: RunFolder, config: RunConfig, trainer: Trainer, eval_data_pa
 def _start_from(classifier: VideoClassifier, config: RunConfig, trust_code: bool) -> None:
     finetune_from = config.training.finetune_from
     source_config = RunConfig.load(finetune_from, "finetune_from")
-    # What the command line names is the user's own.
+    # Code that the command line names is the user's own.
     trusted = trust_code or set(source_config.code) <= set(config.code)
     source = load_classifier(RunFolder(finetune_from), source_config, trust_code=trusted)
     try:

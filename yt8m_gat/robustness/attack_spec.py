@@ -62,7 +62,7 @@ class AttackSpec:
                     f"Received: {setting!r} in {text!r}"
                 )
             if allowed[option] in options or (option == EPSILON and epsilon is not None):
-                raise ConfigError(f"--attacks: {option} is there twice in {text!r}")
+                raise ConfigError(f"--attacks: {option} is given twice in {text!r}")
             parsed = _read(allowed[option], option, value, text)
             if option == EPSILON:
                 epsilon = parsed
