@@ -1,1 +1,1 @@
-"""The commands: flags to config to one call of `pipeline`; the only place of absl flags."""
+"""The commands: each turns flags into one call of `pipeline`; absl flags are used only here."""

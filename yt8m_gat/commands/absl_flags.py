@@ -1,4 +1,4 @@
-"""Command lines of absl flags: parsing, `--help`, and errors of one line."""
+"""Command lines of absl flags: parsing, `--help`, and one-line errors."""
 
 import shutil
 import sys
@@ -21,7 +21,7 @@ _PLACEHOLDERS = {int: "N", float: "X", str: "TEXT"}
 
 Defaults = Callable[[flags.FlagValues], tuple[str, Callable[[Flag], str]]]
 """Takes the parsed flags. Returns a sentence that says whose defaults `--help` shows, and a
-function from a flag to what is said of its default."""
+function from a flag to the remark on its default."""
 
 
 def parse(
@@ -31,13 +31,13 @@ def parse(
     defaults: Defaults | None = None,
     from_run: Collection[str] = (),
 ) -> flags.FlagValues:
-    """The flags of a command line; `--help` and a flag that does not parse end the process.
+    """Parses a command line; `--help` and a flag that does not parse end the process.
 
     Args:
         sections: The flags of the command.
         argv: The words after the command's name.
         description: What the command does, for `--help`.
-        defaults: See `Defaults`; None: the default of each flag is in the table.
+        defaults: See `Defaults`; None: each flag's default is the one in the table.
         from_run: Flags of train that this command reads from the run folder instead.
     """
     values = flags.FlagValues()
@@ -53,7 +53,7 @@ def parse(
     except flags.UnrecognizedFlagError as error:
         message = unknown_flag(error.flagname, values)
         if error.flagname in from_run:
-            message = f"--{error.flagname} is a flag of train; here the run folder says it"
+            message = f"--{error.flagname} is a flag of train; here the run folder sets it"
     except flags.IllegalFlagValueError as error:
         message = _wrong_value(sections, argv) or str(error)
     except (flags.Error, ConfigError) as error:
@@ -63,17 +63,17 @@ def parse(
 
 
 def _wrong_value(sections: Sections, argv: Sequence[str]) -> str | None:
-    """The rule that a value breaks, and the value."""
+    """Returns the message for a value that breaks its flag's rule, or None."""
     for flag in all_flags(sections):
-        one = flags.FlagValues()
-        define({"": [flag]}, one)
+        only_flag = flags.FlagValues()
+        define({"": [flag]}, only_flag)
         for index, word in enumerate(argv):
             name, equals, value = word.lstrip("-").partition("=")
             if name != flag.name or not word.startswith("-"):
                 continue
             words = [word] if equals or flag.kind is bool else [word, *argv[index + 1 : index + 2]]
             try:
-                one(["", *words])
+                only_flag(["", *words])
             except flags.IllegalFlagValueError:
                 received = value if equals else words[-1]
                 return f"--{flag.name} must be {flag.rule}. Received: {received!r}"
@@ -81,7 +81,7 @@ def _wrong_value(sections: Sections, argv: Sequence[str]) -> str | None:
 
 
 def shown(value: Any) -> str:
-    """A default as users write it; empty where there is none."""
+    """Returns a default as users write it, or an empty string if there is none."""
     if value is None or value == "" or value == ():
         return ""
     if isinstance(value, bool):
@@ -92,7 +92,7 @@ def shown(value: Any) -> str:
 
 
 def default_remark(flag: Flag, value: Any) -> str:
-    """What holds without the flag: `default: 8`; empty where there is nothing to say."""
+    """Returns the remark on a default, such as `default: 8`; empty if there is none."""
     text = shown(value) or flag.unset
     return f"default: {text}" if text else ""
 

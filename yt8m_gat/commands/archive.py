@@ -27,7 +27,7 @@ def _parser() -> CommandParser:
 
 
 def main(argv: Sequence[str]) -> None:
-    """Packs or unpacks."""
+    """Packs or unpacks an archive."""
     values = _parser().parse_args(argv)
     with reported_errors():
         read_paths(values, PATHS)

@@ -10,7 +10,7 @@ from yt8m_gat.paths import expanded, is_remote, read_paths, saved_model_path
 
 
 def _saved_model(flag: str, path: str) -> str:
-    """A SavedModel, which may be elsewhere: TensorFlow and Beam read from there."""
+    """Checks the path of a SavedModel; it may be remote, as TensorFlow and Beam read such paths."""
     return path if is_remote(path) else saved_model_path(flag, path)
 
 
@@ -64,9 +64,11 @@ def main(argv: Sequence[str]) -> None:
             parts = [part.strip() for part in values.input.split(",")]
             patterns = [expanded("--input", part) for part in parts if part]
             options = PipelineOptions(beam_arguments)
-            FileSystems.get_filesystem(values.output)  # An error for a place unknown to Beam.
+            FileSystems.get_filesystem(
+                values.output
+            )  # Fails if Beam does not know the file system.
             check(patterns, values.saved_model, values.top_k)
-            # Places elsewhere have no locks.
+            # Remote paths have no locks.
             local = None if is_remote(values.output) else values.output
             stack.enter_context(only_writer(local, make_folder=True))
             pipeline = beam.Pipeline(options=options)

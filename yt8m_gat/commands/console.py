@@ -1,4 +1,4 @@
-"""`yt8m-gat COMMAND ...`, which is `python -m yt8m_gat COMMAND ...` too."""
+"""The program `yt8m-gat COMMAND ...`, also run by `python -m yt8m_gat COMMAND ...`."""
 
 import importlib
 import sys
@@ -13,7 +13,7 @@ from yt8m_gat.untrusted import print_error
 
 
 def overview() -> str:
-    """What `yt8m-gat --help` prints: every command, a line each."""
+    """Returns the text of `yt8m-gat --help`: one line per command."""
     width = max(map(len, command_names()))
     lines = [
         f"usage: {CONSOLE} COMMAND [flags]      {CONSOLE} COMMAND --help lists its flags",
@@ -29,11 +29,11 @@ def run(name: str, arguments: list[str] | None = None) -> NoReturn:
     """Runs one command as this process.
 
     Args:
-        name: A command of the table.
+        name: A command in `COMMANDS`.
         arguments: The words after its name; None: all arguments of this process.
     """
     end_on_interrupt()
-    # The import comes first: one that Ctrl-C interrupts may raise anything.
+    # Imported before `run_command`: an import that Ctrl-C interrupts may raise any error.
     command = importlib.import_module(f"yt8m_gat.commands.{name.replace('-', '_')}")
     run_command(lambda: command.main(sys.argv[1:] if arguments is None else arguments))
 

@@ -1,4 +1,4 @@
-"""The commands on a generated sample, one after the other, as a user would run them."""
+"""Runs the commands one after the other on a generated sample, as a user would."""
 
 import json
 import shlex
@@ -16,7 +16,7 @@ _SAMPLE = "--num_train=2000 --num_validate=400 --num_test=400 --num_classes=24 -
 
 
 PATHS = {"output_dir": saved_model_path}
-"""An export of the model is in it too."""
+"""The folder also holds an export of the model, so it needs a path for a SavedModel."""
 
 
 def _parser() -> CommandParser:
@@ -50,7 +50,7 @@ def main(argv: Sequence[str]) -> None:
         f"--export_dir={output_dir}/export",
         "--num_classes=24",
         "--max_frames=30",
-        # Small data: smaller steps, and a local window that fits 30 frames.
+        # The data are small: smaller steps, and a local window that fits 30 frames.
         "--local_masks=bd5",
         "--batch_size=32",
         "--base_learning_rate=5e-4",

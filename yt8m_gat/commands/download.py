@@ -58,8 +58,8 @@ def main(argv: Sequence[str], **options: float) -> int:
     """Runs the command; returns its exit code.
 
     Args:
-        argv: Its arguments.
-        **options: Of `Downloader`.
+        argv: The words after the command's name.
+        **options: Arguments of `Downloader`.
     """
     arguments = _parser().parse_args(argv)
     try:

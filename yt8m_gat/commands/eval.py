@@ -153,17 +153,17 @@ def define_flags(values: flags.FlagValues) -> None:
 
 
 def options_from_flags(values: flags.FlagValues) -> dict[str, Any]:
-    """The arguments of `pipeline.evaluate` that were given.
+    """Returns the arguments of `pipeline.evaluate` that the command line sets.
 
     Raises:
-        ConfigError: A list does not read as one.
+        ConfigError: A list of numbers holds something else.
     """
     settings = (flag for flag in all_flags(SECTIONS) if flag.config is EvaluationSettings)
     return {"eval_data_pattern": values.eval_data_pattern, **given(values, settings)}
 
 
 def _next_command(values: flags.FlagValues) -> str:
-    """The report of the file that was written; it finds evaluation.json in the run by itself."""
+    """Returns the command that draws the file; `report` finds RUN/evaluation.json by itself."""
     arguments = [values.train_dir]
     default = os.path.join(values.train_dir, "evaluation.json")
     if os.path.abspath(values.output_file) != os.path.abspath(default):

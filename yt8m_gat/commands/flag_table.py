@@ -1,4 +1,4 @@
-"""The flags of a command as a table, from which they are defined, read and shown by `--help`."""
+"""Tables of a command's flags, which define them, read them and make the text of `--help`."""
 
 import dataclasses
 import os
@@ -26,13 +26,13 @@ class Flag:
         name: Its name, without dashes.
         help: What it does: a phrase that ends with a full stop.
         kind: `str`, `int`, `float` or `bool`; `tuple[T, ...]` are values separated by commas.
-        default: What holds without the flag.
-        choices: The values that there are; shown by `--help`.
+        default: The value without the flag.
+        choices: The valid values; shown by `--help`.
         least: The least value of a number.
         most: The greatest one.
-        path: How the path that it names is read; None: it is no path.
-        unset: In words, what holds without the flag where that is not one value.
-        config: The class with a field of this name, which has the kind and the default. Where it
+        path: Reader of the path that it names; None: it is no path.
+        unset: What holds without the flag, in words, if that is not a single value.
+        config: The class with a field of this name, which has the kind and the default. If it
             checks its fields itself (`__post_init__`), the flag leaves the choices to it.
     """
 
@@ -49,12 +49,12 @@ class Flag:
 
     @property
     def text(self) -> str:
-        """The help with the choices."""
+        """The help text with the choices."""
         return f"{self.help[:-1]}: {', '.join(self.choices)}." if self.choices else self.help
 
     @property
     def rule(self) -> str:
-        """What a value must be, for an error: `a whole number of at least 1`."""
+        """What a value must be, for error messages: `a whole number of at least 1`."""
         if self.choices:
             return f"one of {', '.join(self.choices)}"
         rule = {int: "a whole number", float: "a number", bool: "true or false"}[self.kind]
@@ -64,15 +64,15 @@ class Flag:
 
 
 Sections = Mapping[str, Sequence[Flag]]
-"""Title of a part of `--help` -> its flags."""
+"""Title of a section of `--help` -> its flags."""
 
 
 def field(config: type, name: str, help: str, **more: Any) -> Flag:
-    """The flag that sets a field of a configuration class.
+    """Returns the flag that sets a field of a configuration class.
 
     Args:
         config: The class; its field has the kind and the default.
-        name: The field, and the flag.
+        name: The name of both the field and the flag.
         help: See `Flag`.
         **more: Further attributes of `Flag`.
     """
@@ -82,7 +82,7 @@ def field(config: type, name: str, help: str, **more: Any) -> Flag:
 
 
 def _kind(hint: Any) -> Any:
-    """The kind of flag for the annotation of a field."""
+    """Returns the kind of flag for the type annotation of a field."""
     if isinstance(hint, types.UnionType):
         hint = typing.get_args(hint)[0]
     if typing.get_origin(hint) in (tuple, Sequence):
@@ -91,7 +91,7 @@ def _kind(hint: Any) -> Any:
 
 
 def without_effect(script: str) -> tuple[Flag, ...]:
-    """The starter code's flags that a script accepts and does not use."""
+    """Returns the starter code's flags that a script accepts but does not use."""
     return tuple(
         Flag(name, f"No effect: {replacement}", int)
         for name, replacement in REPLACED[script].items()
@@ -99,17 +99,17 @@ def without_effect(script: str) -> tuple[Flag, ...]:
 
 
 def all_flags(sections: Sections) -> list[Flag]:
-    """The flags of all sections, in order."""
+    """Returns the flags of all sections, in order."""
     return [flag for section in sections.values() for flag in section]
 
 
 def path_readers(sections: Sections) -> dict[str, PathReader]:
-    """Flag -> how the path that it names is read."""
+    """Returns flag -> reader of the path that it names."""
     return {flag.name: flag.path for flag in all_flags(sections) if flag.path is not None}
 
 
 def define(sections: Sections, values: flags.FlagValues) -> None:
-    """Defines the flags on `values`; one that sets a field is None where it is not given."""
+    """Defines the flags on `values`; one that sets a field is None unless it is set."""
     for flag in all_flags(sections):
         default = None if flag.config is not None else flag.default
         arguments = (flag.name, default, flag.text)
@@ -126,12 +126,12 @@ def define(sections: Sections, values: flags.FlagValues) -> None:
 
 
 def given(values: flags.FlagValues, chosen: Iterable[Flag]) -> dict[str, Any]:
-    """The values of those flags that were given, lists as tuples.
+    """Returns the values of those `chosen` flags that the command line sets, lists as tuples.
 
     Raises:
         ConfigError: Something in a list of numbers is not a number.
     """
-    found = {}
+    values_by_name = {}
     for flag in chosen:
         value = values[flag.name].value
         if value is None:
@@ -142,5 +142,5 @@ def given(values: flags.FlagValues, chosen: Iterable[Flag]) -> dict[str, Any]:
                 value = integers(flag.name, value)
             else:
                 value = numbers(flag.name, value) if item is float else comma_separated(value)
-        found[flag.name] = value
-    return found
+        values_by_name[flag.name] = value
+    return values_by_name

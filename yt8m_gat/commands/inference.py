@@ -102,7 +102,7 @@ def check_flags(values: flags.FlagValues) -> None:
     """Refuses flags that cannot work together.
 
     Raises:
-        ConfigError: Names them and the remedy.
+        ConfigError: They cannot; the message names them and the remedy.
     """
     if not values.output_file:
         raise ConfigError("--output_file must name the CSV to write")

@@ -92,7 +92,7 @@ def main(argv: Sequence[str]) -> int:
     arguments = parser.parse_args(argv)
     try:
         read_paths(arguments, PATHS)
-        start_tensorflow()  # Before the imports below bring it with all its notices.
+        start_tensorflow()  # Before the imports below load it with all its notices.
         from yt8m_gat.data.dataset import find_files
         from yt8m_gat.data.inspect import Inspection
 

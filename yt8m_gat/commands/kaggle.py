@@ -67,7 +67,7 @@ def main(argv: Sequence[str]) -> int:
         argv: The words after the command's name.
 
     Returns:
-        The exit code: 0, or 1 when the submission, or the truth, breaks a rule.
+        The exit code: 0, or 1 when the submission or the truth breaks a rule.
     """
     parser = _parser()
     options = parser.parse_args(argv)

@@ -1,4 +1,4 @@
-"""A page on disk, and the figures in it as files of their own."""
+"""Writes an HTML page, and its figures as separate files."""
 
 import os
 import re
@@ -15,24 +15,24 @@ def write_page(
     figures: dict[str, str],
     figures_dir: str | os.PathLike | None,
 ) -> None:
-    """Writes the page and, if asked to, each figure as a file of its own."""
+    """Writes the page and, if `figures_dir` is set, each figure as a separate file."""
     with only_writer(output_file), replacing(output_file) as temporary:
         _write_text(temporary, page)
     print(f"{output_file}: {Path(output_file).stat().st_size / 1e3:.0f} kB, {len(figures)} figures")
     if figures_dir is None:
         return
-    taken: set[str] = set()
+    used_names: set[str] = set()
     with only_writer_in(figures_dir):
         for name, svg in figures.items():
-            # Names come from files: nothing of them may leave the folder, or take another's place.
+            # Names come from files: none may point outside the folder or overwrite another.
             safe = re.sub(r"[^A-Za-z0-9_-]+", "_", name)
-            while safe.lower() in taken:
+            while safe.lower() in used_names:
                 safe += "_"
-            taken.add(safe.lower())
+            used_names.add(safe.lower())
             with replacing(Path(figures_dir, f"{safe}.svg")) as temporary:
                 _write_text(temporary, standalone(svg))
 
 
 def _write_text(path: Path, text: str) -> None:
-    # JSON may hold halves of characters, which UTF-8 has no bytes for.
+    # JSON may hold lone surrogates, which UTF-8 cannot encode.
     path.write_text(text, encoding="utf-8", errors="backslashreplace")

@@ -39,7 +39,7 @@ def _parser() -> CommandParser:
 
 
 def _report(arguments: argparse.Namespace) -> int:
-    """A file that cannot be read is named, and the page is of the others."""
+    """Draws the page; files that cannot be read are reported and left out."""
     folders = arguments.train_dirs
     files = arguments.evaluation or [None] * len(folders)
     if len(files) != len(folders):
@@ -48,7 +48,7 @@ def _report(arguments: argparse.Namespace) -> int:
             f"{len(folders)} runs"
         )
     names = [printable(Path(folder).resolve().name) for folder in folders]
-    # Folders of the same name are told apart by their path as given.
+    # Folders of the same name are shown by their path as typed.
     names = [
         name if names.count(name) == 1 else str(folder)
         for name, folder in zip(names, folders, strict=True)
@@ -73,7 +73,7 @@ def _report(arguments: argparse.Namespace) -> int:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Runs the command; returns its exit code. `report explain` is `explain` by an earlier name."""
+    """Runs the command; returns its exit code. `report explain` is an older name of `explain`."""
     if argv[:1] == ["explain"]:
         return explain.main(argv[1:])
     parser = _parser()

@@ -1,9 +1,9 @@
-"""The commands of `yt8m-gat`, each with the line that its --help has for it.
+"""The commands of `yt8m-gat`, each with its line in `yt8m-gat --help`.
 
-Standard library only: `yt8m-gat --help` imports no command.
+It uses only the standard library, so that `yt8m-gat --help` imports no command.
 """
 
-# Part of the overview -> command -> what it does. A command `a-b` is the module `commands/a_b.py`.
+# Section of the overview -> command -> what it does. Command `a-b` is module `commands/a_b.py`.
 COMMANDS: dict[str, dict[str, str]] = {
     "Get records": {
         "download": "fetch the official YouTube-8M records, whole or in part",
@@ -28,5 +28,5 @@ COMMANDS: dict[str, dict[str, str]] = {
 
 
 def command_names() -> list[str]:
-    """All commands, in the order of the overview."""
+    """Returns all commands, in the order of the overview."""
     return [name for part in COMMANDS.values() for name in part]

@@ -46,7 +46,7 @@ from yt8m_gat.untrusted import excerpt, parse_json
 _data = functools.partial(field, DataConfig)
 _objective = functools.partial(field, ObjectiveConfig)
 _training = functools.partial(field, TrainingConfig)
-# Options of the model's builder, whose signature has their defaults.
+# Options of the model's constructor, whose signature has their defaults.
 _option = functools.partial(Flag, config=ModelConfig)
 
 SECTIONS: Sections = {
@@ -305,7 +305,7 @@ PATHS = path_readers(SECTIONS)
 OF_RUN = frozenset(
     flag.name for flag in all_flags(SECTIONS) if flag.config in (DataConfig, ModelConfig)
 )
-"""Flags whose values a run folder keeps: evaluation and inference read them there."""
+"""Flags whose values are stored in the run folder, where evaluation and inference read them."""
 
 
 def define_flags(values: flags.FlagValues) -> None:
@@ -314,10 +314,10 @@ def define_flags(values: flags.FlagValues) -> None:
 
 
 def config_from_flags(values: flags.FlagValues) -> configs.RunConfig:
-    """The run that the flags describe.
+    """Returns the configuration of the run that the flags describe.
 
     Raises:
-        ConfigError: A flag has a value that cannot work; the message names it.
+        ConfigError: A flag has an invalid value; the message names it.
     """
 
     def given_for(config: type) -> dict[str, Any]:
@@ -347,7 +347,7 @@ def config_from_flags(values: flags.FlagValues) -> configs.RunConfig:
     _refuse_unused(values, name, objective["adversarial"], {**recipe.options, **options})
     if recipe.dual_normalization and objective["adversarial"] == "temporal":
         options.setdefault("dual_normalization", True)
-    # TAF section 4.1: 15 epochs, a tenth of the rate after 10.
+    # TAF section 4.1: 15 epochs, with a tenth of the rate after 10.
     finetuning = {"num_epochs": 15, "drop_epochs": (10,)} if values.finetune_from else {}
     training = {
         **recipe.defaults_of(TrainingConfig),
@@ -367,7 +367,7 @@ def config_from_flags(values: flags.FlagValues) -> configs.RunConfig:
 _PENALTIES = ("frobenius", "jensen_shannon")
 _ATTACKED = ("output", *_PENALTIES)
 _TEMPORAL = ("temporal",)
-# Which values of --adversarial read a flag; what is not here is read by all.
+# Flag -> values of --adversarial that read it; all values read the other flags.
 _READ_BY = {
     "epsilon": _ATTACKED,
     "norm_scope": _ATTACKED,
@@ -385,7 +385,7 @@ _READ_BY = {
 
 
 def _with_model_options(options: dict[str, Any], text: str) -> dict[str, Any]:
-    """The options that flags of their own gave, and those of `--model_options`."""
+    """Merges the options from single flags with those of `--model_options`."""
     try:
         more = parse_json(text)
     except ValueError as error:
@@ -406,7 +406,7 @@ def _with_model_options(options: dict[str, Any], text: str) -> dict[str, Any]:
 def _refuse_unused(
     values: flags.FlagValues, model: str, adversarial: str, options: dict[str, Any]
 ) -> None:
-    """Refuses flags that were given and that this run would not read."""
+    """Refuses flags on the command line that this run would not read."""
     for name, readers in _READ_BY.items():
         if values[name].value is not None and adversarial not in readers:
             raise configs.ConfigError(
@@ -420,14 +420,14 @@ def _refuse_unused(
 
 
 def builder_defaults(family: str) -> dict[str, Any]:
-    """Defaults of the options of a family's builder, read from its source: no Keras is imported.
+    """Reads the defaults of a family's options from its source, so that Keras is not imported.
 
     Args:
-        family: See `Recipe.family`; the builder is in the module of this name.
+        family: See `Recipe.family`; its class is in the module of this name.
     """
     source = importlib.resources.files("yt8m_gat") / "models" / f"{family}.py"
     if not source.is_file():
-        return {}  # A class of the user's own.
+        return {}  # The model is a class of the user's own.
     for node in ast.walk(ast.parse(source.read_text(encoding="utf-8"))):
         if isinstance(node, ast.FunctionDef) and node.name == "__init__":
             names = [argument.arg for argument in node.args.args]
@@ -438,7 +438,7 @@ def builder_defaults(family: str) -> dict[str, Any]:
 
 
 def defaults_of_recipe(values: flags.FlagValues) -> tuple[str, Callable[[Flag], str]]:
-    """Whose defaults `--help` shows, and the default of each flag: those of `--model`."""
+    """Returns a sentence and a function that describe the defaults of `--model`; see `Defaults`."""
     only_model = flags.FlagValues()
     define_flags(only_model)
     only_model(["", *([f"--model={values.model}"] if values.model else [])])
@@ -479,11 +479,11 @@ def main(argv: Sequence[str]) -> None:
         read_paths(values, PATHS)
         config = config_from_flags(values)
         folder = RunFolder(values.train_dir)
-        # Several workers find out first which of them writes: `pipeline.train` does the same.
-        alone = config.training.distribute != "multi_worker"
-        with folder.only_writer() if alone else contextlib.nullcontext():
+        # With several workers, `pipeline.train` locks the folder once it knows which one writes.
+        single_process = config.training.distribute != "multi_worker"
+        with folder.only_writer() if single_process else contextlib.nullcontext():
             if not values.start_new_model:
-                folder.check(config)  # Before TensorFlow is imported.
+                folder.check(config)  # Checked before the slow import of TensorFlow.
             _train(values, folder, config)
 
 
@@ -510,6 +510,6 @@ def _train(values: flags.FlagValues, folder: RunFolder, config: configs.RunConfi
         except KeyboardInterrupt:
             exit_interrupted(folder.checkpoints, "checkpoints")
     if state.finished(config.training) is None:
-        # Not --start_new_model: that would drop what is to go on.
+        # Without --start_new_model, which would drop the run that is to be resumed.
         print(f"go on with: {this_command('start_new_model')}")
         sys.exit(EXIT_INTERRUPTED)
