@@ -64,9 +64,7 @@ def main(argv: Sequence[str]) -> None:
             parts = [part.strip() for part in values.input.split(",")]
             patterns = [expanded("--input", part) for part in parts if part]
             options = PipelineOptions(beam_arguments)
-            FileSystems.get_filesystem(
-                values.output
-            )  # Fails if Beam does not know the file system.
+            FileSystems.get_filesystem(values.output)  # Fails if Beam does not know the place.
             check(patterns, values.saved_model, values.top_k)
             # Remote paths have no locks.
             local = None if is_remote(values.output) else values.output
