@@ -338,8 +338,8 @@ def test_figures_belong_to_the_weights_that_were_measured(
     }
     later = make_run(tmp_path / "later", config, seed=9).best_weights.read_bytes()
 
-    def load_and_go_on(folder, *arguments):
-        loaded = load_run(folder, *arguments)
+    def load_and_go_on(folder, *arguments, **options):
+        loaded = load_run(folder, *arguments, **options)
         folder.best_weights.write_bytes(later)
         return loaded
 
