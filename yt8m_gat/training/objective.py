@@ -78,7 +78,7 @@ class GradientPerturbation:
         return {name: value + step[name] for name, value in clean.features.items()}
 
     def get_config(self) -> dict[str, Any]:
-        """What `from_config` needs."""
+        """Returns what `from_config` needs."""
         return dataclasses.asdict(self)
 
     @classmethod
@@ -102,7 +102,7 @@ class TemporalPerturbation:
         return self.augmentation.augment(problem, clean.recorded)
 
     def get_config(self) -> dict[str, Any]:
-        """What `from_config` needs."""
+        """Returns what `from_config` needs."""
         return _serialized(self.augmentation)
 
     @classmethod
