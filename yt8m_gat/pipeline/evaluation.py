@@ -187,7 +187,7 @@ class _Evaluation:
         return result
 
     def _has_global_maps(self) -> bool:
-        """Whether the model has a global attention map for each feature."""
+        """Returns whether the model has a global attention map for each feature."""
         return self.config.data.frame_features and "global" in self.classifier.attention_levels
 
     def _settings(self) -> dict[str, Any]:
