@@ -2,12 +2,14 @@
 
 python tests/mutation/mutate.py [--count=240] [--seed=0] [--only=training/state.py] [--workers=2]
 
-First every test file runs once, in a process of its own, and each function of the package that it
-enters is noted. Then each mutant meets the test files that enter its function, the quickest first,
-until one fails. A mutant that makes them run several times as long counts as seen too. All this
-happens in copies of the tree below --work_dir; the tree itself is not touched.
+First every test file runs once, in a process of its own, and the functions of the package that it
+enters are noted. Then each mutant meets the test files that enter its function, until one fails:
+first those of its own room, the quickest first, and no more than take --most_seconds without the
+mutant. A mutant that makes them run several times as long counts as seen too. All this happens in
+copies of the tree below --work_dir; the tree itself is not touched.
 
-TensorFlow is imported once, and each process is a fork of that one.
+TensorFlow is imported once, and each process is a fork of that one. The results are stored one by
+one: the same command, on the same tree, goes on where it was stopped.
 """
 
 from __future__ import annotations
@@ -35,13 +37,13 @@ from mutants import Mutant, drawn
 ROOT = Path(__file__).resolve().parents[2]
 
 ROOMS = (
-    *("layers", "losses", "attacks", "metrics", "training", "acquisition", "data"),
+    *("layers", "losses", "attacks", "metrics", "training", "data"),
     *("evaluation", "robustness", "explanation", "prediction"),
 )
 # Where tests of these rooms are. Those of whole jobs take long and hold few of their values.
-_TESTED_IN = (*ROOMS, "models", "weights", "reliability", "export")
+_TESTED_IN = (*ROOMS, "acquisition", "models", "weights", "reliability", "export")
 _COPIED = ("yt8m_gat", "tests", "train.py", "eval.py", "inference.py", "pyproject.toml")
-_LONGEST_FILE = 600
+_LONGEST_FILE = 1500
 """Seconds of one test file."""
 
 
@@ -147,19 +149,24 @@ def _workers(number: int, jobs: list, work: Callable[[int, object], None]) -> No
         thread.join()
 
 
-def _survey(work_dir: Path, workers: int) -> dict[str, dict]:
-    """Test file -> seconds, and path -> first lines of the functions that it enters."""
-    stored = work_dir / "survey.json"
+def _tree_digest() -> str:
+    """Tells one state of the tree from another; that of this folder does not matter."""
     state = {
         str(path.relative_to(ROOT)): path.read_text(encoding="utf-8")
         for folder in ("yt8m_gat", "tests")
         for path in sorted((ROOT / folder).rglob("*.py"))
+        if path.parent != Path(__file__).resolve().parent
     }
-    digest = str(hash_of(json.dumps(state, sort_keys=True)))
+    return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()
+
+
+def _survey(work_dir: Path, workers: int, digest: str) -> dict[str, dict]:
+    """Test file -> seconds, and path -> first lines of the functions that it enters."""
+    stored = work_dir / "survey.json"
     if stored.is_file():
-        known = json.loads(stored.read_text())
-        if known["digest"] == digest:
-            return known["files"]
+        survey = json.loads(stored.read_text())
+        if survey["digest"] == digest:
+            return survey["files"]
     files = [
         str(path.relative_to(ROOT))
         for room in _TESTED_IN
@@ -197,9 +204,29 @@ def _first_line_around(mutant: Mutant, source: str) -> int:
     return first
 
 
-def hash_of(text: str) -> str:
-    """Tells one state of the tree from another."""
-    return hashlib.sha256(text.encode()).hexdigest()
+def _tests_of(
+    path: str, line: int, surveyed: dict[str, dict], most_seconds: float
+) -> list[tuple[float, str]]:
+    """The test files that a mutant meets, with their seconds, in their order.
+
+    Args:
+        path: The mutated module.
+        line: The first line of the function that is mutated.
+        surveyed: See `_survey`.
+        most_seconds: What they may take without the mutant; the first is there in any case.
+    """
+    room = Path(path).parts[1]
+    covering = sorted(
+        (Path(file).parts[1] != room, about["seconds"], file)
+        for file, about in surveyed.items()
+        if line in about["entered"].get(path, ())
+    )
+    tests: list[tuple[float, str]] = []
+    for _, seconds, file in covering:
+        if tests and sum(spent for spent, _ in tests) + seconds > most_seconds:
+            break
+        tests.append((seconds, file))
+    return tests
 
 
 def main() -> None:
@@ -209,6 +236,12 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="Fixes which (default: %(default)s).")
     parser.add_argument("--only", default="", help="Of files whose path holds this text alone.")
     parser.add_argument("--workers", type=int, default=2, help="Side by side.")
+    parser.add_argument(
+        "--most_seconds",
+        type=float,
+        default=120.0,
+        help="Seconds of tests for a mutant that survives (default: %(default)s).",
+    )
     parser.add_argument("--work_dir", default=str(ROOT / "build" / "mutation"))
     arguments = parser.parse_args()
     work_dir = Path(arguments.work_dir).resolve()
@@ -225,23 +258,26 @@ def main() -> None:
         for path in sorted((ROOT / "yt8m_gat" / room).rglob("*.py"))
         if arguments.only in str(path)
     }
-    surveyed = _survey(work_dir, arguments.workers)
+    digest = _tree_digest()
+    surveyed = _survey(work_dir, arguments.workers, digest)
     chosen = drawn(sources, arguments.count, arguments.seed)
-    results: list[dict] = []
-    begun = time.monotonic()
+    stored = work_dir / "results.json"
+    results: dict[str, dict] = {}
+    if stored.is_file() and (earlier := json.loads(stored.read_text()))["digest"] == digest:
+        results = earlier["results"]
+    named = {f"{path}:{mutant.describe(sources[path])}": (path, mutant) for path, mutant in chosen}
+    jobs = [(name, *job) for name, job in named.items() if name not in results]
+    num_jobs, begun = len(jobs), time.monotonic()
 
-    def judge(worker: int, job: tuple[str, Mutant]) -> None:
-        path, mutant = job
+    def judge(worker: int, job: tuple[str, str, Mutant]) -> None:
+        name, path, mutant = job
         tree = work_dir / f"tree{worker}"
-        covering = sorted(
-            (about["seconds"], file)
-            for file, about in surveyed.items()
-            if _first_line_around(mutant, sources[path]) in about["entered"].get(path, ())
-        )
-        outcome, by = ("no test runs this line" if not covering else "survived"), ""
+        line = _first_line_around(mutant, sources[path])
+        tests = _tests_of(path, line, surveyed, arguments.most_seconds)
+        outcome, by = ("survived" if tests else "no test runs this line"), ""
         (tree / path).write_text(mutant.applied(sources[path]), encoding="utf-8")
         try:
-            for seconds, file in covering:
+            for seconds, file in tests:
                 code, _ = _in_fork(
                     tree, lambda file=file: _run_tests([file], tree / "scratch"), 30 + 5 * seconds
                 )
@@ -250,23 +286,31 @@ def main() -> None:
                     break
         finally:
             (tree / path).write_text(sources[path], encoding="utf-8")
-        text = f"{path}:{mutant.describe(sources[path])}"
-        results.append({"mutant": text, "outcome": outcome, "by": by})
-        seen = sum(r["outcome"] in ("killed", "too slow") for r in results)
-        left = (time.monotonic() - begun) / len(results) * (len(chosen) - len(results))
+        results[name] = {"outcome": outcome, "by": by}
+        stored.write_text(json.dumps({"digest": digest, "results": results}, indent=2) + "\n")
+        num_left = len(jobs)
+        left = (time.monotonic() - begun) / max(1, num_jobs - num_left) * num_left
         print(
-            f"[{len(results)}/{len(chosen)}, {seen} killed, {left / 60:.0f} min left] "
-            f"{outcome}: {text}",
+            f"[{len(results)}/{len(named)}, {_num_seen(results)} killed, {left / 60:.0f} min left] "
+            f"{outcome}: {name}",
             flush=True,
         )
 
-    _workers(arguments.workers, list(chosen), judge)
-    survivors = sorted(r["mutant"] for r in results if r["outcome"] not in ("killed", "too slow"))
-    seen = len(results) - len(survivors)
-    (work_dir / "results.json").write_text(json.dumps(results, indent=2) + "\n")
-    print(f"\n{seen} of {len(results)} mutants killed ({100 * seen / max(1, len(results)):.1f} %)")
-    print(f"seed {arguments.seed}; {work_dir / 'results.json'} has each. Survivors:")
-    print("".join(f"  {text}\n" for text in survivors), end="")
+    _workers(arguments.workers, jobs, judge)
+    results = {name: results[name] for name in named}
+    share = 100 * _num_seen(results) / max(1, len(results))
+    print(f"\n{_num_seen(results)} of {len(results)} mutants killed ({share:.1f} %)")
+    print(f"seed {arguments.seed}; {stored} has each. Survivors:")
+    for name, result in sorted(results.items()):
+        if result["outcome"] not in _SEEN:
+            print(f"  {name}")
+
+
+_SEEN = ("killed", "too slow")
+
+
+def _num_seen(results: dict[str, dict]) -> int:
+    return sum(result["outcome"] in _SEEN for result in results.values())
 
 
 if __name__ == "__main__":
