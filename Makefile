@@ -17,12 +17,13 @@ DOCS := build/venv-docs
 
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
-.PHONY: help env lint test test-wheel test-beam test-addons mutate docs demo lock clean
+.PHONY: help env lint test test-slow test-wheel test-beam test-addons mutate docs demo lock clean
 
 help:
 	@echo "make env    make .venv from requirements.lock"
 	@echo "make demo   train, attack, evaluate and export a GAT on a generated sample"
-	@echo "make test   lint, import directions, and all tests but those of the next two"
+	@echo "make test   lint, import directions, and all tests except those of the lanes below"
+	@echo "make test-slow    the tests that take longest: several devices, kills, whole jobs, compilation"
 	@echo "make test-wheel   build sdist and wheel, install the wheel and use it outside of this folder"
 	@echo "make test-beam    inference on Apache Beam, in an environment of its own"
 	@echo "make test-addons  exports in TensorFlow 2.15, and figures of tensorflow-addons (Python 3.11)"
@@ -50,7 +51,10 @@ lint: $(READY)
 	$(BIN)/ruff format --check .
 
 test: lint
-	$(BIN)/python -m pytest -n 2 --dist worksteal
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow"
+
+test-slow: $(READY)
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m slow
 
 # The wheel is built from the sdist, so that both are whole.
 test-wheel: $(WHEEL)/.ready

@@ -41,6 +41,7 @@ def make_run(path):
     save_weights(build_from_config(config), folder.best_weights, step=0)
 
 
+@pytest.mark.slow
 def test_the_examples_of_python_md_run(tmp_path, monkeypatch):
     page = ROOT / "docs" / "PYTHON.md"
     monkeypatch.chdir(tmp_path)
@@ -134,6 +135,7 @@ def test_code_blocks_parse():
     subprocess.run(["bash", "-n"], input=shell, text=True, check=True)
 
 
+@pytest.mark.slow
 def test_the_notebook_runs_and_is_stored_without_outputs(tmp_path, monkeypatch):
     path = ROOT / "docs" / "notebooks" / "gat.ipynb"
     cells = json.loads(path.read_text(encoding="utf-8"))["cells"]

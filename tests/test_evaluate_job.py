@@ -274,6 +274,7 @@ def counted(monkeypatch, stop_after=None):
     return calls
 
 
+@pytest.mark.slow
 def test_interrupted_it_goes_on_after_the_rows_that_are_there(
     runs, pattern, tables, tmp_path, monkeypatch, capsys
 ):

@@ -96,6 +96,7 @@ def test_the_seed_decides(name, attentive, batch):
         assert moved
 
 
+@pytest.mark.slow
 def test_xla_agrees_with_eager(attentive, batch):
     attacks = [
         FastGradient(FRAME, 0.3, clip_to_range=(-2.0, 2.0)),

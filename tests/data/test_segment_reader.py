@@ -232,6 +232,7 @@ def test_an_id_that_the_csv_of_segments_cannot_hold_is_a_bad_record_of_windows_a
         assert sum(len(batch["video_id"]) for batch in batches) == count
 
 
+@pytest.mark.slow
 def test_the_reader_and_the_csv_agree_about_the_ids_of_windows(tmp_path):
     """Checks every character up to the last whitespace, except those that the reader refuses."""
     for character in map(chr, [*range(32, 0x100), *range(0x1FF0, 0x2070), 0x1680, 0x3000, 0x3001]):

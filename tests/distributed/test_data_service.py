@@ -134,6 +134,7 @@ def test_what_is_no_address_is_refused(value):
         config_for(value)
 
 
+@pytest.mark.slow
 def test_bad_records_cannot_be_left_out_by_others():
     with pytest.raises(ConfigError, match=r"--on_bad_record=skip .* needs no --data_service"):
         config_for("grpc://host:1", on_bad_record="skip")

@@ -176,6 +176,7 @@ def test_the_adversarial_pass_differs_by_the_perturbation_alone(name, rng):
     assert float(worse.adversarial_loss) > float(worse.clean_loss)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_a_step_compiled_by_xla_is_the_same(name, rng):
     data = batch(rng, count=8)

@@ -120,6 +120,7 @@ runpy.run_path("train.py", run_name="__main__")
 """
 
 
+@pytest.mark.slow
 def test_training_that_may_write_no_more_says_where_and_keeps_what_is_good(tmp_path, sample_dir):
     """A limit of a file's size stands for a disk that fills up."""
     arguments = [

@@ -162,6 +162,7 @@ runpy.run_path("inference.py", run_name="__main__")
 """
 
 
+@pytest.mark.slow
 def test_inference_killed_twice_ends_with_the_same_bytes(tmp_path, sample_dir):
     from yt8m_gat import pipeline
     from yt8m_gat.config import DataConfig, ModelConfig, RunConfig, TrainingConfig

@@ -123,6 +123,7 @@ def test_other_values_are_refused():
     assert new_skipped("error", 0.1) is None
 
 
+@pytest.mark.slow
 def test_evaluation_and_inference_leave_them_out(damaged, tmp_path, capsys):
     folder = RunFolder(tmp_path / "run")
     pipeline.train(

@@ -128,6 +128,7 @@ def assert_lives(stub, expected):
     assert_top(expected, outputs["video_id"], outputs["class_indexes"], outputs["predictions"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [1, 2, 5, len(RECORDS)])
 def test_grpc_predictions_are_those_in_process(stub, expected, size):
     for first in range(0, len(RECORDS), size):
@@ -379,6 +380,7 @@ def test_mutated_records_never_stop_the_server(stub, expected):
     assert_lives(stub, expected)
 
 
+@pytest.mark.slow
 def test_a_new_version_takes_over_while_clients_ask(tmp_path):
     """No request fails or mixes the two versions; the first one's files stay as they were."""
     base_path = tmp_path / NAME
