@@ -41,7 +41,9 @@ _SPEED = {
     "num_parallel_calls",
     "parallel_iterations",
     "reduce_retracing",
+    "stable",  # TensorFlow sorts stably in any case.
     "stacklevel",
+    "watch_accessed_variables",
 }
 
 

@@ -20,6 +20,7 @@ from yt8m_gat.attacks.adaptive import AdaptivePGD
 from yt8m_gat.attacks.registry import ATTACK_OPTIONS
 from yt8m_gat.config import ConfigError
 from yt8m_gat.data.quantization import dequantize
+from yt8m_gat.job_settings import EvaluationSettings
 from yt8m_gat.robustness.attack_spec import QUANTIZATION_LEVELS, QUANTIZED_RANGE, AttackSpec
 from yt8m_gat.robustness.protocol import sceptic_attacks
 
@@ -183,3 +184,10 @@ def test_the_sceptics_table():
     assert not names & {"transfer", "adaptive"}
     assert not [text for text, _ in texts(rounded=False) if "round" in text]
     assert isinstance(build("square"), SquareSearch)
+
+
+def test_options_that_nobody_sets_are_those_of_the_flags():
+    options, settings = AttackOptions(), EvaluationSettings(eval_data_pattern="x")
+    assert (options.steps, options.restarts, options.queries) == (20, 1, 100)
+    assert (settings.attack_steps, settings.attack_restarts) == (20, 1)
+    assert settings.attack_queries == 100

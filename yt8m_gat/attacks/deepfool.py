@@ -111,8 +111,8 @@ class DeepFool(Attack):
         classes = tf.math.top_k(clean_logits, min(self.candidates, num_classes)).indices
 
         def step(
-            index: tf.Tensor, total: Tensors, point: Tensors, done: tf.Tensor
-        ) -> tuple[tf.Tensor, Tensors, Tensors, tf.Tensor]:
+            total: Tensors, point: Tensors, done: tf.Tensor
+        ) -> tuple[Tensors, Tensors, tf.Tensor]:
             logits, distance, slope = self._nearest_boundary(problem, point, classes)
             flat = tf.math.is_inf(distance)
             done = tf.logical_or(_argmax_differs(logits, classes[:, 0]), flat)
@@ -124,13 +124,12 @@ class DeepFool(Attack):
             }
             overshot = {name: (1.0 + self.overshoot) * value for name, value in total.items()}
             moved = keep_where(done, point, self._add(features, overshot, frame_mask))
-            return index + 1, total, moved, done
+            return total, moved, done
 
-        _, _, point, _ = tf.while_loop(
-            lambda index, total, point, done: tf.logical_not(tf.reduce_all(done)),
+        _, point, _ = tf.while_loop(
+            lambda total, point, done: tf.logical_not(tf.reduce_all(done)),
             step,
             (
-                tf.constant(0),
                 {name: tf.zeros_like(value) for name, value in features.items()},
                 mask_frames(features, frame_mask),
                 tf.zeros_like(classes[:, 0], tf.bool),
