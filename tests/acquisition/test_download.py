@@ -470,4 +470,5 @@ def test_ctrl_c_leaves_what_the_next_call_goes_on_from(server, tmp_path):
     assert part.read_bytes() == content[:STALL_AT]
     assert main(command(server, tmp_path), **FAST) == 0
     assert contents_of(tmp_path) == contents
-    assert server.log[-1] == (f"/d/{name}", f"bytes={STALL_AT}-")
+    # The other file may have been interrupted too.
+    assert (f"/d/{name}", f"bytes={STALL_AT}-") in server.log
