@@ -205,6 +205,7 @@ def test_attention_and_clips(whole):
     assert clip["attacked"]["top"] != clip["clean"]["top"]
 
 
+@pytest.mark.slow
 def test_local_levels_have_profiles_of_their_own(tmp_path, pattern):
     for name, levels in (("GMSA", {"global", "bd4"}), ("GateAtt", {"global", "bd4", "gated"})):
         options = {**OPTIONS, "local_masks": ("bd4",)}
@@ -408,6 +409,7 @@ def test_rows_of_a_version_that_kept_no_hits_are_measured_again(
     assert [call.epsilon for call in calls] == [2.0]
 
 
+@pytest.mark.slow
 def test_a_clip_by_its_id_and_a_run_beside_itself(runs, pattern):
     result = pipeline.evaluate(
         runs[0],

@@ -70,6 +70,7 @@ def explain(run, clip, label=3, **options):
     )
 
 
+@pytest.mark.slow
 def test_it_explains_the_very_clip_over_its_real_frames(run, clip):
     found = explain(run, clip)
     video_id, features, mask = clip

@@ -56,6 +56,7 @@ def start(script, *arguments):
     )
 
 
+@pytest.mark.slow
 def test_a_second_train_py_ends_at_once_and_the_first_is_not_disturbed(tmp_path, sample_dir):
     run = tmp_path / "run"
     arguments = [

@@ -112,6 +112,7 @@ def write_clips(path, floats):
     return str(path)
 
 
+@pytest.mark.slow
 def test_floats_under_odd_names_are_what_quantized_frames_are(tmp_path):
     """Training, evaluation and the served model; the same weights say the same of bytes."""
     floats = write_clips(tmp_path / "floats.tfrecord", True)

@@ -216,6 +216,7 @@ def test_rows_of_a_csv_belong_to_the_weights_that_made_them(
     assert seen == [digest] != [weights_digest(folder, "best")]
 
 
+@pytest.mark.slow
 def test_an_export_never_touches_an_older_version(finished, tmp_path):
     folder, config, *_ = finished
     classifier = load_classifier(folder, config)
@@ -332,6 +333,7 @@ def test_no_csv_appears_where_prediction_fails(finished, tmp_path, sample_dir):
     assert [path.name for path in tmp_path.iterdir()] == ["test0.tfrecord"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("signal_number", [signal.SIGKILL, signal.SIGINT])
 def test_killed_or_interrupted_it_goes_on_where_it_was(tmp_path, sample_dir, signal_number):
     command = [

@@ -295,6 +295,7 @@ def test_an_export_that_fails_leaves_nothing(exported, tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_saved_model_cli_shows_and_runs_it(exported, tmp_path):
     classifier, version, _ = exported("GAT")
     tool = Path(sys.executable).with_name("saved_model_cli")

@@ -140,6 +140,7 @@ def test_grpc_predictions_are_those_in_process(stub, expected, size):
         assert_top(expected, outputs["video_id"], outputs["class_indexes"], outputs["predictions"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [1, 4, len(RECORDS)])
 def test_rest_predictions_are_those_in_process(server, expected, size):
     for first in range(0, len(RECORDS), size):

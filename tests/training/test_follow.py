@@ -136,6 +136,7 @@ def train(folder, sample_dir, *callbacks):
     )
 
 
+@pytest.mark.slow
 def test_evaluating_a_run_in_training(tmp_path, sample_dir):
     """Stopped after 4 of 30 steps, evaluated from another process until Ctrl-C, then to its end."""
     folder, figures = RunFolder(tmp_path / "run"), tmp_path / "figures.json"
