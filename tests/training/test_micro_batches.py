@@ -90,6 +90,7 @@ def test_the_parts_add_up_to_the_batch(size, graph):
     assert_same(found, whole_update("frobenius"), rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("adversarial", "weighted"),
     [

@@ -112,7 +112,7 @@ def reference_gradients(adversarial, classifier, data, beta):
 
 
 @pytest.mark.parametrize("adversarial", OBJECTIVES)
-@pytest.mark.parametrize("mode", ["eager", "graph", "xla"])
+@pytest.mark.parametrize("mode", ["eager", "graph", pytest.param("xla", marks=pytest.mark.slow)])
 def test_the_shared_pass_gives_the_gradient_of_separate_passes(adversarial, mode, data):
     if mode == "xla" and adversarial == "temporal":
         # XLA draws other random classes than TensorFlow; with one class to draw they agree.
