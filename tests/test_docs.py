@@ -13,8 +13,10 @@ import sys
 from pathlib import Path
 
 import absl.flags
+import numpy as np
 import pytest
 
+import yt8m_gat
 from yt8m_gat.config import DataConfig, ModelConfig, RunConfig
 from yt8m_gat.models import build_from_config
 from yt8m_gat.run_folder import RunFolder
@@ -61,6 +63,26 @@ def test_the_examples_of_python_md_run(tmp_path, monkeypatch):
     assert header.split() == ["video_id", "label", "name", "probability"]
     assert first.split()[:2] == ["0", "te0-0000000"]
     assert "{'rgb': ('float32', TensorShape([32, 12, 1024]))" in printed.getvalue()
+
+
+@pytest.mark.slow
+def test_the_example_of_the_readme_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    make_run("runs/gat")
+    Path("vocabulary.csv").write_text("label_id,label_name\n0,Cat\n1,Dog\n", encoding="utf-8")
+    rng = np.random.default_rng(0)
+    frames = yt8m_gat.quantize(rng.uniform(-1, 1, (6, 1024)).astype("float32"))
+    sound = yt8m_gat.quantize(rng.uniform(-1, 1, (6, 128)).astype("float32"))
+    examples = [{"id": f"v{i}", "labels": [i], "rgb": frames, "audio": sound} for i in range(4)]
+    Path("data").mkdir()
+    for split in ("train", "test"):
+        yt8m_gat.write_records(f"data/{split}00.tfrecord", examples)
+    names = {"frames": frames, "sound": sound, "examples": examples}
+    [(_, code)] = code_blocks(ROOT / "README.md", "python")
+    exec(code, names)
+    assert Path("mine.tfrecord").read_bytes() == Path("data/test00.tfrecord").read_bytes()
+    [loss] = names["model"].history.history["loss"]
+    assert 0 < loss < np.inf
 
 
 def commands(page):
