@@ -382,6 +382,7 @@ def test_figures_belong_to_the_weights_that_were_measured(
     assert run.evaluation == {} and "the run has changed since (best.weights.h5)" in run.warning
 
 
+@pytest.mark.slow
 def test_an_attack_with_other_options_is_another_row(runs, pattern, tmp_path, monkeypatch):
     options = {"eval_data_pattern": pattern, "output_file": tmp_path / "x.json", "max_videos": 4}
     pipeline.evaluate(runs[0], attacks=("square", "noise"), attack_queries=1, **options)
@@ -434,6 +435,7 @@ def test_a_clip_by_its_id_and_a_run_beside_itself(runs, pattern):
         pipeline.evaluate(runs[0], eval_data_pattern=pattern, clips=("nobody",), max_videos=2)
 
 
+@pytest.mark.slow
 def test_a_failed_check_marks_the_model(runs, pattern, monkeypatch):
     needed = (("fgm", 0.5), ("pgd", 0.5), ("fgm", 1.0))
     monkeypatch.setattr(attack_plan, "sanity_specs", lambda *_: needed)

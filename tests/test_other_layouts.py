@@ -47,6 +47,7 @@ def video_run(**data):
     )
 
 
+@pytest.mark.slow
 def test_labels_under_another_key_as_vectors(tmp_path):
     """GAP 0 and exit code 0 before: labels that are not found are no fault of any one record."""
     path = write_videos(tmp_path / "train.tfrecord", "clip/label", vectors=True)

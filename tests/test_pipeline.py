@@ -95,6 +95,7 @@ def test_a_run_folder_holds_what_later_steps_need(finished):
     assert not hidden and not list(folder.path.rglob("*_temp"))
 
 
+@pytest.mark.slow
 def test_exporting_later_leaves_the_best_weights_alone(finished, sample_dir, tmp_path):
     """As the README has it: the same command with --export_dir, here without validation files."""
     folder, config, *_ = finished
@@ -226,6 +227,7 @@ def test_an_export_never_touches_an_older_version(finished, tmp_path):
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "model",
     [

@@ -286,6 +286,7 @@ def test_a_run_on_whole_videos_predicts_and_is_scored_on_segments(clips, tmp_pat
     assert 0 < scored["clean"]["segment_map"] <= 1
 
 
+@pytest.mark.slow
 def test_a_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(
     clips, finished, tmp_path, monkeypatch
 ):

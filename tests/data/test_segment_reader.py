@@ -149,6 +149,7 @@ def test_batches_are_full_and_hold_every_segment_in_order(files, segments):
     assert len(expected) % 8 and {len(batch) for batch in batches[:-1]} == {8}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("buffer", [0, 9])
 def test_the_order_is_a_function_of_seed_and_epoch_and_skipping_is_exact(files, buffer):
     shuffle = Shuffle(seed=3, epoch=2, buffer=buffer)

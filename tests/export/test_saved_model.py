@@ -72,6 +72,7 @@ def by_class(outputs):
     return dense
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", OPTIONS)
 def test_records_of_all_lengths_give_the_classifiers_predictions(exported, name):
     classifier, _, loaded = exported(name)

@@ -203,6 +203,7 @@ def written_anew(clip):
     return record.SerializeToString()
 
 
+@pytest.mark.slow
 def test_the_exported_model_comes_to_the_same_verdicts(payloads, serve):
     def read(payloads, expected):
         found = serve(tf.constant(payloads))
@@ -274,6 +275,7 @@ def damaged_files():
     return contents
 
 
+@pytest.mark.slow
 def test_skipping_takes_every_record_that_damage_has_left(damaged_files, tmp_path):
     files, expected, num_bad, lost_bytes, num_found = [], [], 0, 0, 0
     for number, content in enumerate(damaged_files):

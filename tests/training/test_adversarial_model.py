@@ -406,6 +406,7 @@ np.savez(sys.argv[3], logits, *model.get_weights(), **metrics)
 """
 
 
+@pytest.mark.slow
 def test_a_keras_file_goes_on_in_another_process_as_here(tmp_path, rng):
     """Weights, Adam's moments, averages, seeds, objective, metrics: the next step is the same."""
     sizes = {"iterations": 2, "dbof_cluster_size": 6, "dbof_hidden_size": 4}

@@ -176,6 +176,7 @@ class SignalAt(keras.callbacks.Callback):
             os.kill(os.getpid(), self.number)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_the_run_in_order_and_nothing_differs_after(
     tmp_path, sample_dir, number, capsys

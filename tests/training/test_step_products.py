@@ -72,6 +72,7 @@ def test_the_clean_backward_pass_is_shared(model_name, adversarial, more_in_maps
     assert found == (2 * dense + 1, 2 * in_maps + more_in_maps)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model_name", ["GateOp", "GateAtt", "ShareAtt"])
 def test_other_models_share_it_too(model_name):
     dense, in_maps = products(model_name, "none")

@@ -202,6 +202,7 @@ def runs(tmp_path_factory, sample_dir):
     return whole, part
 
 
+@pytest.mark.slow
 def test_a_run_past_a_damaged_checkpoint_ends_as_if_nothing_had_been(
     runs, sample_dir, tmp_path, capsys
 ):
