@@ -35,6 +35,16 @@ def _kept_graphs_are_not_searched_again():
     gc.freeze()
 
 
+@pytest.fixture(autouse=True)
+def _iterators_end_with_their_test():
+    """An iterator that an exception keeps in a cycle is collected while it is young.
+
+    Its destructor waits until its tuning thread wakes, which is once a minute when it is old.
+    """
+    yield
+    gc.collect(1)
+
+
 @pytest.fixture(scope="session")
 def sample_dir(tmp_path_factory):
     """A tiny generated sample in the official layout: 96 + 32 + 32 clips of up to 12 frames."""
