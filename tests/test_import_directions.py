@@ -31,6 +31,8 @@ ALLOWED = {
     "attacks": set(),
     "models": {"layers", "config", "import_path"},
     "weights": {"models", "config", "import_path", "disk"},
+    "video": set(),
+    "extraction": {"video", "data", "config", "disk", "locks", "paths"},
     "acquisition": {"data", "config", "disk", "locks", "paths"},
     "data": {"config", "disk", "locks", "paths", "recipes"},
     "training": {
@@ -53,7 +55,7 @@ ALLOWED = {
     "commands": {
         *("cli", "config", "disk", "interrupt", "job_settings", "locks", "near_miss", "paths"),
         *("recipes", "run_folder", "starter_flags", "acquisition", "data", "prediction", "export"),
-        *("pipeline", "report"),
+        *("pipeline", "report", "video", "extraction"),
     },
     "__main__": {"commands"},
     "demo": {"commands"},
