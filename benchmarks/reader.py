@@ -3,6 +3,7 @@
     python benchmarks/reader.py --output_file=reader.json
     taskset -c 0 python benchmarks/reader.py      # on one core
     python benchmarks/reader.py --training        # training from files over training from memory
+    python benchmarks/reader.py --rejecting       # bad records over good ones, --on_bad_record=skip
 
 It writes official-size records (300 frames of 1024 + 128 bytes) of random bytes into a temporary
 folder (`--data_pattern` takes existing files), then reads them with each reader in turn, so that
@@ -31,7 +32,7 @@ import numpy as np
 import tensorflow as tf
 from machine import describe_machine
 
-from yt8m_gat.data import RecordSchema, Shuffle, make_dataset, preprocess
+from yt8m_gat.data import RecordSchema, Shuffle, SkippedRecords, make_dataset, preprocess
 from yt8m_gat.data.schema import FRAME_FEATURE_SIZES, MAX_FRAMES, NUM_CLASSES
 from yt8m_gat.data.tfrecord import count_records
 
@@ -88,6 +89,9 @@ def readers(schema, batch_size):
     return {
         "bare TFRecord read": bare,
         "uint8, in order": lambda files: make_dataset(files, schema, batch_size),
+        "uint8, in order, skip": lambda files: make_dataset(
+            files, schema, batch_size, skipped=SkippedRecords()
+        ),
         "uint8, shuffled, by length": lambda files: make_dataset(
             files, schema, batch_size, shuffle=Shuffle(buffer=256)
         ),
@@ -132,6 +136,43 @@ def measure(files, num_records, schema, batch_size, repeats, passes):
             rows[0]["cpu_microseconds_per_record"] / row["cpu_microseconds_per_record"]
         )
     return rows
+
+
+def rejecting(folder, num_records, num_frames, batch_size, repeats, seed):
+    """Compares a file whose records are all bad with one of good ones, both read by skip.
+
+    A bad record lacks one byte of one frame.
+    """
+    schema = RecordSchema(dict(FRAME_FEATURE_SIZES), NUM_CLASSES, num_frames)
+    record = one_record("video", num_frames, np.random.default_rng(seed))
+    short = tf.train.SequenceExample.FromString(record)
+    frame = short.feature_lists.feature_list["rgb"].feature[num_frames // 2].bytes_list
+    frame.value[0] = frame.value[0][:-1]
+    files = {}
+    for name, payload in {"good": record, "bad": short.SerializeToString()}.items():
+        files[name] = str(Path(folder) / f"{name}.tfrecord")
+        with tf.io.TFRecordWriter(files[name]) as writer:
+            for _ in range(num_records):
+                writer.write(payload)
+    times = {name: [] for name in files}
+    for turn in range(repeats + 1):
+        for name, path in files.items():
+            skipped = SkippedRecords(max_bad_fraction=1.0)
+            dataset = make_dataset([path], schema, batch_size, skipped=skipped)
+            measured = seconds(dataset)
+            if skipped.num_bad != (num_records if name == "bad" else 0):
+                raise RuntimeError(f"{skipped.num_bad} records were rejected in the {name} file")
+            if turn:
+                times[name].append(np.array(measured) / num_records)
+    good, bad = (np.median(times[name], axis=0) for name in ("good", "bad"))
+    return {
+        "records": num_records,
+        "num_frames": num_frames,
+        "microseconds_per_record": {"good": good[0] * 1e6, "bad": bad[0] * 1e6},
+        "cpu_microseconds_per_record": {"good": good[1] * 1e6, "bad": bad[1] * 1e6},
+        "ratio": bad[0] / good[0],
+        "cpu_ratio": bad[1] / good[1],
+    }
 
 
 def training(files, schema, batch_size, repeats, passes):
@@ -191,6 +232,8 @@ def main(argv=None):
     parser.add_argument("--feature_sizes", default=",".join(map(str, FRAME_FEATURE_SIZES.values())))
     parser.add_argument("--num_classes", type=int, default=NUM_CLASSES)
     parser.add_argument("--training", action="store_true", help="measure training instead")
+    parser.add_argument("--rejecting", action="store_true", help="measure bad records instead")
+    parser.add_argument("--bad_records", type=int, default=20_000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output_file", help="also write the figures here, as JSON")
     arguments = parser.parse_args(argv)
@@ -202,7 +245,9 @@ def main(argv=None):
     )
     cores = len(os.sched_getaffinity(0))
     with tempfile.TemporaryDirectory() as folder:
-        if arguments.data_pattern:
+        if arguments.rejecting:
+            files = []
+        elif arguments.data_pattern:
             files = sorted(tf.io.gfile.glob(arguments.data_pattern))
         else:
             files = write_records(
@@ -212,7 +257,18 @@ def main(argv=None):
                 arguments.num_frames,
                 np.random.default_rng(arguments.seed),
             )
-        if arguments.training:
+        if arguments.rejecting:
+            rows = [
+                rejecting(
+                    folder,
+                    arguments.bad_records,
+                    arguments.num_frames,
+                    arguments.batch_size,
+                    arguments.repeats,
+                    arguments.seed,
+                )
+            ]
+        elif arguments.training:
             rows = [
                 training(files, schema, arguments.batch_size, arguments.repeats, arguments.passes)
             ]
@@ -226,7 +282,7 @@ def main(argv=None):
                 arguments.passes,
             )
     print(f"cores: {cores}")
-    if arguments.training:
+    if arguments.training or arguments.rejecting:
         print(json.dumps(rows[0], indent=2))
     else:
         print(

@@ -7,6 +7,7 @@ import functools
 import importlib
 import io
 import json
+import os
 import re
 import subprocess
 import sys
@@ -83,6 +84,29 @@ def test_the_example_of_the_readme_runs(tmp_path, monkeypatch):
     assert Path("mine.tfrecord").read_bytes() == Path("data/test00.tfrecord").read_bytes()
     [loss] = names["model"].history.history["loss"]
     assert 0 < loss < np.inf
+
+
+@pytest.mark.slow
+def test_the_commands_of_the_readme_run(sample_dir, tmp_path):
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    section = readme.partition("## Your own run\n")[2].partition("\n\nThe package")[0]
+    start, *script = section.strip().splitlines()
+    assert start.startswith("    source .venv/bin/activate")
+    for name in ("train.py", "eval.py", "inference.py"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    (tmp_path / "data").symlink_to(sample_dir)
+    script += ["yt8m-gat() { python -m yt8m_gat $@; }", "yt8m-gat report runs/gat -o report.html"]
+    paths = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
+    subprocess.run(
+        ["bash", "-euc", "\n".join(script)], cwd=tmp_path, check=True, env={**os.environ, **paths}
+    )
+    rows = json.loads((tmp_path / "runs/gat/evaluation.json").read_text(encoding="utf-8"))
+    assert [row["attack"] for row in rows["attacks"]] == ["fgm", "pgd"]
+    submission = (tmp_path / "submission.csv").read_text(encoding="utf-8").splitlines()
+    assert submission[0] == "VideoId,LabelConfidencePairs"
+    assert len(submission) == 1 + 32
+    assert (tmp_path / "runs/gat/export/saved_model.pb").is_file()
+    assert "fgm" in (tmp_path / "report.html").read_text(encoding="utf-8")
 
 
 def commands(page):
