@@ -395,6 +395,7 @@ def test_an_attack_with_other_options_is_another_row(runs, pattern, tmp_path, mo
     assert len(calls) == 2
 
 
+@pytest.mark.slow
 def test_rows_of_a_version_that_kept_no_hits_are_measured_again(
     runs, pattern, tmp_path, monkeypatch
 ):

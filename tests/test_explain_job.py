@@ -96,6 +96,7 @@ def test_it_explains_the_very_clip_over_its_real_frames(run, clip):
         np.testing.assert_allclose(found["curves"]["Attention profile"][feature], profile, 1e-3)
 
 
+@pytest.mark.slow
 def test_a_name_is_as_good_as_a_number(run, clip, sample_dir, tmp_path):
     names = sample_dir / "label_names.csv"
     name = read_label_names(names)[3]

@@ -149,6 +149,7 @@ def own_predictions(folder, clips, rated):
     return predictions
 
 
+@pytest.mark.slow
 def test_it_learns_and_is_validated_over_rated_pairs(finished, clips):
     lines = [json.loads(line) for line in finished.metrics.read_text().splitlines()]
     validations = [line for line in lines if line["kind"] == "validation"]
@@ -274,6 +275,7 @@ def test_a_video_whose_id_the_csv_cannot_hold_is_left_out(
     assert "video id 1" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_run_on_whole_videos_predicts_and_is_scored_on_segments(clips, tmp_path, monkeypatch):
     folder, splits = clips
     run_folder = RunFolder(tmp_path / "run")

@@ -121,6 +121,7 @@ def test_some_output_frames_stand_for_all(frames_fn, features):
         np.testing.assert_allclose(some[name], every[name][rows], rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_results_do_not_depend_on_how_the_passes_are_cut(frames_fn, features):
     found = []
     for copies in (3, 64):

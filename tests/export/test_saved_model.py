@@ -92,7 +92,12 @@ def test_records_of_all_lengths_give_the_classifiers_predictions(exported, name)
 
 @pytest.mark.parametrize(
     ("name", "normalize"),
-    [("GAT", "none"), ("GAT", "concat"), ("GateAtt", "per_feature"), ("LstmModel", "none")],
+    [
+        pytest.param("GAT", "none", marks=pytest.mark.slow),
+        ("GAT", "concat"),
+        pytest.param("GateAtt", "per_feature", marks=pytest.mark.slow),
+        ("LstmModel", "none"),
+    ],
 )
 def test_frames_give_the_classifiers_predictions(exported, name, normalize):
     classifier, _, loaded = exported(name, normalize)
@@ -120,6 +125,7 @@ def test_what_stands_after_a_clips_frames_is_ignored(exported):
     np.testing.assert_allclose(longer, expected, rtol=0, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(TRANSFORMERS))
 def test_the_attention_profile_is_that_of_the_evaluation(exported, name):
     classifier, _, loaded = exported(name)

@@ -242,6 +242,7 @@ def beam(monkeypatch):
     del sys.modules[module.__name__]
 
 
+@pytest.mark.slow
 def test_beam_comes_to_the_same_verdicts(payloads, serve, beam):
     handler = beam.SavedModelHandler("exported", top_k=NUM_CLASSES, skip_bad=True)
     model = types.SimpleNamespace(

@@ -82,6 +82,7 @@ def test_the_limit_waits_for_a_thousand_records_or_the_end():
     assert skipped.exceeded()
 
 
+@pytest.mark.slow
 def test_the_order_is_that_of_files_without_the_bad_records(damaged):
     folder, kept = damaged
     shuffle = Shuffle(seed=3, buffer=20)

@@ -84,7 +84,9 @@ def test_a_replica_draws_its_own_numbers_and_the_seeds_stay_those_of_one_machine
     assert np.abs(logits[3] - logits[2]).max() > 1e-3
 
 
-@pytest.mark.parametrize(("size", "graph"), [(1, False), (3, True), (4, False)])
+@pytest.mark.parametrize(
+    ("size", "graph"), [(3, True), pytest.param(1, False, marks=pytest.mark.slow), (4, False)]
+)
 def test_the_parts_add_up_to_the_batch(size, graph):
     found, _ = update_of(size, batch(), "frobenius", graph=graph)
     assert_same(found, whole_update("frobenius"), rtol=1e-4, atol=1e-6)

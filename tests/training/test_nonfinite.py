@@ -121,6 +121,7 @@ def test_a_step_that_is_left_out_changes_nothing_of_the_model(
     assert all((line["loss"] is None) == (kind == "loss") for line in lines)
 
 
+@pytest.mark.slow
 def test_skipping_costs_a_good_run_nothing(tmp_path, sample_dir):
     """The step in two graphs is the step in one, bit for bit."""
     weights = []
