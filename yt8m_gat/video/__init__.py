@@ -1,0 +1,1 @@
+"""Video files to frames and sound, and lists of clips; no TensorFlow."""
