@@ -18,7 +18,7 @@ _NAMES = {
     "pairs": ("read",),
     "parsing": ("parse_frame_batch", "parse_video_batch"),
     "preprocessing": ("normalize_features", "preprocess"),
-    "quantization": ("dequantize", "quantize"),
+    "quantization": ("dequantize", "quantize", "quantize_as_youtube8m"),
     "reader": ("Reader",),
     "schema": ("RecordSchema",),
     "skipping": ("SkippedRecords", "new_skipped"),

@@ -56,3 +56,23 @@ def quantize(x: Array) -> Array:
         return tf.cast(tf.clip_by_value(levels, 0.0, 255.0), tf.uint8)
     levels = np.rint((np.asarray(x, dtype=np.float32) - np.float32(OFFSET)) / np.float32(STEP))
     return np.clip(levels, 0, 255).astype(np.uint8)
+
+
+def quantize_as_youtube8m(x: np.ndarray, *, truncate: bool = False) -> np.ndarray:
+    """Converts features to bytes by YouTube-8M's own arithmetic, `(clip(x, -2, 2) + 2) * 255 / 4`.
+
+    Its extractor of pictures rounds this, VGGish's drops the fraction. `quantize` is the inverse of
+    `dequantize` instead, from which rounding is half a level away and dropping within 2 %.
+
+    Args:
+        x: Float array of any shape.
+        truncate: Drop the fraction instead of rounding.
+
+    Returns:
+        uint8 of the same shape.
+
+    Reference: google/youtube-8m, feature_extractor/extract_tfrecords_main.py; tensorflow/models,
+    research/audioset/vggish/vggish_postprocess.py.
+    """
+    levels = (np.clip(x, MIN_VALUE, MAX_VALUE) - MIN_VALUE) * (255.0 / (MAX_VALUE - MIN_VALUE))
+    return (levels if truncate else np.rint(levels)).astype(np.uint8)

@@ -1,0 +1,410 @@
+"""From a video file to the bytes of its features."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import itertools
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from yt8m_gat.config import ConfigError
+from yt8m_gat.extraction.ahead import Ahead
+from yt8m_gat.extraction.config import (
+    FEATURES,
+    OFFICIAL,
+    VGGISH,
+    ExtractorConfig,
+    FeatureConfig,
+    digest_of_path,
+    extractor_file,
+)
+from yt8m_gat.extraction.log_mel import SAMPLE_RATE
+from yt8m_gat.extraction.picture import PictureModel, picture_model
+from yt8m_gat.extraction.projection import Bytes, OfficialPicture, OfficialSound, Projection, load
+from yt8m_gat.extraction.sound import SoundModel, sound_model, windows
+from yt8m_gat.video.clips import Clip
+from yt8m_gat.video.decoding import Video, VideoError
+
+BATCH_SIZE = 32
+"""Frames, or windows of sound, that a model takes at once."""
+
+# Frames of any size may have six megabytes each.
+_BATCH_OF_LARGE_FRAMES = 4
+# Sound that ends a little before the picture is usual.
+_SILENT_SECONDS = 1.0
+
+
+class Extracted(NamedTuple):
+    """The features of a clip.
+
+    Attributes:
+        features: Name of each feature (`rgb`, `audio`) -> bytes, uint8 [T, size].
+        seconds: Time of each frame in the file [T].
+        faults: What was damaged or missing, a line each.
+        duration: Seconds of the clip that were used, T divided by the rate.
+    """
+
+    features: dict[str, np.ndarray]
+    seconds: np.ndarray
+    faults: tuple[str, ...]
+    duration: float
+
+
+class _Values(NamedTuple):
+    """The values of a clip's models, before or after their projection to bytes."""
+
+    values: dict[str, np.ndarray]
+    seconds: np.ndarray
+    faults: tuple[str, ...]
+
+
+class _Reading:
+    """A clip that is being decoded in threads: its pictures, and its sound."""
+
+    def __init__(self, clip: Clip, config: ExtractorConfig, models: Models) -> None:
+        self.clip = clip
+        # Complete when the stream has ended.
+        self.picture_faults: list[str] = []
+        self.sound_faults: list[str] = []
+        self.pictures: Ahead[tuple[list[float], np.ndarray]] | None = None
+        self.sound: Ahead[np.ndarray] | None = None
+        if models.picture is not None:
+            picture = models.picture
+            self.pictures = Ahead(lambda: self._batches_of_frames(config, picture))
+        if models.sound is not None:
+            sound = models.sound
+            self.sound = Ahead(lambda: self._batches_of_windows(config, sound))
+
+    def _open(self, config: ExtractorConfig) -> Video:
+        clip = self.clip
+        return Video(clip.path, start=clip.start, end=clip.end, max_seconds=config.max_seconds)
+
+    def _batches_of_frames(
+        self, config: ExtractorConfig, model: PictureModel
+    ) -> Iterator[tuple[list[float], np.ndarray]]:
+        with self._open(config) as video:
+            frames = video.frames(
+                frames_per_second=config.frames_per_second,
+                crop=config.crop,
+                size=model.image_size,
+            )
+            num = BATCH_SIZE if model.image_size else _BATCH_OF_LARGE_FRAMES
+            while batch := list(itertools.islice(frames, num)):
+                yield [frame.seconds for frame in batch], np.stack([f.image for f in batch])
+            self.picture_faults += video.faults
+
+    def _batches_of_windows(
+        self, config: ExtractorConfig, model: SoundModel
+    ) -> Iterator[np.ndarray]:
+        with self._open(config) as video:
+            if not video.info.has_sound and self.pictures is not None:
+                return
+            chunks = video.sound(sample_rate=SAMPLE_RATE)
+            cut = windows(chunks, model.window, config.frames_per_second)
+            try:
+                while batch := list(itertools.islice(cut, BATCH_SIZE)):
+                    yield np.stack(batch)
+            except VideoError as error:
+                if self.pictures is None:
+                    raise
+                self.sound_faults.append(str(error))
+            self.sound_faults += video.faults
+
+    def close(self) -> None:
+        """Ends the threads."""
+        for stream in (self.pictures, self.sound):
+            if stream is not None:
+                stream.close()
+
+
+@dataclasses.dataclass(frozen=True)
+class Models:
+    """The models of an extractor; None: without this feature."""
+
+    picture: PictureModel | None
+    sound: SoundModel | None
+
+
+class Extractor:
+    """Extracts the features of clips: decodes, applies the models, and makes bytes.
+
+    Decoding and resizing run in threads, ahead of the models. The features of a clip depend on the
+    clip alone, not on those before it.
+
+    Args:
+        config: The configuration.
+        models: Its models.
+        projections: `picture` and `sound` -> from the model's values to bytes.
+
+    Example:
+        >>> extractor = Extractor.load("records")  # doctest: +SKIP
+        >>> extractor("clip.mp4").features["rgb"].shape  # doctest: +SKIP
+        (12, 1024)
+    """
+
+    def __init__(
+        self, config: ExtractorConfig, models: Models, projections: Mapping[str, Projection]
+    ) -> None:
+        self.config = config
+        self._models = models
+        self._projections = dict(projections)
+        self._silence: np.ndarray | None = None
+
+    @classmethod
+    def load(
+        cls,
+        path: str | os.PathLike,
+        *,
+        picture: str | os.PathLike | None = None,
+        sound: str | os.PathLike | None = None,
+    ) -> Extractor:
+        """Loads the extractor that a job or a run kept.
+
+        Each file is looked for beside `extractor.json` first, then where it was when the records
+        were made, and has to have the same SHA-256.
+
+        Args:
+            path: `extractor.json`, or a folder that holds it.
+            picture: File or folder of the picture model's weights, if it is elsewhere by now.
+            sound: Likewise of the sound model's.
+
+        Raises:
+            ConfigError: A file is missing or is another one; the message names it.
+        """
+        config = ExtractorConfig.load(path)
+        folder = extractor_file(path).parent
+        for name, digest in config.files.items():
+            _check_file(folder / name, digest)
+        places = {"picture": picture, "sound": sound}
+        paths = {
+            name: _weights_of(name, part, folder, places[name])
+            for name, part in config.parts.items()
+        }
+        models = load_models(config, paths)
+        if config.picture is not None and models.picture is not None and models.picture.sha256:
+            _check_digest("--picture", config.picture, models.picture.sha256)
+        projections = {
+            name: _projection(part, folder, paths[name]) for name, part in config.parts.items()
+        }
+        for name, part in config.parts.items():
+            if projections[name].size != part.size:
+                raise ConfigError(
+                    f"{extractor_file(path)}: {name}.size must be {projections[name].size}. "
+                    f"Received: {part.size}"
+                )
+        return cls(config, models, projections)
+
+    def __call__(
+        self, path: str | os.PathLike, *, start: float = 0.0, end: float | None = None
+    ) -> Extracted:
+        """Extracts the features of a file, or of a part of it.
+
+        Args:
+            path: The file.
+            start: Seconds at which the part begins.
+            end: Seconds at which it ends; None: where the file ends.
+
+        Raises:
+            VideoError: It cannot be decoded, or has no picture or no sound where there is a model
+                for it only.
+        """
+        [result] = self.many([Clip(os.fspath(path), start=start, end=end)])
+        if isinstance(result, VideoError):
+            raise result
+        return result
+
+    def many(self, clips: Iterable[Clip], num_readers: int = 2) -> Iterator[Extracted | VideoError]:
+        """Extracts clips one after the other, while the next ones are being decoded.
+
+        Args:
+            clips: The clips.
+            num_readers: Clips that are decoded at a time.
+
+        Yields:
+            For each clip in order its features, or the error in their place.
+        """
+        for result in self._many(clips, num_readers, self._to_bytes):
+            yield result if isinstance(result, VideoError) else self.finish(*result)
+
+    def values(self, clips: Iterable[Clip], num_readers: int = 2) -> Iterator[_Values | VideoError]:
+        """As `many`, but gives the models' own values, float32 or uint8 [T, D], for fitting."""
+        return self._many(clips, num_readers, lambda _, values: values)
+
+    def finish(
+        self, values: Mapping[str, np.ndarray], seconds: np.ndarray, faults: tuple[str, ...]
+    ) -> Extracted:
+        """Returns what was extracted; `picture` and `sound` get the names of their features."""
+        features = {FEATURES[name]: array for name, array in values.items()}
+        return Extracted(features, seconds, faults, len(seconds) / self.config.frames_per_second)
+
+    def project(self, values: _Values) -> Extracted:
+        """Makes bytes of what `values` gave; `many` gives the same."""
+        arrays = {name: self._to_bytes(name, array) for name, array in values.values.items()}
+        return self.finish(arrays, values.seconds, values.faults)
+
+    def _to_bytes(self, name: str, values: np.ndarray) -> np.ndarray:
+        return self._projections[name](values)
+
+    def _many(
+        self,
+        clips: Iterable[Clip],
+        num_readers: int,
+        convert: Callable[[str, np.ndarray], np.ndarray],
+    ) -> Iterator[_Values | VideoError]:
+        waiting = iter(clips)
+        readings: collections.deque[_Reading] = collections.deque()
+        try:
+            while True:
+                for clip in itertools.islice(waiting, max(1, num_readers) - len(readings)):
+                    readings.append(_Reading(clip, self.config, self._models))
+                if not readings:
+                    return
+                try:
+                    result = self._extract(readings[0], convert)
+                except VideoError as error:
+                    result = error
+                readings.popleft().close()
+                yield result
+        finally:
+            for reading in readings:
+                reading.close()
+
+    def _extract(
+        self, reading: _Reading, convert: Callable[[str, np.ndarray], np.ndarray]
+    ) -> _Values:
+        rate, values, extra = self.config.frames_per_second, {}, []
+        seconds: list[float] = []
+        num_frames = None
+        if reading.pictures is not None and self._models.picture is not None:
+            parts = []
+            for times, frames in reading.pictures:
+                seconds += times
+                parts.append(convert("picture", self._models.picture.call(frames)))
+            values["picture"] = np.concatenate(parts)
+            num_frames = len(seconds)
+        if reading.sound is not None and self._models.sound is not None:
+            sound, num_heard = self._sound_of(
+                reading.sound, self._models.sound, num_frames, convert
+            )
+            values["sound"] = sound
+            if num_frames is None:
+                seconds = [reading.clip.start + k / rate for k in range(len(sound))]
+            elif num_heard == 0:
+                extra.append("there is no sound: silence stands in for it")
+            elif (num_frames - num_heard) / rate > _SILENT_SECONDS:
+                extra.append(f"the sound ends after {num_heard / rate:.2f} s: silence follows it")
+        faults = tuple(dict.fromkeys([*reading.picture_faults, *reading.sound_faults, *extra]))
+        return _Values(values, np.array(seconds), faults)
+
+    def _sound_of(
+        self,
+        batches: Ahead[np.ndarray],
+        model: SoundModel,
+        num_frames: int | None,
+        convert: Callable[[str, np.ndarray], np.ndarray],
+    ) -> tuple[np.ndarray, int]:
+        """Returns values for `num_frames` steps, and for how many of them there was sound."""
+        parts, heard = [], 0
+        # To its end even where the picture is shorter, so that its faults are always the same.
+        for batch in batches:
+            wanted = batch if num_frames is None else batch[: num_frames - heard]
+            if len(wanted):
+                parts.append(convert("sound", model.call(wanted)))
+                heard += len(wanted)
+        missing = 0 if num_frames is None else num_frames - heard
+        if missing:
+            if self._silence is None:
+                self._silence = model.call(np.zeros((1, model.window), np.float32))
+            parts.append(convert("sound", np.repeat(self._silence, missing, axis=0)))
+        return np.concatenate(parts), heard
+
+
+def load_models(config: ExtractorConfig, paths: Mapping[str, str | os.PathLike | None]) -> Models:
+    """Loads the models of a configuration.
+
+    Args:
+        config: The configuration.
+        paths: `picture` and `sound` -> file or folder of the weights; None: the model needs none.
+
+    Raises:
+        ConfigError: One cannot be loaded or does not fit.
+    """
+    picture = sound = None
+    if config.picture is not None:
+        picture = picture_model(config.picture, paths["picture"])
+    if config.sound is not None:
+        sound = sound_model(config.sound, paths["sound"], config.frames_per_second)
+    return Models(picture, sound)
+
+
+def official_projection(part: FeatureConfig, path: str | os.PathLike) -> Projection:
+    """Returns the projection by the official constants of pictures, or of VGGish.
+
+    Args:
+        part: The configuration of the picture or the sound.
+        path: The folder of the official files.
+
+    Raises:
+        ConfigError: A file is missing or has another shape.
+    """
+    if part.projection == OFFICIAL:
+        return OfficialPicture.load(path)
+    from yt8m_gat.extraction.vggish import load_pca, official_files
+
+    return OfficialSound(*load_pca(official_files(path)[1]))
+
+
+def _projection(part: FeatureConfig, folder: Path, path: str | os.PathLike | None) -> Projection:
+    if part.projection in (OFFICIAL, VGGISH):
+        return official_projection(part, path or "")
+    if part.projection == "bytes":
+        return Bytes(part.size)
+    if part.constants is None:
+        raise ConfigError(f"a projection {part.projection!r} needs a file of constants")
+    return load(folder / part.constants)
+
+
+def _weights_of(
+    name: str, part: FeatureConfig, folder: Path, given: str | os.PathLike | None
+) -> str | os.PathLike | None:
+    """Returns the path of a model's weights, after checking what they are."""
+    if given is None and part.copy is not None:
+        return folder / part.copy  # Checked with the other files.
+    if given is None and part.path is None:
+        return None
+    place = Path(given if given is not None else part.path or "")
+    if not place.exists():
+        raise ConfigError(
+            f"the extractor needs the weights of its {name} model, {part.model}, which are not at "
+            f"{place}. Name their place: --{name}=PATH"
+        )
+    _check_digest(f"--{name}={place}", part, digest_of_path(place))
+    return place
+
+
+def _check_digest(what: str, part: FeatureConfig, found: str) -> None:
+    if part.sha256 is not None and found != part.sha256:
+        raise ConfigError(
+            f"{what} must be the model that the features were made with, {part.model} with SHA-256 "
+            f"{part.sha256[:12]}... Received: {found[:12]}...; features of another model mean "
+            "something else"
+        )
+
+
+def _check_file(path: Path, digest: str) -> None:
+    if not path.is_file():
+        raise ConfigError(
+            f"{path} is missing: it belongs to extractor.json. Copy it from where the records were "
+            "made"
+        )
+    found = digest_of_path(path)
+    if found != digest:
+        raise ConfigError(
+            f"{path} must have the SHA-256 {digest[:12]}..., as extractor.json says. Received: "
+            f"{found[:12]}...; copy it again from where the records were made"
+        )

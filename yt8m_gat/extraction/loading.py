@@ -1,0 +1,185 @@
+"""Loads models of pictures and sound: `.keras` files, SavedModel folders and `.tflite` files."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from yt8m_gat.config import ConfigError
+from yt8m_gat.untrusted import printable
+
+
+@dataclasses.dataclass(frozen=True)
+class LoadedModel:
+    """A model that gives a vector for each example.
+
+    Attributes:
+        input_shape: Shape of one example; None: any size.
+        input_type: Type of the values that it takes.
+        call: Examples [N, ...] of that type -> embeddings [N, D], float32 or uint8.
+    """
+
+    input_shape: tuple[int | None, ...]
+    input_type: np.dtype
+    call: Callable[[np.ndarray], np.ndarray]
+
+
+def kind_of_path(path: str) -> str | None:
+    """Returns `keras`, `tflite` or `saved_model`; None for what is none of these."""
+    if path.endswith((".keras", ".tflite")):
+        return path.rpartition(".")[2]
+    return "saved_model" if Path(path, "saved_model.pb").is_file() else None
+
+
+def load_model(kind: str, path: str | os.PathLike, output: str | None = None) -> LoadedModel:
+    """Loads a model; see `kind_of_path`.
+
+    Args:
+        kind: `keras`, `saved_model` or `tflite`.
+        path: The file, or the folder of a SavedModel.
+        output: The layer of a Keras model, the output of a SavedModel's `serving_default`, or the
+            tensor of a `.tflite` file (its name, or the end of it) that is the embedding; None: the
+            model's only output.
+
+    Raises:
+        ConfigError: It cannot be loaded, or has no such output; the message names it.
+    """
+    load = {"keras": _load_keras, "saved_model": _load_saved_model, "tflite": _load_tflite}[kind]
+    if not Path(path).exists():
+        raise ConfigError(f"{path} must be a model. There is no such file")
+    return load(os.fspath(path), output)
+
+
+def pooled(x: np.ndarray) -> np.ndarray:
+    """Returns the mean over all axes between the first and the last."""
+    return x if x.ndim == 2 else x.reshape(x.shape[0], -1, x.shape[-1]).mean(axis=1)
+
+
+def keras_call(
+    model: keras.Model, prepare: Callable[[tf.Tensor], tf.Tensor] = lambda x: x
+) -> Callable[[np.ndarray], np.ndarray]:
+    """Returns a compiled function that applies a Keras model to batches of any size.
+
+    Args:
+        model: The model, with one input and one output.
+        prepare: Is applied to the input, as floats, first.
+    """
+
+    @tf.function(reduce_retracing=True)
+    def call(x: tf.Tensor) -> tf.Tensor:
+        return tf.cast(model(prepare(tf.cast(x, tf.float32)), training=False), tf.float32)
+
+    return lambda x: pooled(call(tf.constant(x)).numpy())
+
+
+def _load_keras(path: str, output: str | None) -> LoadedModel:
+    try:
+        model = keras.saving.load_model(path, compile=False)
+    except Exception as error:
+        raise _unreadable(path, error) from error
+    if output is not None:
+        names = [layer.name for layer in model.layers]
+        if output not in names:
+            raise _no_output(path, "layers", output, names)
+        model = keras.Model(model.inputs, model.get_layer(output).output)
+    inputs, outputs = getattr(model, "inputs", None) or (), getattr(model, "outputs", None) or ()
+    if len(inputs) != 1 or len(outputs) != 1:
+        raise ConfigError(
+            f"{path} must be a model with one input and one output. Received: {len(inputs)} and "
+            f"{len(outputs)}"
+        )
+    return LoadedModel(tuple(inputs[0].shape[1:]), np.dtype(np.float32), keras_call(model))
+
+
+def _load_saved_model(path: str, output: str | None) -> LoadedModel:
+    try:
+        loaded = tf.saved_model.load(path)
+        signature = loaded.signatures["serving_default"]
+    except KeyError:
+        raise ConfigError(f"{path} must have the signature serving_default") from None
+    except (OSError, ValueError, tf.errors.OpError) as error:
+        raise _unreadable(path, error) from error
+    inputs, outputs = signature.structured_input_signature[1], signature.structured_outputs
+    if output is None and len(outputs) == 1:
+        [output] = outputs
+    if output not in outputs:
+        raise _no_output(path, "outputs", output, list(outputs))
+    if len(inputs) != 1:
+        raise ConfigError(f"{path} must have one input. Received: {', '.join(inputs)}")
+    [(name, spec)] = inputs.items()
+
+    def call(x: np.ndarray) -> np.ndarray:
+        # By way of `loaded`: the signature by itself does not keep its variables alive.
+        result = loaded.signatures["serving_default"](**{name: tf.constant(x)})[output]
+        return pooled(result.numpy())
+
+    kind = np.dtype(spec.dtype.as_numpy_dtype)
+    return LoadedModel(tuple(spec.shape[1:]), kind, call)
+
+
+def _load_tflite(path: str, output: str | None) -> LoadedModel:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Of the successor of tf.lite, which is another package.
+        try:
+            interpreter = tf.lite.Interpreter(
+                path,
+                num_threads=len(os.sched_getaffinity(0)),
+                # Else the memory of tensors inside the model is used again.
+                experimental_preserve_all_tensors=output is not None,
+            )
+            interpreter.allocate_tensors()
+        except (ValueError, RuntimeError) as error:
+            raise _unreadable(path, error) from error
+    inputs, outputs = interpreter.get_input_details(), interpreter.get_output_details()
+    if len(inputs) != 1:
+        raise ConfigError(f"{path} must have one input. Received: {len(inputs)}")
+    if output is None:
+        if len(outputs) != 1:
+            raise _no_output(path, "outputs", output, [tensor["name"] for tensor in outputs])
+        tensor = outputs[0]
+    else:
+        tensors = interpreter.get_tensor_details()
+        found = [tensor for tensor in tensors if tensor["name"].endswith(output)]
+        exact = [tensor for tensor in found if tensor["name"] == output] or found
+        if len(exact) != 1:
+            raise _no_output(path, "tensors", output, [t["name"] for t in found or outputs])
+        tensor = exact[0]
+    shape, kind = tuple(map(int, inputs[0]["shape"])), np.dtype(inputs[0]["dtype"])
+    # YAMNet takes one waveform without an axis for the batch.
+    has_batch = len(shape) > 1 and shape[0] == 1
+    signed = tensor["dtype"] == np.int8
+
+    def call(x: np.ndarray) -> np.ndarray:
+        results = []
+        for example in x:
+            interpreter.set_tensor(inputs[0]["index"], example[None] if has_batch else example)
+            interpreter.invoke()
+            value = interpreter.get_tensor(tensor["index"])
+            # The axes before the last are those of the batch, of time or of space.
+            value = value.reshape(-1, value.shape[-1])
+            results.append(value[0] if len(value) == 1 else value.mean(axis=0))
+        stacked = np.stack(results)
+        return (stacked.astype(np.int16) + 128).astype(np.uint8) if signed else stacked
+
+    return LoadedModel(shape[1:] if has_batch else shape, kind, call)
+
+
+def _unreadable(path: str, error: Exception) -> ConfigError:
+    lines = printable(str(error)).splitlines() or [type(error).__name__]
+    return ConfigError(f"{path} cannot be loaded as a model: {lines[0][:300]}")
+
+
+def _no_output(path: str, what: str, output: Any, names: list[str]) -> ConfigError:
+    listed = ", ".join(names[:20]) + (" ..." if len(names) > 20 else "")
+    return ConfigError(
+        f"{path}: the embedding must be one of its {what}, {printable(listed)}. "
+        f"Received: {output or 'none'}; name it with --picture_output or --sound_output"
+    )
