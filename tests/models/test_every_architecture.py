@@ -118,6 +118,11 @@ def test_weights_with_one_name_are_refused():
         copy_weights(Twins(), Twins())
 
 
+def test_a_negative_seed_is_refused():
+    with pytest.raises(ValueError, match=r"`seed` must be at least 0. Received: seed=-1"):
+        build_model("FrameLevelLogisticModel", {"rgb": 4}, 2, seed=-1)
+
+
 @pytest.mark.parametrize("name", ["DbofModel", "LstmModel", "ShareAtt"])
 def test_a_seed_fixes_weights_and_random_state(name):
     recipe = RECIPES[name]

@@ -61,8 +61,8 @@ def build_model(
         max_frames: T where the architecture needs a fixed one.
         dtype: Dtype policy of the layers, for example `mixed_bfloat16`; None: Keras' global one.
             Logits are always computed in float32.
-        seed: The same seed gives the same initial weights and dropout masks; None: those that
-            `keras.utils.set_random_seed` gives.
+        seed: At least 0. The same seed gives the same initial weights and dropout masks; None:
+            those that `keras.utils.set_random_seed` gives.
         **options: Builder arguments that replace the recipe's, for example
             `local_masks=("tp30",)`.
 
@@ -72,8 +72,11 @@ def build_model(
     Raises:
         ConfigError: The recipe or class is unknown, an option is unknown or has the wrong type, or
             the class does not follow the convention of `VideoClassifier`.
-        ValueError: The builder refuses the value of an option.
+        ValueError: The seed is negative, or the builder refuses the value of an option.
     """
+    if seed is not None and seed < 0:
+        # `random.seed` ignores the sign.
+        raise ValueError(f"`seed` must be at least 0. Received: seed={seed}")
     recipe = get_recipe(name)
     imported = is_import_path(name)
     builder = import_classifier(name) if imported else BUILDERS[recipe.family]
