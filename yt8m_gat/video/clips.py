@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from yt8m_gat.untrusted import excerpt, printable, quoted, read_text
+from yt8m_gat.untrusted import excerpt, quoted, read_text
 
 VIDEO_ENDINGS = frozenset(
     {
@@ -323,4 +323,4 @@ def _seconds(place: str, column: str, cell: str) -> float | None:
 
 
 def _shown(path: str | os.PathLike) -> str:
-    return quoted(printable(os.fspath(path)))
+    return quoted(os.fspath(path))

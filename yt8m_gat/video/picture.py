@@ -59,7 +59,8 @@ class ImageMaker:
         av = import_av()
         self._reformatter = av.video.reformatter.VideoReformatter()
         kinds = av.video.reformatter.Interpolation
-        self._interpolation = kinds.BICUBIC | kinds.ACCURATE_RND | kinds.BITEXACT
+        exact = kinds.ACCURATE_RND | kinds.FULL_CHR_H_INT | kinds.BITEXACT
+        self._interpolation = kinds.BICUBIC | exact
         self._frame_of = av.VideoFrame.from_ndarray
 
     def __call__(self, frame: Any) -> np.ndarray:

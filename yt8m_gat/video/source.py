@@ -52,7 +52,7 @@ def import_av() -> Any:
 
 def error_of(path: str | os.PathLike, rule: str) -> VideoError:
     """Returns the error of a file, on one line."""
-    return VideoError(f"{quoted(printable(os.fspath(path)))}: {rule}")
+    return VideoError(f"{quoted(os.fspath(path))}: {rule}")
 
 
 @contextlib.contextmanager
@@ -91,6 +91,8 @@ def opened(path: str | os.PathLike) -> Iterator[av.container.InputContainer]:
             f"cannot be opened as a video: {reason_of(error)}; copy or download it again",
         ) from error
     with container:
+        if container.format.name == "tty":  # FFmpeg draws any .txt file as a picture of a terminal.
+            raise error_of(path, "must be a video file. Received: text; name a file")
         yield container
 
 
