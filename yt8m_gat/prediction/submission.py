@@ -113,18 +113,8 @@ def partial_file(path: str | os.PathLike) -> Path:
     return real.with_name(f".{real.name}.partial")
 
 
-class SubmissionWriter(_WholeFile):
-    """Writes the 2018 CSV: one row a video, in the order of the calls.
-
-    Header `VideoId,LabelConfidencePairs`; a row is `id,` and min(top_k, C) pairs `label score`
-    joined by single spaces, by descending score, `%i %g`: `twu2,6 0.527231 16 0.282346`. Of equal
-    scores the lower class comes first. An id with a comma or a quote is quoted by the rules of
-    CSV (RFC 4180), so that pandas reads it back; an id that is empty, has a line break or is not
-    UTF-8 is refused. Repeated ids are written as they come (`yt8m_gat.prediction.kaggle check`
-    finds them).
-
-        with SubmissionWriter("submission.csv") as writer:
-            writer.write(video_ids, probabilities)
+class _ResumableRows(_WholeFile):
+    """A text file of rows that a later program can continue.
 
     With `settings` the rows survive the program: they are in `.<name>.partial` in the same folder,
     and about once a second, after a sync to the disk, `.<name>.partial.json` records the number of
@@ -133,8 +123,7 @@ class SubmissionWriter(_WholeFile):
     at a time writes them.
 
     Args:
-        path: The CSV, created or replaced when the context is left without an exception.
-        top_k: Pairs of a row.
+        path: The file, created or replaced when the context is left without an exception.
         settings: The settings on which the rows depend, for JSON; None: rows do not survive the
             program.
         earlier_settings: Other settings that give the same rows.
@@ -144,22 +133,19 @@ class SubmissionWriter(_WholeFile):
         num_rows: Number of their rows.
 
     Raises:
-        ValueError: If `top_k` is not positive.
         OSError: At once, if the folder is missing or not writable, or `path` is no regular file;
-            inside the context, if another program writes the same CSV or the disk is full.
+            inside the context, if another program writes the same file or the disk is full.
     """
+
+    _header = ""
 
     def __init__(
         self,
         path: str | os.PathLike,
-        top_k: int = 20,
         settings: Mapping[str, Any] | None = None,
         earlier_settings: Sequence[Mapping[str, Any]] = (),
     ):
-        if top_k < 1:
-            raise ValueError(f"`top_k` must be positive. Received: top_k={top_k}")
         super().__init__(path)
-        self.top_k = top_k
         self.settings = settings
         self.earlier_settings = earlier_settings
         self.num_batches = 0
@@ -169,8 +155,8 @@ class SubmissionWriter(_WholeFile):
 
     def __enter__(self) -> Self:
         super().__enter__()
-        if self.num_batches == 0:
-            self._file.write(VIDEO_HEADER + "\n")
+        if self.num_batches == 0 and self._header:
+            self._file.write(self._header + "\n")
         return self
 
     def _opened(self) -> IO[str]:
@@ -245,6 +231,57 @@ class SubmissionWriter(_WholeFile):
             self._progress.unlink(missing_ok=True)
         unfinished_path(self._progress).unlink(missing_ok=True)
 
+    def _write_batch(self, rows: Sequence[str]) -> None:
+        """Writes rows, without their line breaks, as one batch."""
+        file = self._open_file()
+        with writing(self._path):
+            file.writelines(row + "\n" for row in rows)
+            self.num_batches += 1
+            self.num_rows += len(rows)
+            if self.settings is not None and time.monotonic() - self._synced >= SYNC_SECONDS:
+                self._sync()
+
+
+class SubmissionWriter(_ResumableRows):
+    """Writes the 2018 CSV: one row a video, in the order of the calls.
+
+    Header `VideoId,LabelConfidencePairs`; a row is `id,` and min(top_k, C) pairs `label score`
+    joined by single spaces, by descending score, `%i %g`: `twu2,6 0.527231 16 0.282346`. Of equal
+    scores the lower class comes first. An id with a comma or a quote is quoted by the rules of
+    CSV (RFC 4180), so that pandas reads it back; an id that is empty, has a line break or is not
+    UTF-8 is refused. Repeated ids are written as they come (`yt8m_gat.prediction.kaggle check`
+    finds them).
+
+        with SubmissionWriter("submission.csv") as writer:
+            writer.write(video_ids, probabilities)
+
+    With `settings` it can be continued, see `_ResumableRows`.
+
+    Args:
+        path: The CSV.
+        top_k: Pairs of a row.
+        settings: See `_ResumableRows`.
+        earlier_settings: See `_ResumableRows`.
+
+    Raises:
+        ValueError: If `top_k` is not positive.
+        OSError: See `_ResumableRows`.
+    """
+
+    _header = VIDEO_HEADER
+
+    def __init__(
+        self,
+        path: str | os.PathLike,
+        top_k: int = 20,
+        settings: Mapping[str, Any] | None = None,
+        earlier_settings: Sequence[Mapping[str, Any]] = (),
+    ):
+        if top_k < 1:
+            raise ValueError(f"`top_k` must be positive. Received: top_k={top_k}")
+        super().__init__(path, settings, earlier_settings)
+        self.top_k = top_k
+
     def write(self, video_ids: Sequence[bytes | str], probabilities: np.ndarray) -> None:
         """Writes a batch of rows.
 
@@ -255,15 +292,33 @@ class SubmissionWriter(_WholeFile):
         Raises:
             ValueError: If the shapes do not match, a probability is not finite or an id is refused.
         """
-        file = self._open_file()
+        self._open_file()  # Before anything else: outside the context there is none.
         classes, scores = best_classes(video_ids, probabilities, self.top_k)
-        rows = [row + "\n" for row in video_rows(video_ids, classes, scores)]
-        with writing(self._path):
-            file.writelines(rows)
-            self.num_batches += 1
-            self.num_rows += len(rows)
-            if self.settings is not None and time.monotonic() - self._synced >= SYNC_SECONDS:
-                self._sync()
+        self.write_ranked(video_ids, classes, scores)
+
+    def write_ranked(
+        self, video_ids: Sequence[bytes | str], classes: np.ndarray, scores: np.ndarray
+    ) -> None:
+        """Writes a batch of rows whose classes are chosen already, see `best_classes`.
+
+        Args:
+            video_ids: `[B]`; none for a batch without rows.
+            classes: `[B, K]`, by descending score.
+            scores: `[B, K]`, of those classes.
+        """
+        self._write_batch(video_rows(video_ids, classes, scores))
+
+
+class JsonLinesWriter(_ResumableRows):
+    """Writes one JSON object a line. With `settings` it can be continued, see `_ResumableRows`."""
+
+    def write(self, objects: Sequence[Mapping[str, Any]]) -> None:
+        """Writes a batch of lines.
+
+        Raises:
+            ValueError: A number is not finite.
+        """
+        self._write_batch([json.dumps(value, allow_nan=False) for value in objects])
 
 
 def best_classes(
