@@ -99,9 +99,10 @@ class InferenceSettings:
             clips; None: as in training.
         segment_label_ids_file: The classes of the CSV of segments; None: all of the model's.
         segment_max_pred: Most segments of a class in that CSV.
-        on_bad_record: `error`, or `skip`: leave bad records out, and report them at the end.
+        on_bad_record: `error`, or `skip`: leave bad records (videos) out, and report them.
         max_bad_fraction: See `yt8m_gat.data.SkippedRecords`.
         trust_code: Whether to run code that the run names.
+        format: Of the predictions of videos: `csv` or `json`.
     """
 
     batch_size: int = 512
@@ -113,3 +114,4 @@ class InferenceSettings:
     on_bad_record: str = "error"
     max_bad_fraction: float = MAX_BAD_FRACTION
     trust_code: bool = False
+    format: str = "csv"

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,9 @@ from yt8m_gat.locks import only_writer_in, renew
 from yt8m_gat.paths import input_path
 from yt8m_gat.untrusted import excerpt, fits, parse_json
 from yt8m_gat.weights.files import BEST_WEIGHTS, CHECKPOINTS, checkpoint_steps
+
+LABEL_NAMES_FILE = "label_names.csv"
+"""The names of the classes, beside records: `label_id,label_name`."""
 
 _PACKAGES = ("tensorflow", "keras", "numpy", "yt8m-gat")
 
@@ -27,6 +31,7 @@ class RunFolder:
     | `config.json` | the run's configuration |
     | `versions.json` | versions of Python and of the packages at its start |
     | `label_map.csv` | the label map, if the run has one |
+    | `extractor/` | the extractor of its records, if they have one: `extractor.json`, the small files that it names, and `label_names.csv` |
     | `checkpoints/` | the newest states of training, for resuming |
     | `best.weights.h5` | the model's weights at its best validation GAP |
     | `metrics.jsonl` | an object per line: a start, means over some steps, a validation, the end |
@@ -35,7 +40,7 @@ class RunFolder:
 
     Files are written under a temporary name and renamed, so an existing file is complete. Only
     `train.py` writes here, one process at a time (`only_writer`); any process may read.
-    """
+    """  # noqa: E501
 
     def __init__(self, path: str | os.PathLike) -> None:
         if not os.fspath(path):
@@ -64,6 +69,21 @@ class RunFolder:
         return self.path / "label_map.csv"
 
     @property
+    def extractor(self) -> Path:
+        """Folder of the extractor that made the run's records."""
+        return self.path / "extractor"
+
+    @property
+    def label_names(self) -> Path:
+        """The run's own copy of the names of its classes, if its records had one."""
+        return self.extractor / LABEL_NAMES_FILE
+
+    @property
+    def has_weights(self) -> bool:
+        """Whether there are weights: a run that ended before its first checkpoint has none."""
+        return bool(checkpoint_steps(self.checkpoints)) or self.best_weights.is_file()
+
+    @property
     def metrics(self) -> Path:
         """Metrics as JSON lines."""
         return self.path / "metrics.jsonl"
@@ -88,8 +108,7 @@ class RunFolder:
             ConfigError: The stored run has other settings, and the message names each; or its
                 configuration is missing.
         """
-        # A run that ended before its first checkpoint has no weights to protect.
-        if not (checkpoint_steps(self.checkpoints) or self.best_weights.is_file()):
+        if not self.has_weights:
             return
         if not (self.path / CONFIG_FILE).is_file():
             raise ConfigError(
@@ -110,6 +129,7 @@ class RunFolder:
         config: RunConfig,
         start_new_model: bool = False,
         label_map: str | os.PathLike | None = None,
+        extractor: Mapping[str, bytes] | None = None,
     ) -> None:
         """Prepares the folder for a run of `config`, new or resumed.
 
@@ -117,6 +137,8 @@ class RunFolder:
             config: The run to be trained.
             start_new_model: Remove an earlier run instead of resuming it.
             label_map: File of the label map that `config` names, copied into the folder.
+            extractor: The files of the records' extractor, name -> content, kept in the folder;
+                None or empty: those that are there stay.
 
         Raises:
             ConfigError: See `check`.
@@ -132,12 +154,18 @@ class RunFolder:
         self._prepared = {
             self.path / "versions.json": (json.dumps(versions, indent=2) + "\n").encode(),
             **({} if map_content is None else {self.label_map: map_content}),
+            **{self.extractor / name: content for name, content in (extractor or {}).items()},
             self.path / CONFIG_FILE: config.to_json().encode(),
         }
         with writing(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
+            if not self.has_weights:  # Another run, which came to nothing, may have left it.
+                shutil.rmtree(self.extractor, ignore_errors=True)
+            if extractor:
+                self.extractor.mkdir(exist_ok=True)
         written = (*self._prepared, self.label_map, self.metrics, self.best_weights)
         remove_unfinished(self.path, *(path.name for path in written))
+        remove_unfinished(self.extractor, "*")
         for path, content in self._prepared.items():
             with replacing(path) as temporary:
                 temporary.write_bytes(content)
@@ -162,7 +190,7 @@ class RunFolder:
     def clear(self) -> None:
         """Removes the files of a run, and no others; the configuration last, so that a kill in
         between leaves a folder whose run is still known."""
-        for folder in (self.checkpoints, self.events):
+        for folder in (self.checkpoints, self.events, self.extractor):
             shutil.rmtree(folder, ignore_errors=True)
         for path in (self.best_weights, self.metrics, self.label_map, self.path / CONFIG_FILE):
             path.unlink(missing_ok=True)

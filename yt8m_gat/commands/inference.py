@@ -1,7 +1,8 @@
-"""Writes the predictions of a trained run as a Kaggle submission.
+"""Writes the predictions of a trained run, for records or for video files.
 
 yt8m-gat inference --train_dir=runs/gat --input_data_pattern='test*.tfrecord' \\
     --output_file=submission.csv
+yt8m-gat inference --train_dir=runs/gat --input_video_pattern='*.mp4' --output_file=tags.csv
 """
 
 import functools
@@ -62,7 +63,7 @@ SECTIONS: Sections = {
         _setting("batch_size", "Clips per batch.", least=1),
         _setting(
             "on_bad_record",
-            "What happens at a record that cannot be read: stop, or leave it out and count it.",
+            "What happens at a record or video that cannot be read: stop, or leave it out.",
             choices=ON_BAD_RECORD,
         ),
         _setting(
@@ -72,8 +73,41 @@ SECTIONS: Sections = {
             most=1,
         ),
     ),
+    "Videos": (
+        Flag(
+            "input_video_pattern",
+            "Video files to predict instead of records: globs, separated by commas.",
+            default="",
+        ),
+        _setting(
+            "format",
+            "The file to write: the CSV, or a JSON object a line with names and seconds.",
+            choices=("csv", "json"),
+        ),
+        Flag(
+            "extractor",
+            "extractor.json of the features, or its folder, for a run that has none.",
+            path=input_path,
+            unset="the run's",
+        ),
+        *(
+            Flag(
+                name,
+                f"Weights of the extractor's {name} model, if they are elsewhere by now.",
+                path=input_path,
+                unset="where they were",
+            )
+            for name in ("picture", "sound")
+        ),
+        Flag(
+            "label_names",
+            "File that names the classes, for --format=json.",
+            path=input_path,
+            unset="the run's",
+        ),
+    ),
     "Submission": (
-        Flag("output_file", "The CSV to write.", default="", path=output_path),
+        Flag("output_file", "The file to write.", default="", path=output_path),
         _setting("top_k", "Predictions per video.", least=1),
         _setting(
             "segment_labels",
@@ -91,6 +125,11 @@ SECTIONS: Sections = {
     "Flags of the starter code that have no effect here": without_effect("inference.py"),
 }
 PATHS = path_readers(SECTIONS)
+_OF_VIDEOS = ("format", "extractor", "picture", "sound", "label_names")
+_OF_RECORDS = (
+    *("input_data_pattern", "batch_size", "max_bad_fraction", "segment_labels"),
+    *("segment_label_ids_file", "segment_max_pred"),
+)
 
 
 def define_flags(values: flags.FlagValues) -> None:
@@ -105,7 +144,13 @@ def check_flags(values: flags.FlagValues) -> None:
         ConfigError: They cannot; the message names them and the remedy.
     """
     if not values.output_file:
-        raise ConfigError("--output_file must name the CSV to write")
+        raise ConfigError("--output_file must name the file to write")
+    if values.input_video_pattern:
+        _refuse(values, _OF_RECORDS, "records, and --input_video_pattern names videos")
+    else:
+        _refuse(values, _OF_VIDEOS, "videos: it needs --input_video_pattern")
+    if values.label_names and values.format != "json":
+        raise ConfigError("--label_names is for --format=json: a CSV has no names")
     if values.untar_model_dir and not values.input_model_tgz:
         raise ConfigError("--untar_model_dir needs --input_model_tgz, the archive to unpack")
     if values.checkpoint not in (None, "best") and (
@@ -117,8 +162,14 @@ def check_flags(values: flags.FlagValues) -> None:
         )
 
 
+def _refuse(values: flags.FlagValues, names: Sequence[str], why: str) -> None:
+    for name in names:
+        if values[name].value not in (None, ""):
+            raise ConfigError(f"--{name} is about {why}. Leave it out")
+
+
 def main(argv: Sequence[str]) -> None:
-    """Predicts and writes the CSV."""
+    """Predicts and writes the file."""
     values = absl_flags.parse(SECTIONS, argv, __doc__, from_run=OF_RUN)
     with reported_errors():
         warn_of_replaced("inference.py", values.flag_values_dict(), command_name())
@@ -130,7 +181,7 @@ def main(argv: Sequence[str]) -> None:
 
 
 def _predict(values: flags.FlagValues) -> int:
-    settings = (flag for flag in all_flags(SECTIONS) if flag.config is InferenceSettings)
+    settings = given(values, [f for f in all_flags(SECTIONS) if f.config is InferenceSettings])
     with quiet_tensorflow():
         from yt8m_gat import pipeline
         from yt8m_gat.export import write_archive
@@ -144,11 +195,22 @@ def _predict(values: flags.FlagValues) -> int:
         if values.output_model_tgz:
             write_archive(folder, values.output_model_tgz)
         try:
+            if values.input_video_pattern:
+                return pipeline.infer_videos(
+                    folder,
+                    input_video_pattern=values.input_video_pattern,
+                    output_file=values.output_file,
+                    extractor=values.extractor,
+                    picture=values.picture,
+                    sound=values.sound,
+                    label_names=values.label_names,
+                    **settings,
+                )
             return pipeline.infer(
                 folder,
                 input_data_pattern=values.input_data_pattern,
                 output_file=values.output_file,
-                **given(values, settings),
+                **settings,
             )
         except KeyboardInterrupt:
             exit_interrupted(pipeline.partial_file(values.output_file))

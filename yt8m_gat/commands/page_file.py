@@ -18,7 +18,8 @@ def write_page(
     """Writes the page and, if `figures_dir` is set, each figure as a separate file."""
     with only_writer(output_file), replacing(output_file) as temporary:
         _write_text(temporary, page)
-    print(f"{output_file}: {Path(output_file).stat().st_size / 1e3:.0f} kB, {len(figures)} figures")
+    drawn = f", {len(figures)} figures" if figures else ""
+    print(f"{output_file}: {Path(output_file).stat().st_size / 1e3:.0f} kB{drawn}")
     if figures_dir is None:
         return
     used_names: set[str] = set()

@@ -14,13 +14,14 @@ COMMANDS: dict[str, dict[str, str]] = {
     "Train and use a model": {
         "train": "train a model, or continue the run in --train_dir",
         "eval": "measure a run: clean, under attack, under corruptions",
-        "inference": "predict videos or segments into a Kaggle CSV",
+        "inference": "predict records or video files into a Kaggle CSV",
         "beam": "predict with an exported model on Apache Beam",
         "archive": "pack the best model of a run into one file, and unpack it",
     },
     "Look at results": {
         "report": "draw runs and their evaluations as one HTML page",
         "explain": "show which frames speak for one label of one clip",
+        "watch": "show what a run sees in one video file, second by second",
         "kaggle": "check, score and show a submission CSV",
         "demo": "all of the above in small, on a generated sample",
     },

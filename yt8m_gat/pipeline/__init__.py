@@ -15,8 +15,11 @@ from yt8m_gat.pipeline.inference import infer, model_folder
 from yt8m_gat.pipeline.run_evaluator import attention_figures, build_evaluator
 from yt8m_gat.pipeline.run_settings import read_schema
 from yt8m_gat.pipeline.training import train
+from yt8m_gat.pipeline.video_inference import infer_videos
+from yt8m_gat.pipeline.watch import watch
 from yt8m_gat.prediction.submission import partial_file
 from yt8m_gat.training import NonFiniteLossError, WorkerLostError
+from yt8m_gat.video.decoding import VideoError
 
 __all__ = [
     "BadRecordError",
@@ -27,16 +30,18 @@ __all__ = [
     "explain",
     "export",
     "infer",
+    "infer_videos",
     "model_folder",
     "partial_file",
     "read_schema",
     "reported_errors",
     "train",
+    "watch",
 ]
 
 
 def reported_errors() -> contextlib.AbstractContextManager[None]:
     """Returns `cli.reported_errors` extended by all errors of these jobs that users can fix."""
     return cli.reported_errors(
-        BadRecordError, TooManyBadRecordsError, NonFiniteLossError, WorkerLostError
+        BadRecordError, TooManyBadRecordsError, NonFiniteLossError, VideoError, WorkerLostError
     )

@@ -29,13 +29,13 @@ from yt8m_gat.evaluation.record import ROW_KEYS, EvaluationRecord
 from yt8m_gat.explanation.attention_statistics import AttentionProfiles
 from yt8m_gat.explanation.local_sensitivity import LocalSensitivity
 from yt8m_gat.import_path import require_trust
-from yt8m_gat.layers import AttentionLevel, expand_attention_map
 from yt8m_gat.locks import only_writer
 from yt8m_gat.pipeline.attack_plan import PlannedAttack, plan_attacks
 from yt8m_gat.pipeline.evaluation_checks import check_options, other_run
 from yt8m_gat.pipeline.evaluation_options import EvaluationOptions
 from yt8m_gat.pipeline.profile_observer import ProfileObserver
-from yt8m_gat.pipeline.run_evaluator import build_evaluator, total_map_distance
+from yt8m_gat.pipeline.run_evaluator import build_evaluator, square_maps, total_map_distance
+from yt8m_gat.pipeline.run_extractor import check_extractor
 from yt8m_gat.pipeline.run_settings import class_names, on_segments, read_schema
 from yt8m_gat.pipeline.shown_clips import show_clips
 from yt8m_gat.provenance import command_line
@@ -90,6 +90,7 @@ class _Evaluation:
         require_trust(config, options.trust_code, folder.path)
         self.segments = "rated" if on_segments(config, options.segment_labels) else None
         self.files = find_files(options.eval_data_pattern, "eval_data_pattern")
+        check_extractor(folder, self.files, "eval_data_pattern")
         self.specs = [AttackSpec.parse(text) for text in options.attacks]
         check_options(options, self.specs, config)
         self.batch_size = options.batch_size or config.training.batch_size
@@ -102,7 +103,7 @@ class _Evaluation:
         self.loaded = load_run(folder, config, options.checkpoint, options.trust_code)
         self.classifier = self.loaded.classifier
         self.schema = read_schema(folder, config)
-        self.names = class_names(self.schema, options.label_names)
+        self.names = class_names(folder, self.schema, options.label_names)
         check_labels(
             self.files,
             self.schema,
@@ -329,12 +330,7 @@ class _Evaluation:
     def _profiles(self) -> ProfileObserver | None:
         if not self.options.attention:
             return None
-        return ProfileObserver(self.evaluator, AttentionProfiles(self._lay_out))
-
-    def _lay_out(self, level: str, maps: np.ndarray) -> np.ndarray:
-        if self.classifier.has_square_maps:
-            return maps
-        return expand_attention_map(maps, AttentionLevel.parse(level))
+        return ProfileObserver(self.evaluator, AttentionProfiles(square_maps(self.classifier)))
 
     def _sensitivity(self) -> None:
         """Measures the local sensitivity of the first videos, clean."""
@@ -357,7 +353,12 @@ class _Evaluation:
     def _show_clips(self) -> list[dict[str, Any]]:
         attack = self.planned[0] if self.planned else None
         return show_clips(
-            self.evaluator, self.options, self._batches(), attack, self.names, self._lay_out
+            self.evaluator,
+            self.options,
+            self._batches(),
+            attack,
+            self.names,
+            square_maps(self.classifier),
         )
 
     def _compare(self) -> None:

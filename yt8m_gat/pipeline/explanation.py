@@ -10,6 +10,7 @@ import numpy as np
 from yt8m_gat.config import ConfigError, RunConfig
 from yt8m_gat.data import Reader, find_files, preprocess
 from yt8m_gat.import_path import require_trust
+from yt8m_gat.pipeline.run_extractor import check_extractor
 from yt8m_gat.pipeline.run_settings import class_names, read_schema
 from yt8m_gat.pipeline.shown_clips import TOP_LABELS
 from yt8m_gat.run_folder import RunFolder
@@ -56,9 +57,10 @@ def explain(
     if not config.data.frame_features:
         raise ConfigError(f"explaining needs a frame-level run; {folder.path} is video-level")
     schema = read_schema(folder, config)
-    names = class_names(schema, label_names)
+    names = class_names(folder, schema, label_names)
     label = _label_index(label, names, config.data.num_classes)
     files = find_files(input_data_pattern, "input_data_pattern")
+    check_extractor(folder, files, "input_data_pattern")
     for batch in Reader(files, schema, config.training.batch_size):
         places = [i for i, key in enumerate(batch["video_id"].numpy()) if key == video_id.encode()]
         if places:

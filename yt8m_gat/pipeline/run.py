@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import os
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -20,12 +21,17 @@ from yt8m_gat.data import (
 )
 from yt8m_gat.data.arrays import array_batches
 from yt8m_gat.data.parsing import Batch
+from yt8m_gat.extraction.extractor import Extractor
 from yt8m_gat.models import VideoClassifier
 from yt8m_gat.pipeline.evaluation import evaluate
+from yt8m_gat.pipeline.run_extractor import check_extractor, place_of_extractor
 from yt8m_gat.pipeline.run_settings import class_names, on_segments, read_schema
+from yt8m_gat.pipeline.video_prediction import VideoClassification
 from yt8m_gat.prediction.inference import predictions, probability_function
 from yt8m_gat.prediction.submission import best_classes
 from yt8m_gat.run_folder import RunFolder
+from yt8m_gat.video.clips import Clip, clip_ids
+from yt8m_gat.video.decoding import VideoError
 from yt8m_gat.weights import load
 
 
@@ -42,6 +48,7 @@ class Run:
         checkpoint: Which state of the run this is, `best` or `last`.
         step: The training step of its weights; None: their file does not record it.
         trust_code: Whether code that a run names may be executed, see `load_run`.
+        extractor_path: The extractor for videos; None: the one that the run keeps.
     """
 
     folder: RunFolder
@@ -52,6 +59,7 @@ class Run:
     checkpoint: str
     step: int | None
     trust_code: bool = False
+    extractor_path: str | os.PathLike | None = None
 
     def __repr__(self) -> str:
         return (
@@ -108,6 +116,7 @@ class Run:
             raise ValueError("`ids` name clips given as arrays; records have ids of their own")
         segments = on_segments(self.config, segment_labels)
         files = find_files(data, "data")
+        check_extractor(self.folder, files, "data")
         examples = {"segments": "windows"} if segments else {"with_labels": False}
         reader = Reader(files, self.schema, batch_size, **examples)
         return self._table(reader, count_records(files), top_k)
@@ -132,6 +141,67 @@ class Run:
             columns["probability"] = scores.ravel()
             tables.append(pd.DataFrame(columns))
         return pd.concat(tables, ignore_index=True)
+
+    def predict_video(
+        self,
+        paths: str | os.PathLike | Sequence[str | os.PathLike],
+        *,
+        top_k: int | None = 20,
+        start: float = 0.0,
+        end: float | None = None,
+    ) -> pd.DataFrame:
+        """Predicts the most probable classes of video files, with the extractor of the run.
+
+        Args:
+            paths: A video file, or several.
+            top_k: Classes per video; None: all.
+            start: Where each video begins, in seconds.
+            end: Where it ends; None: at the end of its file.
+
+        Returns:
+            The columns of `predict`, and `seconds`: the stretches of the video that carried the
+            class, a list of (start, end), see `yt8m_gat.explanation.class_activation`. A video's
+            id is the name of its file without folder and ending (with the folders that tell two of
+            one name apart).
+
+        Raises:
+            ConfigError: The run has no extractor and none was named, or it does not fit.
+            VideoError: A video cannot be read.
+        """
+        if top_k is not None and top_k < 1:
+            raise ValueError(f"`top_k` must be positive, or None for all. Received: top_k={top_k}")
+        if isinstance(paths, str | os.PathLike):
+            paths = [paths]
+        files = [os.fspath(path) for path in paths]
+        if not files:
+            raise ValueError("`paths` must name at least one video. Received: none")
+        clips = [Clip(path, start=start, end=end) for path in files]
+        classify = VideoClassification(self.model, self.schema, self.config.data.normalize, top_k)
+        tables = []
+        names = clip_ids([Clip(path) for path in files])
+        for name, path, extracted in zip(names, files, self.extractor.many(clips), strict=True):
+            if isinstance(extracted, VideoError):
+                raise extracted
+            for fault in extracted.faults:
+                warnings.warn(f"{path}: {fault}", stacklevel=2)
+            video = classify(extracted, name)
+            columns = {
+                "video_id": name,
+                "label": video.labels,
+                "name": [self.label_names.get(label, "") for label in video.labels],
+                "probability": video.probabilities,
+                "seconds": [
+                    [(span.start, span.end) for span in video.spans(place)]
+                    for place in range(len(video.labels))
+                ],
+            }
+            tables.append(pd.DataFrame(columns))
+        return pd.concat(tables, ignore_index=True)
+
+    @functools.cached_property
+    def extractor(self) -> Extractor:
+        """What makes features of videos: the run's own extractor, or the one given."""
+        return Extractor.load(place_of_extractor(self.folder, self.config, self.extractor_path))
 
     def evaluate(self, eval_data_pattern: str, **options: Any) -> dict[str, Any]:
         """Measures what `eval.py` measures: clean, and under the attacks in `options`.
@@ -158,15 +228,18 @@ def load_run(
     *,
     label_names: str | os.PathLike | None = None,
     trust_code: bool = False,
+    extractor: str | os.PathLike | None = None,
 ) -> Run:
     """Loads the run that `train.py` left in a folder, ready to predict.
 
     Args:
         train_dir: The run folder.
         checkpoint: `best` (by validation GAP) or `last` (newest checkpoint), as for `eval.py`.
-        label_names: CSV file that names the classes; by default the run's label map, if it has one.
+        label_names: CSV file that names the classes; by default the run's label map, or the names
+            that were beside its training records, if it has either.
         trust_code: Run the code that the run names, such as a custom model or loss
             (docs/EXTENDING.md).
+        extractor: An `extractor.json`, or its folder, for `predict_video`, if the run has none.
 
     Raises:
         FileNotFoundError: The run has no such weights yet.
@@ -177,8 +250,16 @@ def load_run(
     folder = RunFolder(train_dir)
     config = RunConfig.load(folder.path)
     schema = read_schema(folder, config)
-    names = class_names(schema, label_names)
+    names = class_names(folder, schema, label_names)
     loaded = load.load_run(folder.path, config, checkpoint, trust_code)
     return Run(
-        folder, config, schema, loaded.classifier, names, checkpoint, loaded.step, trust_code
+        folder,
+        config,
+        schema,
+        loaded.classifier,
+        names,
+        checkpoint,
+        loaded.step,
+        trust_code,
+        extractor,
     )

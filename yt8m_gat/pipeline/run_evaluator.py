@@ -1,11 +1,14 @@
 """The evaluator of a run, and its figures of attention maps."""
 
+from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from yt8m_gat.config import RunConfig
 from yt8m_gat.evaluation.evaluator import Evaluator
+from yt8m_gat.layers import AttentionLevel, expand_attention_map
 from yt8m_gat.losses import (
     average_over_heads,
     distance_to_uniform,
@@ -62,6 +65,17 @@ def _map_distances(clean: Maps, perturbed: Maps, frame_mask: Any) -> dict[str, A
         for feature, maps in clean.items()
         if "global" in maps
     }
+
+
+def square_maps(classifier: Any) -> Callable[[str, np.ndarray], np.ndarray]:
+    """Returns `(level, maps as its layer returns them) -> maps [B, N, T, T]` of a classifier."""
+
+    def lay_out(level: str, maps: np.ndarray) -> np.ndarray:
+        if classifier.has_square_maps:
+            return maps
+        return expand_attention_map(maps, AttentionLevel.parse(level))
+
+    return lay_out
 
 
 def build_evaluator(classifier: Any, config: RunConfig, **options: Any) -> Evaluator:

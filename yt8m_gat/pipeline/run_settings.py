@@ -27,12 +27,22 @@ def read_schema(
     return RecordSchema.from_config(config.data, labels)
 
 
-def class_names(schema: RecordSchema, path: str | os.PathLike | None) -> dict[int, str]:
-    """Returns class -> name, from a file of names, or else from the run's label map, if any.
+def class_names(
+    folder: RunFolder, schema: RecordSchema, path: str | os.PathLike | None
+) -> dict[int, str]:
+    """Returns class -> name.
+
+    Args:
+        folder: The run folder.
+        schema: The schema of its records.
+        path: A file of names; None: the run's label map, else the names that were beside its
+            training records, if it has either.
 
     Raises:
         ConfigError: The file cannot be read; see `yt8m_gat.data.read_label_names`.
     """
+    if path is None and schema.label_map is None and folder.label_names.is_file():
+        path = folder.label_names
     if path is not None:
         return read_label_names(path)
     names = () if schema.label_map is None else schema.label_map.names

@@ -19,6 +19,7 @@ from yt8m_gat.metrics import evaluate as evaluate_arrays
 from yt8m_gat.models import VideoClassifier, build_from_config
 from yt8m_gat.pipeline.exporting import export
 from yt8m_gat.pipeline.run_evaluator import build_evaluator
+from yt8m_gat.pipeline.run_extractor import extractor_to_keep
 from yt8m_gat.pipeline.run_settings import read_schema
 from yt8m_gat.run_folder import RunFolder
 from yt8m_gat.training import (
@@ -120,6 +121,7 @@ def _train(
         _start_from(classifier, config, trust_code)
     check_objective(build_objective(config.objective), classifier)
     schema = read_schema(folder, config, label_map)
+    extractor = extractor_to_keep(folder, files, eval_files, start_new_model)
 
     def validation_batches() -> Reader:
         return Reader(
@@ -139,7 +141,9 @@ def _train(
     if eval_files and next(iter(validation_batches()), None) is None:
         raise no_examples(eval_files, "eval_data_pattern", config.data.segment_labels)
     if distribution.is_chief:
-        folder.prepare(config, start_new_model=start_new_model, label_map=label_map)
+        folder.prepare(
+            config, start_new_model=start_new_model, label_map=label_map, extractor=extractor
+        )
     distribution.agree(0)  # The other workers wait until the folder can be read.
 
     validate = None

@@ -1,4 +1,4 @@
-"""The HTML parts of pages, without scripts or external resources."""
+"""The HTML parts of pages, without external resources."""
 
 import dataclasses
 import statistics
@@ -158,13 +158,13 @@ def mean_and_deviation(values: Sequence[Any], in_percent: bool = True) -> str:
     return text
 
 
-def document(title: str, body: Sequence[str]) -> str:
-    """Returns the HTML page around `body`, without scripts or external resources."""
+def document(title: str, body: Sequence[str], style: str = "") -> str:
+    """Returns the HTML page around `body`, without external resources; `style` is added CSS."""
     return "\n".join(
         [
             '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">',
             '<meta name="viewport" content="width=device-width, initial-scale=1">',
-            f"<title>{escape(title)}</title>\n<style>{STYLE}{_PAGE_STYLE}</style></head><body>",
+            f"<title>{escape(title)}</title>\n<style>{STYLE}{_PAGE_STYLE}{style}</style></head><body>",
             f"<h1>{escape(title)}</h1>",
             *body,
             "</body></html>\n",
