@@ -39,6 +39,10 @@ NO_PATHS = {
     "yt8m_gat.commands.report": set(),
     "yt8m_gat.commands.explain": {"input_data_pattern", "video_id", "label"},
     "yt8m_gat.commands.archive": set(),
+    "yt8m_gat.commands.extract": {
+        *("picture_output", "picture_size", "picture_range", "sound_output", "crop", "fit_pca"),
+        "splits",
+    },
 }
 SCRIPTS = tuple(f"yt8m_gat.commands.{name}" for name in ("train", "eval", "inference"))
 

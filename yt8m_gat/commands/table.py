@@ -6,6 +6,7 @@ It uses only the standard library, so that `yt8m-gat --help` imports no command.
 # Section of the overview -> command -> what it does. Command `a-b` is module `commands/a_b.py`.
 COMMANDS: dict[str, dict[str, str]] = {
     "Get records": {
+        "extract": "make records of videos, with any picture and sound model",
         "download": "fetch the official YouTube-8M records, whole or in part",
         "sample": "write a generated sample in the same layout",
         "inspect": "say what records hold, and which cannot be read",

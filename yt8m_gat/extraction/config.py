@@ -192,7 +192,7 @@ class ExtractorConfig:
             >>> config.differences(dataclasses.replace(config, frames_per_second=25.0))
             ['frames_per_second: 1.0 != 25.0']
         """
-        ours, theirs = _flat(dataclasses.asdict(self)), _flat(dataclasses.asdict(other))
+        ours, theirs = flat(dataclasses.asdict(self)), flat(dataclasses.asdict(other))
         return [
             f"{name}: {ours.get(name)!r} != {theirs.get(name)!r}"
             for name in dict.fromkeys([*ours, *theirs])
@@ -265,12 +265,12 @@ def digest_of_path(path: str | os.PathLike) -> str:
     return digest_of(lines)
 
 
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Returns nested settings as one mapping with dotted names."""
-    flat = {}
+def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Returns nested settings as one mapping, with dotted names."""
+    found: dict[str, Any] = {}
     for name, value in values.items():
         if isinstance(value, dict):
-            flat |= _flat(value, f"{prefix}{name}.")
+            found |= flat(value, f"{prefix}{name}.")
         else:
-            flat[prefix + name] = value
-    return flat
+            found[prefix + name] = value
+    return found

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import collections
+import contextlib
 import dataclasses
 import itertools
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from yt8m_gat.config import ConfigError
+from yt8m_gat.digests import digest_of
+from yt8m_gat.disk import replacing
 from yt8m_gat.extraction.ahead import Ahead
 from yt8m_gat.extraction.config import (
     FEATURES,
@@ -24,8 +28,17 @@ from yt8m_gat.extraction.config import (
     extractor_file,
 )
 from yt8m_gat.extraction.log_mel import SAMPLE_RATE
-from yt8m_gat.extraction.picture import PictureModel, picture_model
-from yt8m_gat.extraction.projection import Bytes, OfficialPicture, OfficialSound, Projection, load
+from yt8m_gat.extraction.picture import GRAPH_FILE, PictureModel, picture_model
+from yt8m_gat.extraction.projection import (
+    MEAN_FILE,
+    VALUES_FILE,
+    VECTORS_FILE,
+    Bytes,
+    OfficialPicture,
+    OfficialSound,
+    Projection,
+    load,
+)
 from yt8m_gat.extraction.sound import SoundModel, sound_model, windows
 from yt8m_gat.video.clips import Clip
 from yt8m_gat.video.decoding import Video, VideoError
@@ -55,10 +68,16 @@ class Extracted(NamedTuple):
     duration: float
 
 
-class _Values(NamedTuple):
-    """The values of a clip's models, before or after their projection to bytes."""
+class Values(NamedTuple):
+    """What the models give for a clip, before it becomes bytes.
 
-    values: dict[str, np.ndarray]
+    Attributes:
+        arrays: `picture` and `sound` -> float32 or uint8 [T, D].
+        seconds: As of `Extracted`.
+        faults: As of `Extracted`.
+    """
+
+    arrays: dict[str, np.ndarray]
     seconds: np.ndarray
     faults: tuple[str, ...]
 
@@ -154,6 +173,7 @@ class Extractor:
         self._models = models
         self._projections = dict(projections)
         self._silence: np.ndarray | None = None
+        self._folder: Path | None = None
 
     @classmethod
     def load(
@@ -187,7 +207,7 @@ class Extractor:
         }
         models = load_models(config, paths)
         if config.picture is not None and models.picture is not None and models.picture.sha256:
-            _check_digest("--picture", config.picture, models.picture.sha256)
+            _check_digest("ImageNet's weights", config.picture, models.picture.sha256)
         projections = {
             name: _projection(part, folder, paths[name]) for name, part in config.parts.items()
         }
@@ -197,7 +217,9 @@ class Extractor:
                     f"{extractor_file(path)}: {name}.size must be {projections[name].size}. "
                     f"Received: {part.size}"
                 )
-        return cls(config, models, projections)
+        extractor = cls(config, models, projections)
+        extractor._folder = folder
+        return extractor
 
     def __call__(
         self, path: str | os.PathLike, *, start: float = 0.0, end: float | None = None
@@ -218,6 +240,23 @@ class Extractor:
             raise result
         return result
 
+    def save(self, folder: str | os.PathLike) -> None:
+        """Writes `extractor.json` and copies its small files, itself last.
+
+        Args:
+            folder: An existing folder.
+
+        Raises:
+            ConfigError: The extractor was not loaded from files.
+            WriteError: A file cannot be written.
+        """
+        if self._folder is None and self.config.files:
+            raise ConfigError("only an extractor that was loaded from files can be saved")
+        for name in self.config.files:
+            with replacing(Path(folder, name)) as temporary:
+                shutil.copyfile(Path(self._folder or "", name), temporary)
+        self.config.save(folder)
+
     def many(self, clips: Iterable[Clip], num_readers: int = 2) -> Iterator[Extracted | VideoError]:
         """Extracts clips one after the other, while the next ones are being decoded.
 
@@ -228,34 +267,12 @@ class Extractor:
         Yields:
             For each clip in order its features, or the error in their place.
         """
-        for result in self._many(clips, num_readers, self._to_bytes):
-            yield result if isinstance(result, VideoError) else self.finish(*result)
+        with contextlib.closing(self.values(clips, num_readers)) as results:
+            for result in results:
+                yield result if isinstance(result, VideoError) else self.project(result)
 
-    def values(self, clips: Iterable[Clip], num_readers: int = 2) -> Iterator[_Values | VideoError]:
-        """As `many`, but gives the models' own values, float32 or uint8 [T, D], for fitting."""
-        return self._many(clips, num_readers, lambda _, values: values)
-
-    def finish(
-        self, values: Mapping[str, np.ndarray], seconds: np.ndarray, faults: tuple[str, ...]
-    ) -> Extracted:
-        """Returns what was extracted; `picture` and `sound` get the names of their features."""
-        features = {FEATURES[name]: array for name, array in values.items()}
-        return Extracted(features, seconds, faults, len(seconds) / self.config.frames_per_second)
-
-    def project(self, values: _Values) -> Extracted:
-        """Makes bytes of what `values` gave; `many` gives the same."""
-        arrays = {name: self._to_bytes(name, array) for name, array in values.values.items()}
-        return self.finish(arrays, values.seconds, values.faults)
-
-    def _to_bytes(self, name: str, values: np.ndarray) -> np.ndarray:
-        return self._projections[name](values)
-
-    def _many(
-        self,
-        clips: Iterable[Clip],
-        num_readers: int,
-        convert: Callable[[str, np.ndarray], np.ndarray],
-    ) -> Iterator[_Values | VideoError]:
+    def values(self, clips: Iterable[Clip], num_readers: int = 2) -> Iterator[Values | VideoError]:
+        """Gives the models' own values, for fitting and for `project`; else as `many`."""
         waiting = iter(clips)
         readings: collections.deque[_Reading] = collections.deque()
         try:
@@ -265,7 +282,7 @@ class Extractor:
                 if not readings:
                     return
                 try:
-                    result = self._extract(readings[0], convert)
+                    result = self._values_of(readings[0])
                 except VideoError as error:
                     result = error
                 readings.popleft().close()
@@ -274,39 +291,44 @@ class Extractor:
             for reading in readings:
                 reading.close()
 
-    def _extract(
-        self, reading: _Reading, convert: Callable[[str, np.ndarray], np.ndarray]
-    ) -> _Values:
-        rate, values, extra = self.config.frames_per_second, {}, []
+    def project(self, values: Values) -> Extracted:
+        """Makes bytes of what `values` gave."""
+        num_frames = len(values.seconds)
+        features = {
+            FEATURES[name]: np.concatenate(
+                [
+                    self._projections[name](array[first : first + BATCH_SIZE])
+                    for first in range(0, num_frames, BATCH_SIZE)
+                ]
+            )
+            for name, array in values.arrays.items()
+        }
+        duration = num_frames / self.config.frames_per_second
+        return Extracted(features, values.seconds, values.faults, duration)
+
+    def _values_of(self, reading: _Reading) -> Values:
+        rate, arrays, extra = self.config.frames_per_second, {}, []
         seconds: list[float] = []
-        num_frames = None
         if reading.pictures is not None and self._models.picture is not None:
             parts = []
             for times, frames in reading.pictures:
                 seconds += times
-                parts.append(convert("picture", self._models.picture.call(frames)))
-            values["picture"] = np.concatenate(parts)
-            num_frames = len(seconds)
+                parts.append(self._models.picture.call(frames))
+            arrays["picture"] = np.concatenate(parts)
         if reading.sound is not None and self._models.sound is not None:
-            sound, num_heard = self._sound_of(
-                reading.sound, self._models.sound, num_frames, convert
-            )
-            values["sound"] = sound
+            num_frames = len(seconds) if reading.pictures is not None else None
+            arrays["sound"], heard = self._sound_of(reading.sound, self._models.sound, num_frames)
             if num_frames is None:
-                seconds = [reading.clip.start + k / rate for k in range(len(sound))]
-            elif num_heard == 0:
+                seconds = [reading.clip.start + k / rate for k in range(heard)]
+            elif heard == 0:
                 extra.append("there is no sound: silence stands in for it")
-            elif (num_frames - num_heard) / rate > _SILENT_SECONDS:
-                extra.append(f"the sound ends after {num_heard / rate:.2f} s: silence follows it")
-        faults = tuple(dict.fromkeys([*reading.picture_faults, *reading.sound_faults, *extra]))
-        return _Values(values, np.array(seconds), faults)
+            elif (num_frames - heard) / rate > _SILENT_SECONDS:
+                extra.append(f"the sound ends after {heard / rate:.2f} s: silence follows it")
+        faults = (*reading.picture_faults, *reading.sound_faults, *extra)
+        return Values(arrays, np.array(seconds), tuple(dict.fromkeys(faults)))
 
     def _sound_of(
-        self,
-        batches: Ahead[np.ndarray],
-        model: SoundModel,
-        num_frames: int | None,
-        convert: Callable[[str, np.ndarray], np.ndarray],
+        self, batches: Ahead[np.ndarray], model: SoundModel, num_frames: int | None
     ) -> tuple[np.ndarray, int]:
         """Returns values for `num_frames` steps, and for how many of them there was sound."""
         parts, heard = [], 0
@@ -314,13 +336,13 @@ class Extractor:
         for batch in batches:
             wanted = batch if num_frames is None else batch[: num_frames - heard]
             if len(wanted):
-                parts.append(convert("sound", model.call(wanted)))
+                parts.append(model.call(wanted))
                 heard += len(wanted)
         missing = 0 if num_frames is None else num_frames - heard
         if missing:
             if self._silence is None:
                 self._silence = model.call(np.zeros((1, model.window), np.float32))
-            parts.append(convert("sound", np.repeat(self._silence, missing, axis=0)))
+            parts.append(np.repeat(self._silence, missing, axis=0))
         return np.concatenate(parts), heard
 
 
@@ -383,8 +405,34 @@ def _weights_of(
             f"the extractor needs the weights of its {name} model, {part.model}, which are not at "
             f"{place}. Name their place: --{name}=PATH"
         )
-    _check_digest(f"--{name}={place}", part, digest_of_path(place))
+    _check_digest(f"--{name}={place}", part, digest_of_weights(part.kind, place))
     return place
+
+
+def digest_of_weights(kind: str, path: str | os.PathLike) -> str:
+    """Returns the SHA-256 of a model's file or folder; of official folders, of the files it uses.
+
+    Raises:
+        ConfigError: An official file is missing.
+        OSError: A file cannot be read.
+    """
+    if kind not in (OFFICIAL, VGGISH):
+        return digest_of_path(path)
+    if kind == OFFICIAL:
+        files = [Path(path, name) for name in (GRAPH_FILE, MEAN_FILE, VALUES_FILE, VECTORS_FILE)]
+        missing = [file.name for file in files if not file.is_file()]
+        if missing:
+            raise ConfigError(
+                f"--official_dir={path} must hold {', '.join(file.name for file in files)}: "
+                "Inception's graph of TensorFlow's inception-2015-12-05.tgz and the constants of "
+                f"YouTube-8M's yt8m_pca.tgz. Missing: {', '.join(missing)}"
+            )
+    else:
+        from yt8m_gat.extraction.vggish import official_files
+
+        checkpoint, pca = official_files(path)
+        files = [*sorted(checkpoint.parent.glob(f"{checkpoint.name}*")), pca]
+    return digest_of(f"{digest_of_path(file)}  {file.name}\n".encode() for file in files)
 
 
 def _check_digest(what: str, part: FeatureConfig, found: str) -> None:

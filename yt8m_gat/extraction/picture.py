@@ -106,7 +106,9 @@ def _application(config: FeatureConfig, path: str | os.PathLike | None) -> Pictu
             "Remedy: give --picture_weights=FILE, the weights without the top layer, or another "
             "model as --picture=FILE"
         ) from error
-    digest = digest_of(np.ascontiguousarray(array).tobytes() for array in model.get_weights())
+    digest = None
+    if path is None:  # Nobody says which version of them Keras has.
+        digest = digest_of(np.ascontiguousarray(array).tobytes() for array in model.get_weights())
     size = model.output_shape[-1]
     return PictureModel(keras_call(model, preprocess_input), image_size, size, sha256=digest)
 
