@@ -1,0 +1,168 @@
+"""Trains models on real clips in which local evidence is real: spoken words of the GRID corpus.
+
+    python benchmarks/grid.py --grid_dir=grid_s1 --picture=embedding.tflite --output_dir=runs/grid
+
+`grid_dir` holds `clips/*.mp4` and `labels.csv` (clip and the six words that it says).
+`yt8m-gat extract` makes the records at 25 frames a second: the picture of the mouth by `--picture`,
+the sound by `--sound`. Clips are split 6 : 1 : 1 by a hash of their names. Each model is trained on
+sound, on picture and on both, once for each seed, and evaluated on the test clips with its best
+weights by validation GAP. The accuracy of a place is the share of clips whose word in that place is
+the one that the model scores highest among the words of the place. Called again, it goes on where
+it stopped.
+"""
+
+import argparse
+import csv
+import json
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+PLACES = ("command", "color", "preposition", "letter", "digit", "adverb")
+MODELS = {
+    "Logistic": ["--model=FrameLevelLogisticModel"],
+    "SA": ["--model=Transformer"],
+    "GMSA": ["--model=GMSA"],
+    "GAT": ["--model=GAT"],
+}
+FEATURES = {"sound": ("audio",), "picture": ("rgb",), "both": ("rgb", "audio")}
+MOUTH = "55,80,70,56"
+
+
+def run(log, *arguments):
+    with log.open("a", encoding="utf-8") as file:
+        finished = subprocess.run(
+            [sys.executable, "-m", "yt8m_gat", *map(str, arguments)],
+            cwd=ROOT,
+            stdout=file,
+            stderr=file,
+            check=False,
+        )
+    if finished.returncode:
+        sys.exit(f"yt8m-gat {arguments[0]} failed, see {log}")
+
+
+def extract(options):
+    """Makes the records; returns the words of each clip, place by place."""
+    with (options.grid_dir / "labels.csv").open(encoding="utf-8") as file:
+        words = {row["clip"]: [row[place] for place in PLACES] for row in csv.DictReader(file)}
+    clips = options.output_dir / "clips.csv"
+    with clips.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["path", "label"])
+        for clip, labels in words.items():
+            path = (options.grid_dir / "clips" / f"{clip}.mp4").resolve()
+            # A word may be the name of a letter and of another place.
+            writer.writerows(
+                [path, f"{place}:{word}"] for place, word in zip(PLACES, labels, strict=True)
+            )
+    run(
+        options.output_dir / "extract.log",
+        *("extract", "--labels", clips.resolve(), "--output_dir", options.records.resolve()),
+        *("--fps=25", "--max_seconds=0", "--crop", MOUTH, "--splits=train:6,validate:1,test:1"),
+        *("--picture", options.picture.resolve(), "--sound", options.sound),
+    )
+    return words
+
+
+def train_and_test(options, sizes, model, kind, seed):
+    train_dir = (options.output_dir / f"{model}_{kind}_{seed}").resolve()
+    log = train_dir.with_suffix(".log")
+    names = FEATURES[kind]
+    scores = train_dir.with_suffix(".csv")
+    figures = train_dir.with_suffix(".json")
+    records = options.records.resolve()
+    if not figures.is_file():
+        run(
+            log,
+            *("train", f"--train_dir={train_dir}", *MODELS[model], f"--seed={seed}"),
+            f"--train_data_pattern={records}/train*.tfrecord",
+            f"--eval_data_pattern={records}/validate*.tfrecord",
+            f"--feature_names={','.join(names)}",
+            f"--feature_sizes={','.join(str(sizes[name]) for name in names)}",
+            *(f"--num_classes={options.num_classes}", "--max_frames=75", "--batch_size=32"),
+            *("--base_learning_rate=5e-4", f"--num_epochs={options.num_epochs}"),
+            *("--early_stopping_patience=15", "--plateau_patience=8", *options.flags),
+            *(["--local_masks=bd10"] if model in ("GMSA", "GAT") else []),
+        )
+        test = f"{records}/test*.tfrecord"
+        run(
+            log,
+            *("inference", f"--train_dir={train_dir}", f"--input_data_pattern={test}"),
+            *(f"--output_file={scores}", f"--top_k={options.num_classes}"),
+        )
+        run(
+            log,
+            *("eval", f"--train_dir={train_dir}", f"--eval_data_pattern={test}"),
+            *("--attacks=fgm", "--epsilons=0.5", f"--output_file={figures}"),
+        )
+    return json.loads(figures.read_text(encoding="utf-8")), scores
+
+
+def place_accuracy(scores, words, label_names):
+    """Place -> share of the clips whose word the model scores highest in that place."""
+    of_place = {
+        place: {number for number, name in label_names.items() if name.startswith(f"{place}:")}
+        for place in PLACES
+    }
+    hits, num_clips = dict.fromkeys(PLACES, 0), 0
+    with scores.open(encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            pairs = row["LabelConfidencePairs"].split()
+            ranked = [int(number) for number in pairs[::2]]  # Highest first.
+            num_clips += 1
+            for place, word in zip(PLACES, words[row["VideoId"]], strict=True):
+                best = next(number for number in ranked if number in of_place[place])
+                hits[place] += label_names[best] == f"{place}:{word}"
+    return {place: hits[place] / num_clips for place in PLACES}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--grid_dir", type=Path, required=True)
+    parser.add_argument("--picture", type=Path, required=True, help="a model file of extract")
+    parser.add_argument("--sound", default="log_mel", help="a model of extract")
+    parser.add_argument("--output_dir", type=Path, required=True)
+    parser.add_argument("--models", default=",".join(MODELS))
+    parser.add_argument("--kinds", default=",".join(FEATURES))
+    parser.add_argument("--seeds", default="0,1,2")
+    parser.add_argument("--num_epochs", type=int, default=150)
+    parser.add_argument("flags", nargs="*", help="flags for every train, after --")
+    options = parser.parse_args()
+    options.output_dir.mkdir(parents=True, exist_ok=True)
+    options.records = options.output_dir / "records"
+    words = extract(options)
+    extractor = json.loads((options.records / "extractor.json").read_text(encoding="utf-8"))
+    sizes = {"rgb": extractor["picture"]["size"], "audio": extractor["sound"]["size"]}
+    with (options.records / "label_names.csv").open(encoding="utf-8") as file:
+        label_names = {int(row["label_id"]): row["label_name"] for row in csv.DictReader(file)}
+    options.num_classes = len(label_names)
+    table = []
+    for kind in options.kinds.split(","):
+        for model in options.models.split(","):
+            rows = []
+            for seed in options.seeds.split(","):
+                result, scores = train_and_test(options, sizes, model, kind, seed)
+                accuracy = place_accuracy(scores, words, label_names)
+                rows.append({"features": kind, "model": model, "seed": int(seed), **result})
+                rows[-1]["place_accuracy"] = accuracy
+            table += rows
+            columns = {
+                "GAP": [row["clean"]["gap"] for row in rows],
+                "MAP": [row["clean"]["map"] for row in rows],
+                **{place: [row["place_accuracy"][place] for row in rows] for place in PLACES},
+                "GAP, FGM": [row["attacks"][0]["gap"] for row in rows],
+            }
+            cells = [
+                f"{statistics.mean(c):.3f} ± {statistics.stdev(c) if len(c) > 1 else 0:.3f}"
+                for c in columns.values()
+            ]
+            print(" | ".join([kind, model, *cells]), flush=True)
+    path = options.output_dir / "grid.json"
+    path.write_text(json.dumps(table, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
