@@ -17,7 +17,7 @@ from yt8m_gat.data import (
     preprocess,
 )
 from yt8m_gat.data.description import find_fault
-from yt8m_gat.data.errors import BadRecordError
+from yt8m_gat.data.errors import BadRecordError, Fault
 
 SIZES = {"r": 4, "u": 2}
 STORED = {
@@ -171,3 +171,52 @@ def test_inspect_says_what_would_be_read_by_which_flag(tmp_path, capsys):
     arguments = ["--feature_names=packed", "--feature_sizes=8", "--feature_types=float32"]
     assert main([path, *arguments]) == 0
     assert main([path, *arguments[:2]]) == 1
+
+
+def mediapipe_record(context, rgb, audio):
+    """As MediaPipe writes it: floats a frame, and lists that are none of the features."""
+    return hand.sequence_example(
+        context | {"clip/start/timestamp": ints_feature(0), "RGB/feature/rate": floats_feature(1)},
+        **{
+            "RGB/feature/floats": [floats_feature(*frame) for frame in rgb],
+            "RGB/feature/timestamp": [ints_feature(10**6 * k) for k in range(len(rgb))],
+            "AUDIO/feature/floats": [floats_feature(*frame) for frame in audio],
+        },
+    )
+
+
+def test_records_of_mediapipe_are_read(tmp_path, capsys):
+    """Its ids are `clip/media_id`, or only `clip/data_path`; labels are `clip/label/index`."""
+    rng = np.random.default_rng(0)
+    rgb, audio = rng.normal(size=(3, 8)), rng.normal(size=(3, 4))
+    contexts = [
+        {
+            "clip/media_id": bytes_feature(b"one"),
+            "clip/data_path": bytes_feature(b"/v/one.mp4"),
+            "clip/label/index": ints_feature(2, 0),
+            "clip/label/string": bytes_feature(b"c", b"a"),
+        },
+        {"clip/data_path": bytes_feature(b"/v/two.mp4"), "clip/label/index": ints_feature(1)},
+    ]
+    path = hand.write(
+        tmp_path / "a.tfrecord", [mediapipe_record(context, rgb, audio) for context in contexts]
+    )
+    sizes = {"RGB/feature/floats": 8, "AUDIO/feature/floats": 4}
+    schema = RecordSchema(
+        sizes, 3, feature_types=("float_list",) * 2, labels_key="clip/label/index"
+    )
+    [batch] = Reader([path], schema, 2)
+    assert batch["video_id"].numpy().tolist() == [b"one", b"/v/two.mp4"]
+    assert batch["labels"].numpy().tolist() == [[1, 0, 1], [0, 1, 0]]
+    for name, values in zip(sizes, (rgb, audio), strict=True):
+        np.testing.assert_array_equal(batch["features"][name][1], values.astype(np.float32))
+    assert main([path, "--labels_key=clip/label/index"]) == 0
+    text = capsys.readouterr().out
+    assert "feature RGB/feature/floats: 8 floats a frame (--feature_types=float_list)" in text
+    assert "timestamp" not in text.split("int64 lists")[0]
+    description = describe_record(mediapipe_record(contexts[1], rgb, audio))
+    assert (description.video_id, description.faults) == ("/v/two.mp4", ())
+    wrong = RecordSchema({"RGB/feature/timestamp": 1}, 3, feature_types=("float_list",))
+    assert find_fault(description, wrong)[0] == Fault.WRONG_TYPE
+    with pytest.raises(BadRecordError, match="RGB/feature/timestamp"):
+        list(Reader([path], wrong, 2))

@@ -145,7 +145,10 @@ BAD_CLIPS = {
         hand.sequence_example(ID, r=R, u=U[:2]),
         "feature u has 2 frames, feature r has 3.*write the record again",
     ),
-    "no id": (hand.sequence_example({}, r=R, u=U), "none of the ids id and video_id"),
+    "no id": (
+        hand.sequence_example({}, r=R, u=U),
+        "none of the ids id, video_id, clip/media_id, clip/data_path",
+    ),
     "two ids": (
         hand.sequence_example({"id": bytes_feature(b"a", b"b")}, r=R, u=U),
         "more than one value of id",

@@ -174,7 +174,7 @@ def test_the_input_of_frames_is_named_after_the_features(tmp_path):
 @pytest.mark.parametrize(
     ("records", "message"),
     [
-        ([b""], "it has none of the ids id and video_id"),
+        ([b""], "it has none of the ids id, video_id, clip/media_id, clip/data_path"),
         ([], "example_bytes must be .N.: a record or more"),
         ([frame_record(b"v", 0)], "it has no frames of any of the features needed"),
         ([frame_record(b"v", 2, {"rgb": 8})], "feature audio is missing or empty"),

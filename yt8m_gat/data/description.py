@@ -29,6 +29,8 @@ class RecordDescription:
         sizes: Feature -> its distinct sizes, ascending: bytes per frame, or floats per video or
             per frame of `float_lists`.
         float_lists: Features whose frames are lists of floats, not bytes.
+        integer_lists: Feature lists of integers, such as MediaSequence's times; they are no
+            features.
         not_finite: Features with a value that is not finite; bytes are read as float32.
         float32_like: Features whose first frame consists of bytes that are plausible as float32.
         segment_labels: Class indices of its rated segments (2019).
@@ -42,6 +44,7 @@ class RecordDescription:
     lengths: dict[str, int]
     sizes: dict[str, tuple[int, ...]]
     float_lists: frozenset[str]
+    integer_lists: frozenset[str]
     not_finite: frozenset[str]
     float32_like: frozenset[str]
     segment_labels: tuple[int, ...]
@@ -130,8 +133,13 @@ def _floats(frames: Sequence[tf.train.Feature]) -> np.ndarray:
     return np.frombuffer(content[: len(content) // 4 * 4], "<f4")
 
 
+def _kind(frames: Sequence[tf.train.Feature]) -> str | None:
+    """Returns the kind of the first frame, or None."""
+    return frames[0].WhichOneof("kind") if frames else None
+
+
 def _is_float_list(frames: Sequence[tf.train.Feature]) -> bool:
-    return bool(frames) and frames[0].WhichOneof("kind") == "float_list"
+    return _kind(frames) == "float_list"
 
 
 def _looks_like_float32(frames: Sequence[tf.train.Feature]) -> bool:
@@ -180,14 +188,16 @@ def describe_record(payload: bytes, labels_key: str = LABELS_KEY) -> RecordDescr
             faults.append((Fault.VIDEO_ID, f"it has more than one value of {key}"))
     video_id = next((values[0] for values in ids if values and values[0]), b"")
     if not video_id:
-        faults.append((Fault.VIDEO_ID, f"it has none of the ids {' and '.join(ID_KEYS)}"))
+        faults.append((Fault.VIDEO_ID, f"it has none of the ids {', '.join(ID_KEYS)}"))
     elif not _is_text(video_id):
         faults.append((Fault.VIDEO_ID, "its id is no UTF-8 text, or has control characters"))
     labels = _values(context, labels_key, "int64_list", faults)
     segment_labels = _values(context, "segment_labels", "int64_list", faults)
     lengths = {}
     sizes = {}
-    for name in sorted(lists):
+    integer_lists = frozenset(name for name in lists if _kind(lists[name].feature) == "int64_list")
+    features = sorted(set(lists) - integer_lists)
+    for name in features:
         frames = lists[name].feature
         lengths[name] = len(frames)
         sizes[name] = tuple(sorted(set(_frame_sizes(name, frames, faults))))
@@ -206,11 +216,14 @@ def describe_record(payload: bytes, labels_key: str = LABELS_KEY) -> RecordDescr
         integers=int64_lists(context),
         lengths=lengths,
         sizes=sizes,
-        float_lists=frozenset(name for name in lists if _is_float_list(lists[name].feature)),
+        float_lists=frozenset(name for name in features if _is_float_list(lists[name].feature)),
+        integer_lists=integer_lists,
         not_finite=frozenset(
-            name for name in lists if not np.isfinite(_floats(lists[name].feature)).all()
+            name for name in features if not np.isfinite(_floats(lists[name].feature)).all()
         ),
-        float32_like=frozenset(name for name in lists if _looks_like_float32(lists[name].feature)),
+        float32_like=frozenset(
+            name for name in features if _looks_like_float32(lists[name].feature)
+        ),
         segment_labels=segment_labels,
         faults=tuple(faults),
     )
@@ -249,6 +262,8 @@ def find_fault(description: RecordDescription, schema: RecordSchema) -> tuple[Fa
             f"it is a {description.level}-level record ({description}); each of {needed} is needed",
         )
     for name in names:
+        if name in description.integer_lists:
+            return Fault.WRONG_TYPE, f"feature {name}, frame 0 is a list of integers"
         if name not in description.sizes or description.lengths.get(name) == 0:
             return (
                 Fault.MISSING_FEATURE,

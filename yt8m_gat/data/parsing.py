@@ -215,7 +215,7 @@ def _check_context(
     checks.require(
         Fault.VIDEO_ID,
         tf.not_equal(video_id, ""),
-        lambda _: f"it has none of the ids {' and '.join(ID_KEYS)}",
+        lambda _: f"it has none of the ids {', '.join(ID_KEYS)}",
         f"write one of them as a bytes feature, or list such records by `{INSPECT_COMMAND}`",
     )
     # The CSV of the predictions is text with one line per video.
@@ -401,8 +401,10 @@ def _check_ratings(
 
 def _video_id(context: dict[str, Any]) -> tf.Tensor:
     """Returns the first of `ID_KEYS` that a record has, string [B]."""
-    current, older = (context[key].to_tensor("", shape=[None, 1])[:, 0] for key in ID_KEYS)
-    return tf.where(tf.equal(current, ""), older, current)
+    found, *others = (context[key].to_tensor("", shape=[None, 1])[:, 0] for key in ID_KEYS)
+    for other in others:
+        found = tf.where(tf.equal(found, ""), other, found)
+    return found
 
 
 def parse_frame_batch(

@@ -26,8 +26,9 @@ AUDIOSET_NUM_CLASSES = 527
 MAX_FRAMES = 300
 """The number of frames after which a YouTube-8M clip is cut."""
 
-ID_KEYS = ("id", "video_id")
-"""Names of the id: YouTube-8M since 2018, and older YouTube-8M and AudioSet."""
+ID_KEYS = ("id", "video_id", "clip/media_id", "clip/data_path")
+"""Names of the id: YouTube-8M since 2018; older YouTube-8M and AudioSet; MediaSequence, and what
+MediaPipe's extraction of YouTube-8M features writes. The first that a record has counts."""
 
 LABELS_KEY = "labels"
 """Name of the list of class indices, in the official records."""
@@ -64,7 +65,7 @@ class RecordSchema:
 
     | key | where | kind | shape |
     |---|---|---|---|
-    | `id` or `video_id` | context | bytes | [1] |
+    | one of `ID_KEYS` | context | bytes | [1] |
     | `labels_key` (may be absent) | context | int64 | [any number], or a 0 or 1 for each class |
     | each feature | feature list | by its type, see below | T x [size] |
 
