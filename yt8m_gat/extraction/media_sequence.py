@@ -1,0 +1,196 @@
+"""Raw clips as MediaSequence records, which other video code of TensorFlow reads.
+
+One `tf.SequenceExample` a clip:
+
+| key | where | kind | value |
+|---|---|---|---|
+| `image/encoded` | feature list | bytes | T x a JPEG file, in RGB |
+| `image/timestamp` | feature list | int64 | T x microseconds from the start of the clip |
+| `image/format`, `image/channels` | context | bytes, int64 | `JPEG`, 3 |
+| `image/frame_rate` | context | float | frames a second |
+| `image/height`, `image/width` | context | int64 | pixels |
+| `clip/label/index` | context | int64 | numbers of the classes |
+| `clip/label/text` | context | bytes | their names, in the same order |
+| `clip/media_id` | context | bytes | the id |
+| `clip/start/timestamp`, `clip/end/timestamp` | context | int64 | microseconds in the file |
+| `WAVEFORM/feature/floats` | feature list | float | 1 x the sound, one channel, if asked for |
+| `WAVEFORM/feature/sample_rate` | context | float | 16,000 |
+
+Reference: MediaPipe, `mediapipe/util/sequence/README.md`; DMVR, `examples/generate_from_file.py`,
+for `clip/label/text` and the sound.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import tensorflow as tf
+
+from yt8m_gat.extraction.pack_settings import PackSettings
+from yt8m_gat.extraction.shards import (
+    Made,
+    Summary,
+    Task,
+    one_by_one,
+    tasks_of,
+    write_shards,
+)
+from yt8m_gat.video.clips import Clip, label_names
+from yt8m_gat.video.decoding import Frame, Video
+from yt8m_gat.video.source import error_of
+
+SAMPLE_RATE = 16_000
+
+# A serialized record must be below 2 GB (protobuf).
+_MAX_BYTES = 2_000_000_000
+
+
+def pack(
+    clips: Sequence[Clip],
+    folder: str | os.PathLike,
+    settings: PackSettings,
+    *,
+    names: Sequence[str] | None = None,
+    num_shards: int = 1,
+    splits: Sequence[tuple[str, int]] = (),
+    on_bad_file: str = "error",
+    num_readers: int = 2,
+    show_progress: bool = False,
+) -> Summary:
+    """Writes one record a clip, or continues where it was interrupted.
+
+    The files are those of `yt8m_gat.extraction.shards`.
+
+    Args:
+        clips: The clips.
+        folder: The output folder, created if needed.
+        settings: What the records hold.
+        names: Names of the classes, in order; by default those of the clips' labels.
+        num_shards: Files of each split.
+        splits: See `shards.split_of`.
+        on_bad_file: See `write_shards`.
+        num_readers: Files that are decoded at a time.
+        show_progress: Show clips, rate and time left on the standard error.
+
+    Raises:
+        ConfigError: The folder holds another job.
+        VideoError: A file cannot be read, and `on_bad_file` is `error`.
+        ClipListError: A clip is there twice, or a label has no name.
+        WriteError: A file cannot be written.
+    """
+    names = label_names(clips) if names is None else list(names)
+
+    def make(task: Task) -> Made:
+        return record_of(task, settings, names)
+
+    return write_shards(
+        folder,
+        tasks_of(clips, names, splits),
+        one_by_one(make, num_readers),
+        names=names,
+        settings={"pack": dataclasses.asdict(settings)},
+        num_shards=num_shards,
+        on_bad_file=on_bad_file,
+        show_progress=show_progress,
+    )
+
+
+def record_of(task: Task, settings: PackSettings, names: Sequence[str]) -> Made:
+    """Returns the record of a clip, and its line of the manifest.
+
+    Raises:
+        VideoError: The clip has no picture, cannot be decoded, or is too long for a record.
+    """
+    clip = task.clip
+    with Video(
+        clip.path, start=clip.start, end=clip.end, max_seconds=settings.max_seconds or None
+    ) as video:
+        frames = video.frames(
+            frames_per_second=settings.fps or None, short_side=settings.short_side or None
+        )
+        jpegs, times = _encoded(clip, frames, settings.quality)
+        sound = None
+        if settings.with_sound and video.info.has_sound:
+            sound = np.concatenate(list(video.sound(sample_rate=SAMPLE_RATE)))
+        faults = tuple(video.faults)
+        rate = settings.fps or video.info.frames_per_second or 0.0
+    height, width, channels = tf.io.decode_jpeg(jpegs[0]).shape
+    seconds = times[-1] - clip.start + (1 / rate if rate else 0.0)
+    context = {
+        "image/format": _bytes([b"JPEG"]),
+        "image/channels": _integers([channels]),
+        "image/frame_rate": _floats([rate]),
+        "image/height": _integers([height]),
+        "image/width": _integers([width]),
+        "clip/label/index": _integers(task.labels),
+        "clip/label/text": _bytes(names[label].encode() for label in task.labels),
+        "clip/media_id": _bytes([task.clip_id.encode("utf-8", "surrogateescape")]),
+        "clip/start/timestamp": _integers([_microseconds(clip.start)]),
+        "clip/end/timestamp": _integers([_microseconds(clip.start + seconds)]),
+    }
+    lists = {
+        "image/encoded": [_bytes([jpeg]) for jpeg in jpegs],
+        "image/timestamp": [_integers([_microseconds(time - clip.start)]) for time in times],
+    }
+    if sound is not None:
+        context["WAVEFORM/feature/sample_rate"] = _floats([SAMPLE_RATE])
+        lists["WAVEFORM/feature/floats"] = [_floats(sound)]
+    record = tf.train.SequenceExample(
+        context=tf.train.Features(feature=context),
+        feature_lists=tf.train.FeatureLists(
+            feature_list={name: tf.train.FeatureList(feature=list) for name, list in lists.items()}
+        ),
+    )
+    columns = {
+        "frames": len(jpegs),
+        "seconds": round(seconds, 3),
+        "faults": "; ".join(faults),
+        "height": height,
+        "width": width,
+        "sound_samples": 0 if sound is None else len(sound),
+    }
+    # Otherwise the entries of a map may have any order.
+    return Made(record.SerializeToString(deterministic=True), columns)
+
+
+def _encoded(clip: Clip, frames: Iterable[Frame], quality: int) -> tuple[list[bytes], list[float]]:
+    """Returns the JPEG files of frames, and their times."""
+    jpegs: list[bytes] = []
+    times: list[float] = []
+    num_bytes = 0
+    image = None
+    for frame in frames:
+        if frame.image is not image:  # A frame that is shown for long comes several times.
+            image = frame.image
+            jpeg = tf.io.encode_jpeg(image, "rgb", quality).numpy()
+        jpegs.append(jpeg)
+        times.append(frame.seconds)
+        num_bytes += len(jpeg)
+        if num_bytes > _MAX_BYTES:
+            raise error_of(
+                clip.path,
+                f"a clip must have less than 2 GB of JPEG. It has more after {frame.seconds:.0f} "
+                "s; cut it by start and end or --max_seconds, or lower --fps or --short_side",
+            )
+    if not jpegs:
+        raise error_of(clip.path, f"has no frame from start={clip.start:g} to end={clip.end}")
+    return jpegs, times
+
+
+def _microseconds(seconds: float) -> int:
+    return round(seconds * 1e6)
+
+
+def _bytes(values: Iterable[bytes]) -> tf.train.Feature:
+    return tf.train.Feature(bytes_list=tf.train.BytesList(value=list(values)))
+
+
+def _integers(values: Iterable[int]) -> tf.train.Feature:
+    return tf.train.Feature(int64_list=tf.train.Int64List(value=list(values)))
+
+
+def _floats(values: Iterable[float]) -> tf.train.Feature:
+    return tf.train.Feature(float_list=tf.train.FloatList(value=list(values)))
