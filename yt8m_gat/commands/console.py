@@ -17,7 +17,6 @@ def overview() -> str:
     width = max(map(len, command_names()))
     lines = [
         f"usage: {CONSOLE} COMMAND [flags]      {CONSOLE} COMMAND --help lists its flags",
-        "",
         "Train, attack, evaluate and serve classifiers of YouTube-8M frame features.",
     ]
     for part, commands in COMMANDS.items():
