@@ -6,6 +6,7 @@ import dataclasses
 import json
 import re
 import shutil
+import sys
 
 import av
 import keras
@@ -369,6 +370,12 @@ def test_features_of_other_sizes_are_refused(place, tmp_path):
     dataclasses.replace(config, picture=None).save(run.extractor)
     with pytest.raises(ConfigError, match=r"takes rgb \[6\], audio \[64\]. .* audio \[64\]"):
         yt8m_gat.load_run(run).predict_video(place / "red.mp4")
+
+
+def test_without_pyav_the_message_names_the_extra(place, monkeypatch):
+    monkeypatch.setitem(sys.modules, "av", None)
+    with pytest.raises(ConfigError, match=r"pip install 'yt8m-gat\[video\]'"):
+        yt8m_gat.load_run(place / "run").predict_video(place / "red.mp4")
 
 
 def test_a_new_model_drops_the_extractor_of_the_old_one(place, tmp_path):

@@ -16,6 +16,7 @@ from yt8m_gat.extraction.config import EXTRACTOR_FILE, ExtractorConfig
 from yt8m_gat.paths import is_remote
 from yt8m_gat.run_folder import LABEL_NAMES_FILE, RunFolder
 from yt8m_gat.untrusted import printable
+from yt8m_gat.video.source import import_av
 
 
 def extractor_of(files: Sequence[str], flag: str) -> tuple[Path, ExtractorConfig] | None:
@@ -140,13 +141,18 @@ def place_of_extractor(
         path: An `extractor.json`, or a folder with it, for a run that has none; None: the run's.
 
     Raises:
-        ConfigError: There is none, it is not the run's, or its features do not fit the run.
+        ConfigError: There is none, it is not the run's, its features do not fit the run, or PyAV
+            is not installed.
     """
     if not config.data.frame_features:
         raise ConfigError(
             f"videos are predicted by frame-level runs. Received: {folder.path}, a run of "
             f"--model={config.model.name}"
         )
+    try:
+        import_av()  # Now, rather than after TensorFlow has loaded the models.
+    except ImportError as error:
+        raise ConfigError(str(error)) from error
     own = own_extractor(folder)
     if path is None and own is None:
         raise ConfigError(
