@@ -121,6 +121,28 @@ def test_the_label_map_goes_along(tmp_path):
     assert LabelMap.load(folder.label_map) == label_map
 
 
+def test_the_extractor_goes_along(run, tgz, tmp_path):
+    files = {"extractor.json": b"{}", "picture.npz": b"\x00\x01"}
+    run.prepare(RunConfig.load(run.path), extractor=files)
+    (run.extractor / ".extractor.json.unfinished").write_bytes(b"{")
+    write_archive(run, tmp_path / "with.tgz")
+    members = members_of(tmp_path / "with.tgz")
+    assert json.loads(members["format.json"])["version"] == 2
+    assert json.loads(members_of(tgz)["format.json"])["version"] == 1
+    for _ in range(2):  # The second time it replaces the first.
+        folder = read_archive(tmp_path / "with.tgz", tmp_path / "model")
+        assert {p.name: p.read_bytes() for p in folder.extractor.iterdir()} == files
+    assert not read_archive(tgz, tmp_path / "model").extractor.exists()
+
+
+def test_an_extractor_has_few_files(tgz, tmp_path):
+    files = [(f"extractor/{number}", b"") for number in range(9)]
+    path = write_tgz(tmp_path / "many.tgz", *members_of(tgz).items(), *files)
+    assert_refused(path, tmp_path / "model", "at most 8 files of an extractor. Received: 'extr")
+    path = write_tgz(tmp_path / "twice.tgz", *members_of(tgz).items(), files[0], files[0])
+    assert_refused(path, tmp_path / "model", r"each once, .* Received: 'extractor/0'")
+
+
 def test_an_unpacked_archive_can_be_packed_again(run, tgz, tmp_path):
     write_archive(read_archive(tgz, tmp_path / "model"), tmp_path / "again.tgz")
     assert (tmp_path / "again.tgz").read_bytes() == tgz.read_bytes()
@@ -207,7 +229,12 @@ def test_folders_with_other_files_are_left_alone(run, tgz, tmp_path, kind):
         (("sub/config.json", b"x"), r"members must be .* Received: 'sub/config.json'"),
         (("evil.py", b"x"), r"members must be .* Received: 'evil.py'"),
         (("label_map.csv/../../evil", b"x"), r"members must be .* Received: 'label_map.csv/"),
-        (("config.json", b"{}"), r"each once. Received: 'config.json'"),
+        (("extractor/../evil", b"x"), r"members must be .* Received: 'extractor/\.\./evil'"),
+        (("extractor/.evil", b"x"), r"members must be .* Received: 'extractor/\.evil'"),
+        (("extractor/a/b", b"x"), r"members must be .* Received: 'extractor/a/b'"),
+        (of_type("extractor", tarfile.DIRTYPE), "plain files, not links"),
+        (of_type("extractor/a", tarfile.SYMTYPE, "/etc/passwd"), "plain files, not links"),
+        (("config.json", b"{}"), r"each once, .* Received: 'config.json'"),
         (of_type("label_map.csv", tarfile.SYMTYPE, "/etc/passwd"), "plain files, not links"),
         (of_type("label_map.csv", tarfile.LNKTYPE, "config.json"), "plain files, not links"),
         (of_type("label_map.csv", tarfile.CHRTYPE), "plain files, not links"),
@@ -243,9 +270,9 @@ def test_what_is_not_ours_is_refused(tmp_path, first):
 
 def test_a_newer_version_is_refused(tgz, tmp_path):
     members = members_of(tgz)
-    members["format.json"] = b'{"format": "yt8m_gat model", "version": 2}'
+    members["format.json"] = b'{"format": "yt8m_gat model", "version": 3}'
     path = write_tgz(tmp_path / "newer.tgz", *members.items())
-    assert_refused(path, tmp_path / "model", r"version 1 to 1\. Received: version 2; a newer yt8m")
+    assert_refused(path, tmp_path / "model", r"version 1 to 2\. Received: version 3; a newer yt8m")
 
 
 @pytest.mark.parametrize(

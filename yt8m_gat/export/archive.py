@@ -4,11 +4,12 @@ An archive is a gzip-compressed tar file with these members, of which `format.js
 
 | member | content |
 |---|---|
-| `format.json` | `{"format": "yt8m_gat model", "version": 1}` |
+| `format.json` | `{"format": "yt8m_gat model", "version": 1}`, or 2 with an extractor |
 | `config.json` | the run's configuration |
 | `best.weights.h5` | its best weights |
 | `versions.json` | versions of the packages that trained it, if known |
 | `label_map.csv` | its label map, if it has one |
+| `extractor/NAME` | the files of its extractor, if it has one: at most 8, with plain names |
 
 An archive may come from anywhere, so nothing in it is trusted: members of other names or kinds
 (absolute paths, `..`, links, devices), repeated ones and too large ones are refused before
@@ -20,6 +21,7 @@ import gzip
 import io
 import json
 import os
+import re
 import shutil
 import tarfile
 import zlib
@@ -34,7 +36,7 @@ from yt8m_gat.run_folder import RunFolder
 from yt8m_gat.untrusted import excerpt, parse_json
 
 FORMAT = "yt8m_gat model"
-VERSION = 1
+VERSION = 2
 FORMAT_FILE = "format.json"
 VERSIONS_FILE = "versions.json"
 
@@ -43,6 +45,11 @@ MAX_BYTES = 8 << 30
 
 MAX_TEXT_BYTES = 64 << 20
 """Maximal size of each member that is text."""
+
+MAX_EXTRACTOR_FILES = 8
+"""Most files of an extractor; ours have up to six."""
+
+_EXTRACTOR_FILE = re.compile(r"extractor/[A-Za-z0-9_][A-Za-z0-9_.-]{,80}")
 
 _CHUNK_BYTES = 1 << 20
 
@@ -59,7 +66,12 @@ def _member_paths(folder: RunFolder) -> dict[str, Path]:
         folder.path / VERSIONS_FILE,
         folder.label_map,
     ]
-    return {path.name: path for path in paths}
+    of_extractor = sorted(folder.extractor.iterdir()) if folder.extractor.is_dir() else []
+    named = {f"{folder.extractor.name}/{path.name}": path for path in of_extractor}
+    return {
+        **{path.name: path for path in paths},
+        **{name: path for name, path in named.items() if _EXTRACTOR_FILE.fullmatch(name)},
+    }
 
 
 def write_archive(folder: RunFolder, path: str | os.PathLike) -> None:
@@ -77,7 +89,6 @@ def write_archive(folder: RunFolder, path: str | os.PathLike) -> None:
         FileNotFoundError: The best weights or the label map of the run are missing.
         InUseError: Another process writes the archive.
     """
-    about = json.dumps({"format": FORMAT, "version": VERSION}).encode()
     with (
         only_writer(path),
         _opened_members(folder) as members,
@@ -87,6 +98,8 @@ def write_archive(folder: RunFolder, path: str | os.PathLike) -> None:
         gzip.GzipFile("", "wb", compresslevel=1, fileobj=file, mtime=0) as compressed,
         tarfile.open(fileobj=compressed, mode="w") as archive,
     ):
+        version = VERSION if any(map(_EXTRACTOR_FILE.fullmatch, members)) else 1
+        about = json.dumps({"format": FORMAT, "version": version}).encode()
         archive.addfile(_member(FORMAT_FILE, len(about)), io.BytesIO(about))
         for name, content in members.items():
             archive.addfile(_member(name, os.fstat(content.fileno()).st_size), content)
@@ -171,7 +184,7 @@ def _check_replaceable(target: Path) -> None:
     if not target.exists():
         return
     names = sorted({*os.listdir(target)} - {LOCK_FILE}) if target.is_dir() else ["a file"]
-    ours = {FORMAT_FILE, *_member_paths(RunFolder(target))}
+    ours = {FORMAT_FILE, *(name.partition("/")[0] for name in _member_paths(RunFolder(target)))}
     if names and not (set(names) <= ours and FORMAT_FILE in names):
         raise ConfigError(
             f"{target} must be a new or empty folder, or one that a model archive was unpacked "
@@ -195,6 +208,7 @@ def _unpack(path: Path, folder: Path, max_bytes: int) -> None:
     limits = {FORMAT_FILE: MAX_TEXT_BYTES} | dict.fromkeys(paths, MAX_TEXT_BYTES)
     limits[RunFolder(folder).best_weights.name] = max_bytes
     left = max_bytes
+    of_extractor: set[str] = set()
     with gzip.open(path, "rb") as compressed:
         for member in _members(path, compressed):
             if FORMAT_FILE in limits and member.name != FORMAT_FILE:
@@ -205,10 +219,18 @@ def _unpack(path: Path, folder: Path, max_bytes: int) -> None:
                     "extended headers. "
                     f"Received: {member.name!r}, of type {member.type!r}"
                 )
+            if (
+                _EXTRACTOR_FILE.fullmatch(member.name)
+                and member.name not in of_extractor
+                and len(of_extractor) < MAX_EXTRACTOR_FILES
+            ):
+                of_extractor.add(member.name)
+                limits[member.name] = max_bytes
+                (folder / member.name).parent.mkdir(exist_ok=True)
             if member.name not in limits:
                 raise ArchiveError(
-                    f"{path}: members must be {FORMAT_FILE}, {', '.join(paths)}, each once. "
-                    f"Received: {member.name!r}"
+                    f"{path}: members must be {FORMAT_FILE}, {', '.join(paths)}, each once, and at "
+                    f"most {MAX_EXTRACTOR_FILES} files of an extractor. Received: {member.name!r}"
                 )
             limit = min(limits.pop(member.name), left)
             if not 0 <= member.size <= limit:
