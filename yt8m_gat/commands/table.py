@@ -7,7 +7,7 @@ It uses only the standard library, so that `yt8m-gat --help` imports no command.
 COMMANDS: dict[str, dict[str, str]] = {
     "Get records": {
         "extract": "make records of videos, with any picture and sound model",
-        "pack": "write clips of videos as MediaSequence records: JPEG frames, labels, sound",
+        "pack": "write clips of videos as MediaSequence records, in JPEG frames",
         "download": "fetch the official YouTube-8M records, whole or in part",
         "sample": "write a generated sample in the same layout",
         "inspect": "say what records hold, and which cannot be read",
