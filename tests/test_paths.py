@@ -27,7 +27,7 @@ NO_PATHS = {
     "yt8m_gat.commands.eval": {
         *("eval_data_pattern", "clips", "attacks", "epsilons", "corruptions", "severities"),
     },
-    "yt8m_gat.commands.inference": {"input_data_pattern"},
+    "yt8m_gat.commands.inference": {"input_data_pattern", "input_video_pattern"},
     "yt8m_gat.commands.demo": set(),
     "yt8m_gat.commands.download": {"partition", "shard", "plan_url", "base_url"},
     "yt8m_gat.commands.inspect": {

@@ -227,7 +227,7 @@ def test_help_needs_no_tensorflow(script):
         (("train.py", "--model=Gat"), "--model must be one of"),
         (("train.py", "--no_such_flag=1"), "--no_such_flag is not a flag of this command"),
         (("eval.py", "--epsilons=a"), "--epsilons must be floats"),
-        (("inference.py",), "--output_file must name the CSV"),
+        (("inference.py",), "--output_file must name the file"),
     ],
 )
 def test_wrong_flags_end_in_one_line_without_a_traceback(arguments, message):
