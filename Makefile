@@ -25,7 +25,7 @@ help:
 	@echo "make test   lint, import directions, and all tests except those of the lanes below"
 	@echo "make test-slow    the tests that take longest: several devices, kills, whole jobs, compilation"
 	@echo "make test-wheel   build sdist and wheel, install the wheel and use it outside of this folder"
-	@echo "make test-beam    inference on Apache Beam, in an environment of its own"
+	@echo "make test-beam    inference and extraction on Apache Beam, in an environment of its own"
 	@echo "make test-addons  exports in TensorFlow 2.15, and figures of tensorflow-addons (Python 3.11)"
 	@echo "make mutate       plant faults in the package and count those that the tests see (an hour)"
 	@echo "make docs         the pages and the reference as a site in build/docs, warnings as errors"
@@ -70,7 +70,7 @@ $(WHEEL)/.ready: requirements.lock | $(READY)
 	touch $@
 
 test-beam: $(BEAM)/.ready
-	$(BEAM)/bin/python -m pytest tests/prediction/test_beam.py
+	$(BEAM)/bin/python -m pytest tests/prediction/test_beam.py tests/extraction/test_beam.py
 
 $(BEAM)/.ready: requirements-beam.lock pyproject.toml | $(READY)
 	$(UV) venv --clear --python $(BIN)/python $(BEAM)

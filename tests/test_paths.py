@@ -41,7 +41,7 @@ NO_PATHS = {
     "yt8m_gat.commands.archive": set(),
     "yt8m_gat.commands.extract": {
         *("picture_output", "picture_size", "picture_range", "sound_output", "crop", "fit_pca"),
-        "splits",
+        *("splits", "runner"),
     },
 }
 SCRIPTS = tuple(f"yt8m_gat.commands.{name}" for name in ("train", "eval", "inference"))

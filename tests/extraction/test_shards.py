@@ -142,7 +142,7 @@ def test_a_finished_job_makes_nothing(tmp_path):
     def fail(task):
         raise AssertionError(task)
 
-    assert write(tmp_path, fail, prepare=lambda: fail("prepare")) == first
+    assert write(tmp_path, fail, prepare=fail) == first
     assert contents(tmp_path) == before
 
 

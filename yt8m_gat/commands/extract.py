@@ -68,11 +68,12 @@ _SETTINGS = {
 _INTEGERS = ("picture_size", "crop", "fit_pca")
 
 
-def _parser() -> CommandParser:
+def _parser(with_beam: bool = False) -> CommandParser:
     parser = CommandParser(
         "extract",
         "Makes frame-level records of videos, with the models that --picture and --sound name. "
         "Called again, it continues where it stopped.",
+        refuses_unknown=not with_beam,
     )
     add = parser.add_argument
     add("videos", nargs="*", help="files, patterns, lists (.csv, .txt), or folders of classes")
@@ -99,12 +100,21 @@ def _parser() -> CommandParser:
         help="stop at a file that cannot be read, or leave it out",
     )
     add("--num_readers", type=int, default=2, help="files that are decoded at a time")
+    add(
+        "--runner",
+        help="make the records on this runner of Apache Beam; the flags that are not "
+        "listed are Beam's",
+    )
     return parser
 
 
 def main(argv: Sequence[str]) -> None:
     """Writes the records and prints the next command."""
-    arguments = _parser().parse_args(argv)
+    on_beam = any(word.partition("=")[0] == "--runner" for word in argv)
+    parser = _parser(on_beam)
+    arguments, beam_words = parser.parse_known_args(argv)
+    if beam_words and not on_beam:
+        parser.error(f"unrecognized arguments: {' '.join(beam_words)}")
     with reported_errors(ClipListError, VideoError, ImportError):
         read_paths(arguments, PATHS, positional=("videos",))
         for flag, least, most in (("num_shards", 1, 100_000), ("num_readers", 1, 64)):
@@ -120,6 +130,15 @@ def main(argv: Sequence[str]) -> None:
         from yt8m_gat.extraction.extractor import Extractor
         from yt8m_gat.extraction.job import extract
 
+        distribute = None
+        if on_beam:
+            try:
+                from yt8m_gat.extraction.beam import on_runner
+            except ImportError as error:
+                raise ConfigError(
+                    f"Apache Beam is not installed: pip install 'yt8m-gat[beam]' ({error})"
+                ) from error
+            distribute = on_runner([f"--runner={arguments.runner}", *beam_words])
         extractor = None if settings is not None else _extractor(arguments, Extractor)
         try:
             summary, config = extract(
@@ -133,6 +152,7 @@ def main(argv: Sequence[str]) -> None:
                 on_bad_file=arguments.on_bad_file,
                 num_readers=arguments.num_readers,
                 show_progress=True,
+                distribute=distribute,
             )
         except KeyboardInterrupt:
             exit_interrupted(arguments.output_dir, "videos")

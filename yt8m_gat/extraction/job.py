@@ -9,7 +9,7 @@ import os
 import shutil
 import sys
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +58,10 @@ from yt8m_gat.video.decoding import VideoError
 
 _FITTED_SPLITS = ("", "train")
 
+Distribute = Callable[[Sequence[Task], Path, Mapping[str, str | None], str], None]
+"""Takes the clips, the output folder, the places of the models' weights, and what to do with a bad
+file; keeps what the clips became by `made_of` and `keep`."""
+
 
 def extract(
     clips: Sequence[Clip],
@@ -71,6 +75,7 @@ def extract(
     on_bad_file: str = "error",
     num_readers: int = 2,
     show_progress: bool = False,
+    distribute: Distribute | None = None,
 ) -> tuple[Summary, ExtractorConfig]:
     """Writes frame-level records of clips, or continues where it was interrupted.
 
@@ -90,6 +95,7 @@ def extract(
         on_bad_file: See `write_shards`.
         num_readers: Files that are decoded at a time.
         show_progress: Show clips, rate and time left on the standard error.
+        distribute: Makes the records elsewhere, after the fit; what it leaves out is made here.
 
     Returns:
         What was written, and the extractor's configuration.
@@ -112,7 +118,14 @@ def extract(
         defined = {"extractor": _definition(extractor.config), "fit_videos": 0}
     with only_writer_in(folder):
         maker = _Maker(
-            Path(folder), tasks, plan, extractor, on_bad_file, num_readers, show_progress
+            Path(folder),
+            tasks,
+            plan,
+            extractor,
+            on_bad_file=on_bad_file,
+            num_readers=num_readers,
+            show_progress=show_progress,
+            distribute=distribute,
         )
         summary = write_shards(
             folder,
@@ -123,7 +136,7 @@ def extract(
             num_shards=num_shards,
             on_bad_file=on_bad_file,
             show_progress=show_progress,
-            prepare=maker.ready,
+            prepare=maker.prepare,
         )
         return summary, ExtractorConfig.load(folder)
 
@@ -141,6 +154,19 @@ def record_of(task: Task, extracted: Extracted) -> Made:
         "faults": "; ".join(extracted.faults),
     }
     return Made(record, columns)
+
+
+def made_of(task: Task, extractor: Extractor, folder: Path) -> Made:
+    """Makes the record of one clip, as the job in that folder does.
+
+    Raises:
+        VideoError: The file cannot be read.
+    """
+    kept = _values_file(folder, task)
+    if kept.is_file():
+        return record_of(task, extractor.project(_read(kept)))
+    clip = task.clip
+    return record_of(task, extractor(clip.path, start=clip.start, end=clip.end))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -291,9 +317,11 @@ class _Maker:
         tasks: Sequence[Task],
         plan: _Plan | None,
         extractor: Extractor | None,
+        *,
         on_bad_file: str,
         num_readers: int,
         show_progress: bool,
+        distribute: Distribute | None,
     ) -> None:
         self._folder = folder
         self._tasks = tasks
@@ -302,21 +330,29 @@ class _Maker:
         self._on_bad_file = on_bad_file
         self._num_readers = num_readers
         self._show_progress = show_progress
-        self._is_ready = False
+        self._distribute = distribute
 
     def __call__(self, tasks: Sequence[Task]) -> Iterator[Made | VideoError]:
         """See `yt8m_gat.extraction.shards.MakeAll`."""
         extractor = self.ready()
-        fresh = [task for task in tasks if not self._kept(task).is_file()]
+        fresh = [task for task in tasks if not _values_file(self._folder, task).is_file()]
         clips = (task.clip for task in fresh)
         with contextlib.closing(extractor.many(clips, self._num_readers)) as results:
             for task in tasks:
-                kept = self._kept(task)
-                if kept.is_file():
-                    yield record_of(task, extractor.project(_read(kept)))
+                if _values_file(self._folder, task).is_file():
+                    yield made_of(task, extractor, self._folder)
                     continue
                 result = next(results)
                 yield result if isinstance(result, VideoError) else record_of(task, result)
+
+    def prepare(self, missing: Sequence[Task]) -> None:
+        """Fits the extractor, and distributes the clips if that was asked for."""
+        extractor = self.ready()
+        if self._distribute is not None:
+            places = {} if self._plan is None else self._plan.paths
+            if self._plan is None:
+                places = {name: part.path for name, part in extractor.config.parts.items()}
+            self._distribute(missing, self._folder, places, self._on_bad_file)
 
     def ready(self) -> Extractor:
         """Returns the extractor, fitted and written to the folder."""
@@ -399,8 +435,8 @@ class _Maker:
                 )
         of_training = [task for task in self._tasks if task.split in _FITTED_SPLITS]
         tasks = sampled(of_training or self._tasks, plan.fit_videos)
-        self._kept(tasks[0]).parent.mkdir(parents=True, exist_ok=True)
-        missing = [task for task in tasks if not self._kept(task).is_file()]
+        _values_file(self._folder, tasks[0]).parent.mkdir(parents=True, exist_ok=True)
+        missing = [task for task in tasks if not _values_file(self._folder, task).is_file()]
         results = zip(
             missing, raw.values((task.clip for task in missing), self._num_readers), strict=True
         )
@@ -416,19 +452,21 @@ class _Maker:
         with bar:
             for task, result in results:
                 if not isinstance(result, VideoError):
-                    _write(self._kept(task), result)
+                    _write(_values_file(self._folder, task), result)
                 elif self._on_bad_file == "error":
                     raise result
                 bar.update()
         for task in tasks:
-            if self._kept(task).is_file():
-                values = _read(self._kept(task))
+            if _values_file(self._folder, task).is_file():
+                values = _read(_values_file(self._folder, task))
                 for name in names:
                     moments[name].update(values.arrays[name])
         return {name: projection.fitted(moments[name], plan.components[name]) for name in names}
 
-    def _kept(self, task: Task) -> Path:
-        return self._folder / UNFINISHED / "values" / f"{task.number:08d}.npz"
+
+def _values_file(folder: Path, task: Task) -> Path:
+    """Returns the file that keeps a clip's values from the first pass for the second."""
+    return folder / UNFINISHED / "values" / f"{task.number:08d}.npz"
 
 
 def _write(path: Path, values: Values) -> None:

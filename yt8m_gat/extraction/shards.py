@@ -209,7 +209,7 @@ def write_shards(
     num_shards: int = 1,
     on_bad_file: str = "error",
     show_progress: bool = False,
-    prepare: Callable[[], object] | None = None,
+    prepare: Callable[[Sequence[Task]], object] | None = None,
 ) -> Summary:
     """Makes a record of each clip and writes the shards, or continues where it was interrupted.
 
@@ -225,8 +225,8 @@ def write_shards(
         on_bad_file: `error`: stop at a file that cannot be read; `skip`: leave it out, and say so
             in the manifest.
         show_progress: Show clips, rate and time left on the standard error.
-        prepare: Called before the first record is made, if any is missing. It may write to the
-            folder.
+        prepare: Called with the clips that are missing, if any is, before the first record is made.
+            It may write to the folder, and `keep` some of them.
 
     Raises:
         VideoError: A file cannot be read, and `on_bad_file` is `error`.
@@ -240,8 +240,8 @@ def write_shards(
         job = _Job(Path(folder), tasks, num_shards)
         job.begin(settings, names)
         if not job.manifest.is_file():
-            if prepare is not None and job.num_missing():
-                prepare()
+            if prepare is not None and (missing := job.missing()):
+                prepare(missing)
             job.work(make_all, on_bad_file, show_progress)
         return job.summary()
 
@@ -291,14 +291,15 @@ class _Job:
                 writer.writerow(["label_id", "label_name"])
                 writer.writerows(enumerate(names))
 
-    def num_missing(self) -> int:
-        """Returns the number of clips that are still to be made."""
-        return sum(
-            not self._part(task).is_file()
+    def missing(self) -> list[Task]:
+        """Returns the clips that are still to be made."""
+        return [
+            task
             for name, tasks in self._shards.items()
             if not self._listing(name).is_file()
             for task in tasks
-        )
+            if not part_file(self.folder, task).is_file()
+        ]
 
     def _check(self, path: Path, asked: Mapping[str, Any]) -> None:
         try:
@@ -332,7 +333,7 @@ class _Job:
         rows: dict[int, dict[str, Any]] = {}
         with tqdm(
             total=len(self.tasks),
-            initial=len(self.tasks) - self.num_missing(),
+            initial=len(self.tasks) - len(self.missing()),
             unit="video",
             desc="videos",
             dynamic_ncols=True,
@@ -361,43 +362,23 @@ class _Job:
         listing = self._listing(name)
         if listing.is_file():  # Written after the shard.
             return {int(number): row for number, row in read_json(listing).items()}
-        missing = [task for task in tasks if not self._part(task).is_file()]
+        missing = [task for task in tasks if not part_file(self.folder, task).is_file()]
         for task, made in zip(missing, make_all(missing), strict=True):
             if isinstance(made, VideoError):
                 if on_bad_file == "error":
                     raise made
                 bar.write(printable(f"left out: {made}"), file=sys.stderr)
-            self._keep(task, made)
+            keep(self.folder, task, made)
             bar.update()
         rows = self._write(name, tasks)
         with replacing(listing) as temporary:
             temporary.write_text(json.dumps(rows), encoding="utf-8")
         for task in tasks:
-            self._part(task).unlink(missing_ok=True)
+            part_file(self.folder, task).unlink(missing_ok=True)
         return rows
 
     def _listing(self, shard: str) -> Path:
         return self._unfinished / f"{shard}.json"
-
-    def _part(self, task: Task) -> Path:
-        return self._unfinished / f"{task.number:08d}.record"
-
-    def _keep(self, task: Task, made: Made | VideoError) -> None:
-        """Writes what a clip became as one file: a line of JSON, then the record."""
-        if isinstance(made, VideoError):
-            record, columns = None, {"frames": 0, "seconds": 0, "faults": str(made)}
-        else:
-            record, columns = made
-        row = {
-            "path": task.clip.path,
-            "id": task.clip_id,
-            "split": task.split,
-            "labels": " ".join(map(str, task.labels)),
-            **columns,
-        }
-        line = json.dumps({"row": row, "is_bad": record is None}).encode()
-        with replacing(self._part(task)) as temporary:
-            temporary.write_bytes(line + b"\n" + (record or b""))
 
     def _write(self, name: str, tasks: Sequence[Task]) -> dict[int, dict[str, Any]]:
         import tensorflow as tf
@@ -410,7 +391,7 @@ class _Job:
         ):
             num_records = 0
             for task in tasks:
-                line, _, record = self._part(task).read_bytes().partition(b"\n")
+                line, _, record = part_file(self.folder, task).read_bytes().partition(b"\n")
                 part = parse_json(line)
                 rows[task.number] = part["row"]
                 if not part["is_bad"]:
@@ -434,6 +415,29 @@ class _Job:
             most_frames=max((int(row["frames"]) for row in good), default=0),
             shards=tuple(path for path in paths if path.is_file()),
         )
+
+
+def part_file(folder: str | os.PathLike, task: Task) -> Path:
+    """Returns the file that keeps a finished clip until its shard is whole."""
+    return Path(folder, UNFINISHED, f"{task.number:08d}.record")
+
+
+def keep(folder: str | os.PathLike, task: Task, made: Made | VideoError) -> None:
+    """Writes what a clip became as one file: a line of JSON, then the record."""
+    if isinstance(made, VideoError):
+        record, columns = None, {"frames": 0, "seconds": 0, "faults": str(made)}
+    else:
+        record, columns = made
+    row = {
+        "path": task.clip.path,
+        "id": task.clip_id,
+        "split": task.split,
+        "labels": " ".join(map(str, task.labels)),
+        **columns,
+    }
+    line = json.dumps({"row": row, "is_bad": record is None}).encode()
+    with replacing(part_file(folder, task)) as temporary:
+        temporary.write_bytes(line + b"\n" + (record or b""))
 
 
 def _shards_of(tasks: Sequence[Task], num_shards: int) -> dict[str, list[Task]]:
