@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import dataclasses
 import os
+import queue
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +17,9 @@ import tensorflow as tf
 
 from yt8m_gat.config import ConfigError
 from yt8m_gat.untrusted import printable
+
+# Each takes one example at a time, and has memory of its own for what is inside the model.
+_MOST_INTERPRETERS = 8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,18 +131,7 @@ def _load_saved_model(path: str, output: str | None) -> LoadedModel:
 
 
 def _load_tflite(path: str, output: str | None) -> LoadedModel:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Of the successor of tf.lite, which is another package.
-        try:
-            interpreter = tf.lite.Interpreter(
-                path,
-                num_threads=len(os.sched_getaffinity(0)),
-                # Else the memory of tensors inside the model is used again.
-                experimental_preserve_all_tensors=output is not None,
-            )
-            interpreter.allocate_tensors()
-        except (ValueError, RuntimeError) as error:
-            raise _unreadable(path, error) from error
+    interpreter = _interpreter(path, output)
     inputs, outputs = interpreter.get_input_details(), interpreter.get_output_details()
     if len(inputs) != 1:
         raise ConfigError(f"{path} must have one input. Received: {len(inputs)}")
@@ -156,20 +150,46 @@ def _load_tflite(path: str, output: str | None) -> LoadedModel:
     # YAMNet takes one waveform without an axis for the batch.
     has_batch = len(shape) > 1 and shape[0] == 1
     signed = tensor["dtype"] == np.int8
+    num_threads = min(len(os.sched_getaffinity(0)), _MOST_INTERPRETERS)
+    idle = queue.SimpleQueue()
+    for number in range(num_threads):
+        idle.put(interpreter if number == 0 else _interpreter(path, output))
+    pool = concurrent.futures.ThreadPoolExecutor(num_threads)
 
-    def call(x: np.ndarray) -> np.ndarray:
-        results = []
-        for example in x:
+    def vector_of(example: np.ndarray) -> np.ndarray:
+        interpreter = idle.get()
+        try:
             interpreter.set_tensor(inputs[0]["index"], example[None] if has_batch else example)
             interpreter.invoke()
             value = interpreter.get_tensor(tensor["index"])
-            # The axes before the last are those of the batch, of time or of space.
-            value = value.reshape(-1, value.shape[-1])
-            results.append(value[0] if len(value) == 1 else value.mean(axis=0))
-        stacked = np.stack(results)
+        finally:
+            idle.put(interpreter)
+        # The axes before the last are those of the batch, of time or of space.
+        value = value.reshape(-1, value.shape[-1])
+        return value[0] if len(value) == 1 else value.mean(axis=0)
+
+    def call(x: np.ndarray) -> np.ndarray:
+        stacked = np.stack(list(pool.map(vector_of, x)))
         return (stacked.astype(np.int16) + 128).astype(np.uint8) if signed else stacked
 
     return LoadedModel(shape[1:] if has_batch else shape, kind, call)
+
+
+def _interpreter(path: str, output: str | None) -> tf.lite.Interpreter:
+    """Returns an interpreter with one thread, so that its values depend on no other setting."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Of the successor of tf.lite, which is another package.
+        try:
+            interpreter = tf.lite.Interpreter(
+                path,
+                num_threads=1,
+                # Else the memory of tensors inside the model is used again.
+                experimental_preserve_all_tensors=output is not None,
+            )
+            interpreter.allocate_tensors()
+        except (ValueError, RuntimeError) as error:
+            raise _unreadable(path, error) from error
+    return interpreter
 
 
 def _unreadable(path: str, error: Exception) -> ConfigError:
