@@ -143,15 +143,16 @@ def test_sorted_windows_are_cut_into_runs_of_like_length(files):
 
 
 def test_the_batches_of_each_window_have_an_order_of_their_own(tmp_path, monkeypatch):
-    """Six windows of four batches, each with the same lengths: 24 orders are possible."""
-    lengths = [1, 5, 9, 13] * 6
+    """Six windows of four batches of two, each with the same lengths: 24 orders are possible."""
+    lengths = [1, 1, 5, 5, 9, 9, 13, 13] * 6
     records = [hand.clip(f"{i:02}", frames) for i, frames in enumerate(lengths)]
     files = [hand.write(tmp_path / "same.tfrecord", records)]
-    monkeypatch.setattr(dataset_module, "BUCKET_WINDOW", 4)
-    batches = make_dataset(files, SCHEMA, 1, shuffle=Shuffle(buffer=0))
-    found = [int(b["num_frames"][0]) for b in batches]
+    # A window holds whole batches: 8 records.
+    monkeypatch.setattr(dataset_module, "BUCKET_WINDOW", 9)
+    batches = make_dataset(files, SCHEMA, 2, shuffle=Shuffle(buffer=0))
+    found = [tuple(b["num_frames"].numpy().tolist()) for b in batches]
     windows = [tuple(found[start : start + 4]) for start in range(0, 24, 4)]
-    assert all(sorted(window) == [1, 5, 9, 13] for window in windows)
+    assert all(sorted(window) == [(1, 1), (5, 5), (9, 9), (13, 13)] for window in windows)
     assert len(set(windows)) >= 3
 
 

@@ -9,7 +9,8 @@ mutant. A mutant that makes them run several times as long counts as seen too. A
 copies of the tree below --work_dir; the tree itself is not touched.
 
 TensorFlow is imported once, and each process is a fork of that one. The results are stored one by
-one: the same command, on the same tree, goes on where it was stopped.
+one: the same command, on the same tree, goes on where it was stopped, and with a larger
+--most_seconds it tries the survivors again.
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ ROOMS = (
 )
 # Where tests of these rooms are. Those of whole jobs take long and hold few of their values.
 _TESTED_IN = (*ROOMS, "acquisition", "models", "weights", "reliability", "export")
+_ALSO_TESTED_IN = ("tests/test_python_path.py",)
 _COPIED = ("yt8m_gat", "tests", "train.py", "eval.py", "inference.py", "pyproject.toml")
 _LONGEST_FILE = 1500
 """Seconds of one test file."""
@@ -163,16 +165,15 @@ def _tree_digest() -> str:
 def _survey(work_dir: Path, workers: int, digest: str) -> dict[str, dict]:
     """Test file -> seconds, and path -> first lines of the functions that it enters."""
     stored = work_dir / "survey.json"
-    if stored.is_file():
-        survey = json.loads(stored.read_text())
-        if survey["digest"] == digest:
-            return survey["files"]
+    surveyed: dict[str, dict] = {}
+    if stored.is_file() and (earlier := json.loads(stored.read_text()))["digest"] == digest:
+        surveyed = earlier["files"]
     files = [
         str(path.relative_to(ROOT))
         for room in _TESTED_IN
         for path in sorted((ROOT / "tests" / room).glob("test_*.py"))
     ]
-    surveyed: dict[str, dict] = {}
+    files = [file for file in (*files, *_ALSO_TESTED_IN) if file not in surveyed]
 
     def look(worker: int, file: str) -> None:
         tree = work_dir / f"tree{worker}"
@@ -184,10 +185,10 @@ def _survey(work_dir: Path, workers: int, digest: str) -> dict[str, dict]:
             print(f"{file}: fails without any mutant ({code}); left out", flush=True)
             return
         surveyed[file] = {"seconds": seconds, "entered": json.loads(target.read_text())}
+        stored.write_text(json.dumps({"digest": digest, "files": surveyed}))
         print(f"surveyed {file}: {seconds:.1f} s", flush=True)
 
     _workers(workers, files, look)
-    stored.write_text(json.dumps({"digest": digest, "files": surveyed}))
     return surveyed
 
 
@@ -266,7 +267,14 @@ def main() -> None:
     if stored.is_file() and (earlier := json.loads(stored.read_text()))["digest"] == digest:
         results = earlier["results"]
     named = {f"{path}:{mutant.describe(sources[path])}": (path, mutant) for path, mutant in chosen}
-    jobs = [(name, *job) for name, job in named.items() if name not in results]
+
+    def is_done(name: str) -> bool:
+        result = results.get(name, {"outcome": ""})
+        return result["outcome"] in _SEEN or (
+            result["outcome"] == "survived" and result.get("most_seconds", 0) >= arguments.most_seconds
+        )
+
+    jobs = [(name, *job) for name, job in named.items() if not is_done(name)]
     num_jobs, begun = len(jobs), time.monotonic()
 
     def judge(worker: int, job: tuple[str, str, Mutant]) -> None:
@@ -286,7 +294,7 @@ def main() -> None:
                     break
         finally:
             (tree / path).write_text(sources[path], encoding="utf-8")
-        results[name] = {"outcome": outcome, "by": by}
+        results[name] = {"outcome": outcome, "by": by, "most_seconds": arguments.most_seconds}
         stored.write_text(json.dumps({"digest": digest, "results": results}, indent=2) + "\n")
         num_left = len(jobs)
         left = (time.monotonic() - begun) / max(1, num_jobs - num_left) * num_left
