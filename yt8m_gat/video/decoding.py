@@ -95,10 +95,15 @@ class Video:
         ImportError: PyAV is not installed.
 
     Example:
-        >>> from yt8m_gat.video.decoding import Video
-        >>> with Video("clip.mp4", end=10.0) as video:  # doctest: +SKIP
-        ...     images = [frame.image for frame in video.frames(frames_per_second=1)]
-        ...     sound = np.concatenate(list(video.sound()))
+        >>> import pathlib, tempfile
+        >>> folder = tempfile.TemporaryDirectory()
+        >>> path = pathlib.Path(folder.name, "two_seconds.y4m")
+        >>> _ = path.write_bytes(b"YUV4MPEG2 W4 H2 F5:1 C420\\n" + 10 * (b"FRAME\\n" + bytes(12)))
+        >>> with Video(path) as video:
+        ...     frames = list(video.frames(frames_per_second=2))
+        >>> [frame.seconds for frame in frames], frames[0].image.shape
+        ([0.0, 0.5, 1.0, 1.5], (2, 4, 3))
+        >>> folder.cleanup()
     """
 
     def __init__(
