@@ -271,7 +271,8 @@ def main() -> None:
     def is_done(name: str) -> bool:
         result = results.get(name, {"outcome": ""})
         return result["outcome"] in _SEEN or (
-            result["outcome"] == "survived" and result.get("most_seconds", 0) >= arguments.most_seconds
+            result["outcome"] == "survived"
+            and result.get("most_seconds", 0) >= arguments.most_seconds
         )
 
     jobs = [(name, *job) for name, job in named.items() if not is_done(name)]
