@@ -220,6 +220,21 @@ def test_sound_after_a_search_has_the_same_samples(tmp_path):
     assert np.array_equal(part, (samples[112_000:136_000] / 2**15).astype(np.float32))
 
 
+def test_resampled_sound_does_not_depend_on_where_the_reading_began(tmp_path):
+    """The samples of 16,000 a second fall on every 441st of 44,100 only."""
+    path = tiny_videos.write(
+        tmp_path / "a.wav",
+        sound=sine(441_000, 44_100, 3000)[None],
+        sound_rate=44_100,
+        sound_codec="pcm_s16le",
+    )
+    whole = samples_of(Video(path))
+    for start in (6.9999, 7.003):
+        part = samples_of(Video(path, start=start, max_seconds=1.5))
+        first = round(start * 16_000)
+        assert np.array_equal(part, whole[first : first + 24_000])
+
+
 @pytest.mark.parametrize(
     ("layout", "weights"),
     [

@@ -183,7 +183,8 @@ class Video:
 
         The samples are those of `ffmpeg -ac 1 -ar 16000 sound.wav`, divided by 2^15: several
         channels are mixed with FFmpeg's weights. Sample n is at `start + n / sample_rate` on the
-        picture's time axis: silence fills what comes before the sound begins, and gaps.
+        picture's time axis: silence fills what comes before the sound begins, and gaps. (Matroska
+        and WebM round times to milliseconds: with a late start they can be off by half of one.)
 
         Args:
             sample_rate: Samples a second.

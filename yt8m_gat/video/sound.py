@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -34,6 +35,8 @@ def resampled(
         if segment is None or segment.layout != layout or abs(seconds - segment.end) > _MIN_GAP:
             if segment is not None:
                 yield from segment.samples_of(None)
+            frame, padding = _on_the_grid(seconds, frame, sample_rate)
+            seconds -= padding
             segment = _Segment(layout, seconds, sample_rate)
         try:
             yield from segment.samples_of(frame)
@@ -41,6 +44,25 @@ def resampled(
             leave_out()
     if segment is not None:
         yield from segment.samples_of(None)
+
+
+def _on_the_grid(seconds: float, frame: Any, sample_rate: int) -> tuple[Any, float]:
+    """Puts silence before a frame, so that its beginning is a whole sample of the result too.
+
+    So the samples do not depend on where the decoding began.
+
+    Returns:
+        The frame, and the seconds of silence.
+    """
+    rate = frame.sample_rate
+    padding = round(seconds * rate) % (rate // math.gcd(rate, sample_rate))
+    if padding == 0:
+        return frame, 0.0
+    samples = frame.to_ndarray()
+    per_sample = 1 if frame.format.is_planar else frame.layout.nb_channels
+    middle = 128 if samples.dtype == np.uint8 else 0
+    silence = np.full((len(samples), padding * per_sample), middle, samples.dtype)
+    return _with_samples(frame, np.concatenate([silence, samples], axis=1)), padding / rate
 
 
 def trimmed(frames: Iterable[tuple[float, Any]], end: float | None) -> Iterator[tuple[float, Any]]:
@@ -58,19 +80,20 @@ def trimmed(frames: Iterable[tuple[float, Any]], end: float | None) -> Iterator[
     if last is None:
         return
     seconds, frame = last
-    if (
-        end is not None
-        and 0 < (count := round((end - seconds) * frame.sample_rate)) < frame.samples
-    ):
-        samples = frame.to_ndarray()
-        if not frame.format.is_planar:
-            count *= frame.layout.nb_channels
-        part = type(frame).from_ndarray(
-            np.ascontiguousarray(samples[:, :count]), frame.format.name, frame.layout.name
-        )
-        part.sample_rate = frame.sample_rate
-        frame = part
+    count = 0 if end is None else round((end - seconds) * frame.sample_rate)
+    if 0 < count < frame.samples:
+        per_sample = 1 if frame.format.is_planar else frame.layout.nb_channels
+        frame = _with_samples(frame, frame.to_ndarray()[:, : count * per_sample])
     yield seconds, frame
+
+
+def _with_samples(frame: Any, samples: np.ndarray) -> Any:
+    """Returns a frame like another one, with other samples in the layout of its `to_ndarray`."""
+    other = type(frame).from_ndarray(
+        np.ascontiguousarray(samples), frame.format.name, frame.layout.name
+    )
+    other.sample_rate = frame.sample_rate
+    return other
 
 
 class _Segment:
