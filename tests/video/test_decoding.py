@@ -297,6 +297,21 @@ def test_times_begin_where_the_file_begins(tmp_path):
     np.testing.assert_allclose(samples_of(Video(path)), sine(8000) / 2**15, atol=1e-4)
 
 
+def test_negative_times_begin_at_zero(tmp_path):
+    path = tiny_videos.write(
+        tmp_path / "a.mkv",
+        numbered(5),
+        times=[-250, -150, -50, 50, 150],
+        codec="mpeg4",
+        container_options={"avoid_negative_ts": "disabled"},
+    )
+    with av.open(path) as container:
+        assert container.start_time == -250_000
+    frames = list(Video(path).frames())
+    assert numbers_of(frames) == list(range(5))
+    np.testing.assert_allclose([frame.seconds for frame in frames], np.arange(5) / 10, atol=1e-9)
+
+
 def test_gaps_in_the_sound_are_silence(tmp_path):
     path = str(tmp_path / "a.mkv")
     with av.open(path, "w") as container:

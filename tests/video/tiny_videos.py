@@ -32,6 +32,7 @@ def write(
     sound_start=0.0,
     prepare=lambda stream: None,
     sounds_first=False,
+    container_options=None,
     **options,
 ):
     """Writes a file.
@@ -49,10 +50,11 @@ def write(
         sound_start: Seconds at which the sound begins.
         prepare: Called with the stream of the picture before it is written.
         sounds_first: Whether the stream of the sound comes first.
+        container_options: Of the container.
         **options: Of the encoder of the picture, such as `g="12"`.
     """
     options = {"crf": "10", "preset": "ultrafast", **options} if codec == "libx264" else options
-    with av.open(str(path), "w") as container:
+    with av.open(str(path), "w", options=container_options) as container:
         streams = {}
         kinds = (["picture"] if len(images) else []) + (["sound"] if sound is not None else [])
         for kind in reversed(kinds) if sounds_first else kinds:
