@@ -1,6 +1,8 @@
 """Frames and sound of tiny videos: times, rotation, cropping, samples, damage."""
 
 import os
+import struct
+import zlib
 from fractions import Fraction
 from pathlib import Path
 
@@ -430,6 +432,23 @@ def test_files_that_are_no_video(tmp_path):
         with pytest.raises(VideoError, match=message) as caught:
             Video(tmp_path / name)
         assert "\n" not in str(caught.value) and "\x1b" not in str(caught.value)
+
+
+def test_a_small_file_with_a_picture_that_fills_the_memory(tmp_path):
+    """A white PNG of 20,000 x 20,000 pixels in 49 KB."""
+
+    def chunk(kind, data):
+        return (
+            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        )
+
+    rows = zlib.compress(bytes(1 + 20_000 // 8) * 20_000)
+    header = struct.pack(">IIBBBBB", 20_000, 20_000, 1, 0, 0, 0, 0)
+    parts = (chunk(b"IHDR", header), chunk(b"IDAT", rows), chunk(b"IEND", b""))
+    path = tmp_path / "bomb.png"
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(parts))
+    with pytest.raises(VideoError, match="no frame of its picture can be decoded"):
+        next(Video(path).frames(size=(8, 8)))
 
 
 def test_names_that_ffmpeg_would_take_for_addresses_or_patterns(tmp_path, plain, monkeypatch):
