@@ -9,6 +9,10 @@ numbers of decoder threads, so that other load on the machine affects both alike
 repetitions counts. A ratio is bare time over ours: 1 is no cost at all. `every frame` is held
 against a bare loop that also resizes each frame, as FFmpeg does by default. Peak memory is that of
 a new process for each length; the files are copies of one minute, one after the other.
+
+`--backbone=EfficientNetB0` also measures the extraction of features, pictures by that model of
+keras.applications without trained weights and sound by log-mel, against the bare model on the same
+frames in memory.
 """
 
 import argparse
@@ -118,6 +122,56 @@ def measure_speed(path, end, repeats):
     return results
 
 
+def measure_extraction(folder, backbone, path, end, repeats):
+    """Returns seconds of the bare model and of the extraction, and the ratios of the two."""
+    import keras
+
+    from yt8m_gat.extraction.config import ExtractorConfig, FeatureConfig
+    from yt8m_gat.extraction.extractor import BATCH_SIZE, Extractor, load_models
+    from yt8m_gat.video.clips import Clip
+
+    options = {"weights": None, "include_top": False, "pooling": "avg"}
+    getattr(keras.applications, backbone)(input_shape=(*SIZE, 3), **options).save(
+        folder / "model.keras"
+    )
+    rate = Video(path).info.frames_per_second
+    config = ExtractorConfig(
+        picture=FeatureConfig(kind="keras", model=backbone),
+        sound=FeatureConfig(kind="log_mel", model="log_mel"),
+        frames_per_second=rate,
+    )
+    models = load_models(config, {"picture": folder / "model.keras", "sound": None})
+    with Video(path, end=end) as video:
+        frames = [frame.image for frame in video.frames(frames_per_second=rate, size=SIZE)]
+    frames = np.stack(frames)
+
+    def bare_model():
+        for first in range(0, len(frames), BATCH_SIZE):
+            models.picture.call(frames[first : first + BATCH_SIZE])
+
+    def extraction():
+        for values in Extractor(config, models, {}).values([Clip(str(path), end=end)]):
+            if len(values.seconds) != len(frames):
+                sys.exit(f"{path}: {len(values.seconds)} frames of {len(frames)}")
+
+    bare_model()  # Compiles it.
+    best = dict.fromkeys((bare_model, extraction), (float("inf"), float("inf")))
+    for _ in range(repeats):
+        for work in best:
+            start = time.perf_counter(), time.process_time()
+            work()
+            spent = time.perf_counter() - start[0], time.process_time() - start[1]
+            best[work] = tuple(map(min, best[work], spent))
+    ratios = [theirs / mine for theirs, mine in zip(*best.values(), strict=True)]
+    return {
+        "frames": len(frames),
+        "bare model, seconds": best[bare_model][0],
+        "extraction, seconds": best[extraction][0],
+        "wall-clock ratio": ratios[0],
+        "processor ratio": ratios[1],
+    }
+
+
 def read_everything(path):
     """Reads picture and sound of a file; prints the peak memory of this process in MB."""
     with Video(path) as video:
@@ -149,6 +203,7 @@ def main():
     parser.add_argument("--seconds", type=float, default=20.0, help="how much of it is read")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--minutes", type=int, nargs="*", default=[1, 10, 60])
+    parser.add_argument("--backbone", help="a model of keras.applications: extraction is measured")
     parser.add_argument("--output_file", help="JSON file of the results")
     parser.add_argument("--read", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -167,8 +222,14 @@ def main():
             "speed": measure_speed(video, arguments.seconds, arguments.repeats),
             "memory": measure_memory(folder, arguments.minutes),
         }
-    for part in ("speed", "memory"):
-        for name, values in results[part].items():
+        if arguments.backbone:
+            results["extraction"] = {
+                arguments.backbone: measure_extraction(
+                    folder, arguments.backbone, video, arguments.seconds, arguments.repeats
+                )
+            }
+    for part in ("speed", "memory", "extraction"):
+        for name, values in results.get(part, {}).items():
             print(f"{part}, {name}:")
             for key, value in values.items():
                 print(f"  {key:40} {value:.3g}")

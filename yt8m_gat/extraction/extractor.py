@@ -161,6 +161,7 @@ class Extractor:
         projections: `picture` and `sound` -> from the model's values to bytes.
 
     Example:
+        >>> from yt8m_gat.extraction import Extractor
         >>> extractor = Extractor.load("records")  # doctest: +SKIP
         >>> extractor("clip.mp4").features["rgb"].shape  # doctest: +SKIP
         (12, 1024)
