@@ -296,6 +296,13 @@ def test_read_gives_what_the_models_take(run, records):
             np.testing.assert_array_equal(inputs[name][row][:length], frames)
             assert not inputs[name][row][length:].numpy().any()
     assert run.model(inputs).shape == (6, 5)
+    defaults = [
+        yt8m_gat.read(records, run.schema, batch_size=2, **order)
+        for order in ({"shuffle": True}, {"shuffle": True, "seed": 0, "epoch": 0})
+    ]
+    for (given_inputs, given_labels), (_, expected) in zip(*defaults, strict=True):
+        np.testing.assert_array_equal(given_labels, expected)
+        assert len(given_inputs["rgb"]) == 2
 
 
 def test_read_refuses_what_cannot_be(records):

@@ -10,7 +10,7 @@ from handmade_records import bytes_feature, floats_feature, ints_feature
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from yt8m_gat.data import RecordSchema, dataset, parse_frame_batch, parsing
+from yt8m_gat.data import RecordSchema, dataset, frame_layout, parse_frame_batch, parsing
 from yt8m_gat.data.frame_layout import FrameLayout, Frames
 
 SCHEMA = RecordSchema({"r": 4, "u": 2}, 5, 3)
@@ -313,3 +313,11 @@ def test_features_that_are_not_read_are_known_beforehand(tmp_path):
     np.testing.assert_array_equal(batch["features"]["u"], alone["features"]["u"])
     (tmp_path / "empty.tfrecord").write_bytes(b"")
     assert dataset._other_sizes(str(tmp_path / "empty.tfrecord"), schema) == ()
+
+
+def test_clips_beyond_the_largest_size_do_not_have_the_layout(monkeypatch):
+    clips = [hand.sequence_example({}, r=[bytes(100)] * n) for n in (3, 4)]
+    monkeypatch.setattr(frame_layout, "_MAX_BYTES", len(clips[0]) - 2)
+    layout = FrameLayout((("r", 100),), 10)
+    assert layout.read(tf.constant(clips[:1]), fixed_num_frames=False).ok
+    assert not layout.read(tf.constant(clips), fixed_num_frames=False).ok

@@ -48,6 +48,7 @@ def test_two_columns_group_any_label_space(tmp_path):
         ("index,group\n", "no row below"),
         ("index,group\n1\n", r"row 2: .*Received: '1'"),
         ("index,group\n1,a\nx,a\n", r"row 3: .*Received: 'x,a'"),
+        ("index,group\n1000000000,a\n", r"row 2: .*Received: '1000000000,a'"),
         ("index,group\n4,a\n", r"has the class 4, and the run has the classes 0 \.\. 3"),
         ("class,group\n1,a\n", r"line 1: .*Received: 'class,group'"),
         ("", "line 1"),
