@@ -31,6 +31,7 @@ def test_the_file_is_whole_after_each_row(tmp_path):
     path = tmp_path / "x.json"
     record = EvaluationRecord(SETTINGS, path)
     assert not path.exists()
+    assert record.result["complete"] is False
     record.add("clean", {}, {"gap": 0.5}, classes={"ap": [float("nan"), 1.0]})
     assert written(path)["complete"] is False
     assert written(path)["clean"] == {"gap": 0.5}
