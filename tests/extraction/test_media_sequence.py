@@ -10,8 +10,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
-
-sys.path.append(str(Path(__file__).parents[1] / "video"))
 import tiny_videos
 
 from yt8m_gat.commands.pack import main
