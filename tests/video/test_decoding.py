@@ -299,6 +299,23 @@ def test_times_begin_where_the_file_begins(tmp_path):
     np.testing.assert_allclose(samples_of(Video(path)), sine(8000) / 2**15, atol=1e-4)
 
 
+def test_time_zero_is_the_first_frame_if_the_sound_begins_a_little_earlier(tmp_path):
+    """Codecs of sound do; more than a tenth of a second is meant so."""
+    for begin, first in ((5050, 0.0), (5200, 0.2)):
+        path = tiny_videos.write(
+            tmp_path / f"{begin}.mkv",
+            numbered(3),
+            times=[begin, begin + 100, begin + 200],
+            sound=sine(8000)[None],
+            sound_codec="pcm_s16le",
+            sound_start=5.0,
+        )
+        times = [frame.seconds for frame in Video(path).frames()]
+        np.testing.assert_allclose(times, [first, first + 0.1, first + 0.2], atol=1e-9)
+        skipped = 800 if first == 0 else 0
+        np.testing.assert_allclose(samples_of(Video(path)), sine(8000)[skipped:] / 2**15, atol=1e-4)
+
+
 def test_negative_times_begin_at_zero(tmp_path):
     path = tiny_videos.write(
         tmp_path / "a.mkv",

@@ -18,7 +18,7 @@ ticks = st.lists(st.integers(0, 5000), min_size=1, max_size=20).map(sorted)
 def test_at_rate_shows_the_last_frame_that_has_begun(times, start, length, rate):
     """Times in milliseconds; a frame counts as shown half a millisecond early."""
     frames = [(time / 1000, number) for number, time in enumerate(times)]
-    last_end = times[-1] / 1000 + 0.04
+    last_end = times[-1] / 1000 + 0.4
     end = (start + length) / 1000
     chosen = list(sampling.at_rate(frames, start / 1000, end, rate, lambda: last_end))
     grid = []

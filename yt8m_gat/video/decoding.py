@@ -21,6 +21,7 @@ from yt8m_gat.video.source import (
     error_of,
     import_av,
     opened,
+    origin_of,
     picture_stream,
     sound_stream,
 )
@@ -127,7 +128,7 @@ class Video:
             math.inf if end is None else end,
             math.inf if max_seconds is None else start + max_seconds,
         )
-        self.info = probe(path)
+        self.info, self._origin = _probed(path)
         self.faults: list[str] = []
         self._num_threads = num_threads
         self._iterators: list[Iterator] = []
@@ -268,7 +269,7 @@ class Video:
                 stream = choose(container)
                 if stream is None:
                     raise error_of(self.path, f"has no {kind} that can be decoded")
-                reading = Reading(container, stream, self._num_threads)
+                reading = Reading(container, stream, self._num_threads, self._origin)
                 if searches:
                     try:
                         reading.seek(sought)
@@ -296,6 +297,11 @@ def probe(path: str | os.PathLike) -> VideoInfo:
         VideoError: The file cannot be opened, or holds neither picture nor sound.
         ImportError: PyAV is not installed.
     """
+    return _probed(path)[0]
+
+
+def _probed(path: str | os.PathLike) -> tuple[VideoInfo, float]:
+    """Returns what a file holds, and the time stamp of its time 0."""
     with opened(path) as container:
         picture = picture_stream(container)
         sound = sound_stream(container)
@@ -318,9 +324,13 @@ def probe(path: str | os.PathLike) -> VideoInfo:
             picture_codec="" if picture is None else picture.codec_context.codec.canonical_name,
             sound_codec="" if sound is None else sound.codec_context.codec.canonical_name,
         )
+        first_time = None
         if picture is not None:
-            frames = Reading(container, picture, num_threads=1).frames()
-            for _, frame in frames:
+            reading = Reading(container, picture)
+            frames = reading.frames()
+            for seconds, frame in frames:
                 width, height = upright_size(frame)
+                first_time = seconds if reading.is_timed else None
                 frames.close()
-        return dataclasses.replace(info, width=width, height=height)
+        info = dataclasses.replace(info, width=width, height=height)
+        return info, origin_of(container, first_time)

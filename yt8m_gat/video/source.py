@@ -128,18 +128,20 @@ def is_cover(stream: Any) -> bool:
     return bool(stream.disposition & av.stream.Disposition.attached_pic)
 
 
-def origin_of(container: av.container.InputContainer) -> float:
+def origin_of(container: av.container.InputContainer, first_frame: float | None) -> float:
     """Returns the time stamp, in seconds, of the file's time 0.
 
     That is where the file starts, as players have it; if the picture starts within a tenth of a
     second, its first frame.
+
+    Args:
+        container: An open file.
+        first_frame: The time stamp of the picture's first frame, or None. (That of the stream is
+            the file's in Matroska.)
     """
     start = (container.start_time or 0) / 1e6
-    picture = picture_stream(container)
-    if picture is not None and picture.start_time is not None:
-        first = float(picture.start_time * picture.time_base)
-        if 0 <= first - start < _SAME_START:
-            return first
+    if first_frame is not None and 0 <= first_frame - start < _SAME_START:
+        return first_frame
     return start
 
 
@@ -166,6 +168,7 @@ class Reading:
         container: An open file.
         stream: One of its streams.
         num_threads: Threads of the decoder; 0: one a processor.
+        origin: The time stamp of the file's time 0, in seconds; see `origin_of`.
 
     Attributes:
         faults: What was wrong with the stream, one line each; complete when `frames` has ended.
@@ -173,14 +176,18 @@ class Reading:
     """
 
     def __init__(
-        self, container: av.container.InputContainer, stream: Any, num_threads: int
+        self,
+        container: av.container.InputContainer,
+        stream: Any,
+        num_threads: int = 1,
+        origin: float = 0.0,
     ) -> None:
         import av
 
         self._container = container
         self._stream = stream
         self._kind = "picture" if stream.type == "video" else "sound"
-        self._origin = origin_of(container)
+        self._origin = origin
         rate = (stream.average_rate or stream.guessed_rate) if stream.type == "video" else None
         self._clock = Clock(float(1 / rate) if rate else _USUAL_DURATION)
         self._num_damaged = 0
