@@ -29,12 +29,11 @@ td.name { overflow-wrap: anywhere; }
   align-items: center; padding: .2rem 0; }
 .lane + .lane { border-top: 1px solid var(--rule); }
 .lane.quiet, .lane.bare { border-top: 0; }
-.who { font-size: .82rem; line-height: 1.3; position: sticky; left: 0; padding: .1rem .3rem;
+.who { font-size: .82rem; line-height: 1.3; position: sticky; left: 0; padding: .1rem .5rem;
   background: var(--paper); z-index: 2; overflow-wrap: anywhere; }
 .who b { display: block; } .who small { color: var(--soft); display: block; }
 label.who { cursor: pointer; border-radius: 4px; border: 1px solid var(--rule);
   background: var(--shade); }
-.watch input:focus-visible + .lane label.who { outline: 2px solid var(--series-0); }
 .over { position: relative; }
 .film { display: flex; background: var(--shade); min-height: 1rem; } .film i { flex: 1 1 0; }
 .film img { flex: 1 1 0; min-width: 0; width: 0; aspect-ratio: var(--shape); object-fit: cover;
@@ -125,6 +124,8 @@ def build_watch_page(watched: Mapping[str, Any], command: Sequence[str] = ()) ->
         f".watch:has(#label-{place}:checked) .of-{place} {{ display: revert; }}"
         f".watch:has(#label-{place}:checked) label[for=label-{place}] "
         "{ border-color: var(--series-4); box-shadow: inset 4px 0 var(--series-4); }"
+        f".watch:has(#label-{place}:focus-visible) label[for=label-{place}] "
+        "{ outline: 2px solid var(--series-0); }"
         for place in range(len(labels))
     )
     width, height = watched["shape"]
