@@ -131,6 +131,14 @@ def test_wrong_models_are_refused(folder):
         picture(str(folder / "gone.keras"))
 
 
+def test_a_keras_file_brings_no_code_of_its_own(folder):
+    inputs = keras.Input((8, 8, 3))
+    outputs = keras.layers.Lambda(lambda x: x, output_shape=(8, 8, 3))(inputs)
+    path = tiny_models.saved(keras.Model(inputs, outputs), folder)
+    with pytest.raises(ConfigError, match="cannot be loaded as a model"):
+        picture(path)
+
+
 def test_sound_models_of_waveforms_and_of_patches(folder):
     x = np.random.default_rng(2).normal(0, 0.1, (3, 560)).astype(np.float32)
     inputs = keras.Input((560,))
