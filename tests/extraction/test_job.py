@@ -377,14 +377,14 @@ def test_wrong_flags_are_one_line(folder, tmp_path, capsys, arguments, message):
 
 @pytest.mark.slow
 def test_killed_anywhere_the_same_command_makes_the_same_bytes(folder, tmp_path):
-    words = [sys.executable, "-m", "yt8m_gat", "extract", f"--labels={folder / 'clips.csv'}"]
-    words += [f"--picture={folder / 'mean.keras'}", "--fps=5", "--num_shards=3"]
-    words += ["--splits=train:2,validate:1", "--fit_pca=2"]
-    subprocess.run([*words, f"--output_dir={tmp_path / 'whole'}"], check=True, capture_output=True)
+    words = [f"--labels={folder / 'clips.csv'}", f"--picture={folder / 'mean.keras'}", "--fps=5"]
+    words += ["--num_shards=3", "--splits=train:2,validate:1", "--fit_pca=2"]
+    run(*words, f"--output_dir={tmp_path / 'whole'}")
     killed = tmp_path / "killed"
+    process_words = [sys.executable, "-m", "yt8m_gat", "extract", *words, f"--output_dir={killed}"]
     # While it fits, and while it writes records.
     for pattern, signal_number in (("values/*.npz", signal.SIGKILL), ("*.record", signal.SIGINT)):
-        process = subprocess.Popen([*words, f"--output_dir={killed}"], stderr=subprocess.PIPE)
+        process = subprocess.Popen(process_words, stderr=subprocess.PIPE)
         while not list(killed.glob(f".unfinished/{pattern}")) and process.poll() is None:
             time.sleep(0.001)
         process.send_signal(signal_number)
@@ -394,5 +394,5 @@ def test_killed_anywhere_the_same_command_makes_the_same_bytes(folder, tmp_path)
         else:
             # It may have come to its end first.
             assert process.returncode in (-signal.SIGKILL, 0)
-    subprocess.run([*words, f"--output_dir={killed}"], check=True, capture_output=True)
+    run(*words, f"--output_dir={killed}")
     assert contents(killed) == contents(tmp_path / "whole")
