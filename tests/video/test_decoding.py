@@ -173,6 +173,8 @@ def test_cropping_comes_before_resizing(tmp_path):
     [frame] = Video(path).frames(crop=(24, 16, 24, 16), size=(5, 9))
     assert frame.image.shape == (5, 9, 3)
     assert frame.image[:, 1:].min() > 220  # Nothing of the blue quarter on its left.
+    [corner] = Video(path).frames(crop=(0, 0, 20, 12))
+    assert corner.image.shape == (12, 20, 3) and corner.image[:, :, 1:].max() < 40  # Red.
     [whole] = Video(path).frames(size=(20, 10))
     assert whole.image.shape == (20, 10, 3)
 
@@ -182,6 +184,7 @@ def test_cropping_comes_before_resizing(tmp_path):
     [
         ({"frames_per_second": 0}, r"frames_per_second must be in \(0, 1000\]. Received: 0"),
         ({"crop": (0, 0, 0, 4)}, "crop must be .*Received"),
+        ({"crop": (4, -1, 4, 4)}, "crop must be .*Received"),
         ({"short_side": 0}, "short_side must be at least 1"),
         ({"size": (4, 0)}, "size must be .height, width., both at least 1"),
         ({"size": (4, 4), "short_side": 4}, "only one of short_side and size"),
