@@ -16,7 +16,7 @@ import types
 import typing
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Self
 
 from yt8m_gat.disk import replacing
 from yt8m_gat.recipes import RECIPES, Recipe
@@ -454,9 +454,43 @@ class TrainingConfig:
                 )
 
 
+class StoredConfig:
+    """A base of frozen dataclasses that are one JSON file of a folder.
+
+    Attributes:
+        FILE: The file's name.
+    """
+
+    FILE: ClassVar[str]
+
+    def to_json(self) -> str:
+        """This configuration as indented JSON."""
+        return json.dumps(dataclasses.asdict(self), indent=2, sort_keys=True) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """Returns the configuration that `to_json` wrote.
+
+        Raises:
+            ConfigError: It is not JSON, or a field is unknown or of a wrong kind.
+        """
+        try:
+            values = parse_json(text)
+        except ValueError as error:
+            raise ConfigError(f"{cls.FILE} must be JSON: {error}") from error
+        return from_dict(cls, values, "")
+
+    def save(self, folder: str | os.PathLike) -> None:
+        """Writes the file in `folder` completely or not at all."""
+        with replacing(Path(folder) / self.FILE) as temporary:
+            temporary.write_text(self.to_json(), encoding="utf-8")
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class RunConfig:
+class RunConfig(StoredConfig):
     """The complete configuration of a run, for evaluation, inference and resuming."""
+
+    FILE: ClassVar[str] = CONFIG_FILE
 
     data: DataConfig = dataclasses.field(default_factory=DataConfig)
     model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
@@ -494,28 +528,6 @@ class RunConfig:
     def code(self) -> tuple[str, ...]:
         """Import paths of the code that runs when this run's model and loss are loaded."""
         return tuple(p for p in (self.model.name, self.objective.label_loss) if is_import_path(p))
-
-    def to_json(self) -> str:
-        """This configuration as indented JSON."""
-        return json.dumps(dataclasses.asdict(self), indent=2, sort_keys=True) + "\n"
-
-    @classmethod
-    def from_json(cls, text: str) -> RunConfig:
-        """Returns the configuration that `to_json` wrote.
-
-        Raises:
-            ConfigError: It is not JSON, or a field is unknown or of a wrong kind.
-        """
-        try:
-            values = parse_json(text)
-        except ValueError as error:
-            raise ConfigError(f"the stored configuration is not JSON: {error}") from error
-        return from_dict(cls, values, "")
-
-    def save(self, train_dir: str | os.PathLike) -> None:
-        """Writes `train_dir/config.json` completely or not at all."""
-        with replacing(Path(train_dir) / CONFIG_FILE) as temporary:
-            temporary.write_text(self.to_json(), encoding="utf-8")
 
     @classmethod
     def load(cls, train_dir: str | os.PathLike, flag: str = "train_dir") -> RunConfig:

@@ -6,18 +6,16 @@ Standard library only, so that commands can compare extractors before TensorFlow
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-from yt8m_gat.config import ConfigError, from_dict
+from yt8m_gat.config import ConfigError, StoredConfig
 from yt8m_gat.digests import digest_of, digest_of_files
-from yt8m_gat.disk import replacing
-from yt8m_gat.untrusted import parse_json, read_text
+from yt8m_gat.untrusted import read_text
 
 EXTRACTOR_FILE = "extractor.json"
 """Name of the file that `ExtractorConfig.save` writes."""
@@ -102,7 +100,7 @@ class FeatureConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ExtractorConfig:
+class ExtractorConfig(StoredConfig):
     """Everything that defines the features; its JSON is `extractor.json`.
 
     Attributes:
@@ -114,6 +112,8 @@ class ExtractorConfig:
             upright frame; None: all of it.
         version: Version of this file's meaning.
     """
+
+    FILE: ClassVar[str] = EXTRACTOR_FILE
 
     picture: FeatureConfig | None = None
     sound: FeatureConfig | None = None
@@ -198,28 +198,6 @@ class ExtractorConfig:
             for name in dict.fromkeys([*ours, *theirs])
             if ours.get(name) != theirs.get(name) and name.rpartition(".")[2] not in _NOT_COMPARED
         ]
-
-    def to_json(self) -> str:
-        """This configuration as indented JSON."""
-        return json.dumps(dataclasses.asdict(self), indent=2, sort_keys=True) + "\n"
-
-    @classmethod
-    def from_json(cls, text: str) -> ExtractorConfig:
-        """Returns the configuration that `to_json` wrote.
-
-        Raises:
-            ConfigError: It is not JSON, or a field is unknown or of a wrong kind.
-        """
-        try:
-            values = parse_json(text)
-        except ValueError as error:
-            raise ConfigError(f"{EXTRACTOR_FILE} must be JSON: {error}") from error
-        return from_dict(cls, values, "")
-
-    def save(self, folder: str | os.PathLike) -> None:
-        """Writes `folder/extractor.json` completely or not at all."""
-        with replacing(Path(folder) / EXTRACTOR_FILE) as temporary:
-            temporary.write_text(self.to_json(), encoding="utf-8")
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> ExtractorConfig:
