@@ -90,7 +90,7 @@ def test_the_example_of_the_readme_runs(tmp_path, monkeypatch):
 def test_the_commands_of_the_readme_run(sample_dir, tmp_path):
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     section = readme.partition("## Your own run\n")[2].partition("\n\nThe package")[0]
-    start, *script = section.strip().splitlines()
+    start, *script = section.strip("\n").splitlines()
     assert start.startswith("    source .venv/bin/activate")
     for name in ("train.py", "eval.py", "inference.py"):
         (tmp_path / name).symlink_to(ROOT / name)

@@ -181,7 +181,7 @@ def clip_ids(clips: Sequence[Clip]) -> list[str]:
     """Returns an id for each clip, all different.
 
     It is the file's name without its ending, and `@start-end` for a part. Where two clips would
-    have the same id, the folders before the name are added until they differ, then the ending.
+    have the same id, the ending is added, or as many folders before the name as tell them apart.
 
     Args:
         clips: The clips, each once.
@@ -193,31 +193,30 @@ def clip_ids(clips: Sequence[Clip]) -> list[str]:
         >>> clip_ids([Clip("v/a/x.mp4"), Clip("v/b/x.mp4"), Clip("v/y.mp4", start=1.5, end=4)])
         ['a/x', 'b/x', 'y@1.5-4']
     """
-    ids = [_id(clip, 0) for clip in clips]
-    depth = 0
-    while repeated := {name for name, count in Counter(ids).items() if count > 1}:
-        depth += 1
-        longer = [
-            _id(clip, depth) if name in repeated else name
-            for clip, name in zip(clips, ids, strict=True)
-        ]
-        if longer == ids:
-            raise ClipListError(f"each clip must be there once. Received twice: {min(repeated)}")
-        ids = longer
+    ids = [_id(clip) for clip in clips]
+    for num_folders in range(1 + max((len(Path(clip.path).parts) for clip in clips), default=0)):
+        for with_ending in (False, True):
+            counts = Counter(ids)
+            ids = [
+                _id(clip, num_folders, with_ending) if counts[name] > 1 else name
+                for clip, name in zip(clips, ids, strict=True)
+            ]
+    repeated = [name for name, count in Counter(ids).items() if count > 1]
+    if repeated:
+        raise ClipListError(f"each clip must be there once. Received twice: {min(repeated)}")
     return ids
 
 
 def video_id(path: str | os.PathLike) -> str:
     """Returns the id of a file in its whole length: its name without the ending."""
-    return _id(Clip(os.fspath(path)), 0)
+    return _id(Clip(os.fspath(path)))
 
 
-def _id(clip: Clip, depth: int) -> str:
-    parts = Path(clip.path).parts
-    if depth >= len(parts):
-        name = clip.path
-    else:
-        name = "/".join([*parts[len(parts) - 1 - depth : -1], Path(clip.path).stem])
+def _id(clip: Clip, num_folders: int = 0, with_ending: bool = False) -> str:
+    path = Path(clip.path)
+    *folders, name = path.parts
+    folders = folders[len(folders) - num_folders :] if num_folders < len(folders) else folders
+    name = os.path.join(*folders, name if with_ending else path.stem)
     if clip.start or clip.end is not None:
         name += f"@{clip.start:.10g}-" + ("" if clip.end is None else f"{clip.end:.10g}")
     return name
