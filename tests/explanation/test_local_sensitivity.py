@@ -68,6 +68,21 @@ def test_random_probes_come_near(frames_fn, features):
         np.testing.assert_allclose(norms[name].mean(), exact.mean(), rtol=0.03)
 
 
+def test_probes_are_signs(features):
+    """Both outputs are the first channel: |v1 + v2|^2 is 2 on average, if v are signs."""
+    sensitivity = LocalSensitivity(
+        lambda f, mask: tf.repeat(f["rgb"][..., :1], 2, axis=-1), probes=400, copies=512
+    )
+    _, norms = sensitivity.gradient_norms(*clip(features, 0))
+    np.testing.assert_allclose(np.diag(norms["rgb"]), np.sqrt(2), rtol=0.2)
+
+
+def test_the_deviation_of_one_clip_is_0(features):
+    sensitivity = LocalSensitivity(lambda f, mask: f["rgb"], neighbourhood=0, exact=True)
+    sensitivity.update({name: x[:1] for name, x in features.items()}, tf.constant(MASK[:1]))
+    assert sensitivity.result()["rgb"]["deviation"] == 0.0
+
+
 def test_a_model_that_looks_at_each_frame_by_itself_is_all_local(features):
     kernel = tf.constant(np.random.default_rng(1).normal(size=(8, 5)), tf.float32)
     sensitivity = LocalSensitivity(lambda f, mask: tf.tanh(f["rgb"] @ kernel), neighbourhood=0)

@@ -230,3 +230,8 @@ def test_shape_mismatch_refused(function):
 def test_maps_that_are_not_square_refused(function):
     with pytest.raises(ValueError, match=r"\[B, T, T\]. Received: \(2, 4, 3\)"):
         function(np.ones((2, 4, 3)))
+
+
+def test_single_rows_are_maps_too():
+    rows = np.array([[1.0, 0.0], [0.5, 0.5]], np.float32)
+    np.testing.assert_allclose(frobenius_distance(rows, rows[:, ::-1]), [np.sqrt(2), 0], atol=1e-6)
