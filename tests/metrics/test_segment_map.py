@@ -58,6 +58,16 @@ def test_brute_force_and_batch_cuts(top_k):
     assert metric.result() == {"segment_map": expected, "num_segments": 60}
 
 
+def test_brute_force_of_many_segments():
+    """So many that a partition does not sort all of them by chance."""
+    rng = np.random.default_rng(0)
+    labels = rng.random((3000, 2)) < 0.5
+    weights = np.ones((3000, 2), np.float32)
+    scores = rng.permutation(6000).reshape(3000, 2) / 6000
+    expected = brute_force(labels, weights, scores, 37)
+    assert segment_map(labels, weights, scores, 37) == pytest.approx(expected, abs=1e-12)
+
+
 def test_ties_at_the_cut_all_stay():
     labels, weights = np.array([[0], [1]]), np.ones((2, 1))
     assert segment_map(labels, weights, np.full((2, 1), 0.5), top_k=1) == 0.5
