@@ -98,6 +98,16 @@ def test_rows_of_other_settings_are_dropped_by_name(tmp_path, whole, monkeypatch
     assert path.read_bytes() == whole
 
 
+@pytest.mark.parametrize(("weights", "kept"), [("abc", 4), ("other", 0)])
+def test_the_count_goes_with_the_rows_that_it_is_of(tmp_path, monkeypatch, weights, kept):
+    path = tmp_path / "s.csv"
+    interrupt(path, SETTINGS, 4, monkeypatch)
+    monkeypatch.setattr(submission, "SYNC_SECONDS", 1e9)
+    with SubmissionWriter(path, 3, {**SETTINGS, "weights": weights}) as writer:
+        assert writer.num_batches == kept
+        assert (tmp_path / ".s.csv.partial.json").exists() == bool(kept)
+
+
 def test_rows_of_settings_that_give_the_same_are_taken_up(tmp_path, whole, monkeypatch):
     path = tmp_path / "s.csv"
     earlier = {**SETTINGS, "on_bad_record": "error"}
