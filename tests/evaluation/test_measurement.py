@@ -21,3 +21,13 @@ def test_positives_of_whole_clips_are_their_labels():
     labels = np.array([[1, 0, 1], [1, 0, 0]], np.float32)
     totals.add(labels, np.full((2, 3), 0.5, np.float32), None, {})
     np.testing.assert_array_equal(totals.measurement().positives, [2, 0, 1])
+
+
+def test_a_group_counts_its_rated_pairs():
+    totals = PassTotals(num_classes=3, top_k=3, all_scores=False, groups={"g": [0], "none": [2]})
+    labels = np.array([[1, 0, 1], [0, 0, 0]], np.float32)
+    weights = np.array([[1, 1, 0], [1, 0, 1]], np.float32)
+    totals.add(labels, np.full((2, 3), 0.5, np.float32), weights, {})
+    results = totals.measurement().group_results()
+    assert results["none"] is None
+    assert (results["g"]["num_videos"], results["g"]["gap"]) == (1, 1.0)

@@ -72,6 +72,11 @@ def test_resamples_draw_as_many_clips_and_are_the_same_each_time():
     assert not np.array_equal(first[0], first[1])
 
 
+def test_the_resamples_of_a_number_of_clips_are_those_of_every_version():
+    first = next(iter(resample_counts(6, 1)))
+    np.testing.assert_array_equal(first, [1, 2, 0, 2, 0, 1])
+
+
 def test_an_interval_needs_most_of_its_resamples():
     values = np.arange(201.0)
     assert interval(values) == pytest.approx([5.0, 195.0])

@@ -4,9 +4,10 @@ python tests/mutation/mutate.py [--count=240] [--seed=0] [--only=training/state.
 
 First every test file runs once, in a process of its own, and the functions of the package that it
 enters are noted. Then each mutant meets the test files that enter its function, until one fails:
-first those of its own room, the quickest first, and no more than take --most_seconds without the
-mutant. A mutant that makes them run several times as long counts as seen too. All this happens in
-copies of the tree below --work_dir; the tree itself is not touched.
+first the one named after its module, then those of its own room, the quickest first, and no more
+than take --most_seconds without the mutant. A mutant that makes them run several times as long
+counts as seen too. All this happens in copies of the tree below --work_dir; the tree itself is not
+touched.
 
 TensorFlow is imported once, and each process is a fork of that one. The results are stored one by
 one: the same command, on the same tree, goes on where it was stopped, and with a larger
@@ -216,14 +217,19 @@ def _tests_of(
         surveyed: See `_survey`.
         most_seconds: What they may take without the mutant; the first is there in any case.
     """
-    room = Path(path).parts[1]
+    room, name = Path(path).parts[1], Path(path).stem
     covering = sorted(
-        (Path(file).parts[1] != room, about["seconds"], file)
+        (
+            not Path(file).stem.startswith(f"test_{name}"),
+            Path(file).parts[1] != room,
+            about["seconds"],
+            file,
+        )
         for file, about in surveyed.items()
         if line in about["entered"].get(path, ())
     )
     tests: list[tuple[float, str]] = []
-    for _, seconds, file in covering:
+    for *_, seconds, file in covering:
         if tests and sum(spent for spent, _ in tests) + seconds > most_seconds:
             break
         tests.append((seconds, file))

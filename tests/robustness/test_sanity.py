@@ -107,6 +107,7 @@ def test_axes_of_a_norm_are_not_mixed():
 def test_noise_and_transfers_may_fall_with_epsilon():
     attacks = [row(name, e, 0.4 - e / 10) for name in ("noise", "transfer") for e in (1.0, 2.0)]
     assert verdicts(CLEAN, attacks)["loss_over_epsilon"] == "not run"
+    assert verdicts(CLEAN, [row("fgm", 0.5, 0.3)])["loss_over_epsilon"] == "not run"
 
 
 def test_what_was_not_run_is_said():

@@ -10,6 +10,7 @@ import types
 from typing import ClassVar
 
 import keras
+import numpy as np
 import pytest
 
 from yt8m_gat import cli, pipeline
@@ -38,14 +39,15 @@ CONFIG = RunConfig(
 
 
 class Watch(keras.callbacks.Callback):
-    """Losses of all steps, the logs of all epochs; ends as a fault would at one step."""
+    """Losses and rates of all steps, logs of all epochs; ends as a fault would at one step."""
 
     def __init__(self, fault_at=None):
         super().__init__()
-        self.losses, self.epochs, self.fault_at = [], [], fault_at
+        self.losses, self.rates, self.epochs, self.fault_at = [], [], [], fault_at
 
     def on_train_batch_end(self, batch, logs=None):
         self.losses.append(logs["loss"])
+        self.rates.append(float(self.model.optimizer.learning_rate))
         if len(self.losses) == self.fault_at:
             raise RuntimeError("a fault")
 
@@ -133,6 +135,8 @@ def test_lines_are_means_over_the_clips_since_the_line_before(whole):
         assert line["examples_per_second"] > 0 and 0 <= line["batch_gap"] <= 1
         start = line["step"]
     assert watch.losses[3:6] != watch.losses[:3]
+    examples = np.cumsum([0, *sizes[:-1]])
+    np.testing.assert_allclose(watch.rates, 2e-4 * 0.5 ** (examples // 45), rtol=1e-6)
 
 
 def test_an_epochs_loss_is_not_its_last_batchs(whole):
