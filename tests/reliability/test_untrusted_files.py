@@ -21,6 +21,8 @@ FORBIDDEN = {
     *("eval", "exec", "enable_unsafe_deserialization", "load_model", "model_from_json"),
     *("allow_pickle", "safe_mode", "custom_objects", "extractall"),
 }
+# The user names this model's file; the safe mode stays on.
+ALLOWED = {("loading.py", "load_model")}
 MODULES = {"pickle", "marshal", "shelve", "yaml", "dill", "joblib"}
 
 
@@ -29,7 +31,8 @@ def test_nothing_here_loads_code_or_turns_safe_mode_off(path):
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Call):
             name = getattr(node.func, "attr", getattr(node.func, "id", ""))
-            assert name not in FORBIDDEN, f"{path}:{node.lineno}: {name}"
+            forbidden = name in FORBIDDEN and (path.name, name) not in ALLOWED
+            assert not forbidden, f"{path}:{node.lineno}: {name}"
             for keyword in node.keywords:
                 assert keyword.arg not in FORBIDDEN, f"{path}:{node.lineno}: {keyword.arg}"
         elif isinstance(node, ast.Import | ast.ImportFrom):
@@ -48,7 +51,13 @@ def test_one_module_imports_what_a_file_may_name():
         if isinstance(node, ast.Attribute | ast.Name)
         and getattr(node, "attr", getattr(node, "id", "")) in names
     }
-    ours = {"__init__.py", "cli.py", "commands/console.py", "data/__init__.py"}
+    ours = {
+        "__init__.py",
+        "cli.py",
+        "commands/console.py",
+        "data/__init__.py",
+        "extraction/__init__.py",
+    }
     assert calls - ours == {"import_path.py"}
 
 

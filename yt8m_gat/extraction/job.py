@@ -478,7 +478,7 @@ def _write(path: Path, values: Values) -> None:
 
 def _read(path: Path) -> Values:
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with np.load(path) as file:
             arrays = {name: file[name] for name in file.files}
     except (ValueError, EOFError, zipfile.BadZipFile) as error:
         raise ConfigError(f"{path} is damaged: {error}. Remove it and run this again") from error

@@ -44,7 +44,7 @@ def kind_of_path(path: str) -> str | None:
     return "saved_model" if Path(path, "saved_model.pb").is_file() else None
 
 
-def load_model(kind: str, path: str | os.PathLike, output: str | None = None) -> LoadedModel:
+def load_embedding(kind: str, path: str | os.PathLike, output: str | None = None) -> LoadedModel:
     """Loads a model; see `kind_of_path`.
 
     Args:

@@ -15,7 +15,7 @@ import tensorflow as tf
 from yt8m_gat.config import ConfigError
 from yt8m_gat.digests import digest_of
 from yt8m_gat.extraction.config import OFFICIAL, FeatureConfig
-from yt8m_gat.extraction.loading import LoadedModel, keras_call, load_model
+from yt8m_gat.extraction.loading import LoadedModel, keras_call, load_embedding
 from yt8m_gat.extraction.projection import PICTURE_VALUES
 from yt8m_gat.untrusted import printable
 
@@ -77,7 +77,7 @@ def picture_model(config: FeatureConfig, path: str | os.PathLike | None) -> Pict
         return _official(path or "")
     if config.kind == "application":
         return _application(config, path)
-    return _of_file(load_model(config.kind, path or "", config.output), config, path or "")
+    return _of_file(load_embedding(config.kind, path or "", config.output), config, path or "")
 
 
 def _application(config: FeatureConfig, path: str | os.PathLike | None) -> PictureModel:

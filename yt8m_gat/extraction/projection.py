@@ -151,7 +151,7 @@ def _array(folder: str | os.PathLike, name: str, shape: tuple[int, ...]) -> np.n
             f"from YouTube-8M's yt8m_pca.tgz. Missing: {name}"
         )
     try:
-        array = np.load(path, allow_pickle=False)
+        array = np.load(path)
     except (OSError, ValueError, EOFError) as error:
         raise ConfigError(f"{path} must be an array of NumPy. Received: {error}") from error
     # The files may have more components than are used.
@@ -209,7 +209,7 @@ def load(path: str | os.PathLike) -> Standardize | Whiten:
         ConfigError: It is not such a file.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with np.load(path) as file:
             arrays: Mapping[str, np.ndarray] = {name: file[name] for name in file.files}
         mean, names = arrays["mean"], set(arrays)
         if names == {"mean", "deviation"} and mean.shape == arrays["deviation"].shape:

@@ -10,7 +10,7 @@ import numpy as np
 
 from yt8m_gat.config import ConfigError
 from yt8m_gat.extraction.config import LOG_MEL, VGGISH, FeatureConfig
-from yt8m_gat.extraction.loading import LoadedModel, keras_call, load_model
+from yt8m_gat.extraction.loading import LoadedModel, keras_call, load_embedding
 from yt8m_gat.extraction.log_mel import HOP, NUM_BANDS, SAMPLE_RATE, WINDOW, log_mel
 
 
@@ -95,7 +95,7 @@ def sound_model(
         return _mean_log_mel(frames_per_second)
     if config.kind == VGGISH:
         return _vggish(path or "")
-    return _of_file(load_model(config.kind, path or "", config.output), path or "")
+    return _of_file(load_embedding(config.kind, path or "", config.output), path or "")
 
 
 def _mean_log_mel(frames_per_second: float) -> SoundModel:

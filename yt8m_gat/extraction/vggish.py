@@ -106,7 +106,7 @@ def load_pca(path: str | os.PathLike) -> tuple[np.ndarray, np.ndarray]:
         ConfigError: It is not that file, or an array has another shape.
     """
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with np.load(path) as arrays:
             found = {name: arrays[name] for name in arrays.files}
     except (OSError, ValueError, EOFError) as error:
         raise ConfigError(f"{path} must be VGGish's {PCA_FILE}. Received: {error}") from error
