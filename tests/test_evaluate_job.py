@@ -48,6 +48,10 @@ def make_run(path, config=CONFIG, seed=1):
     return folder
 
 
+# Each module-wide job takes half a minute.
+pytestmark = pytest.mark.slow
+
+
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
     path = tmp_path_factory.mktemp("runs")

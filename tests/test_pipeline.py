@@ -299,6 +299,7 @@ def test_files_without_rated_segments_are_refused_at_the_start(tmp_path, sample_
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_a_run_killed_before_its_first_checkpoint_begins_its_metrics_anew(tmp_path, sample_dir):
     folder, config = RunFolder(tmp_path), make_config(adversarial="none", max_steps=1)
     folder.append_metrics({"kind": "train", "step": 44})

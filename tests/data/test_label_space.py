@@ -133,6 +133,14 @@ def test_impossible_maps_are_refused(arguments, message):
         LabelMap(*arguments)
 
 
+def test_a_file_of_more_than_64_mib_is_refused(tmp_path):
+    path = tmp_path / "map.csv"
+    with path.open("wb") as file:
+        file.truncate((64 << 20) + 1)
+    with pytest.raises(ConfigError, match="67108864"):
+        LabelMap.load(path)
+
+
 def test_too_many_rows_are_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(label_space, "MAX_ROWS", 2)
     path = written(tmp_path / "map.csv", HEADER + "0,0,\n0,1,\n0,2,\n")

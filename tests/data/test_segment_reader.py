@@ -213,7 +213,10 @@ def test_bad_ratings_are_refused(record, message):
 BREAKING_IDS = ["a b", "a:b", "a,b", 'a"b', "a\u2003b", "\u3000", f"{'ü' * 99}:"]
 
 
-@pytest.mark.parametrize("video_id", BREAKING_IDS)
+@pytest.mark.parametrize(
+    "video_id",
+    [BREAKING_IDS[0], *(pytest.param(x, marks=pytest.mark.slow) for x in BREAKING_IDS[1:])],
+)
 def test_an_id_that_the_csv_of_segments_cannot_hold_is_a_bad_record_of_windows_alone(
     video_id, tmp_path
 ):

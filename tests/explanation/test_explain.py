@@ -1,5 +1,7 @@
 """Explanations of a clip: closed form on a linear model, exact zeros on padding."""
 
+import inspect
+
 import keras
 import numpy as np
 import pytest
@@ -59,3 +61,11 @@ def test_refuses_what_cannot_be_explained():
         explain(model, clip(), REAL, label=4)
     with pytest.raises(ValueError, match="without real frames"):
         explain(model, clip(), np.zeros(5, bool), label=0)
+
+
+def test_the_noise_of_smooth_grad_is_a_tenth_of_the_range():
+    parameters = inspect.signature(explain).parameters
+    assert {name: parameters[name].default for name in ("smooth_samples", "smooth_noise")} == {
+        "smooth_samples": 20,
+        "smooth_noise": 0.1,
+    }

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from yt8m_gat.losses import CrossEntropyLoss, HingeLoss, SoftmaxLoss, get_loss
+from yt8m_gat.losses import CrossEntropyLoss, FunctionLoss, HingeLoss, SoftmaxLoss, get_loss
 
 NAMES = ["CrossEntropyLoss", "HingeLoss", "SoftmaxLoss"]
 REDUCTIONS = ["mean", "sum"]
@@ -173,3 +173,10 @@ def test_unknown_names_refused():
         get_loss("MSE", "mean")
     with pytest.raises(ValueError, match=r"one of mean, sum.*'none'"):
         HingeLoss("none")
+
+
+def test_a_function_counts_rated_pairs_only():
+    """As `ClassificationLoss` does by default."""
+    labels, logits = np.ones((1, 2), np.float32), np.array([[3.0, 5.0]], np.float32)
+    loss = FunctionLoss(lambda labels, logits: logits, "sum")
+    np.testing.assert_array_equal(loss(labels, logits, np.array([[1.0, 0.0]], np.float32)), [3.0])

@@ -44,7 +44,7 @@ ROOMS = (
 )
 # Where tests of these rooms are. Those of whole jobs take long and hold few of their values.
 _TESTED_IN = (*ROOMS, "acquisition", "models", "weights", "reliability", "export")
-_ALSO_TESTED_IN = ("tests/test_python_path.py",)
+_ALSO_TESTED_IN = ("tests/test_python_path.py", "tests/test_import_path.py")
 _COPIED = ("yt8m_gat", "tests", "train.py", "eval.py", "inference.py", "pyproject.toml")
 _LONGEST_FILE = 1500
 """Seconds of one test file."""

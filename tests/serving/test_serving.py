@@ -204,6 +204,7 @@ def test_attention_profiles_over_grpc_and_rest(server, stub):
     assert set(stub.Predict(request, timeout=30).outputs) == {"attention_rgb"}
 
 
+@pytest.mark.slow
 def test_concurrent_clients_each_get_their_own_rows(server, expected):
     """16 clients, 160 requests of 1 to 8 records, half over gRPC and half over REST."""
 

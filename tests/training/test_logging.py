@@ -277,3 +277,8 @@ def test_the_command_to_go_on_with_does_not_start_over(monkeypatch):
     for flag in ("--start_new_model", "--start_new_model=true", "-start_new_model=1"):
         monkeypatch.setattr(sys, "orig_argv", [*command[:3], flag, command[3]])
         assert shlex.split(cli.this_command("start_new_model")) == command
+
+
+def test_no_time_has_passed_before_the_first_step():
+    speed = step_log.Speed()
+    assert (speed.seconds, speed.clips_per_second) == (0.0, None)
