@@ -209,7 +209,6 @@ def test_attention_and_clips(whole):
     assert clip["attacked"]["top"] != clip["clean"]["top"]
 
 
-@pytest.mark.slow
 def test_local_levels_have_profiles_of_their_own(tmp_path, pattern):
     for name, levels in (("GMSA", {"global", "bd4"}), ("GateAtt", {"global", "bd4", "gated"})):
         options = {**OPTIONS, "local_masks": ("bd4",)}
@@ -279,7 +278,6 @@ def counted(monkeypatch, stop_after=None):
     return calls
 
 
-@pytest.mark.slow
 def test_interrupted_it_goes_on_after_the_rows_that_are_there(
     runs, pattern, tables, tmp_path, monkeypatch, capsys
 ):
@@ -386,7 +384,6 @@ def test_figures_belong_to_the_weights_that_were_measured(
     assert run.evaluation == {} and "the run has changed since (best.weights.h5)" in run.warning
 
 
-@pytest.mark.slow
 def test_an_attack_with_other_options_is_another_row(runs, pattern, tmp_path, monkeypatch):
     options = {"eval_data_pattern": pattern, "output_file": tmp_path / "x.json", "max_videos": 4}
     pipeline.evaluate(runs[0], attacks=("square", "noise"), attack_queries=1, **options)
@@ -399,7 +396,6 @@ def test_an_attack_with_other_options_is_another_row(runs, pattern, tmp_path, mo
     assert len(calls) == 2
 
 
-@pytest.mark.slow
 def test_rows_of_a_version_that_kept_no_hits_are_measured_again(
     runs, pattern, tmp_path, monkeypatch
 ):
@@ -415,7 +411,6 @@ def test_rows_of_a_version_that_kept_no_hits_are_measured_again(
     assert [call.epsilon for call in calls] == [2.0]
 
 
-@pytest.mark.slow
 def test_a_clip_by_its_id_and_a_run_beside_itself(runs, pattern):
     result = pipeline.evaluate(
         runs[0],
@@ -440,7 +435,6 @@ def test_a_clip_by_its_id_and_a_run_beside_itself(runs, pattern):
         pipeline.evaluate(runs[0], eval_data_pattern=pattern, clips=("nobody",), max_videos=2)
 
 
-@pytest.mark.slow
 def test_a_failed_check_marks_the_model(runs, pattern, monkeypatch):
     needed = (("fgm", 0.5), ("pgd", 0.5), ("fgm", 1.0))
     monkeypatch.setattr(attack_plan, "sanity_specs", lambda *_: needed)

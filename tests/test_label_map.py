@@ -73,6 +73,7 @@ def test_a_map_of_a_larger_space_is_refused(tmp_path):
         parse(*arguments(path, num_classes=5))
 
 
+@pytest.mark.slow
 def test_the_run_is_scored_on_the_targets(finished, sample_dir, tmp_path):
     folder, *_ = finished
     pattern = f"{sample_dir}/test*.tfrecord"

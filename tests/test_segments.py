@@ -24,6 +24,8 @@ from yt8m_gat.training import AdversarialModel
 from yt8m_gat.training.objective import build_objective
 from yt8m_gat.weights.load import load_classifier
 
+# It trains runs.
+pytestmark = pytest.mark.slow
 NUM_CLASSES = 4
 SIZES = {"rgb": 6, "audio": 3}
 
@@ -149,7 +151,6 @@ def own_predictions(folder, clips, rated):
     return predictions
 
 
-@pytest.mark.slow
 def test_it_learns_and_is_validated_over_rated_pairs(finished, clips):
     lines = [json.loads(line) for line in finished.metrics.read_text().splitlines()]
     validations = [line for line in lines if line["kind"] == "validation"]
@@ -275,7 +276,6 @@ def test_a_video_whose_id_the_csv_cannot_hold_is_left_out(
     assert "video id 1" in capsys.readouterr().err
 
 
-@pytest.mark.slow
 def test_a_run_on_whole_videos_predicts_and_is_scored_on_segments(clips, tmp_path, monkeypatch):
     folder, splits = clips
     run_folder = RunFolder(tmp_path / "run")
@@ -288,7 +288,6 @@ def test_a_run_on_whole_videos_predicts_and_is_scored_on_segments(clips, tmp_pat
     assert 0 < scored["clean"]["segment_map"] <= 1
 
 
-@pytest.mark.slow
 def test_a_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(
     clips, finished, tmp_path, monkeypatch
 ):

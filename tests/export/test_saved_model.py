@@ -150,6 +150,7 @@ def test_the_attention_profile_is_that_of_the_evaluation(exported, name):
             np.testing.assert_allclose(row[is_real], expected, rtol=0, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_each_model_has_the_signatures_that_make_sense(exported, tmp_path):
     expected = {
         **{name: {"serving_default", "frames", "attention"} for name in TRANSFORMERS},

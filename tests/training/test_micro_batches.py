@@ -85,7 +85,8 @@ def test_a_replica_draws_its_own_numbers_and_the_seeds_stay_those_of_one_machine
 
 
 @pytest.mark.parametrize(
-    ("size", "graph"), [(3, True), pytest.param(1, False, marks=pytest.mark.slow), (4, False)]
+    ("size", "graph"),
+    [(3, True), *(pytest.param(n, False, marks=pytest.mark.slow) for n in (1, 4))],
 )
 def test_the_parts_add_up_to_the_batch(size, graph):
     found, _ = update_of(size, batch(), "frobenius", graph=graph)
