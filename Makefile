@@ -70,7 +70,7 @@ $(WHEEL)/.ready: requirements.lock | $(READY)
 	touch $@
 
 test-beam: $(BEAM)/.ready
-	$(BEAM)/bin/python -m pytest tests/prediction/test_beam.py tests/extraction/test_beam.py
+	$(BEAM)/bin/python -m pytest tests/prediction/test_beam.py tests/extraction/test_extraction_beam.py
 
 $(BEAM)/.ready: requirements-beam.lock pyproject.toml | $(READY)
 	$(UV) venv --clear --python $(BIN)/python $(BEAM)

@@ -97,16 +97,23 @@ def test_the_commands_of_the_readme_run(sample_dir, tmp_path):
     (tmp_path / "data").symlink_to(sample_dir)
     script += ["yt8m-gat() { python -m yt8m_gat $@; }", "yt8m-gat report runs/gat -o report.html"]
     paths = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
-    subprocess.run(
-        ["bash", "-euc", "\n".join(script)], cwd=tmp_path, check=True, env={**os.environ, **paths}
+    ran = subprocess.run(
+        ["bash", "-euc", "\n".join(script)],
+        cwd=tmp_path,
+        check=True,
+        env={**os.environ, **paths},
+        stdout=subprocess.PIPE,
+        text=True,
     )
-    rows = json.loads((tmp_path / "runs/gat/evaluation.json").read_text(encoding="utf-8"))
-    assert [row["attack"] for row in rows["attacks"]] == ["fgm", "pgd"]
+    rows = re.findall(
+        r"^(clean|fgm, epsilon 0\.5|pgd, epsilon 0\.5) +0\.", ran.stdout, re.MULTILINE
+    )
+    assert rows == ["clean", "fgm, epsilon 0.5", "pgd, epsilon 0.5"]
     submission = (tmp_path / "submission.csv").read_text(encoding="utf-8").splitlines()
     assert submission[0] == "VideoId,LabelConfidencePairs"
     assert len(submission) == 1 + 32
-    assert (tmp_path / "runs/gat/export/saved_model.pb").is_file()
-    assert "fgm" in (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert (tmp_path / "runs/gat/export/1/saved_model.pb").is_file()
+    assert "Validation GAP" in (tmp_path / "report.html").read_text(encoding="utf-8")
 
 
 def commands(page):
