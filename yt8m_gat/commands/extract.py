@@ -17,11 +17,12 @@ from yt8m_gat.cli import (
     reported_errors,
     start_tensorflow,
 )
+from yt8m_gat.commands.shard_flags import add_shard_flags, check_shard_flags
 from yt8m_gat.config import ConfigError
 from yt8m_gat.data.label_space import read_label_names
 from yt8m_gat.extraction.config import ExtractorConfig, extractor_file
 from yt8m_gat.extraction.settings import ExtractionSettings
-from yt8m_gat.extraction.shards import LABEL_NAMES, ON_BAD_FILE, Summary, parse_splits
+from yt8m_gat.extraction.shards import LABEL_NAMES, Summary, parse_splits
 from yt8m_gat.paths import expanded, input_path, output_path, read_paths
 from yt8m_gat.video.clips import Clip, ClipListError, clips_of, read_clips
 from yt8m_gat.video.decoding import VideoError
@@ -91,15 +92,7 @@ def _parser(with_beam: bool = False) -> CommandParser:
             add(f"--{name}", help=f"{text} (default: {default})" if default else text)
         else:
             add(f"--{name}", type=type(default), help=f"{text} (default: {default:g})")
-    add("--num_shards", type=int, default=1, help="files of each split")
-    add("--splits", default="", help="splits by a hash of the id: train:8,validate:1,test:1")
-    add(
-        "--on_bad_file",
-        choices=ON_BAD_FILE,
-        default="error",
-        help="stop at a file that cannot be read, or leave it out",
-    )
-    add("--num_readers", type=int, default=2, help="files that are decoded at a time")
+    add_shard_flags(parser)
     add(
         "--runner",
         help="make the records on this runner of Apache Beam; the flags that are not "
@@ -117,11 +110,7 @@ def main(argv: Sequence[str]) -> None:
         parser.error(f"unrecognized arguments: {' '.join(beam_words)}")
     with reported_errors(ClipListError, VideoError, ImportError):
         read_paths(arguments, PATHS, positional=("videos",))
-        for flag, least, most in (("num_shards", 1, 100_000), ("num_readers", 1, 64)):
-            if not least <= getattr(arguments, flag) <= most:
-                raise ConfigError(
-                    f"--{flag} must be {least} to {most}. Received: {getattr(arguments, flag)}"
-                )
+        check_shard_flags(arguments)
         splits = parse_splits(arguments.splits)
         settings = _settings(arguments)
         clips = _clips(arguments.videos, arguments.labels)

@@ -7,9 +7,9 @@ import sys
 from collections.abc import Sequence
 
 from yt8m_gat.cli import CommandParser, exit_interrupted, reported_errors, start_tensorflow
-from yt8m_gat.config import ConfigError
+from yt8m_gat.commands.shard_flags import add_shard_flags, check_shard_flags
 from yt8m_gat.extraction.pack_settings import PackSettings
-from yt8m_gat.extraction.shards import ON_BAD_FILE, Summary, parse_splits
+from yt8m_gat.extraction.shards import Summary, parse_splits
 from yt8m_gat.paths import input_path, output_path, read_paths
 from yt8m_gat.video.clips import ClipListError, clips_of
 from yt8m_gat.video.decoding import VideoError
@@ -44,15 +44,7 @@ def _parser() -> CommandParser:
         default = getattr(defaults, name)
         add(f"--{name}", type=type(default), default=default, help=text)
     add("--with_sound", action="store_true", help="store the sound too, 16 kHz, one channel")
-    add("--num_shards", type=int, default=1, help="files of each split")
-    add("--splits", default="", help="splits by a hash of the id: train:8,validate:1,test:1")
-    add(
-        "--on_bad_file",
-        choices=ON_BAD_FILE,
-        default="error",
-        help="stop at a file that cannot be read, or leave it out",
-    )
-    add("--num_readers", type=int, default=2, help="files that are decoded at a time")
+    add_shard_flags(parser)
     return parser
 
 
@@ -61,11 +53,7 @@ def main(argv: Sequence[str]) -> None:
     arguments = _parser().parse_args(argv)
     with reported_errors(ClipListError, VideoError, ImportError):
         read_paths(arguments, PATHS, positional=("clips",))
-        for flag, most in (("num_shards", 100_000), ("num_readers", 64)):
-            if not 1 <= getattr(arguments, flag) <= most:
-                raise ConfigError(
-                    f"--{flag} must be 1 to {most}. Received: {getattr(arguments, flag)}"
-                )
+        check_shard_flags(arguments)
         splits = parse_splits(arguments.splits)
         settings = PackSettings(
             **{name: getattr(arguments, name) for name in _SETTINGS},
