@@ -161,8 +161,8 @@ class Run:
         Returns:
             The columns of `predict`, and `seconds`: the stretches of the video that carried the
             class, a list of (start, end), see `yt8m_gat.explanation.class_activation`. A video's
-            id is the name of its file without folder and ending (with the folders that tell two of
-            one name apart).
+            id is the name of its file without folder and ending, with the ending or the folders
+            where two would have the same.
 
         Raises:
             ConfigError: The run has no extractor and none was named, or it does not fit.
