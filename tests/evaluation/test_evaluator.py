@@ -221,6 +221,7 @@ def test_the_evaluation_of_nothing_is_refused():
         make_evaluator().measure([])
 
 
+@pytest.mark.slow
 def test_segments_count_their_rated_pairs_alone():
     batches = make_batches(segments=True)
     unrated = [

@@ -116,6 +116,7 @@ def test_share_of_a_matrix_written_out():
     assert local_share(np.zeros((2, 4)), np.array([0, 2]), 1) is None
 
 
+@pytest.mark.slow
 def test_padding_has_no_part(frames_fn, features):
     whole = LocalSensitivity(frames_fn, exact=True).gradient_norms(*clip(features, 0))[1]
     cut = {name: value[0, :7] for name, value in features.items()}

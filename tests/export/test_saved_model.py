@@ -110,6 +110,7 @@ def test_frames_give_the_classifiers_predictions(exported, name, normalize):
     np.testing.assert_allclose(outputs["predictions"], expected, rtol=0, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_what_stands_after_a_clips_frames_is_ignored(exported):
     frames_signature = exported("GAT")[2].signatures["frames"]
     frames = np.random.default_rng(0).normal(size=(2, MAX_FRAMES + 5, 12)).astype(np.float32)

@@ -136,6 +136,7 @@ def assert_judged_alike(read, payloads, verdicts):
     assert len(good) > len(payloads) / 5 and num_refused > len(payloads) / MIXED_AT_ONCE / 2
 
 
+@pytest.mark.slow
 def test_the_parser_comes_to_the_same_verdicts(payloads):
     """What `error` does."""
     parse = tf.function(

@@ -155,6 +155,7 @@ def test_rest_predictions_are_those_in_process(server, expected, size):
         assert_top(expected, [v.encode() for v in columns[0]], *columns[1:])
 
 
+@pytest.mark.slow
 def test_rest_takes_rows_and_columns(server):
     forms = [
         {"instances": [{"example_bytes": encoded} for encoded in in_base64(RECORDS)]},

@@ -117,6 +117,7 @@ def test_a_batch_that_is_one_part_draws_what_the_batch_draws(size):
     assert_same(found, expected, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_parts_draw_numbers_of_their_own_and_move_the_seed_once():
     inputs, labels = batch()
     # One clip in all rows: only what is drawn tells them apart.
@@ -156,6 +157,7 @@ def test_moving_averages_are_the_means_of_the_parts():
         np.testing.assert_allclose(found.state[index], mean, rtol=1e-5, atol=1e-7)
 
 
+@pytest.mark.slow
 def test_one_part_that_is_not_finite_is_seen():
     inputs, labels = batch()
     spoiled = labels.numpy()

@@ -148,6 +148,7 @@ def test_too_many_in_a_row_end_the_run(tmp_path, sample_dir, monkeypatch):
     assert len(lines_of(folder, "nonfinite")) == 6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["loss", "gradients"])
 def test_stopping_names_step_and_clips_and_keeps_the_last_good_state(
     tmp_path, sample_dir, monkeypatch, kind
