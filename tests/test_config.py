@@ -7,6 +7,7 @@ import math
 import pytest
 
 from yt8m_gat.config import (
+    ClipConfig,
     ConfigError,
     DataConfig,
     ModelConfig,
@@ -127,3 +128,68 @@ def test_every_field_is_read_somewhere():
                 "penalized_levels": ".level_weights",
             }
             assert readers.get(field.name, f".{field.name}") in source, field.name
+
+
+# --- raw clips ------------------------------------------------------------------------------------
+
+
+def clip_data(**clips):
+    return DataConfig(
+        feature_names=("image",), feature_sizes=(3,), max_frames=8, clips=ClipConfig(**clips)
+    )
+
+
+def test_settings_of_clips_survive_json():
+    data = clip_data(num_segments=4, flip=True, flip_pairs=("0:3",), crop_scales=(1.0, 0.5))
+    model = ModelConfig(name="my_models:ClipModel")
+    config = RunConfig(data=data, model=model)
+    assert RunConfig.from_json(config.to_json()) == config
+    assert config.data.clips.flipped_classes == {0: 3, 3: 0}
+    assert not config.data.dequantized
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"num_segments": 0}, "--num_segments must be at least 1"),
+        ({"crop_size": 300}, "--short_side must be at least --crop_size"),
+        ({"sampling": "random"}, "--sampling must be one of segments, dense"),
+        ({"crop_scales": (1.1,)}, "--crop_scales must be shares"),
+        ({"crop_scales": ()}, "--crop_scales must be shares"),
+        ({"flip": True, "flip_pairs": ("1:1",)}, "--flip_pairs takes LEFT:RIGHT"),
+        ({"flip": True, "flip_pairs": ("0:1", "1:2")}, "--flip_pairs takes LEFT:RIGHT"),
+        ({"flip": True, "flip_pairs": ("left:right",)}, "--flip_pairs takes LEFT:RIGHT"),
+        ({"flip_pairs": ("0:1",)}, "--flip_pairs has no effect without --flip"),
+    ],
+)
+def test_impossible_settings_of_clips_are_refused(settings, message):
+    with pytest.raises(ConfigError, match=message):
+        clip_data(**settings)
+
+
+def test_raw_clips_have_one_feature():
+    with pytest.raises(ConfigError, match="single feature image of size 3"):
+        DataConfig(clips=ClipConfig())
+    with pytest.raises(ConfigError, match="--normalize"):
+        DataConfig(
+            feature_names=("image",), feature_sizes=(3,), clips=ClipConfig(), normalize="concat"
+        )
+
+
+def test_a_model_of_features_takes_no_clips():
+    with pytest.raises(ConfigError, match="--model=GAT reads features"):
+        RunConfig(data=clip_data())
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"momentum": 1.0, "optimizer": "SGD"}, "--momentum must be in"),
+        ({"momentum": 0.9}, "--momentum is for --optimizer=SGD"),
+        ({"clip_global_norm": -1.0}, "--clip_global_norm must be at least 0"),
+        ({"clip_global_norm": 1.0, "clip_gradient_norm": 1.0}, "exclude each other"),
+    ],
+)
+def test_impossible_settings_of_the_optimizer_are_refused(settings, message):
+    with pytest.raises(ConfigError, match=message):
+        TrainingConfig(**settings)

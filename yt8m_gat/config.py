@@ -37,6 +37,9 @@ LABEL_LOSSES = ("CrossEntropyLoss", "HingeLoss", "SoftmaxLoss")
 CLASS_REDUCTIONS = ("mean", "sum")
 LABEL_FORMS = ("indices", "multi_hot")
 FEATURE_TYPES = ("uint8", "float32", "float_list")
+FRAME_SAMPLINGS = ("segments", "dense")
+CLIP_FEATURE = "image"
+"""Name of the input of models that read raw clips."""
 ON_BAD_RECORD = ("error", "skip")
 ON_NONFINITE = ("stop", "skip")
 DISTRIBUTIONS = ("none", "mirrored", "multi_worker")
@@ -46,6 +49,7 @@ MAX_BAD_FRACTION = 0.01
 _FIXED_TRAINING = (
     "batch_size",
     "optimizer",
+    "momentum",
     "shuffle_buffer",
     "num_readers",
     "seed",
@@ -100,6 +104,68 @@ def _require_at_least(flag: str, value: float, least: float) -> None:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class ClipConfig:
+    """How T frames of a raw clip are chosen, and cut to squares.
+
+    Attributes:
+        num_segments: T, the frames that the model sees.
+        crop_size: S, the height and width of these frames, in pixels.
+        short_side: Evaluation resizes the short side to this and takes the square in the center;
+            training cuts from the same size.
+        sampling: `segments` (TSN): the clip is cut into T segments of equal length and gives one
+            frame of each, a random one in training and the middle one in evaluation; `dense`: T
+            frames that are `dense_stride` apart, from a random start or around the middle.
+        dense_stride: Frames from one of the T to the next with `dense`.
+        crop_scales: Training cuts a rectangle whose height and width are these shares of the short
+            side, drawn at random, and resizes it to S x S.
+        flip: Whether training mirrors half of the clips.
+        flip_pairs: Classes that mirroring exchanges, each `LEFT:RIGHT`, in numbers.
+    """
+
+    num_segments: int = 8
+    crop_size: int = 224
+    short_side: int = 256
+    sampling: str = "segments"
+    dense_stride: int = 8
+    crop_scales: tuple[float, ...] = (1.0, 0.875, 0.75, 0.66)
+    flip: bool = False
+    flip_pairs: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for flag in ("num_segments", "crop_size", "short_side", "dense_stride"):
+            _require_at_least(flag, getattr(self, flag), 1)
+        if self.short_side < self.crop_size:
+            raise ConfigError(
+                "--short_side must be at least --crop_size, which is cut from it. Received: "
+                f"{self.short_side} and {self.crop_size}"
+            )
+        _require_choice("sampling", self.sampling, FRAME_SAMPLINGS)
+        if not self.crop_scales or not all(0 < scale <= 1 for scale in self.crop_scales):
+            raise ConfigError(
+                "--crop_scales must be shares of the short side, in (0, 1]. "
+                f"Received: {list(self.crop_scales)}"
+            )
+        self.flipped_classes  # noqa: B018 - refuses what does not read as LEFT:RIGHT
+        if self.flip_pairs and not self.flip:
+            raise ConfigError("--flip_pairs has no effect without --flip")
+
+    @property
+    def flipped_classes(self) -> dict[int, int]:
+        """Class -> the class that its mirror image shows, for both classes of each pair."""
+        classes: dict[int, int] = {}
+        for pair in self.flip_pairs:
+            left, _, right = pair.partition(":")
+            numbers = [int(part) if part.isdecimal() else -1 for part in (left, right)]
+            if min(numbers) < 0 or numbers[0] == numbers[1] or classes.keys() & set(numbers):
+                raise ConfigError(
+                    "--flip_pairs takes LEFT:RIGHT, two numbers of classes, and each class once. "
+                    f"Received: {pair!r}"
+                )
+            classes |= {numbers[0]: numbers[1], numbers[1]: numbers[0]}
+        return classes
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class DataConfig:
     """What the records hold and how they become tensors.
 
@@ -122,6 +188,7 @@ class DataConfig:
         labels_are: Form of that list: class `indices`, or `multi_hot`, a 0 or 1 for each class.
             None: indices, and files without any label, or whose lists look like 0/1 vectors, are
             refused before training or evaluation (`yt8m_gat.data.label_check`).
+        clips: The records hold raw clips (`yt8m-gat pack`), read like this; None: features.
     """
 
     feature_names: tuple[str, ...] = ("rgb", "audio")
@@ -136,6 +203,7 @@ class DataConfig:
     segment_labels: bool = False
     labels_key: str = "labels"
     labels_are: str | None = None
+    clips: ClipConfig | None = None
 
     def __post_init__(self) -> None:
         if not self.feature_names or len(self.feature_names) != len(self.feature_sizes):
@@ -162,6 +230,18 @@ class DataConfig:
             raise ConfigError("--labels_key must name the list of labels. Received: nothing")
         if self.labels_are is not None:
             _require_choice("labels_are", self.labels_are, LABEL_FORMS)
+        if self.clips is not None:
+            self._check_clips()
+
+    def _check_clips(self) -> None:
+        if self.sizes != {CLIP_FEATURE: 3} or self.feature_types or not self.frame_features:
+            raise ConfigError(
+                f"raw clips have the single feature {CLIP_FEATURE} of size 3, the colors: leave "
+                "out --feature_names, --feature_sizes, --feature_types and --frame_features. "
+                f"Received: {self.sizes}"
+            )
+        if self.normalize != "none" or self.segment_labels:
+            raise ConfigError("--normalize and --segment_labels are about features, not raw clips")
 
     def _complete_types(self) -> None:
         kinds = self.feature_types
@@ -186,7 +266,8 @@ class DataConfig:
     @property
     def dequantized(self) -> bool:
         """Whether the model's inputs are plain dequantized bytes, values of known levels."""
-        return self.frame_features and not self.feature_types and self.normalize == "none"
+        official = self.frame_features and not self.feature_types and self.normalize == "none"
+        return official and self.clips is None
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -341,7 +422,9 @@ class TrainingConfig:
             10 of 15).
         drop_factor: See above.
         finetune_from: Run folder whose best weights training starts from; None: fresh weights.
+        momentum: Momentum of SGD.
         clip_gradient_norm: Largest l2 norm of one variable's gradient; 0: no clipping.
+        clip_global_norm: Largest l2 norm of all gradients together; 0: no clipping.
         num_epochs: Passes over the training data.
         max_steps: Stop after this many steps, regardless of epochs; None: no such limit.
         eval_steps: Steps between validations; an epoch that is shorter ends with one.
@@ -377,7 +460,9 @@ class TrainingConfig:
     drop_epochs: tuple[int, ...] = ()
     drop_factor: float = 0.1
     finetune_from: str | None = None
+    momentum: float = 0.0
     clip_gradient_norm: float = 0.0
+    clip_global_norm: float = 0.0
     num_epochs: int = 5
     max_steps: int | None = None
     eval_steps: int = 10_000
@@ -413,7 +498,16 @@ class TrainingConfig:
         ):
             _require_at_least(flag, getattr(self, flag), 0)
         _require_at_least("learning_rate_decay_examples", self.learning_rate_decay_examples, 1)
-        _require_at_least("clip_gradient_norm", self.clip_gradient_norm, 0)
+        for flag in ("clip_gradient_norm", "clip_global_norm"):
+            _require_at_least(flag, getattr(self, flag), 0)
+        if self.clip_gradient_norm and self.clip_global_norm:
+            raise ConfigError("--clip_gradient_norm and --clip_global_norm exclude each other")
+        if not 0 <= self.momentum < 1:
+            raise ConfigError(f"--momentum must be in [0, 1). Received: {self.momentum!r}")
+        if self.momentum and self.optimizer != "SGD":
+            raise ConfigError(
+                f"--momentum is for --optimizer=SGD. Received: --optimizer={self.optimizer}"
+            )
         if self.max_steps is not None:
             _require_at_least("max_steps", self.max_steps, 1)
         _require_choice("on_bad_record", self.on_bad_record, ON_BAD_RECORD)
@@ -508,6 +602,11 @@ class RunConfig(StoredConfig):
             raise ConfigError(
                 f"--model={self.model.name} reads video-level records; remove --frame_features, "
                 "or choose a frame-level model"
+            )
+        if recipe.clips != (self.data.clips is not None) and not is_import_path(self.model.name):
+            raise ConfigError(
+                f"--model={self.model.name} reads {'raw clips' if recipe.clips else 'features'}: "
+                f"data.clips must {'' if recipe.clips else 'not '}be set"
             )
         if self.data.segment_labels and not self.data.frame_features:
             raise ConfigError(

@@ -20,6 +20,7 @@ class Recipe:
         adversarial: Default of `--adversarial`.
         frame_level: Whether the model reads frames (or a video's mean features); None: as
             `DataConfig.frame_features` is set.
+        clips: Whether it reads raw clips, not features.
         defaults: The recipe's own defaults of fields of `DataConfig`, `ObjectiveConfig` and
             `TrainingConfig`; flags override them.
         source: The paper, and the place in it, that the recipe comes from.
@@ -30,6 +31,7 @@ class Recipe:
     options: dict[str, Any] = dataclasses.field(default_factory=dict)
     adversarial: str = "none"
     frame_level: bool | None = True
+    clips: bool = False
     defaults: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     @property

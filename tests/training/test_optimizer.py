@@ -58,3 +58,19 @@ def test_scaled_losses_reach_it():
 def test_it_comes_back_from_its_config():
     again = keras.optimizers.deserialize(keras.optimizers.serialize(Adam(0.5, beta_1=0.7)))
     assert type(again) is Adam and again.beta_1 == 0.7
+
+
+def test_momentum_and_the_norm_of_all_gradients():
+    config = TrainingConfig(
+        optimizer="SGD", base_learning_rate=1.0, momentum=0.5, clip_global_norm=1.0
+    )
+    optimizer = build_optimizer(config)
+    variables = [keras.Variable(0.0), keras.Variable(0.0)]
+    optimizer.build(variables)
+    gradients = [tf.constant(3.0), tf.constant(4.0)]
+    optimizer.apply(gradients)
+    np.testing.assert_allclose([v.numpy() for v in variables], [-0.6, -0.8], rtol=1e-6)
+    optimizer.apply(gradients)  # v = 0.5 v - g.
+    np.testing.assert_allclose([v.numpy() for v in variables], [-1.5, -2.0], rtol=1e-6)
+    # Each of two replicas has half of the sum.
+    assert build_optimizer(config, num_replicas=2).global_clipnorm == 0.5

@@ -251,6 +251,7 @@ SECTIONS: Sections = {
             "whole batch.",
         ),
         _training("optimizer", "The optimizer.", choices=configs.OPTIMIZERS),
+        _training("momentum", "Momentum of SGD."),
         _training("base_learning_rate", "Learning rate of the first step."),
         _training(
             "learning_rate_decay",
@@ -264,6 +265,7 @@ SECTIONS: Sections = {
         _training(
             "clip_gradient_norm", "Largest norm of one variable's gradient; 0 means no limit."
         ),
+        _training("clip_global_norm", "Largest norm of all gradients together; 0 means no limit."),
         _training("num_epochs", "Passes over the training data; 15 with --finetune_from."),
         _training("max_steps", "Stop after this many steps."),
         _training("eval_steps", "Steps between validations; a shorter epoch ends with one."),

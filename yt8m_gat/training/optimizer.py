@@ -58,12 +58,16 @@ def build_optimizer(config: TrainingConfig, num_replicas: int = 1) -> keras.opti
     """Builds the optimizer that `config` names, at its first learning rate.
 
     `clip_gradient_norm` bounds the l2 norm of each variable's gradient separately, as the starter
-    code does. With N replicas Keras clips before it adds. Each replica has 1/N of the summed
-    gradient (`TrainingStep`), so its bound is 1/N too.
+    code does, and `clip_global_norm` that of all gradients together. With N replicas Keras clips
+    before it adds. Each replica has 1/N of the summed gradient (`TrainingStep`), so its bound is
+    1/N too.
     """
+    options = {"momentum": config.momentum} if config.momentum else {}
     optimizer = _OPTIMIZERS[config.optimizer](
         learning_rate=config.base_learning_rate,
         clipnorm=config.clip_gradient_norm / num_replicas or None,
+        global_clipnorm=config.clip_global_norm / num_replicas or None,
+        **options,
     )
     if config.mixed_precision == "mixed_float16":
         return keras.optimizers.LossScaleOptimizer(optimizer)

@@ -72,6 +72,7 @@ class TrainingStep:
         # Clipping and loss scaling need the sum of the replicas' gradients; Keras adds them later.
         self._sum_first = distribution.num_replicas > 1 and (
             optimizer.clipnorm is not None
+            or optimizer.global_clipnorm is not None
             or isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
         )
         traced = functools.partial(
