@@ -1,5 +1,6 @@
-"""Keras layers of the Gated Adversarial Transformer family."""
+"""Keras layers: attention over frame features, and temporal modules of raw clips."""
 
+from yt8m_gat.layers.across_frames import AcrossFrames
 from yt8m_gat.layers.attention import (
     attend,
     attend_dense,
@@ -9,22 +10,31 @@ from yt8m_gat.layers.attention import (
 from yt8m_gat.layers.attention_level import AttentionLevel
 from yt8m_gat.layers.gated_map_attention import GatedMapAttention
 from yt8m_gat.layers.gated_multi_level_attention import GatedMultiLevelAttention
+from yt8m_gat.layers.grouped_spatiotemporal_conv import GroupedSpatiotemporalConv
 from yt8m_gat.layers.masked_local_attention import MaskedLocalAttention
 from yt8m_gat.layers.masked_mean import MaskedMeanPooling
 from yt8m_gat.layers.normalization import LayerNormalization
 from yt8m_gat.layers.positional_encoding import SinusoidalPositionalEncoding
 from yt8m_gat.layers.shared_heads_attention import SharedHeadsAttention
+from yt8m_gat.layers.temporal_aggregation import TemporalAggregation
+from yt8m_gat.layers.temporal_pyramid import TemporalPyramid
+from yt8m_gat.layers.temporal_shift import TemporalShift
 from yt8m_gat.layers.transformer_block import TransformerBlock
 
 __all__ = [
+    "AcrossFrames",
     "AttentionLevel",
     "GatedMapAttention",
     "GatedMultiLevelAttention",
+    "GroupedSpatiotemporalConv",
     "LayerNormalization",
     "MaskedLocalAttention",
     "MaskedMeanPooling",
     "SharedHeadsAttention",
     "SinusoidalPositionalEncoding",
+    "TemporalAggregation",
+    "TemporalPyramid",
+    "TemporalShift",
     "TransformerBlock",
     "attend",
     "attend_dense",
