@@ -135,7 +135,10 @@ def test_every_field_is_read_somewhere():
 
 def clip_data(**clips):
     return DataConfig(
-        feature_names=("image",), feature_sizes=(3,), max_frames=8, clips=ClipConfig(**clips)
+        feature_names=("image",),
+        feature_sizes=(3,),
+        max_frames=clips.get("num_segments", 8),
+        clips=ClipConfig(**clips),
     )
 
 
@@ -160,6 +163,7 @@ def test_settings_of_clips_survive_json():
         ({"flip": True, "flip_pairs": ("0:1", "1:2")}, "--flip_pairs takes LEFT:RIGHT"),
         ({"flip": True, "flip_pairs": ("left:right",)}, "--flip_pairs takes LEFT:RIGHT"),
         ({"flip_pairs": ("0:1",)}, "--flip_pairs has no effect without --flip"),
+        ({"flip": True, "flip_pairs": ("0:3862",)}, "--flip_pairs must name classes below"),
     ],
 )
 def test_impossible_settings_of_clips_are_refused(settings, message):
@@ -170,6 +174,8 @@ def test_impossible_settings_of_clips_are_refused(settings, message):
 def test_raw_clips_have_one_feature():
     with pytest.raises(ConfigError, match="single feature image of size 3"):
         DataConfig(clips=ClipConfig())
+    with pytest.raises(ConfigError, match=r"--max_frames is about features.* 9 and 8"):
+        DataConfig(feature_names=("image",), feature_sizes=(3,), max_frames=9, clips=ClipConfig())
     with pytest.raises(ConfigError, match="--normalize"):
         DataConfig(
             feature_names=("image",), feature_sizes=(3,), clips=ClipConfig(), normalize="concat"

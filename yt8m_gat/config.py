@@ -40,6 +40,8 @@ FEATURE_TYPES = ("uint8", "float32", "float_list")
 FRAME_SAMPLINGS = ("segments", "dense")
 CLIP_FEATURE = "image"
 """Name of the input of models that read raw clips."""
+CLIP_LABELS_KEY = "clip/label/index"
+"""Name of the list of labels in MediaSequence records, which is where raw clips are."""
 ON_BAD_RECORD = ("error", "skip")
 ON_NONFINITE = ("stop", "skip")
 DISTRIBUTIONS = ("none", "mirrored", "multi_worker")
@@ -242,6 +244,17 @@ class DataConfig:
             )
         if self.normalize != "none" or self.segment_labels:
             raise ConfigError("--normalize and --segment_labels are about features, not raw clips")
+        if self.max_frames != self.clips.num_segments:
+            raise ConfigError(
+                "--max_frames is about features; --num_segments says how many frames of a raw clip "
+                f"are read. Received: {self.max_frames} and {self.clips.num_segments}"
+            )
+        greatest = max(self.clips.flipped_classes, default=0)
+        if greatest >= self.num_classes:
+            raise ConfigError(
+                f"--flip_pairs must name classes below --num_classes={self.num_classes}. "
+                f"Received: {greatest}"
+            )
 
     def _complete_types(self) -> None:
         kinds = self.feature_types

@@ -9,6 +9,7 @@ from typing import Any
 
 _NAMES = {
     "arrays": ("YOUTUBE8M_SCHEMA", "array_batches", "write_records"),
+    "clips": ("parse_clip_batch",),
     "dataset": ("Shuffle", "as_pair", "as_pairs", "find_files", "make_dataset", "no_examples"),
     "description": ("RecordDescription", "describe_record", "discover"),
     "diagnosis": ("bad_record_from",),

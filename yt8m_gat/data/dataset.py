@@ -15,6 +15,7 @@ import tensorflow as tf
 
 from yt8m_gat.config import ConfigError
 from yt8m_gat.data.allocation import keep_freed_memory
+from yt8m_gat.data.clips import find_clip_faults, parse_clip_batch
 from yt8m_gat.data.description import UndecodableRecordError, describe_record
 from yt8m_gat.data.diagnosis import read_good_records
 from yt8m_gat.data.errors import BadRecordError
@@ -123,8 +124,8 @@ def no_examples(files: Sequence[str], flag_name: str, segment_labels: bool) -> C
 
 
 def _derived_seeds(seed: int, epoch: int) -> np.ndarray:
-    """Returns independent int32 seeds: one for the files, two for the buffer, two for batches."""
-    return np.random.SeedSequence([seed, epoch]).generate_state(5) & 0x7FFFFFFF
+    """Returns independent int32 seeds: 1 for files, 2 each for buffer, batches and raw clips."""
+    return np.random.SeedSequence([seed, epoch]).generate_state(7) & 0x7FFFFFFF
 
 
 def _shuffle(dataset: tf.data.Dataset, buffer_size: int, seeds: np.ndarray) -> tf.data.Dataset:
@@ -264,7 +265,11 @@ def make_dataset(
 
     Without `shuffle` the order is that of the files as listed and of the records in them. With it,
     frame-level clips of similar length share a batch, which saves padding: `BUCKET_WINDOW` records
-    are sorted by length at a time, in addition to the shuffle buffer.
+    are sorted by length at a time, in addition to the shuffle buffer. (Raw clips are not sorted: of
+    each T frames are read.)
+
+    Raw clips are read as for evaluation without `shuffle`, and as for training with it: the frames,
+    crops and flips are a function of its seed and epoch, and of each clip's id.
 
     Side effect: the process keeps memory that it frees; see `keep_freed_memory`.
 
@@ -292,9 +297,9 @@ def make_dataset(
             read in another one (tf.data service) needs False, and files that were checked before.
 
     Returns:
-        A dataset of `Batch`es; see `parse_frame_batch`, `parse_video_batch` and
-        `yt8m_gat.data.segments`, also for the effect of a bad record. `yt8m_gat.data.Reader` reads
-        it with errors that name the record.
+        A dataset of `Batch`es; see `parse_frame_batch`, `parse_video_batch`, `parse_clip_batch`
+        and `yt8m_gat.data.segments`, also for the effect of a bad record. `yt8m_gat.data.Reader`
+        reads it with errors that name the record.
 
     Raises:
         ValueError: An argument has an invalid value.
@@ -305,6 +310,10 @@ def make_dataset(
     _require_at_least("batch_size", batch_size, 1)
     _require_at_least("skip_batches", skip_batches, 0)
     if segments is not None:
+        if schema.clips is not None:
+            raise ValueError(
+                f"segments are frames of features, not of raw clips. Received: {segments!r}"
+            )
         if segments not in SEGMENT_KINDS:
             raise ValueError(
                 f"segments must be one of {', '.join(SEGMENT_KINDS)}, or None. "
@@ -320,12 +329,17 @@ def make_dataset(
     if shuffle is not None:
         seeds = _derived_seeds(shuffle.seed, shuffle.epoch)
         files = [files[i] for i in np.random.default_rng(int(seeds[0])).permutation(len(files))]
-    if schema.frame_level:
+    of_features = schema.frame_level and schema.clips is None
+    if of_features:
         schema = dataclasses.replace(schema, other_sizes=_other_sizes(files[0], schema))
     parse = batch_parser(schema, segments, fixed_num_frames, with_labels)
+    find = _fault_finder(schema, segments, with_labels)
+    if schema.clips is not None and shuffle is not None:
+        clip_seed = tf.constant(seeds[5:7], tf.int32)
+        parse = functools.partial(parse, seed=clip_seed)
+        find = functools.partial(find, seed=clip_seed)
     records_of = _checked_records_of if check_files else _records_of
     if skipped is not None:
-        find = _fault_finder(schema, segments, with_labels)
         records_of = _good_records_of(find, parse, skipped)
     paths = tf.data.Dataset.from_tensor_slices((files, [quote_file(path) for path in files]))
     if shuffle is not None:
@@ -355,7 +369,7 @@ def make_dataset(
 
     if shuffle is not None and shuffle.buffer:
         records = _shuffle(records, shuffle.buffer, seeds[1:3])
-    by_length = shuffle is not None and schema.frame_level
+    by_length = shuffle is not None and of_features
     if by_length:
         batches = _batches_of_like_length(records, batch_size, BUCKET_WINDOW, seeds[3:5])
     else:
@@ -399,8 +413,16 @@ def batch_parser(
 ) -> Callable[..., Batch]:
     """Makes the parser of serialized records [B] and optionally their names [B].
 
-    See `make_dataset`.
+    That of raw clips also takes the `seed` of `parse_clip_batch`. See `make_dataset`.
     """
+    if schema.clips is not None:
+
+        def parse_clips(
+            serialized: tf.Tensor, names: tf.Tensor | None = None, seed: tf.Tensor | None = None
+        ) -> Batch:
+            return parse_clip_batch(serialized, schema, names, seed=seed, with_labels=with_labels)
+
+        return tf.function(parse_clips, autograph=False, reduce_retracing=True)
     if segments is not None:
         parse = parse_rated_segments if segments == "rated" else parse_windows
     elif schema.frame_level:
@@ -421,6 +443,12 @@ def _fault_finder(
     schema: RecordSchema, segments: str | None, with_labels: bool
 ) -> Callable[[tf.Tensor], tf.Tensor]:
     """Makes a function that returns each record's kind of fault, string [B], for the parser."""
+    if schema.clips is not None:
+
+        def find_in_clips(serialized: tf.Tensor, seed: tf.Tensor | None = None) -> tf.Tensor:
+            return find_clip_faults(serialized, schema, seed=seed, with_labels=with_labels)
+
+        return tf.function(find_in_clips, autograph=False, reduce_retracing=True)
 
     def find(serialized: tf.Tensor) -> tf.Tensor:
         return find_faults(
@@ -447,8 +475,9 @@ def as_pair(batch: Batch) -> tuple[Any, ...]:
 
     Returns:
         inputs: each feature under its name, uint8 [B, T, D] (float32 if it is stored as floats;
-        video level: float32 [B, D]), and at frame level `num_frames`, int32 [B]; labels: float32
-        [B, C]. Rated segments have a third part, the label weights, float32 [B, C].
+        raw clips: uint8 [B, T, S, S, 3]; video level: float32 [B, D]), and at frame level
+        `num_frames`, int32 [B]; labels: float32 [B, C]. Rated segments have a third part, the
+        label weights, float32 [B, C].
     """
     inputs = dict(batch["features"])
     if "num_frames" in batch:

@@ -27,6 +27,8 @@ class Fault(enum.StrEnum):
     FRAME_COUNTS = "frame_counts"
     """Features have different numbers of frames."""
     FEATURE_SIZE = "feature_size"
+    IMAGE = "image"
+    """A frame of a raw clip is no JPEG file, or a broken one."""
     NOT_FINITE = "not_finite"
     LABEL = "label"
     """A label is outside the vocabulary."""

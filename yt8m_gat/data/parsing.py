@@ -78,7 +78,7 @@ def record_names(files: tf.Tensor, records: tf.Tensor) -> tf.Tensor:
     return tf.strings.join([files, ":record ", tf.strings.as_string(records)])
 
 
-class _Checks:
+class Checks:
     """The checks of the records of a batch; messages are built only if a check fails."""
 
     def __init__(self, names: tf.Tensor) -> None:
@@ -134,7 +134,8 @@ def _base64(text: tf.Tensor) -> tf.Tensor:
     return tf.io.encode_base64(tf.strings.substr(text, 0, 64))
 
 
-def _default_names(serialized: tf.Tensor, names: tf.Tensor | None) -> tf.Tensor:
+def default_names(serialized: tf.Tensor, names: tf.Tensor | None) -> tf.Tensor:
+    """Returns the names of records in messages, string [B]; by default their numbers."""
     if names is not None:
         return names
     numbers = tf.range(tf.shape(serialized)[0])
@@ -144,7 +145,7 @@ def _default_names(serialized: tf.Tensor, names: tf.Tensor | None) -> tf.Tensor:
 _RATING_KEYS = (SEGMENT_START_KEY, SEGMENT_CLASS_KEY, SEGMENT_SCORE_KEY)
 
 
-def _context_types(
+def context_types(
     schema: RecordSchema, with_labels: bool, with_ratings: bool = False
 ) -> dict[str, tf.DType]:
     """Returns name -> type of the lists that are read from the context."""
@@ -157,8 +158,8 @@ def _context_types(
     return types
 
 
-def _read_context(
-    records: Records, checks: _Checks, types: dict[str, tf.DType]
+def read_context(
+    records: Records, checks: Checks, types: dict[str, tf.DType]
 ) -> dict[str, tf.RaggedTensor]:
     """Reads the lists of these names and types, [B, any]; a record may lack any of them."""
     checks.require(
@@ -192,7 +193,7 @@ def multi_hot(labels: tf.SparseTensor, num_classes: int) -> tf.Tensor:
     return tf.ensure_shape(tf.minimum(counts, 1.0), [None, num_classes])
 
 
-def _class_labels(labels: tf.SparseTensor, schema: RecordSchema) -> tf.Tensor:
+def class_labels(labels: tf.SparseTensor, schema: RecordSchema) -> tf.Tensor:
     """Converts labels of records, int64 [B, any], to float32 [B, C], with the label map if any."""
     if schema.multi_hot_labels:
         hot = tf.sparse.retain(labels, tf.equal(labels.values, 1))
@@ -201,9 +202,10 @@ def _class_labels(labels: tf.SparseTensor, schema: RecordSchema) -> tf.Tensor:
     return source_labels if schema.label_map is None else schema.label_map.apply(source_labels)
 
 
-def _check_context(
-    context: dict[str, Any], checks: _Checks, schema: RecordSchema, with_labels: bool
+def check_context(
+    context: dict[str, Any], checks: Checks, schema: RecordSchema, with_labels: bool
 ) -> None:
+    """Adds the checks of id and labels."""
     for key in ID_KEYS:
         checks.require(
             Fault.VIDEO_ID,
@@ -211,7 +213,7 @@ def _check_context(
             lambda _, key=key: f"it has more than one value of {key}",
             "write the record again with one id",
         )
-    video_id = _video_id(context)
+    video_id = video_id_of(context)
     checks.require(
         Fault.VIDEO_ID,
         tf.not_equal(video_id, ""),
@@ -254,7 +256,7 @@ def _check_context(
         )
 
 
-def _check_label_vectors(labels: tf.SparseTensor, checks: _Checks, num_classes: int) -> None:
+def _check_label_vectors(labels: tf.SparseTensor, checks: Checks, num_classes: int) -> None:
     """Checks that each record has a value for every class, or none at all."""
     lengths = tf.math.unsorted_segment_sum(
         tf.ones_like(labels.values), labels.indices[:, 0], labels.dense_shape[0]
@@ -269,8 +271,8 @@ def _check_label_vectors(labels: tf.SparseTensor, checks: _Checks, num_classes: 
     )
 
 
-def _check_segment_id(context: dict[str, Any], checks: _Checks) -> None:
-    video_id = _video_id(context)
+def _check_segment_id(context: dict[str, Any], checks: Checks) -> None:
+    video_id = video_id_of(context)
     good = f"[^{SEGMENT_ID_BREAKS}]"
     checks.require(
         Fault.VIDEO_ID,
@@ -289,14 +291,14 @@ def _check_segment_id(context: dict[str, Any], checks: _Checks) -> None:
 
 
 # The scripts that read a trained run do not have the flags that the remedies below name.
-_RUN_REMEDY = "a trained run needs records like those that it was trained on"
+RUN_REMEDY = "a trained run needs records like those that it was trained on"
 _VOCABULARY_REMEDY = (
     "give the size of the vocabulary that the labels come from by --num_classes of train.py; "
-    + _RUN_REMEDY
+    + RUN_REMEDY
 )
 _SIZE_REMEDY = (
     f"give the right size by --feature_sizes of train.py (`{INSPECT_COMMAND}` lists the sizes "
-    f"found), or repair the record; {_RUN_REMEDY}"
+    f"found), or repair the record; {RUN_REMEDY}"
 )
 
 
@@ -306,12 +308,12 @@ def _names_remedy(schema: RecordSchema) -> str:
     return (
         "name the features that the records hold by --feature_names of train.py, and their sizes "
         f"by --feature_sizes (`{INSPECT_COMMAND}` lists both); {other}-level records need a "
-        f"{other}-level --model ({', '.join(models)}); {_RUN_REMEDY}"
+        f"{other}-level --model ({', '.join(models)}); {RUN_REMEDY}"
     )
 
 
 def _require_values(
-    checks: _Checks,
+    checks: Checks,
     fault: Fault,
     values: tf.Tensor,
     rows: tf.Tensor,
@@ -336,7 +338,7 @@ def _require_values(
 
 
 def _check_ratings(
-    context: dict[str, Any], checks: _Checks, schema: RecordSchema, num_frames: tf.Tensor
+    context: dict[str, Any], checks: Checks, schema: RecordSchema, num_frames: tf.Tensor
 ) -> None:
     lengths = {key: context[key].row_lengths() for key in _RATING_KEYS}
     starts, classes, scores = (context[key] for key in _RATING_KEYS)
@@ -399,7 +401,7 @@ def _check_ratings(
     )
 
 
-def _video_id(context: dict[str, Any]) -> tf.Tensor:
+def video_id_of(context: dict[str, Any]) -> tf.Tensor:
     """Returns the first of `ID_KEYS` that a record has, string [B]."""
     found, *others = (context[key].to_tensor("", shape=[None, 1])[:, 0] for key in ID_KEYS)
     for other in others:
@@ -479,7 +481,7 @@ def parse_rated_batch(
     )
 
 
-def _check_frames(name: str, schema: RecordSchema, checks: _Checks, read: _Clips) -> None:
+def _check_frames(name: str, schema: RecordSchema, checks: Checks, read: _Clips) -> None:
     """Checks type and size of each frame of a feature and, for floats, the values."""
     frames, sizes = read.wrong_frames[name], read.wrong_sizes[name]
     expected, unit = schema.stored_size(name)
@@ -513,7 +515,7 @@ def _check_frames(name: str, schema: RecordSchema, checks: _Checks, read: _Clips
             Fault.FEATURE_SIZE,
             tf.logical_or(frames < 0, tf.not_equal(sizes, size_of_other)),
             lambda record: tf.strings.join([describe(record), f": {other}?"]),
-            f"read {other} frames by --feature_types={other} of train.py; {_RUN_REMEDY}",
+            f"read {other} frames by --feature_types={other} of train.py; {RUN_REMEDY}",
         )
     checks.require(Fault.FEATURE_SIZE, frames < 0, describe, _SIZE_REMEDY)
     if kind != "uint8":
@@ -607,15 +609,15 @@ def _checked_frames(
     with_labels: bool,
     with_ratings: bool,
     segment_ids: bool = False,
-) -> tuple[_Checks, dict[str, tf.RaggedTensor], tf.Tensor, dict[str, tf.Tensor]]:
+) -> tuple[Checks, dict[str, tf.RaggedTensor], tf.Tensor, dict[str, tf.Tensor]]:
     """Returns the checks, the context, the number of frames [B] and the features."""
     if not schema.frame_level:
         raise ValueError("parse_frame_batch needs a frame-level schema; see parse_video_batch")
-    checks = _Checks(_default_names(serialized, names))
+    checks = Checks(default_names(serialized, names))
     records, read = _read_clips(serialized, schema, fixed_num_frames)
-    context = _read_context(records, checks, _context_types(schema, with_labels, with_ratings))
+    context = read_context(records, checks, context_types(schema, with_labels, with_ratings))
     lengths = read.lengths
-    _check_context(context, checks, schema, with_labels)
+    check_context(context, checks, schema, with_labels)
     if segment_ids:
         _check_segment_id(context, checks)
     needed = ", ".join(schema.feature_names)
@@ -680,7 +682,7 @@ def _parse_frames(
     )
     ratings = None
     with tf.control_dependencies([checks.enforce()]):
-        batch: Batch = {"video_id": tf.identity(_video_id(context))}
+        batch: Batch = {"video_id": tf.identity(video_id_of(context))}
         if with_ratings:
             starts = context[SEGMENT_START_KEY]
             ratings = (
@@ -688,7 +690,7 @@ def _parse_frames(
                 *(tf.identity(context[key].flat_values) for key in _RATING_KEYS),
             )
         if with_labels:
-            batch["labels"] = _class_labels(context[schema.labels_key].to_sparse(), schema)
+            batch["labels"] = class_labels(context[schema.labels_key].to_sparse(), schema)
         batch["num_frames"] = tf.identity(num_frames)
         num_steps = schema.max_frames if fixed_num_frames else None
         batch["features"] = {
@@ -724,9 +726,9 @@ def parse_video_batch(
     """
     checks, parsed = _checked_videos(serialized, schema, names, with_labels)
     with tf.control_dependencies([checks.enforce()]):
-        batch: Batch = {"video_id": tf.identity(_video_id(parsed))}
+        batch: Batch = {"video_id": tf.identity(video_id_of(parsed))}
         if with_labels:
-            batch["labels"] = _class_labels(parsed[schema.labels_key].to_sparse(), schema)
+            batch["labels"] = class_labels(parsed[schema.labels_key].to_sparse(), schema)
         batch["features"] = {
             name: tf.reshape(parsed[name].flat_values, [-1, size])  # [B, D]
             for name, size in schema.feature_sizes
@@ -736,16 +738,16 @@ def parse_video_batch(
 
 def _checked_videos(
     serialized: tf.Tensor, schema: RecordSchema, names: tf.Tensor | None, with_labels: bool
-) -> tuple[_Checks, dict[str, tf.RaggedTensor]]:
+) -> tuple[Checks, dict[str, tf.RaggedTensor]]:
     """Returns the checks and the contents of the records."""
     if schema.frame_level:
         raise ValueError("parse_video_batch needs a video-level schema; see parse_frame_batch")
-    checks = _Checks(_default_names(serialized, names))
+    checks = Checks(default_names(serialized, names))
     _, end = bounds_of_context(serialized)
     records = read_records(serialized, tf.reduce_all(tf.equal(end, tf.strings.length(serialized))))
-    types = _context_types(schema, with_labels) | dict.fromkeys(schema.feature_names, tf.float32)
-    parsed = _read_context(records, checks, types)
-    _check_context(parsed, checks, schema, with_labels)
+    types = context_types(schema, with_labels) | dict.fromkeys(schema.feature_names, tf.float32)
+    parsed = read_context(records, checks, types)
+    check_context(parsed, checks, schema, with_labels)
     needed = ", ".join(schema.feature_names)
     names_remedy = _names_remedy(schema)
     for name, size in schema.feature_sizes:

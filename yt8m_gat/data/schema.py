@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Mapping
 
-from yt8m_gat.config import FEATURE_TYPES, ConfigError, DataConfig
+from yt8m_gat.config import FEATURE_TYPES, ClipConfig, ConfigError, DataConfig
 from yt8m_gat.data.label_space import LabelMap
 
 FRAME_FEATURE_SIZES = {"rgb": 1024, "audio": 128}
@@ -79,6 +79,9 @@ class RecordSchema:
 
     Video level (`tf.Example`): the same id and labels; each feature is float[size].
 
+    Raw clips: the same id and labels; the only feature, `image`, is made of the feature list
+    `image/encoded`, T x [1] bytes, each a JPEG file; see `yt8m_gat.data.clips`.
+
     Attributes:
         feature_sizes: (name, size) of each feature, in order; a mapping is accepted too. The size
             is the number of values of a frame (of a video at video level).
@@ -93,6 +96,7 @@ class RecordSchema:
             that type, or `float_list`, a list of floats; empty: `uint8` for all.
         other_sizes: (name, bytes of a frame) of the other features of the records. They are not
             read, but records with exactly these features are read faster.
+        clips: How raw clips are read; None: the records hold features.
 
     Raises:
         ConfigError: A value is invalid; the message names it and the flag it comes from.
@@ -107,6 +111,7 @@ class RecordSchema:
     labels_are: str | None = None
     feature_types: tuple[str, ...] = ()
     other_sizes: tuple[tuple[str, int], ...] = ()
+    clips: ClipConfig | None = None
 
     def __post_init__(self) -> None:
         sizes = self.feature_sizes
@@ -178,6 +183,7 @@ class RecordSchema:
             config.labels_key,
             config.labels_are,
             config.feature_types,
+            clips=config.clips,
         )
 
     @property
