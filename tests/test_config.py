@@ -155,7 +155,7 @@ def test_settings_of_clips_survive_json():
     ("settings", "message"),
     [
         ({"num_segments": 0}, "--num_segments must be at least 1"),
-        ({"crop_size": 300}, "--short_side must be at least --crop_size"),
+        ({"short_side": 200}, "--short_side must be at least --crop_size"),
         ({"sampling": "random"}, "--sampling must be one of segments, dense"),
         ({"crop_scales": (1.1,)}, "--crop_scales must be shares"),
         ({"crop_scales": ()}, "--crop_scales must be shares"),

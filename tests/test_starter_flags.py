@@ -13,7 +13,7 @@ from absl import flags
 from yt8m_gat.cli import refuse_arguments
 from yt8m_gat.commands import train
 from yt8m_gat.commands.flag_table import all_flags
-from yt8m_gat.config import ConfigError
+from yt8m_gat.config import ClipConfig, ConfigError
 from yt8m_gat.recipes import RECIPES
 from yt8m_gat.starter_flags import OPTIMIZERS, REPLACED, warn_of_replaced
 
@@ -190,6 +190,7 @@ FALSE_BY_DEFAULT = {
     "trust_code",
     "segment_labels",
     "unrated_as_negative",
+    "flip",
 }
 
 
@@ -219,7 +220,7 @@ def test_every_boolean_flag_is_among_those():
     assert booleans - FALSE_BY_DEFAULT == tried
     config = parse()
     for flag in booleans & FALSE_BY_DEFAULT:
-        settings = {**vars(config.data), **vars(config.objective)}
+        settings = {**vars(config.data), **vars(config.objective), **vars(ClipConfig())}
         assert settings.get(flag, values[flag].default) is False, flag
 
 
@@ -242,6 +243,39 @@ def test_a_value_left_behind_is_refused():
     with pytest.raises(ConfigError, match=r"after '=' .*Received: False"):
         refuse_arguments(rest[1:])
     refuse_arguments([])
+
+
+# --- Raw clips ----------------------------------------------------------------------------------
+
+
+def test_flags_of_raw_clips_reach_a_model_of_ones_own():
+    config = parse(
+        *("--model=my_models:ClipModel", "--num_segments=4", "--crop_size=64", "--short_side=72"),
+        *("--sampling=dense", "--dense_stride=2", "--crop_scales=1,0.8", "--flip"),
+        *("--flip_pairs=0:1,4:2", "--num_classes=5"),
+    ).data
+    assert config.clips == ClipConfig(
+        num_segments=4,
+        crop_size=64,
+        short_side=72,
+        sampling="dense",
+        dense_stride=2,
+        crop_scales=(1.0, 0.8),
+        flip=True,
+        flip_pairs=("0:1", "4:2"),
+    )
+    assert (config.sizes, config.max_frames, config.num_classes) == ({"image": 3}, 4, 5)
+    assert (config.labels_key, config.frame_features) == ("clip/label/index", True)
+    assert parse("--model=my_models:Mine").data.clips is None
+    assert parse("--model=my_models:Mine", "--flip", "--labels_key=y").data.labels_key == "y"
+
+
+def test_they_are_refused_for_models_of_features():
+    for flag in ("--num_segments=4", "--noflip", "--crop_scales=1"):
+        with pytest.raises(ConfigError, match=f"{flag.split('=')[0].replace('no', '')} has no"):
+            parse("--model=GAT", flag)
+    with pytest.raises(ConfigError, match="--max_frames is about features"):
+        parse("--model=my_models:ClipModel", "--num_segments=4", "--max_frames=5")
 
 
 # --- docs/FLAGS.md ------------------------------------------------------------------------------
@@ -271,6 +305,7 @@ def defaults():
             **{option: parameter.default for option, parameter in signature.items()},
             **recipe.options,
             **vars(config.data),
+            **vars(config.data.clips or ClipConfig()),
             **vars(config.objective),
             **vars(config.training),
         }

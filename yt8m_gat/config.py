@@ -113,7 +113,7 @@ class ClipConfig:
         num_segments: T, the frames that the model sees.
         crop_size: S, the height and width of these frames, in pixels.
         short_side: Evaluation resizes the short side to this and takes the square in the center;
-            training cuts from the same size.
+            None: 8 / 7 of `crop_size`, as 256 for 224.
         sampling: `segments` (TSN): the clip is cut into T segments of equal length and gives one
             frame of each, a random one in training and the middle one in evaluation; `dense`: T
             frames that are `dense_stride` apart, from a random start or around the middle.
@@ -126,7 +126,7 @@ class ClipConfig:
 
     num_segments: int = 8
     crop_size: int = 224
-    short_side: int = 256
+    short_side: int | None = None
     sampling: str = "segments"
     dense_stride: int = 8
     crop_scales: tuple[float, ...] = (1.0, 0.875, 0.75, 0.66)
@@ -134,9 +134,9 @@ class ClipConfig:
     flip_pairs: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        for flag in ("num_segments", "crop_size", "short_side", "dense_stride"):
+        for flag in ("num_segments", "crop_size", "dense_stride"):
             _require_at_least(flag, getattr(self, flag), 1)
-        if self.short_side < self.crop_size:
+        if self.short_side is not None and self.short_side < self.crop_size:
             raise ConfigError(
                 "--short_side must be at least --crop_size, which is cut from it. Received: "
                 f"{self.short_side} and {self.crop_size}"
@@ -150,6 +150,11 @@ class ClipConfig:
         self.flipped_classes  # noqa: B018 - refuses what does not read as LEFT:RIGHT
         if self.flip_pairs and not self.flip:
             raise ConfigError("--flip_pairs has no effect without --flip")
+
+    @property
+    def central_share(self) -> float:
+        """The side of the square in the center, as a share of the frame's short side."""
+        return 7 / 8 if self.short_side is None else self.crop_size / self.short_side
 
     @property
     def flipped_classes(self) -> dict[int, int]:

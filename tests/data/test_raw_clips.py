@@ -301,3 +301,9 @@ def test_frames_that_are_not_taken_are_not_looked_at():
 def test_an_empty_batch():
     batch = parse_clip_batch(tf.zeros([0], tf.string), schema(), seed=tf.constant([1, 2]))
     assert batch["features"]["image"].shape == (0, 3, 8, 8, 3) and batch["labels"].shape == (0, 4)
+
+
+def test_by_default_the_center_is_seven_eighths_of_the_short_side():
+    assert ClipConfig().central_share == 224 / 256
+    crops = clips.central_crops(ClipConfig(crop_size=96), 2)
+    np.testing.assert_array_equal(crops.extents, np.full((2, 2), 7 / 8))

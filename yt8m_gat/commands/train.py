@@ -34,7 +34,7 @@ from yt8m_gat.commands.flag_table import (
     path_readers,
     without_effect,
 )
-from yt8m_gat.config import DataConfig, ModelConfig, ObjectiveConfig, TrainingConfig
+from yt8m_gat.config import ClipConfig, DataConfig, ModelConfig, ObjectiveConfig, TrainingConfig
 from yt8m_gat.data.label_space import LabelMap
 from yt8m_gat.interrupt import command_name
 from yt8m_gat.paths import input_path, output_path, read_paths, saved_model_path
@@ -44,6 +44,7 @@ from yt8m_gat.starter_flags import OPTIMIZERS, warn_of_replaced
 from yt8m_gat.untrusted import excerpt, parse_json
 
 _data = functools.partial(field, DataConfig)
+_clips = functools.partial(field, ClipConfig)
 _objective = functools.partial(field, ObjectiveConfig)
 _training = functools.partial(field, TrainingConfig)
 # Options of the model's constructor, whose signature has their defaults.
@@ -127,6 +128,27 @@ SECTIONS: Sections = {
             "With skip: stop when a larger share of the records, or of their bytes, is bad.",
         ),
         _training("data_service", "grpc://host:port of a tf.data service that reads the records."),
+    ),
+    "Clips": (
+        _clips("num_segments", "T, the frames that are taken from each raw clip."),
+        _clips("crop_size", "S: the model sees squares of S x S pixels."),
+        _clips(
+            "short_side",
+            "Evaluation takes the square in the center of a frame whose short side is this.",
+            unset="8 / 7 of --crop_size",
+        ),
+        _clips(
+            "sampling",
+            "One frame of each of T equal parts of the clip, or T frames at a stride.",
+            choices=configs.FRAME_SAMPLINGS,
+        ),
+        _clips("dense_stride", "With dense: frames from one of the T to the next."),
+        _clips(
+            "crop_scales",
+            "Training cuts out rectangles whose sides are these shares of the short side.",
+        ),
+        _clips("flip", "Training mirrors half of the clips."),
+        _clips("flip_pairs", "With --flip: classes that mirroring exchanges, LEFT:RIGHT,..."),
     ),
     "Model": (
         Flag(
@@ -305,7 +327,9 @@ SECTIONS: Sections = {
 }
 PATHS = path_readers(SECTIONS)
 OF_RUN = frozenset(
-    flag.name for flag in all_flags(SECTIONS) if flag.config in (DataConfig, ModelConfig)
+    flag.name
+    for flag in all_flags(SECTIONS)
+    if flag.config in (DataConfig, ClipConfig, ModelConfig)
 )
 """Flags whose values are stored in the run folder, where evaluation and inference read them."""
 
@@ -330,6 +354,7 @@ def config_from_flags(values: flags.FlagValues) -> configs.RunConfig:
     recipe = configs.get_recipe(name)
     data = {
         "frame_features": recipe.frame_level is not False,
+        **_clip_settings(name, recipe, given_for(ClipConfig)),
         **recipe.defaults_of(DataConfig),
         **given_for(DataConfig),
     }
@@ -364,6 +389,33 @@ def config_from_flags(values: flags.FlagValues) -> configs.RunConfig:
         objective=ObjectiveConfig(**objective),
         training=TrainingConfig(**training),
     )
+
+
+def _clip_settings(
+    model: str, recipe: configs.Recipe, clip_flags: dict[str, Any]
+) -> dict[str, Any]:
+    """Returns the data settings of a model of raw clips; none for one of features.
+
+    Models of the user's own read raw clips if a flag about these is given.
+    """
+    if not recipe.clips and not configs.is_import_path(model):
+        if clip_flags:
+            readers = [name for name, other in RECIPES.items() if other.clips]
+            raise configs.ConfigError(
+                f"--{next(iter(clip_flags))} has no effect with --model={model}, which reads "
+                f"features: it is for models of raw clips ({', '.join((*readers, 'module:Class'))})"
+            )
+        return {}
+    if not recipe.clips and not clip_flags:
+        return {}
+    clips = ClipConfig(**clip_flags)
+    return {
+        "feature_names": (configs.CLIP_FEATURE,),
+        "feature_sizes": (3,),
+        "max_frames": clips.num_segments,
+        "labels_key": configs.CLIP_LABELS_KEY,
+        "clips": clips,
+    }
 
 
 _PENALTIES = ("frobenius", "jensen_shannon")
@@ -451,6 +503,7 @@ def defaults_of_recipe(values: flags.FlagValues) -> tuple[str, Callable[[Flag], 
         DataConfig: config.data,
         ObjectiveConfig: config.objective,
         TrainingConfig: config.training,
+        ClipConfig: config.data.clips,
     }
 
     def default(flag: Flag) -> str:
@@ -460,6 +513,8 @@ def defaults_of_recipe(values: flags.FlagValues) -> tuple[str, Callable[[Flag], 
             if flag.name not in options:
                 return f"{config.model.name} has no such option"
             value = options[flag.name]
+        elif sections.get(flag.config, flag) is None:
+            return f"{config.model.name} reads features"
         elif flag.config is None:
             value = flag.default
         else:

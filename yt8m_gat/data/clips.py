@@ -151,10 +151,9 @@ def _choose(values: Sequence[tuple[float, float]], draws: tf.Tensor) -> tf.Tenso
 
 
 def central_crops(clips: ClipConfig, num_clips: tf.Tensor) -> Crops:
-    """Returns the squares in the center: S of the short side's `short_side`."""
-    share = clips.crop_size / clips.short_side
+    """Returns the squares in the center."""
     return Crops(
-        tf.fill([num_clips, 2], share),
+        tf.fill([num_clips, 2], clips.central_share),
         tf.fill([num_clips, 2], 0.5),
         tf.fill([num_clips], False),
     )
