@@ -63,6 +63,7 @@ def extract(options):
         *("extract", "--labels", clips.resolve(), "--output_dir", options.records.resolve()),
         *("--fps=25", "--max_seconds=0", "--crop", MOUTH, "--splits=train:6,validate:1,test:1"),
         *("--picture", options.picture.resolve(), "--sound", options.sound),
+        *(("--fit_pca", options.fit_pca) if options.fit_pca else ()),
     )
     return words
 
@@ -124,6 +125,7 @@ def main():
     parser.add_argument("--grid_dir", type=Path, required=True)
     parser.add_argument("--picture", type=Path, required=True, help="a model file of extract")
     parser.add_argument("--sound", default="log_mel", help="a model of extract")
+    parser.add_argument("--fit_pca", help="values that a PCA keeps of the picture")
     parser.add_argument("--output_dir", type=Path, required=True)
     parser.add_argument("--models", default=",".join(MODELS))
     parser.add_argument("--kinds", default=",".join(FEATURES))

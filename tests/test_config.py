@@ -148,7 +148,7 @@ def test_settings_of_clips_survive_json():
     config = RunConfig(data=data, model=model)
     assert RunConfig.from_json(config.to_json()) == config
     assert config.data.clips.flipped_classes == {0: 3, 3: 0}
-    assert not config.data.dequantized
+    assert config.data.has_levels
 
 
 @pytest.mark.parametrize(

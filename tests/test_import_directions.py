@@ -48,7 +48,7 @@ ALLOWED = {
     },
     "evaluation": {"data", "metrics", "attacks", "config", "disk", "job_settings"},
     "robustness": {"data", "attacks", "config"},
-    "explanation": set(),
+    "explanation": {"attacks"},
     "prediction": {"data", "metrics", "config", "disk", "locks", "paths"},
     "export": {"data", "models", "weights", "config", "run_folder", "disk", "locks"},
     "report": {"config", "run_folder", "weights"},

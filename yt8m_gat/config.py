@@ -32,6 +32,7 @@ ADVERSARIAL_OBJECTIVES = ("none", "output", "frobenius", "jensen_shannon", "temp
 NORM_SCOPES = ("frame", "example", "joint")
 TEMPORAL_LOSSES = ("cam", "ce", "random_noise")
 CAM_GRADIENTS = ("logit", "loss")
+CAM_NORMALIZATIONS = ("range", "maximum")
 TEMPORAL_EXAMPLES = ("both", "correct", "wrong")
 LABEL_LOSSES = ("CrossEntropyLoss", "HingeLoss", "SoftmaxLoss")
 CLASS_REDUCTIONS = ("mean", "sum")
@@ -282,10 +283,9 @@ class DataConfig:
         object.__setattr__(self, "feature_types", () if set(types) == {"uint8"} else types)
 
     @property
-    def dequantized(self) -> bool:
-        """Whether the model's inputs are plain dequantized bytes, values of known levels."""
-        official = self.frame_features and not self.feature_types and self.normalize == "none"
-        return official and self.clips is None
+    def has_levels(self) -> bool:
+        """Whether the model's inputs are bytes, dequantized or of pixels: known levels."""
+        return self.frame_features and not self.feature_types and self.normalize == "none"
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -336,11 +336,14 @@ class ObjectiveConfig:
             The papers use only the global map.
         temporal_loss: What TAF's perturbation ascends: `cam`, `ce` or, without ascent,
             `random_noise`.
-        temporal_epsilon: Its radius in quantization levels (4/255).
+        temporal_epsilon: Its radius in quantization levels: 4/255 of a feature, 1/255 of a pixel.
         temporal_steps: K, its signed steps.
-        temporal_step_size: In quantization levels; None: temporal_epsilon / K.
+        temporal_step_size: In quantization levels; None: temporal_epsilon / K, and for pixels the
+            paper's 2 with a radius of 6 and 32 with 64.
         non_key_frames: N, the frames of least class activation; None: all real frames.
         cam_gradient: Class activation from the gradient of the `logit` or of the `loss`.
+        cam_normalization: Divisor of its normalization: its `range` over the frames, or its
+            `maximum`, as TAF's eq. 3 is printed.
         temporal_examples: Clips that TAF perturbs: `both`, or those classified `correct` or
             `wrong`.
         regularization_penalty: Weight of the layers' own l2 penalties.
@@ -362,6 +365,7 @@ class ObjectiveConfig:
     temporal_step_size: float | None = None
     non_key_frames: int | None = None
     cam_gradient: str = "logit"
+    cam_normalization: str = "range"
     temporal_examples: str = "both"
     regularization_penalty: float = 1.0
     unrated_as_negative: bool = False
@@ -384,6 +388,7 @@ class ObjectiveConfig:
                 )
         _require_choice("temporal_loss", self.temporal_loss, TEMPORAL_LOSSES)
         _require_choice("cam_gradient", self.cam_gradient, CAM_GRADIENTS)
+        _require_choice("cam_normalization", self.cam_normalization, CAM_NORMALIZATIONS)
         _require_choice("temporal_examples", self.temporal_examples, TEMPORAL_EXAMPLES)
         _require_at_least("temporal_epsilon", self.temporal_epsilon, 0)
         _require_at_least("temporal_steps", self.temporal_steps, 1)

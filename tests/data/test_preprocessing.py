@@ -128,7 +128,7 @@ def test_refuses():
         preprocess(tensors(), tf.constant(NUM_FRAMES), "l2")
     with pytest.raises(ValueError, match=r"must be uint8, .* or floats.* Received: int32 for 'a'"):
         preprocess({"a": tf.zeros([1, 2, 3], tf.int32)}, tf.constant([1]))
-    with pytest.raises(ValueError, match=r"must be \[B, T, D\]. Received: shape \(1, 2\) for 'a'"):
+    with pytest.raises(ValueError, match=r"for raw clips. Received: shape \(1, 2\) for 'a'"):
         preprocess({"a": tf.zeros([1, 2])}, tf.constant([1]))
     with pytest.raises(ValueError, match="both say which frames are real; give one of them"):
         preprocess(tensors(), tf.constant(NUM_FRAMES), frame_mask=tf.ones([3, 5], tf.bool))
@@ -136,3 +136,14 @@ def test_refuses():
         preprocess(tensors())
     with pytest.raises(ValueError, match=r"at least one feature"):
         preprocess({}, tf.constant([1]))
+
+
+def test_bytes_of_raw_clips_are_the_values_of_their_pixels():
+    clips = np.random.default_rng(0).integers(0, 256, (2, 3, 4, 5, 3), np.uint8)
+    features, mask = preprocess({"image": tf.constant(clips)}, tf.constant([3, 2]))
+    np.testing.assert_array_equal(mask, [[True, True, True], [True, True, False]])
+    expected = clips.astype(np.float32)
+    expected[1, 2] = 0
+    np.testing.assert_array_equal(features["image"], expected)
+    with pytest.raises(ValueError, match="raw clips are not l2-normalized"):
+        preprocess({"image": tf.constant(clips)}, tf.constant([3, 2]), "concat")

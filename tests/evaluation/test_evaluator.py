@@ -53,6 +53,9 @@ class SmallModel:
         inputs = dict(inputs)
         return self.forward(inputs, inputs.pop("frame_mask"), training=training).logits
 
+    def probabilities(self, logits):
+        return tf.sigmoid(logits)
+
     def forward(self, features, frame_mask, training=False):
         self.traces += 1
         weights = tf.cast(frame_mask, tf.float32)

@@ -21,7 +21,7 @@ from yt8m_gat.attacks.registry import ATTACK_OPTIONS
 from yt8m_gat.config import ConfigError
 from yt8m_gat.data.quantization import dequantize
 from yt8m_gat.job_settings import EvaluationSettings
-from yt8m_gat.robustness.attack_spec import QUANTIZATION_LEVELS, QUANTIZED_RANGE, AttackSpec
+from yt8m_gat.robustness.attack_spec import QUANTIZED, AttackSpec
 from yt8m_gat.robustness.protocol import sceptic_attacks
 
 SHARED = AttackOptions(norm_scope="example", steps=7, restarts=2, queries=9)
@@ -66,16 +66,16 @@ def test_its_own_epsilon_is_no_part_of_its_name():
 def test_rounding_is_to_what_bytes_can_hold():
     attack = build("fgm:round=true")
     assert isinstance(attack, FastGradient)
-    assert attack.round_to_levels == QUANTIZATION_LEVELS
-    assert attack.clip_to_range == QUANTIZED_RANGE
+    assert attack.round_to_levels == QUANTIZED.round_to_levels
+    assert attack.clip_to_range == QUANTIZED.clip_to_range
     ends = dequantize(np.array([0, 255], np.uint8))
-    np.testing.assert_allclose(QUANTIZED_RANGE, ends, rtol=1e-6)
-    step, offset = QUANTIZATION_LEVELS
+    np.testing.assert_allclose(QUANTIZED.clip_to_range, ends, rtol=1e-6)
+    step, offset = QUANTIZED.round_to_levels
     np.testing.assert_allclose(offset + 3 * step, dequantize(np.uint8(3)), rtol=1e-6)
     assert build("fgm:clip=1").round_to_levels is None
-    everywhere = dataclasses.replace(SHARED, clip_to_range=QUANTIZED_RANGE)
+    everywhere = dataclasses.replace(SHARED, clip_to_range=QUANTIZED.clip_to_range)
     assert AttackSpec.parse("fgm:clip=false").build(1.0, everywhere).clip_to_range is None
-    assert AttackSpec.parse("fgm").build(1.0, everywhere).clip_to_range == QUANTIZED_RANGE
+    assert AttackSpec.parse("fgm").build(1.0, everywhere).clip_to_range == QUANTIZED.clip_to_range
 
 
 def test_transfer_and_adaptive_get_what_only_the_caller_has():

@@ -13,6 +13,7 @@ from yt8m_gat.attacks.ball import NORMS, SCOPES, Ball
 from yt8m_gat.attacks.corruptions import CORRUPTIONS, SEVERITIES, corrupt
 from yt8m_gat.attacks.deepfool import DeepFool
 from yt8m_gat.attacks.fast_gradient import FastGradient
+from yt8m_gat.attacks.feature_space import PIXEL_LEVELS, PIXEL_RANGE, clip_features
 from yt8m_gat.attacks.gradient_free import RandomSearch, SquareSearch
 from yt8m_gat.attacks.noise import RandomNoise
 from yt8m_gat.attacks.objectives import margin_loss
@@ -24,7 +25,12 @@ from yt8m_gat.attacks.registry import (
     AttackOptions,
     build_attack,
 )
-from yt8m_gat.attacks.temporal import QUANTIZATION_LEVEL, TemporalAugmentation, target_labels
+from yt8m_gat.attacks.temporal import (
+    QUANTIZATION_LEVEL,
+    TemporalAugmentation,
+    frame_activation,
+    target_labels,
+)
 from yt8m_gat.attacks.transfer import Transfer
 
 __all__ = [
@@ -33,6 +39,8 @@ __all__ = [
     "CORRUPTIONS",
     "NORMS",
     "PGD",
+    "PIXEL_LEVELS",
+    "PIXEL_RANGE",
     "QUANTIZATION_LEVEL",
     "SCOPES",
     "SEVERITIES",
@@ -52,7 +60,9 @@ __all__ = [
     "TemporalAugmentation",
     "Transfer",
     "build_attack",
+    "clip_features",
     "corrupt",
+    "frame_activation",
     "margin_loss",
     "target_labels",
     "top1_is_label",

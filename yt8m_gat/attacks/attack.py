@@ -23,7 +23,7 @@ class Problem(NamedTuple):
     Attributes:
         model: `(features, frame_mask) -> outputs`, in inference mode; see `Model`.
         loss: `(labels [B, C], logits [B, C]) -> [B]`.
-        features: {name: float [B, T, D]}.
+        features: {name: float [B, T, D]}, or [B, T, H, W, C] for frames of pixels.
         frame_mask: Bool [B, T], True = real frame; None where features are [B, D].
         labels: Float [B, C], multi-hot.
         seed: Integer, for attacks that draw anything.
@@ -159,9 +159,9 @@ class Attack(abc.ABC):
     """The base class of methods that perturb clips so that a model gets them wrong.
 
     Space: the features as the model takes them ({name: float [B, T, D]}: dequantized, and
-    normalized if the model's preprocessing normalizes). Padding is never touched. The constructor
-    takes hyperparameters, `attack` takes data; the same seed gives the same perturbation. Runs in
-    eager mode, inside `tf.function` and under XLA.
+    normalized if the model's preprocessing normalizes; [B, T, H, W, C]: pixels). Padding is never
+    touched. The constructor takes hyperparameters, `attack` takes data; the same seed gives the
+    same perturbation. Runs in eager mode, inside `tf.function` and under XLA.
 
     Args:
         clip_to_range: (low, high) that perturbed features are kept within, so that dequantization

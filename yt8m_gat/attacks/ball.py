@@ -16,15 +16,24 @@ def mask_frames(values: Mapping[str, Any], frame_mask: Any) -> Tensors:
     """Returns `values` with exactly 0 on padding.
 
     Args:
-        values: Float [B, T, D] per feature; [B, D] where `frame_mask` is None.
+        values: Float [B, T, ...] per feature; [B, D] where `frame_mask` is None.
         frame_mask: Bool [B, T], True = real frame; None: nothing is padding.
     """
     tensors = {name: tf.convert_to_tensor(value) for name, value in values.items()}
     if frame_mask is None:
         return tensors
     # A multiplication would not do: NaN times 0 is NaN.
-    real = tf.convert_to_tensor(frame_mask)[..., tf.newaxis]
-    return {name: tf.where(real, value, tf.zeros_like(value)) for name, value in tensors.items()}
+    real = tf.convert_to_tensor(frame_mask)
+    return {
+        name: tf.where(for_frames(real, value), value, tf.zeros_like(value))
+        for name, value in tensors.items()
+    }
+
+
+def for_frames(values: tf.Tensor, features: tf.Tensor) -> tf.Tensor:
+    """Adds axes of 1 to `values` [B, T], so that it broadcasts against `features` [B, T, ...]."""
+    shape = tf.concat([tf.shape(values), tf.ones([features.shape.rank - 2], tf.int32)], axis=0)
+    return tf.reshape(values, shape)
 
 
 def require_gradients(gradients: Mapping[str, Any]) -> None:
@@ -59,17 +68,17 @@ class Ball:
 
     | norm | scope   | ||.|| is taken over                         | how many balls        |
     |------|---------|---------------------------------------------|-----------------------|
-    | l2   | frame   | the row of one real frame, [D]              | one a frame, modality |
-    | l2   | example | the real frames of one clip, [T, D]         | one a clip, modality  |
+    | l2   | frame   | one real frame: its row [D] or its pixels   | one a frame, modality |
+    | l2   | example | the real frames of one clip                 | one a clip, modality  |
     | l2   | joint   | the real frames of one clip, all modalities | one a clip            |
     | linf | any     | one entry (the scope changes nothing)       | -                     |
 
     `frame` is the reading of "the norm is taken across rows" (A-ART, eq. 4; GAT, eq. 3) that
     agrees with the papers' figures; the others are its alternatives.
 
-    All methods take and return mappings of float [B, T, D] (or [B, D] with `frame_mask` None), work
-    in eager mode, `tf.function` and XLA, and return exactly 0 on padding, regardless of its values.
-    Half precision is computed in float32.
+    All methods take and return mappings of float [B, T, D], or [B, T, H, W, C] for frames of
+    pixels (or [B, D] with `frame_mask` None), work in eager mode, `tf.function` and XLA, and return
+    exactly 0 on padding, regardless of its values. Half precision is computed in float32.
 
     Args:
         norm: `l2` or `linf`.
@@ -116,7 +125,7 @@ class Ball:
         Padding does not count in the norm.
 
         Args:
-            gradients: Float [B, T, D] per feature.
+            gradients: Float [B, T, ...] per feature.
             frame_mask: Bool [B, T], or None.
             epsilon: Radius, in the units of the features.
 
@@ -191,7 +200,7 @@ class Ball:
         l2: a normal direction times epsilon * U^(1/n), n the number of real entries it spans.
 
         Args:
-            features: Float [B, T, D] per feature; only their shapes and types are used.
+            features: Float [B, T, ...] per feature; only their shapes and types are used.
             frame_mask: Bool [B, T], or None.
             epsilon: Radius.
             seed: Integer; the same seed gives the same point.
@@ -223,7 +232,8 @@ class Ball:
         return {name: tf.cast(value, features[name].dtype) for name, value in point.items()}
 
     def _axes(self, value: tf.Tensor) -> list[int]:
-        return [-1] if self.scope == "frame" else list(range(1, value.shape.rank))
+        rank = value.shape.rank
+        return list(range(min(2, rank - 1) if self.scope == "frame" else 1, rank))
 
     def _total(self, values: Tensors) -> Tensors:
         """Sums over each ball and keeps its axes as 1."""

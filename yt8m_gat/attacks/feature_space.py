@@ -6,6 +6,10 @@ import tensorflow as tf
 
 Tensors = dict[str, tf.Tensor]
 
+PIXEL_RANGE = (0.0, 255.0)
+PIXEL_LEVELS = (1.0, 0.0)
+"""The bounds of a pixel, and (step, offset) of its levels."""
+
 
 def clip_features(
     perturbed: Mapping[str, tf.Tensor],

@@ -124,7 +124,7 @@ class RandomSearch(_SurfaceSearch):
         del frame_mask, index
         noise = normal_like(perturbation, seed)
         return {
-            name: self.mutation * _row_size(value) * tf.cast(noise[name], value.dtype)
+            name: self.mutation * _frame_size(value) * tf.cast(noise[name], value.dtype)
             for name, value in perturbation.items()
         }
 
@@ -133,11 +133,12 @@ class RandomSearch(_SurfaceSearch):
 class SquareSearch(_SurfaceSearch):
     """Proposes the current point with one block of frames and channels shifted by a constant sign.
 
-    A block is a run of real frames times a run of channels. Its place is drawn for each clip and
-    modality; its share of the clip's area falls from `first_share` to one entry. Twice the root
-    mean square of each row is added with one random sign (under linf this sets the block to that
-    sign), and the sum is scaled back to the surface. The block is the analogue over [T, D] of the
-    squares that the attack is named after.
+    A block is a run of real frames times a run of channels; with frames of pixels, times runs of
+    rows and of columns, in all colors. Its place is drawn for each clip and modality; its share of
+    the clip's area falls from `first_share` to one entry. Twice the root mean square of each frame
+    is added with one random sign, or one for each color (under linf this sets the block to that
+    sign), and the sum is scaled back to the surface. The block is the analogue over [T, D] and over
+    [T, H, W] of the squares that the attack is named after.
 
     Norm and axes, space, bounds, success and cost: as `RandomSearch`.
 
@@ -181,30 +182,40 @@ class SquareSearch(_SurfaceSearch):
     def _change(
         self, perturbation: Tensors, frame_mask: Any, index: tf.Tensor, seed: tf.Tensor
     ) -> Tensors:
-        # Each side of the block is the root of its area's share, which falls by two decades.
+        # The block's area falls by two decades; its sides are equal shares.
         progress = tf.cast(index, tf.float32) / self.queries
-        share = tf.sqrt(self.first_share * 10.0 ** (-2.0 * progress))
+        area = self.first_share * 10.0 ** (-2.0 * progress)
         changes = {}
         for stream, (name, value) in enumerate(perturbation.items()):
+            shape, rank = tf.shape(value), value.shape.rank
+            has_colors = rank == 5
+            num_signs = shape[-1] if has_colors else 1
             draws = tf.random.stateless_uniform(
-                [3, tf.shape(value)[0]], tf.random.fold_in(seed, stream)
+                [rank - 1 + num_signs, shape[0]], tf.random.fold_in(seed, stream)
             )
-            channels = tf.fill(tf.shape(value)[:1], tf.shape(value)[-1])
-            block = _run(channels, tf.shape(value)[-1], share, draws[0])
-            if frame_mask is not None:
-                num_frames = tf.reduce_sum(tf.cast(frame_mask, tf.int32), axis=1)
-                frames = _run(num_frames, tf.shape(value)[1], share, draws[1])
-                block = tf.logical_and(block[:, tf.newaxis, :], frames[:, :, tf.newaxis])
-            sign = tf.where(draws[2] < 0.5, -1.0, 1.0)
-            sign = tf.reshape(sign, [-1] + [1] * (value.shape.rank - 1))
-            push = tf.cast(sign, value.dtype) * 2.0 * _row_size(value)
+            axes = range(1, rank - 1 if has_colors else rank)
+            # Two sides for [B, D] too, whose second would be time.
+            share = area ** (1.0 / max(2, len(axes)))
+            block = tf.ones([1] * rank, tf.bool)
+            for axis in axes:
+                lengths = tf.fill(shape[:1], shape[axis])
+                if axis == 1 and frame_mask is not None:
+                    lengths = tf.reduce_sum(tf.cast(frame_mask, tf.int32), axis=1)
+                run = _run(lengths, shape[axis], share, draws[rank - 1 - axis])
+                along = [-1 if i == 0 else shape[axis] if i == axis else 1 for i in range(rank)]
+                block = tf.logical_and(block, tf.reshape(run, along))
+            sign = tf.where(tf.transpose(draws[rank - 1 :]) < 0.5, -1.0, 1.0)  # [B, num_signs]
+            sign = tf.reshape(sign, [-1] + [1] * (rank - 2) + [num_signs])
+            push = tf.cast(sign, value.dtype) * 2.0 * _frame_size(value)
             changes[name] = tf.where(block, push, tf.zeros_like(value))
         return changes
 
 
-def _row_size(value: tf.Tensor) -> tf.Tensor:
-    """Returns the root mean square of each row, [..., 1]."""
-    return tf.sqrt(tf.reduce_mean(tf.square(value), axis=-1, keepdims=True))
+def _frame_size(value: tf.Tensor) -> tf.Tensor:
+    """Returns the root mean square of each frame [..., 1], or of each vector of a video."""
+    rank = value.shape.rank
+    axes = list(range(min(2, rank - 1), rank))
+    return tf.sqrt(tf.reduce_mean(tf.square(value), axis=axes, keepdims=True))
 
 
 def _run(lengths: tf.Tensor, size: tf.Tensor, share: tf.Tensor, draws: tf.Tensor) -> tf.Tensor:

@@ -19,6 +19,7 @@ from yt8m_gat.attacks.recorded_pass import RecordedPass
 
 TEMPORAL_LOSSES = ("cam", "ce", "random_noise")
 EXAMPLES = ("both", "correct", "wrong")
+CAM_NORMALIZATIONS = ("range", "maximum")
 # One step of an 8-bit feature: 4 / 255.
 QUANTIZATION_LEVEL = 4.0 / 255.0
 
@@ -27,10 +28,12 @@ QUANTIZATION_LEVEL = 4.0 / 255.0
 class TemporalAugmentation(Attack):
     """Raises the class activation of the frames where it is lowest.
 
-    With F [B, T, D] the contextual frames before pooling and z the logits:
+    With F [B, T, D] the contextual frames before pooling, or [B, T, H, W, C] the last
+    convolutional map, and z the logits:
 
     ```
     C_i     = sum over channels of (d z_y^ / d F_i) * F_i        class activation of frame i
+              (of a map: the mean of that over H and W)
     C^_i    = (C_i - min C) / (max C - min C)                    over the real frames of the clip
     L_C     = mean of C^ over the N real frames where it is smallest (the non-key frames)
     x      <- clip(x + step_size * sign(d L_C / d x), x_0 - epsilon, x_0 + epsilon)    K times
@@ -68,13 +71,16 @@ class TemporalAugmentation(Attack):
         examples: Which clips move: `both`, or those whose top-1 class is (`correct`) or is not
             (`wrong`) one of their labels.
         normalize_in_gradient: Whether the minimum and the maximum are differentiated.
-        level_size: Size of a quantization level, in the units of the features.
+        cam_normalization: `range`: C^ as above; `maximum`: (C_i - min C) / max C, as eq. 3 is
+            printed. Then C^ is not in [0, 1], is negative where no C_i is positive, and a clip
+            whose max C is 0 stays as it is.
+        level_size: Size of a quantization level, in the units of the features; 1 for pixels.
 
     Raises:
         ValueError: If a name is unknown or a count is not positive.
 
-    Reference: TAF, 3.2, eq. 2 to 6. Deviations: the logit's gradient by default; the range
-    max - min where eq. 3 has max; perturbations in quantization levels of a feature.
+    Reference: TAF, 3.2, eq. 2 to 6. Deviations: the logit's gradient by default; by default the
+    range max - min where eq. 3 has max; perturbations in quantization levels of a feature.
 
     Examples:
         >>> import tensorflow as tf
@@ -98,6 +104,7 @@ class TemporalAugmentation(Attack):
     temporal_loss: str = "cam"
     examples: str = "both"
     normalize_in_gradient: bool = True
+    cam_normalization: str = "range"
     level_size: float = QUANTIZATION_LEVEL
 
     def __post_init__(self) -> None:
@@ -105,6 +112,7 @@ class TemporalAugmentation(Attack):
         for field, names in (
             ("temporal_loss", TEMPORAL_LOSSES),
             ("examples", EXAMPLES),
+            ("cam_normalization", CAM_NORMALIZATIONS),
         ):
             if getattr(self, field) not in names:
                 raise ValueError(
@@ -200,7 +208,7 @@ class TemporalAugmentation(Attack):
                 "model whose logits have no gradient by the frames that it returns; "
                 "return the very tensor that the head pools"
             )
-        return tf.cast(tf.reduce_sum(slope * recorded.frames, axis=-1), tf.float32)
+        return tf.cast(frame_activation(slope, recorded.frames), tf.float32)
 
     def activation_loss(self, activation: tf.Tensor, frame_mask: Any) -> tf.Tensor:
         """Returns L_C, float [B]: mean normalized activation [B, T] of the non-key frames.
@@ -212,10 +220,14 @@ class TemporalAugmentation(Attack):
         highest = tf.reduce_max(tf.where(real, activation, activation.dtype.min), 1, keepdims=True)
         if not self.normalize_in_gradient:
             lowest, highest = tf.stop_gradient(lowest), tf.stop_gradient(highest)
-        spread = highest - lowest
-        varies = tf.logical_and(real, spread > 0)
+        if self.cam_normalization == "maximum":
+            spread, divides = highest, tf.not_equal(highest, 0.0)
+        else:
+            spread, divides = highest - lowest, highest > lowest
         normalized = tf.where(
-            varies, (activation - lowest) / tf.where(spread > 0, spread, 1.0), 0.0
+            tf.logical_and(real, divides),
+            (activation - lowest) / tf.where(divides, spread, 1.0),
+            0.0,
         )
         non_key = real
         if self.num_non_key is not None:
@@ -233,6 +245,15 @@ class TemporalAugmentation(Attack):
         if self.examples == "both":
             return tf.ones_like(correct)
         return correct if self.examples == "correct" else tf.logical_not(correct)
+
+
+def frame_activation(slope: tf.Tensor, frames: tf.Tensor) -> tf.Tensor:
+    """Returns the class activation [B, T] of frames [B, T, D] or of their maps [B, T, H, W, C].
+
+    It is the sum over channels of `slope` * `frames`; of maps, the mean of that over H and W.
+    """
+    per_place = tf.reduce_sum(slope * frames, axis=-1)
+    return tf.reduce_mean(per_place, axis=list(range(2, per_place.shape.rank)))
 
 
 def target_labels(labels: Any, logits: tf.Tensor, seed: Any) -> tf.Tensor:

@@ -239,12 +239,15 @@ SECTIONS: Sections = {
         ),
         _objective("penalized_levels", "Levels in the attention penalty: NAME or NAME:WEIGHT."),
         _objective("temporal_loss", "What TAF ascends.", choices=configs.TEMPORAL_LOSSES),
-        _objective("temporal_epsilon", "TAF's radius, in quantization levels (4/255)."),
+        _objective(
+            "temporal_epsilon",
+            "TAF's radius, in quantization levels: 4/255 of a feature, 1/255 of a pixel.",
+        ),
         _objective("temporal_steps", "TAF's signed steps K."),
         _objective(
             "temporal_step_size",
             "TAF's step, in quantization levels.",
-            unset="radius / K",
+            unset="radius / K; raw clips: 2 for a radius of 6, 32 for 64",
         ),
         _objective(
             "non_key_frames", "TAF's N, the number of frames of least activation.", unset="all"
@@ -253,6 +256,11 @@ SECTIONS: Sections = {
             "cam_gradient",
             "What TAF's class activation is the gradient of.",
             choices=configs.CAM_GRADIENTS,
+        ),
+        _objective(
+            "cam_normalization",
+            "What the class activation is divided by, over the frames of a clip.",
+            choices=configs.CAM_NORMALIZATIONS,
         ),
         _objective(
             "temporal_examples",
@@ -434,6 +442,7 @@ _READ_BY = {
     "temporal_step_size": _TEMPORAL,
     "non_key_frames": _TEMPORAL,
     "cam_gradient": _TEMPORAL,
+    "cam_normalization": _TEMPORAL,
     "temporal_examples": _TEMPORAL,
 }
 

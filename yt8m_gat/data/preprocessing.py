@@ -60,15 +60,17 @@ def preprocess(
 
     Args:
         features: Frame level: name -> [B, T, D] with the same T, uint8 as stored, or floats that
-            are dequantized already. Video level: name -> float [B, D].
+            are dequantized already. Raw clips: name -> [B, T, H, W, C], pixels from 0 to 255.
+            Video level: name -> float [B, D].
         num_frames: int32 [B]; the first `num_frames` frames of each clip are real.
         normalize: See `normalize_features`.
         frame_mask: [B, T], true at real frames, in place of `num_frames`; the real frames need not
             come first. With neither, the features are video-level ones.
 
     Returns:
-        (features, frame_mask). Frame level: name -> float32 [B, T, D], exactly 0 on padding, and
-        bool [B, T], True at real frames. Video level: name -> float32 [B, D], and None.
+        (features, frame_mask). Frame level: name -> float32 [B, T, D], dequantized, exactly 0 on
+        padding, and bool [B, T], True at real frames; raw clips likewise, pixels from 0 to 255.
+        Video level: name -> float32 [B, D], and None.
 
     Raises:
         ValueError: There are no features, `normalize` is unknown, `num_frames` and `frame_mask`
@@ -82,11 +84,14 @@ def preprocess(
         )
     frame_level = num_frames is not None or frame_mask is not None
     for name, x in features.items():
-        if frame_level and x.shape.rank not in (3, None):
+        if frame_level and x.shape.rank not in (3, 5, None):
             raise ValueError(
-                f"frame-level features must be [B, T, D]. Received: shape {x.shape} for {name!r}; "
-                "video-level features go without num_frames and frame_mask"
+                "frame-level features must be [B, T, D], or [B, T, H, W, C] for raw clips. "
+                f"Received: shape {x.shape} for {name!r}; video-level features go without "
+                "num_frames and frame_mask"
             )
+        if x.shape.rank == 5 and normalize != "none":
+            raise ValueError("raw clips are not l2-normalized: `normalize` must be none")
         if frame_level and x.dtype != tf.uint8 and not x.dtype.is_floating:
             raise ValueError(
                 "frame-level features must be uint8, as stored, or floats, dequantized already. "
@@ -98,7 +103,8 @@ def preprocess(
                 "frame-level features need num_frames or frame_mask"
             )
     floats = {
-        name: dequantize(x) if x.dtype == tf.uint8 else tf.cast(x, tf.float32)
+        # Bytes of raw clips are the pixels' own values.
+        name: dequantize(x) if x.dtype == tf.uint8 and x.shape.rank != 5 else tf.cast(x, tf.float32)
         for name, x in features.items()
     }
     if not frame_level:
@@ -108,5 +114,8 @@ def preprocess(
         frame_mask = tf.sequence_mask(num_frames, tf.shape(first)[1])  # [B, T]
     frame_mask = tf.cast(frame_mask, tf.bool)
     # A selection, not a product with the mask: NaN times 0 is NaN.
-    frames = {name: tf.where(frame_mask[:, :, tf.newaxis], x, 0.0) for name, x in floats.items()}
+    frames = {}
+    for name, x in floats.items():
+        real = frame_mask[(...,) + (tf.newaxis,) * ((x.shape.rank or 3) - 2)]
+        frames[name] = tf.where(real, x, 0.0)
     return normalize_features(frames, normalize), frame_mask

@@ -294,7 +294,7 @@ class Evaluator:
             distances = self.attention_distances(
                 clean_outputs.attention_maps, outputs.attention_maps, frame_mask
             )
-        probabilities = tf.sigmoid(outputs.logits)
+        probabilities = self.classifier.probabilities(outputs.logits)
         if comparable is None:
             comparable = tf.constant(True)
         return BatchResult(

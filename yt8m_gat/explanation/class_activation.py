@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from yt8m_gat.attacks import frame_activation
+
 CARRYING_SHARE = 0.5
 """A frame carries a label if its activation is at least this share of the clip's highest one."""
 
@@ -31,10 +33,11 @@ def class_activation(
 ) -> Activations:
     """Computes the class activation of each frame, for chosen classes.
 
-    With F [B, T, D] the contextual frames before pooling and z the logits:
+    With F [B, T, D] the contextual frames before pooling, or [B, T, H, W, C] the last
+    convolutional map, and z the logits:
 
     ```
-    C_ki = sum over channels of (d z_k / d F_i) * F_i
+    C_ki = sum over channels of (d z_k / d F_i) * F_i        of a map: the mean over H and W
     ```
 
     A positive C_ki speaks for class k, a negative one against it; it is exactly 0 on padding.
@@ -70,7 +73,7 @@ def class_activation(
         slope = tape.gradient(logits, frames, output_gradients=one_class)
         if slope is None:
             return Activations(outputs, None)
-        activations.append(tf.cast(tf.reduce_sum(slope * frames, axis=-1), tf.float32))
+        activations.append(tf.cast(frame_activation(slope, frames), tf.float32))
     activation = tf.stack(activations, axis=1)
     return Activations(outputs, tf.where(frame_mask[:, tf.newaxis], activation, 0.0))
 

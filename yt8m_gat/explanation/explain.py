@@ -104,5 +104,5 @@ def explain(
         for name, maps in result.attention_maps.items()
         if "global" in maps
     }
-    probabilities = np.asarray(ops.sigmoid(result.logits))[0]
+    probabilities = np.asarray(classifier.probabilities(result.logits))[0]
     return Explanation(probabilities, curves(plain), curves(smooth), grad_cam, attention)

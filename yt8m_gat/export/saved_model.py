@@ -163,7 +163,7 @@ class ServingModule(tf.Module):
         named = dict(zip(sizes, parts, strict=True))
         features = normalize_features(named, self._normalize)
         logits = self._classifier.value({**features, "frame_mask": frame_mask}, training=False)
-        return {"predictions": tf.sigmoid(logits)}
+        return {"predictions": self._classifier.value.probabilities(logits)}
 
     def attend(self, example_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
         """Predicts as `serve` does, and returns how much attention each frame receives.
@@ -227,7 +227,8 @@ class ServingModule(tf.Module):
         return batch["video_id"], features, frame_mask, num_frames
 
     def _top(self, logits: tf.Tensor) -> dict[str, tf.Tensor]:
-        predictions, class_indexes = tf.math.top_k(tf.sigmoid(logits), self._top_k)
+        probabilities = self._classifier.value.probabilities(logits)
+        predictions, class_indexes = tf.math.top_k(probabilities, self._top_k)
         return {"class_indexes": class_indexes, "predictions": predictions}
 
 

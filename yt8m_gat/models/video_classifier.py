@@ -32,7 +32,7 @@ class VideoClassifier(keras.Model):
 
     The inputs are a mapping: each feature under its name, `[B, T, D]` (frame level) or `[B, D]`
     (video level), and for frame-level models `frame_mask`, boolean `[B, T]`, True at real frames.
-    The model returns logits `[B, C]`; `keras.ops.sigmoid` turns them into probabilities.
+    The model returns logits `[B, C]`; `probabilities` turns them into probabilities.
 
     Subclasses implement `forward`, create their layers in `__init__` and end it with `build_all()`.
 
@@ -99,6 +99,13 @@ class VideoClassifier(keras.Model):
                 f"attention_maps). Received: {outputs!r}"
             )
         return outputs.logits
+
+    def probabilities(self, logits: Any) -> Any:
+        """Returns the probability of each class, [B, C]: the sigmoid of its logit.
+
+        A subclass whose classes exclude each other returns their softmax.
+        """
+        return ops.sigmoid(logits)
 
     def concatenate(self, features: dict[str, Any], frame_mask: Any = None) -> Any:
         """Concatenates the features: [B, T, sum D] or [B, sum D], exactly 0 on padding."""

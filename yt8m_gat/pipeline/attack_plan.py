@@ -10,11 +10,7 @@ from yt8m_gat.attacks.adaptive import MapDistance
 from yt8m_gat.config import RunConfig
 from yt8m_gat.pipeline.evaluation_options import EvaluationOptions
 from yt8m_gat.pipeline.run_evaluator import build_evaluator
-from yt8m_gat.robustness.attack_spec import (
-    QUANTIZATION_LEVELS,
-    QUANTIZED_RANGE,
-    AttackSpec,
-)
+from yt8m_gat.robustness.attack_spec import PIXELS, QUANTIZED, AttackSpec
 from yt8m_gat.robustness.protocol import sceptic_attacks
 from yt8m_gat.robustness.sanity import SWEEP, sanity_specs, unbounded_epsilon
 from yt8m_gat.run_folder import RunFolder
@@ -52,17 +48,20 @@ def plan_attacks(
         map_distance: What `adaptive` raises; None: the model has no global attention maps.
     """
     epsilons = tuple(options.epsilons) or (config.objective.epsilon,)
+    pixels = config.data.clips is not None
+    bounds = PIXELS if pixels else QUANTIZED
     shared = AttackOptions(
         norm_scope=options.norm_scope or config.objective.norm_scope,
         steps=options.attack_steps,
         restarts=options.attack_restarts,
         queries=options.attack_queries,
-        clip_to_range=QUANTIZED_RANGE if options.clip_to_range else None,
-        round_to_levels=QUANTIZATION_LEVELS if options.round_to_levels else None,
+        # A pixel outside of its range is no picture.
+        clip_to_range=bounds.clip_to_range if options.clip_to_range or pixels else None,
+        round_to_levels=bounds.round_to_levels if options.round_to_levels else None,
     )
     specs = [*specs]
     if options.protocol == "sceptic":
-        rounded = config.data.dequantized
+        rounded = config.data.has_levels
         for available, reason in (
             (map_distance, "adaptive: this model has no global attention maps"),
             (rounded, "pgd:round=true: floats and l2-normalized features have no levels"),
@@ -91,7 +90,7 @@ def plan_attacks(
         source_identity = {"transfer_weights": loaded.digest}
     planned: list[PlannedAttack] = []
     seen = []
-    for spec in specs:
+    for spec in (dataclasses.replace(spec, bounds=bounds) for spec in specs):
         settings = spec.settings(shared)
         for epsilon in spec.radii(epsilons):
             if (key := (spec.name, epsilon, settings)) in seen:

@@ -31,7 +31,7 @@ def check_options(
         )
     bounded = options.clip_to_range or options.round_to_levels
     bounded = bounded or any(spec.needs_quantized_features for spec in specs)
-    if bounded and not data.dequantized:
+    if bounded and not data.has_levels:
         reason = f"sees them l2-normalized (--normalize={data.normalize})"
         if data.feature_types:
             reason = f"reads floats (--feature_types={','.join(data.feature_types)})"
@@ -76,7 +76,7 @@ def other_run(
     other = RunConfig.load(path, flag)
     compared = ["num_classes", "label_map", "frame_features"]
     if flag == "transfer_from":
-        compared += ["sizes", "feature_types", "normalize", "max_frames"]
+        compared += ["sizes", "feature_types", "normalize", "max_frames", "clips"]
     different = [
         f"{name}: {getattr(other.data, name)!r} != {getattr(config.data, name)!r}"
         for name in compared

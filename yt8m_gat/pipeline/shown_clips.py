@@ -49,7 +49,7 @@ def show_clips(
     @tf.function(reduce_retracing=True, autograph=False)
     def forward(features: dict[str, tf.Tensor], mask: tf.Tensor) -> tuple[tf.Tensor, Any]:
         outputs = evaluator.forward(features, mask)
-        return outputs.logits, outputs.attention_maps
+        return evaluator.classifier.probabilities(outputs.logits), outputs.attention_maps
 
     first: dict[bytes, None] = {}
     for batch in batches:
@@ -96,8 +96,8 @@ def _clip(
         "video_id": batch["video_id"][place].numpy().decode(),
         "labels": [[int(index), names.get(int(index))] for index in labels],
     }
-    for name, ((logits, maps), mask) in variants.items():
-        probabilities = tf.sigmoid(logits[place]).numpy()
+    for name, ((likelihoods, maps), mask) in variants.items():
+        probabilities = likelihoods[place].numpy()
         top = np.argsort(-probabilities, kind="stable")[:TOP_LABELS]
         shown: dict[str, Any] = {
             "top": [

@@ -119,7 +119,7 @@ def _train(
     imported_callbacks = ImportedCallbacks(config.training.callbacks)
     if config.training.finetune_from is not None:
         _start_from(classifier, config, trust_code)
-    check_objective(build_objective(config.objective), classifier)
+    check_objective(build_objective(config.objective, config.data.clips is not None), classifier)
     schema = read_schema(folder, config, label_map)
     extractor = extractor_to_keep(folder, files, eval_files, start_new_model)
 

@@ -113,7 +113,7 @@ def _traced(
             )
         else:
             outputs, activation = classifier.forward(features, frame_mask), None
-        return tf.sigmoid(outputs.logits), activation
+        return classifier.probabilities(outputs.logits), activation
 
     return classify
 

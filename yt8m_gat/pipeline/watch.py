@@ -128,7 +128,7 @@ def watch(
             values = None if activation is None else activation[0, place].numpy().tolist()
             spans = [] if values is None else carrying_spans(values, edges)
             entry[side] = {
-                "probability": float(tf.sigmoid(logits[0, index])),
+                "probability": float(loaded.classifier.probabilities(logits)[0, index]),
                 "activation": values,
                 "spans": [[span.start, span.end] for span in spans],
             }

@@ -55,7 +55,7 @@ def predict_segments(
 
 
 def probability_function(
-    classifier: Callable[..., Any], normalize: str = "none"
+    classifier: Any, normalize: str = "none"
 ) -> Callable[[dict[str, tf.Tensor], tf.Tensor | None], tf.Tensor]:
     """Returns a function from a batch's `features` and `num_frames` to probabilities [B, C].
 
@@ -70,7 +70,7 @@ def probability_function(
     def classify(features: dict[str, tf.Tensor], num_frames: tf.Tensor | None) -> tf.Tensor:
         features, frame_mask = preprocess(features, num_frames, normalize)
         inputs = features if frame_mask is None else {**features, "frame_mask": frame_mask}
-        return tf.sigmoid(classifier(inputs, training=False))
+        return classifier.probabilities(classifier(inputs, training=False))
 
     return classify
 

@@ -2,20 +2,41 @@
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
-from yt8m_gat.attacks import ATTACKS_WITHOUT_EPSILON, Attack, AttackOptions, Transfer, build_attack
+from yt8m_gat.attacks import (
+    ATTACKS_WITHOUT_EPSILON,
+    PIXEL_LEVELS,
+    PIXEL_RANGE,
+    Attack,
+    AttackOptions,
+    Transfer,
+    build_attack,
+)
 from yt8m_gat.attacks.adaptive import MapDistance
 from yt8m_gat.attacks.registry import ATTACK_OPTIONS, build_adaptive
 from yt8m_gat.config import NORM_SCOPES, ConfigError
 from yt8m_gat.data.quantization import OFFSET, STEP
 
-# The range of dequantized features: levels 0 to 255.
-QUANTIZED_RANGE = (OFFSET, OFFSET + 255 * STEP)
-QUANTIZATION_LEVELS = (STEP, OFFSET)
+
+class Bounds(NamedTuple):
+    """The values that a model's inputs can have.
+
+    Attributes:
+        clip_to_range: (low, high).
+        round_to_levels: (step, offset) of their levels.
+    """
+
+    clip_to_range: tuple[float, float]
+    round_to_levels: tuple[float, float]
+
+
+# Levels 0 to 255.
+QUANTIZED = Bounds((OFFSET, OFFSET + 255 * STEP), (STEP, OFFSET))
+PIXELS = Bounds(PIXEL_RANGE, PIXEL_LEVELS)
 
 EPSILON = "epsilon"
-# Options that every attack takes -> field of `AttackOptions`.
+# Options that every attack takes -> field of `AttackOptions` and of `Bounds`.
 BOUNDS = {"clip": "clip_to_range", "round": "round_to_levels"}
 
 
@@ -26,14 +47,16 @@ class AttackSpec:
     Attributes:
         text: The specification without its epsilon: the attack's name in tables and JSON.
         name: Key of `ATTACK_OPTIONS`.
-        options: Fields of `AttackOptions` that it sets.
+        options: Fields of `AttackOptions` that it sets; those of `BOUNDS` are true or false.
         epsilon: Its own radius; None: the radii of `--epsilons` are used.
+        bounds: The bounds that it keeps if it is told to.
     """
 
     text: str
     name: str
     options: dict[str, Any] = dataclasses.field(default_factory=dict)
     epsilon: float | None = None
+    bounds: Bounds = QUANTIZED
 
     @classmethod
     def parse(cls, text: str) -> "AttackSpec":
@@ -88,10 +111,14 @@ class AttackSpec:
 
     def resolve(self, shared: AttackOptions) -> AttackOptions:
         """Returns `shared` with this attack's own options set."""
-        options = dataclasses.replace(shared, **self.options)
+        values = dict(self.options)
+        for field in BOUNDS.values():
+            if field in values:
+                values[field] = getattr(self.bounds, field) if values[field] else None
+        options = dataclasses.replace(shared, **values)
         if options.round_to_levels is not None and options.clip_to_range is None:
             # A byte cannot hold a value outside the range.
-            options = dataclasses.replace(options, clip_to_range=QUANTIZED_RANGE)
+            options = dataclasses.replace(options, clip_to_range=self.bounds.clip_to_range)
         return options
 
     def settings(self, shared: AttackOptions) -> dict[str, Any]:
@@ -145,11 +172,7 @@ def _read(field: str, option: str, value: str, text: str) -> Any:
     """Parses the value of an option into the type of its field of `AttackOptions`."""
     try:
         if field in BOUNDS.values() or field == "random_start":
-            chosen = {"true": True, "1": True, "false": False, "0": False}[value.lower()]
-            if field == "random_start":
-                return chosen
-            bounds = {"clip_to_range": QUANTIZED_RANGE, "round_to_levels": QUANTIZATION_LEVELS}
-            return bounds[field] if chosen else None
+            return {"true": True, "1": True, "false": False, "0": False}[value.lower()]
         if field == "norm_scope":
             if value not in NORM_SCOPES:
                 raise ConfigError(

@@ -108,8 +108,8 @@ class AdversarialModel(keras.Model):
     Video level: each feature [B, D], floats.
 
     Under `compile` and `fit`: the objective is the loss, so `compile` must not be given one;
-    `metrics` get probabilities, the sigmoid of the clean pass' logits, and `weighted_metrics` the
-    label weights too. Calling the model and `predict` return logits, as the classifier does.
+    `metrics` get the probabilities of the clean pass' logits, and `weighted_metrics` the label
+    weights too. Calling the model and `predict` return logits, as the classifier does.
     `evaluate` returns the loss on clean clips. `save` keeps classifier, objective and optimizer in
     a `.keras` file; `keras.saving.load_model` reads it once this module is imported.
 
@@ -384,7 +384,8 @@ class AdversarialModel(keras.Model):
         terms = self.optimize(data)
         for tracker, value in zip(self.trackers, terms, strict=False):
             tracker.update_state(value, sample_weight=tf.shape(terms.logits)[0])
-        return self.compute_metrics(inputs, labels, tf.sigmoid(terms.logits), label_weights)
+        probabilities = self.classifier.probabilities(terms.logits)
+        return self.compute_metrics(inputs, labels, probabilities, label_weights)
 
     def test_step(self, data: Any) -> dict[str, tf.Tensor]:
         """Computes the loss on clean clips and the metrics for one batch; called by `evaluate`."""
@@ -392,7 +393,8 @@ class AdversarialModel(keras.Model):
         logits = self(inputs)
         loss = tf.reduce_mean(self.objective.loss(labels, logits, label_weights))
         self.trackers[0].update_state(loss, sample_weight=tf.shape(labels)[0])
-        results = self.compute_metrics(inputs, labels, tf.sigmoid(logits), label_weights)
+        probabilities = self.classifier.probabilities(logits)
+        results = self.compute_metrics(inputs, labels, probabilities, label_weights)
         return {name: value for name, value in results.items() if name not in LOSS_PARTS}
 
     def _unpack(self, data: Any) -> tuple[dict[str, Any], tf.Tensor, tf.Tensor | None]:

@@ -113,14 +113,24 @@ class Trainer:
         self.validate = validate
         self.eval_files = list(eval_files)
         self.state = TrainingState()
+
+        def measure_logits(labels: Any, logits: tf.Tensor, **options: Any) -> dict[str, float]:
+            return measure(labels, classifier.probabilities(logits).numpy(), **options)
+
         self.log = TrainingLog(
-            config, self.files, folder, measure, log_steps, log_seconds, self.distribution.is_chief
+            config,
+            self.files,
+            folder,
+            measure_logits,
+            log_steps,
+            log_seconds,
+            self.distribution.is_chief,
         )
         self.ended_by: str | None = None
         with self.distribution.strategy.scope():
             self.model = AdversarialModel(
                 classifier,
-                build_objective(config.objective),
+                build_objective(config.objective, config.data.clips is not None),
                 normalize=config.data.normalize,
                 regularization_penalty=config.objective.regularization_penalty,
                 micro_batch_size=config.training.micro_batch_size or None,

@@ -7,7 +7,15 @@ from typing import Any, NamedTuple, Protocol
 import keras
 import tensorflow as tf
 
-from yt8m_gat.attacks import Ball, Problem, RecordedPass, TemporalAugmentation
+from yt8m_gat.attacks import (
+    PIXEL_RANGE,
+    QUANTIZATION_LEVEL,
+    Ball,
+    Problem,
+    RecordedPass,
+    TemporalAugmentation,
+    clip_features,
+)
 from yt8m_gat.config import ConfigError, ObjectiveConfig, is_import_path
 from yt8m_gat.losses import (
     ClassificationLoss,
@@ -23,6 +31,9 @@ PENALTIES: dict[str, Callable[..., Any]] = {
     "jensen_shannon": jensen_shannon_divergence,
 }
 CLEAN_WEIGHT_OF_TAF = 0.7  # TAF section 4.1, alpha of eq. 7.
+# TAF section 4.3.2: radius -> step, of 255 levels of a pixel. With one step of the larger, half of
+# the ball is used.
+_STEPS_IN_PIXELS = {6.0: 2.0, 64.0: 32.0}
 
 
 class CleanPass(NamedTuple):
@@ -65,17 +76,22 @@ class GradientPerturbation:
     Attributes:
         ball: The norm and what it is taken over.
         epsilon: The radius.
+        clip_to_range: (low, high) that X + R is kept within; None: no bounds.
     """
 
     ball: Ball
     epsilon: float
+    clip_to_range: tuple[float, float] | None = None
 
     def __call__(self, clean: CleanPass) -> dict[str, tf.Tensor]:
         """Returns X + R; costs the backward pass to the features."""
         step = self.ball.steepest_ascent(
             clean.recorded.gradient(clean.loss_term), clean.frame_mask, self.epsilon
         )
-        return {name: value + step[name] for name, value in clean.features.items()}
+        perturbed = {name: value + step[name] for name, value in clean.features.items()}
+        if self.clip_to_range is None:
+            return perturbed
+        return clip_features(perturbed, clean.features, self.clip_to_range)
 
     def get_config(self) -> dict[str, Any]:
         """Returns what `from_config` needs."""
@@ -84,7 +100,8 @@ class GradientPerturbation:
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> "GradientPerturbation":
         """The perturbation that `get_config` described."""
-        return cls(Ball(**config["ball"]), config["epsilon"])
+        bounds = config.get("clip_to_range")
+        return cls(Ball(**config["ball"]), config["epsilon"], bounds and tuple(bounds))
 
 
 @keras.saving.register_keras_serializable(package="yt8m_gat")
@@ -190,8 +207,15 @@ def build_loss(config: ObjectiveConfig, weighted: bool = True) -> Classification
     return make(config.label_loss, config.class_reduction, config.unrated_as_negative and weighted)
 
 
-def build_objective(config: ObjectiveConfig) -> Objective:
-    """Builds the objective that `config` describes."""
+def build_objective(config: ObjectiveConfig, pixels: bool = False) -> Objective:
+    """Builds the objective that `config` describes.
+
+    Args:
+        config: The settings.
+        pixels: Whether the model's inputs are pixels in [0, 255]: these are the bounds of
+            perturbed clips, and TAF's radius and step count levels of a pixel.
+    """
+    bounds = PIXEL_RANGE if pixels else None
     loss = build_loss(config)
     if config.adversarial == "none":
         return Objective(loss)
@@ -200,14 +224,20 @@ def build_objective(config: ObjectiveConfig) -> Objective:
         cam_loss = None
         if config.cam_gradient == "loss":
             cam_loss = build_loss(config, weighted=False)
+        step_size = config.temporal_step_size
+        if pixels and step_size is None:
+            step_size = _STEPS_IN_PIXELS.get(config.temporal_epsilon)
         augmentation = TemporalAugmentation(
+            clip_to_range=bounds,
             epsilon=config.temporal_epsilon,
             num_steps=config.temporal_steps,
-            step_size=config.temporal_step_size,
+            step_size=step_size,
             num_non_key=config.non_key_frames,
             cam_loss=cam_loss,
             temporal_loss=config.temporal_loss,
             examples=config.temporal_examples,
+            cam_normalization=config.cam_normalization,
+            level_size=1.0 if pixels else QUANTIZATION_LEVEL,
         )
         return Objective(
             loss,
@@ -217,7 +247,7 @@ def build_objective(config: ObjectiveConfig) -> Objective:
         )
     return Objective(
         loss,
-        perturbation=GradientPerturbation(Ball("l2", config.norm_scope), config.epsilon),
+        perturbation=GradientPerturbation(Ball("l2", config.norm_scope), config.epsilon, bounds),
         adversarial_weight=1.0 if config.alpha is None else config.alpha,
         penalty=PENALTIES.get(config.adversarial),
         penalty_weight=config.penalty_weight,

@@ -36,7 +36,8 @@ class TrainingLog:
         config: The run.
         files: Training files, for the number of steps.
         folder: The run folder, where the lines and the events are kept.
-        measure: Returns the metrics of labels and probabilities, see `Trainer`.
+        measure: Returns the metrics of labels and logits [B, C], including `gap`; takes the
+            label weights by name.
         log_steps: A line is logged every `log_steps` steps.
         log_seconds: A line is also logged this many seconds after the last one.
         is_chief: Whether this worker shows the bar and writes.
@@ -223,7 +224,7 @@ class TrainingLog:
         num_rows = len(logits)
         return self.measure(
             self._last_batch["labels"].numpy()[:num_rows],
-            tf.sigmoid(logits).numpy(),
+            logits,
             label_weights=None if weights is None else weights.numpy()[:num_rows],
         )["gap"]
 
