@@ -68,8 +68,9 @@ from __future__ import annotations
 import csv
 import dataclasses
 import numbers
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from scipy.signal import lfilter
@@ -79,9 +80,6 @@ from tqdm import tqdm
 from yt8m_gat.data.schema import FRAME_FEATURE_SIZES
 from yt8m_gat.disk import remove_unfinished, replacing
 from yt8m_gat.locks import only_writer_in
-
-if TYPE_CHECKING:
-    pass
 
 # The root mean square L2 norm of a dequantized frame of YouTube-8M.
 FRAME_NORMS = {"rgb": 27.0, "audio": 13.5}
@@ -98,11 +96,39 @@ _MIN_POSITIVES = 3
 _MAX_VALUE = 2.0
 
 
-def _setting(default: float, low: float, high: float, meaning: str) -> Any:
-    """Makes a field of `SampleConfig` with its range; the meaning is also the flag's help text."""
+def setting(default: float, low: float, high: float, meaning: str) -> Any:
+    """Makes a field of a sample's settings; the meaning is also the flag's help text."""
     return dataclasses.field(
         default=default, metadata={"low": low, "high": high, "meaning": meaning}
     )
+
+
+def check_settings(config: Any) -> None:
+    """Checks the ranges of a sample's settings, and that no file would stay empty.
+
+    Args:
+        config: A dataclass whose fields are made by `setting`, with `num_shards` and, for each
+            split, `num_train` and so on.
+
+    Raises:
+        ValueError: If a value is out of its range.
+    """
+    for field in dataclasses.fields(config):
+        low, high = field.metadata["low"], field.metadata["high"]
+        value = getattr(config, field.name)
+        whole = field.type == "int"
+        kind = numbers.Integral if whole else numbers.Real
+        if isinstance(value, bool) or not isinstance(value, kind) or not low <= value <= high:
+            raise ValueError(
+                f"`{field.name}` must be a {'whole ' if whole else ''}number from {low} to "
+                f"{high}: {field.metadata['meaning']}. Received: {field.name}={value!r}"
+            )
+    fewest = min(getattr(config, f"num_{split}") for split in SPLITS)
+    if config.num_shards > fewest:
+        raise ValueError(
+            "`num_shards` must be at most the number of clips of the smallest split, "
+            f"{fewest}, or files stay empty. Received: num_shards={config.num_shards}"
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,60 +141,45 @@ class SampleConfig:
         ValueError: If a value is out of its range.
     """
 
-    num_train: int = _setting(2000, 1, 10**8, "clips of the train split")
-    num_validate: int = _setting(400, 1, 10**8, "clips of the validate split")
-    num_test: int = _setting(400, 1, 10**8, "clips of the test split")
-    num_classes: int = _setting(24, 1, 10**5, "number of labels C")
-    max_frames: int = _setting(
+    num_train: int = setting(2000, 1, 10**8, "clips of the train split")
+    num_validate: int = setting(400, 1, 10**8, "clips of the validate split")
+    num_test: int = setting(400, 1, 10**8, "clips of the test split")
+    num_classes: int = setting(24, 1, 10**5, "number of labels C")
+    max_frames: int = setting(
         60, 6, 10**4, "frames of the longest clip; the shortest has 0.4 of it"
     )
-    num_shards: int = _setting(4, 1, 10**5, "files per split")
-    seed: int = _setting(0, 0, 2**63 - 1, "fixes every byte written")
-    labels_per_clip: float = _setting(3.0, 0.1, 1000, "mean number of true labels of a clip")
-    zipf_exponent: float = _setting(0.8, 0, 4, "decay of the class priors with the rank")
-    local_share: float = _setting(0.5, 0, 1, "share of the labels whose strong evidence is local")
-    dense_norm: float = _setting(
+    num_shards: int = setting(4, 1, 10**5, "files per split")
+    seed: int = setting(0, 0, 2**63 - 1, "fixes every byte written")
+    labels_per_clip: float = setting(3.0, 0.1, 1000, "mean number of true labels of a clip")
+    zipf_exponent: float = setting(0.8, 0, 4, "decay of the class priors with the rank")
+    local_share: float = setting(0.5, 0, 1, "share of the labels whose strong evidence is local")
+    dense_norm: float = setting(
         0.3, 0, 0.45, "L2 norm per frame and label of the weak dense evidence"
     )
-    local_dense_share: float = _setting(
+    local_dense_share: float = setting(
         0.5, 0, 1, "dense evidence of a local label relative to a global label's"
     )
-    tail_deviation: float = _setting(
+    tail_deviation: float = setting(
         0.3, 0.01, 0.8, "deviation of the background where the dense evidence lies"
     )
-    cue_norm: float = _setting(12.0, 0, 25, "L2 norm of a strong cue in its rgb frame")
-    cue_share: float = _setting(0.1, 0, 0.2, "strong cues of a label per frame of the clip")
-    cue_presence: float = _setting(
+    cue_norm: float = setting(12.0, 0, 25, "L2 norm of a strong cue in its rgb frame")
+    cue_share: float = setting(0.1, 0, 0.2, "strong cues of a label per frame of the clip")
+    cue_presence: float = setting(
         0.9, 0, 1, "probability that a clip of a label shows its strong cue"
     )
-    distractor_rate: float = _setting(
+    distractor_rate: float = setting(
         3.0, 0, 100, "clips with a local label's cues far apart per clip with the label"
     )
-    audio_agreement: float = _setting(
+    audio_agreement: float = setting(
         0.8, 0, 1, "probability that the sound shows the clip's own labels"
     )
-    smoothness: float = _setting(
+    smoothness: float = setting(
         0.4, 0, 0.99, "correlation of the background between neighbouring frames"
     )
-    label_noise: float = _setting(0.05, 0, 0.5, "probability that a true label is not written")
+    label_noise: float = setting(0.05, 0, 0.5, "probability that a true label is not written")
 
     def __post_init__(self) -> None:
-        for field in dataclasses.fields(self):
-            low, high = field.metadata["low"], field.metadata["high"]
-            value = getattr(self, field.name)
-            whole = field.type == "int"
-            kind = numbers.Integral if whole else numbers.Real
-            if isinstance(value, bool) or not isinstance(value, kind) or not low <= value <= high:
-                raise ValueError(
-                    f"`{field.name}` must be a {'whole ' if whole else ''}number from {low} to "
-                    f"{high}: {field.metadata['meaning']}. Received: {field.name}={value!r}"
-                )
-        fewest = min(self.num_train, self.num_validate, self.num_test)
-        if self.num_shards > fewest:
-            raise ValueError(
-                "`num_shards` must be at most the number of clips of the smallest split, "
-                f"{fewest}, or files stay empty. Received: num_shards={self.num_shards}"
-            )
+        check_settings(self)
 
     @property
     def min_frames(self) -> int:
@@ -510,15 +521,48 @@ def generate_sample(
         InUseError: If another process is generating a sample there.
         WriteError: If a file cannot be written.
     """
+    from yt8m_gat.data.arrays import frame_record
+
+    structure = planted_structure(config)
+
+    def record(split: str, index: int) -> bytes:
+        clip = draw_clip(config, structure, split, index)
+        return frame_record(clip.video_id.encode(), clip.labels, clip.features)
+
+    write_splits(output_dir, config, label_names(structure), record, show_progress)
+
+
+def write_splits(
+    output_dir: str | Path,
+    config: Any,
+    names: Sequence[str],
+    record: Callable[[str, int], bytes],
+    show_progress: bool = False,
+) -> None:
+    """Writes the records of three splits, and ``label_names.csv``; see `generate_sample`.
+
+    Args:
+        output_dir: The folder to write to; created if necessary.
+        config: The settings, see `check_settings`.
+        names: Names of the classes.
+        record: Makes the record of a clip from its split and its place in it.
+        show_progress: See `generate_sample`.
+    """
     folder = Path(output_dir)
     if folder.exists() and not folder.is_dir():
         raise NotADirectoryError(f"--output_dir must be a folder. Received a file: {folder}")
     with only_writer_in(folder):
         remove_unfinished(folder, "label_names.csv", *(f"{split}*.tfrecord" for split in SPLITS))
-        _generate(folder, config, show_progress)
+        _write_splits(folder, config, names, record, show_progress)
 
 
-def _generate(folder: Path, config: SampleConfig, show_progress: bool) -> None:
+def _write_splits(
+    folder: Path,
+    config: Any,
+    names: Sequence[str],
+    record: Callable[[str, int], bytes],
+    show_progress: bool,
+) -> None:
     digits = max(2, len(str(config.num_shards - 1)))
     paths = {
         split: [
@@ -538,16 +582,15 @@ def _generate(folder: Path, config: SampleConfig, show_progress: bool) -> None:
             f"--output_dir must hold no shards of another sample. {folder} holds {listed}: remove "
             "them or name another folder"
         )
-    structure = planted_structure(config)
     with (
         replacing(folder / "label_names.csv") as temporary,
         temporary.open("w", newline="", encoding="utf-8") as file,
     ):
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["label_id", "label_name"])
-        writer.writerows(enumerate(label_names(structure)))
+        writer.writerows(enumerate(names))
     with tqdm(
-        total=config.num_train + config.num_validate + config.num_test,
+        total=sum(getattr(config, f"num_{split}") for split in SPLITS),
         unit="clip",
         dynamic_ncols=True,
         disable=not show_progress,
@@ -555,26 +598,17 @@ def _generate(folder: Path, config: SampleConfig, show_progress: bool) -> None:
         for split in SPLITS:
             bar.set_description(split)
             for shard, path in enumerate(paths[split]):
-                _write_shard(path, config, structure, split, shard, bar)
+                numbers_of_clips = range(shard, getattr(config, f"num_{split}"), config.num_shards)
+                _write_shard(path, (record(split, index) for index in numbers_of_clips), bar)
 
 
-def _write_shard(
-    path: Path,
-    config: SampleConfig,
-    structure: PlantedStructure,
-    split: str,
-    shard: int,
-    bar: tqdm,
-) -> None:
+def _write_shard(path: Path, records: Iterable[bytes], bar: tqdm) -> None:
     import tensorflow as tf
-
-    from yt8m_gat.data.arrays import frame_record
 
     with (
         replacing(path, tf.errors.OpError) as temporary,
         tf.io.TFRecordWriter(str(temporary)) as writer,
     ):
-        for index in range(shard, getattr(config, f"num_{split}"), config.num_shards):
-            clip = draw_clip(config, structure, split, index)
-            writer.write(frame_record(clip.video_id.encode(), clip.labels, clip.features))
+        for record in records:
+            writer.write(record)
             bar.update()

@@ -1,23 +1,6 @@
-"""Raw clips as MediaSequence records, which other video code of TensorFlow reads.
+"""Packs raw clips as MediaSequence records, which other video code of TensorFlow reads.
 
-One `tf.SequenceExample` a clip:
-
-| key | where | kind | value |
-|---|---|---|---|
-| `image/encoded` | feature list | bytes | T x a JPEG file, in RGB |
-| `image/timestamp` | feature list | int64 | T x microseconds from the start of the clip |
-| `image/format`, `image/channels` | context | bytes, int64 | `JPEG`, 3 |
-| `image/frame_rate` | context | float | frames a second |
-| `image/height`, `image/width` | context | int64 | pixels |
-| `clip/label/index` | context | int64 | numbers of the classes |
-| `clip/label/text` | context | bytes | their names, in the same order |
-| `clip/media_id` | context | bytes | the id |
-| `clip/start/timestamp`, `clip/end/timestamp` | context | int64 | microseconds in the file |
-| `WAVEFORM/feature/floats` | feature list | float | 1 x the sound, one channel, if asked for |
-| `WAVEFORM/feature/sample_rate` | context | float | 16,000 |
-
-Reference: MediaPipe, `mediapipe/util/sequence/README.md`; DMVR, `examples/generate_from_file.py`,
-for `clip/label/text` and the sound.
+`yt8m_gat.data.clip_record` lists their keys.
 """
 
 from __future__ import annotations
@@ -29,6 +12,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import tensorflow as tf
 
+from yt8m_gat.data.clip_record import clip_record
 from yt8m_gat.extraction.pack_settings import PackSettings
 from yt8m_gat.extraction.shards import (
     Made,
@@ -119,30 +103,20 @@ def record_of(task: Task, settings: PackSettings, names: Sequence[str]) -> Made:
         rate = settings.fps or video.info.frames_per_second or 0.0
     height, width, channels = tf.io.decode_jpeg(jpegs[0]).shape
     seconds = times[-1] - clip.start + (1 / rate if rate else 0.0)
-    context = {
-        "image/format": _bytes([b"JPEG"]),
-        "image/channels": _integers([channels]),
-        "image/frame_rate": _floats([rate]),
-        "image/height": _integers([height]),
-        "image/width": _integers([width]),
-        "clip/label/index": _integers(task.labels),
-        "clip/label/text": _bytes(names[label].encode() for label in task.labels),
-        "clip/media_id": _bytes([task.clip_id.encode("utf-8", "surrogateescape")]),
-        "clip/start/timestamp": _integers([_microseconds(clip.start)]),
-        "clip/end/timestamp": _integers([_microseconds(clip.start + seconds)]),
-    }
-    lists = {
-        "image/encoded": [_bytes([jpeg]) for jpeg in jpegs],
-        "image/timestamp": [_integers([_microseconds(time - clip.start)]) for time in times],
-    }
-    if sound is not None:
-        context["WAVEFORM/feature/sample_rate"] = _floats([SAMPLE_RATE])
-        lists["WAVEFORM/feature/floats"] = [_floats(sound)]
-    record = tf.train.SequenceExample(
-        context=tf.train.Features(feature=context),
-        feature_lists=tf.train.FeatureLists(
-            feature_list={name: tf.train.FeatureList(feature=list) for name, list in lists.items()}
-        ),
+    record = clip_record(
+        task.clip_id.encode("utf-8", "surrogateescape"),
+        jpegs,
+        [time - clip.start for time in times],
+        task.labels,
+        names,
+        height=height,
+        width=width,
+        channels=channels,
+        frame_rate=rate,
+        start=clip.start,
+        seconds=seconds,
+        sound=sound,
+        sample_rate=SAMPLE_RATE,
     )
     columns = {
         "frames": len(jpegs),
@@ -152,8 +126,7 @@ def record_of(task: Task, settings: PackSettings, names: Sequence[str]) -> Made:
         "width": width,
         "sound_samples": 0 if sound is None else len(sound),
     }
-    # Otherwise the entries of a map may have any order.
-    return Made(record.SerializeToString(deterministic=True), columns)
+    return Made(record, columns)
 
 
 def _encoded(clip: Clip, frames: Iterable[Frame], quality: int) -> tuple[list[bytes], list[float]]:
@@ -178,19 +151,3 @@ def _encoded(clip: Clip, frames: Iterable[Frame], quality: int) -> tuple[list[by
     if not jpegs:
         raise error_of(clip.path, f"has no frame from start={clip.start:g} to end={clip.end}")
     return jpegs, times
-
-
-def _microseconds(seconds: float) -> int:
-    return round(seconds * 1e6)
-
-
-def _bytes(values: Iterable[bytes]) -> tf.train.Feature:
-    return tf.train.Feature(bytes_list=tf.train.BytesList(value=list(values)))
-
-
-def _integers(values: Iterable[int]) -> tf.train.Feature:
-    return tf.train.Feature(int64_list=tf.train.Int64List(value=list(values)))
-
-
-def _floats(values: Iterable[float]) -> tf.train.Feature:
-    return tf.train.Feature(float_list=tf.train.FloatList(value=list(values)))
