@@ -118,7 +118,8 @@ class Evaluator:
 
         Returns:
             Its `result()` has `gap`, `map`, `map_all_scores`, `perr`, `hit_at_1`, `loss` (mean
-            over videos), `num_videos` and the attention figures. For rated segments, means are
+            over videos), `num_videos` and the attention figures, and `top_5` and
+            `mean_class_accuracy` if every video has one label. For rated segments, means are
             over segments; `segment_map` (None without `all_scores`) replaces `map_all_scores`,
             which it equals up to 100,000 segments, and `num_segments` replaces `num_videos`.
 

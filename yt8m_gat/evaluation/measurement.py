@@ -111,7 +111,9 @@ class PassTotals:
         self._all_scores = all_scores
         self._groups = groups
         self._group_metrics = {
-            name: EvaluationMetrics(len(classes), top_k, all_scores=False)
+            name: EvaluationMetrics(
+                len(classes), top_k, all_scores=False, single_label_metrics=False
+            )
             for name, classes in groups.items()
         }
         self._distances = _Distances() if under_deepfool else None

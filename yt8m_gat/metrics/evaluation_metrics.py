@@ -41,7 +41,8 @@ def evaluate(
         label_weights: `[N, C]`, above 0 at the pairs that count; None: all of them.
 
     Returns:
-        A dict with the keys `gap`, `map`, `map_all_scores`, `perr` and `hit_at_1`.
+        A dict with the keys `gap`, `map`, `map_all_scores`, `perr` and `hit_at_1`, and `top_5` and
+        `mean_class_accuracy` if every video has one label.
 
     Raises:
         ValueError: If the shapes are not `[N, C]` and equal, N is 0, or a score is NaN.
@@ -74,6 +75,7 @@ class _Videos:
     top_classes: np.ndarray
     top_scores: np.ndarray
     top_hits: np.ndarray
+    hits_at_5: np.ndarray
     perr: np.ndarray
     label_counts: np.ndarray
     label_classes: np.ndarray
@@ -86,6 +88,7 @@ class _Videos:
             self.top_classes[rows],
             self.top_scores[rows],
             self.top_hits[rows],
+            self.hits_at_5[rows],
             self.perr[rows],
             self.label_counts[rows],
             self.label_classes[label_rows % step == start],
@@ -107,6 +110,12 @@ class EvaluationMetrics:
       mean over videos.
     * `hit_at_1`: share of videos whose best-scored class is a label.
 
+    If every video has exactly one label, so that `hit_at_1` is the top-1 accuracy, also:
+
+    * `top_5`: share of videos whose label is among their five best-scored classes.
+    * `mean_class_accuracy`: per class, of the videos with that label the share whose best-scored
+      class it is; mean over the classes with a video.
+
     Tie rules, the same for every record order and batch cut: within a video, of equal scores the
     lower class index comes first; in an average precision, pairs of equal score are one threshold
     (see `average_precision`). The starter code shuffles with a fixed seed instead; without ties
@@ -115,7 +124,7 @@ class EvaluationMetrics:
 
     GAP and MAP do not decompose over batches: an average of per-batch values is another number.
     The pairs are therefore kept. Memory per video, with float32 scores, at most 65,536 classes and
-    k = min(top_k, C): 7 k + 12 bytes and 2 bytes per label (158 bytes at 20 pairs and 3 labels;
+    k = min(top_k, C): 7 k + 13 bytes and 2 bytes per label (159 bytes at 20 pairs and 3 labels;
     0.18 GB for the 1,112,356 videos of validate). `all_scores` adds 4 C bytes (15 kB at 3,862
     classes; 17 GB for validate), which are on disk above 16 MiB; see `ScoreColumns`. Scores
     narrower than float32 are widened to float32, and float64 is kept.
@@ -124,6 +133,7 @@ class EvaluationMetrics:
         num_classes: C.
         top_k: The number of pairs of each video that enter `gap` and `map`; at most C are used.
         all_scores: Whether to keep all scores, which `map_all_scores` needs.
+        single_label_metrics: Whether to compute `top_5` and `mean_class_accuracy`.
 
     Raises:
         ValueError: If `num_classes` or `top_k` is not positive.
@@ -138,7 +148,13 @@ class EvaluationMetrics:
         (2, 1.0, 0.75)
     """
 
-    def __init__(self, num_classes: int, top_k: int = 20, all_scores: bool = True):
+    def __init__(
+        self,
+        num_classes: int,
+        top_k: int = 20,
+        all_scores: bool = True,
+        single_label_metrics: bool = True,
+    ):
         if num_classes < 1:
             raise ValueError(f"`num_classes` must be positive. Received: num_classes={num_classes}")
         if top_k < 1:
@@ -146,6 +162,7 @@ class EvaluationMetrics:
         self.num_classes = num_classes
         self.top_k = top_k
         self.all_scores = all_scores
+        self.single_label_metrics = single_label_metrics
         self._class_dtype = np.min_scalar_type(num_classes - 1)
         self._batches: list[_Videos] = []
         self._scores = ScoreColumns()
@@ -195,7 +212,7 @@ class EvaluationMetrics:
         label_counts = positives.sum(axis=1, dtype=np.int32)
         label_classes = np.nonzero(positives)[1]
         num_pairs = min(self.top_k, self.num_classes)
-        num_ranked = max(num_pairs, int(label_counts.max(initial=0)))
+        num_ranked = max(num_pairs, min(5, self.num_classes), int(label_counts.max(initial=0)))
         ranked = top_k_indices(scores, num_ranked)
         ranked_hits = np.take_along_axis(positives, ranked, axis=1)
         within_label_count = np.arange(num_ranked) < label_counts[:, np.newaxis]
@@ -206,6 +223,7 @@ class EvaluationMetrics:
                 top_classes=top.astype(self._class_dtype),
                 top_scores=np.take_along_axis(scores, top, axis=1),
                 top_hits=ranked_hits[:, :num_pairs].copy(),
+                hits_at_5=ranked_hits[:, :5].any(axis=1),
                 perr=perr,
                 label_counts=label_counts,
                 label_classes=label_classes.astype(self._class_dtype),
@@ -220,12 +238,12 @@ class EvaluationMetrics:
         Raises:
             ValueError: If `other` was constructed with different arguments.
         """
-        mine = (self.num_classes, self.top_k, self.all_scores)
-        theirs = (other.num_classes, other.top_k, other.all_scores)
+        names = ("num_classes", "top_k", "all_scores", "single_label_metrics")
+        mine = tuple(getattr(self, name) for name in names)
+        theirs = tuple(getattr(other, name) for name in names)
         if mine != theirs:
             raise ValueError(
-                "Merging needs the same (num_classes, top_k, all_scores). "
-                f"Received: {theirs}, expected {mine}"
+                f"Merging needs the same ({', '.join(names)}). Received: {theirs}, expected {mine}"
             )
         self._batches += list(other._batches)
         self._scores.extend(other._scores)
@@ -235,7 +253,8 @@ class EvaluationMetrics:
 
         Returns:
             A dict with `gap`, `map`, `map_all_scores` (only with `all_scores`), `perr`,
-            `hit_at_1` and the int `num_videos`.
+            `hit_at_1`, for videos of one label each `top_5` and `mean_class_accuracy`, and the int
+            `num_videos`.
 
         Raises:
             ValueError: If no video was seen.
@@ -411,6 +430,10 @@ class EvaluationMetrics:
             )
         result["perr"] = float(videos.perr.mean())
         result["hit_at_1"] = float(videos.top_hits[:, 0].mean())
+        # All videos decide, so that partitions have the same metrics.
+        if self.single_label_metrics and (self._videos().label_counts == 1).all():
+            result["top_5"] = float(videos.hits_at_5.mean())
+            result["mean_class_accuracy"] = _mean_class_accuracy(videos)
         result["num_videos"] = len(videos.perr)
         return result
 
@@ -441,6 +464,14 @@ class EvaluationMetrics:
                         np.ascontiguousarray(block[:, offset]), hits, count
                     )
         return result
+
+
+def _mean_class_accuracy(videos: _Videos) -> float:
+    """Returns the mean over classes of their videos' share of hits; each video has one label."""
+    totals = np.bincount(videos.label_classes)
+    hits = np.bincount(videos.label_classes, weights=videos.top_hits[:, 0])
+    present = totals > 0
+    return float((hits[present] / totals[present]).mean())
 
 
 def _keep_rated(

@@ -15,6 +15,8 @@ _METRICS = {
     "segment_map": "segment MAP",
     "perr": "PERR",
     "hit_at_1": "Hit@1",
+    "top_5": "top-5",
+    "mean_class_accuracy": "class mean",
     "loss": "loss",
 }
 # Columns of attacked rows, and of corruptions that do not change the number of frames.

@@ -19,6 +19,8 @@ PERCENT_METRICS = {
     "segment_map": "segment MAP",
     "perr": "PERR",
     "hit_at_1": "Hit@1",
+    "top_5": "top-5",
+    "mean_class_accuracy": "mean class accuracy",
 }
 _PAGE_STYLE = """
 * { box-sizing: border-box; }
