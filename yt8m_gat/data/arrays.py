@@ -61,6 +61,8 @@ def write_records(
         ConfigError: The path is not local.
         WriteError: The file cannot be written.
     """  # noqa: E501
+    if schema.clips is not None:
+        raise ValueError("records of raw clips are written by `yt8m-gat pack`")
     path = output_path("path", os.fspath(path))
     check = batch_parser(schema)
     remaining = enumerate(examples)
@@ -206,6 +208,15 @@ def _checked_array(
             uint8 may also be dequantized floats.
     """
     array = np.asarray(value)
+    if schema.clips is not None:
+        side = schema.clips.crop_size
+        shape = (schema.clips.num_segments, side, side, 3)
+        if array.shape != shape or array.dtype != np.uint8:
+            raise ValueError(
+                f"{where} must be uint8 of the shape {shape}, the frames that the model sees. "
+                f"Received: {array.dtype} of {array.shape}"
+            )
+        return array
     size = schema.sizes[name]
     shape = f"[T, {size}]" if schema.frame_level else f"[{size}]"
     if array.ndim != 1 + schema.frame_level or array.shape[-1] != size:
@@ -243,7 +254,8 @@ def array_batches(
     Args:
         features: Name -> an array for each clip. Frame level: [T, size], uint8 as YouTube-8M
             stores its frames, or floats that are dequantized already; video level: floats [size].
-            Frames after `schema.max_frames` are left out, as in the reader.
+            Frames after `schema.max_frames` are left out, as in the reader. Raw clips: uint8
+            [T, S, S, 3], chosen and cut already.
         schema: The schema that the arrays must fit.
         batch_size: B; the last batch may be smaller.
         ids: The clips' ids; by default their numbers, from 0.
@@ -311,8 +323,9 @@ def _batch_of(
     lengths = [min(len(clip[schema.feature_names[0]]), schema.max_frames) for clip in clips]
     batch["num_frames"] = tf.constant(lengths, tf.int32)
     batch["features"] = {}
-    for name, size in schema.feature_sizes:
-        padded = np.zeros((len(clips), max(lengths), size), clips[0][name].dtype)
+    for name in schema.feature_names:
+        first = clips[0][name]
+        padded = np.zeros((len(clips), max(lengths), *first.shape[1:]), first.dtype)
         for row, length, clip in zip(padded, lengths, clips, strict=True):
             row[:length] = clip[name][:length]
         batch["features"][name] = tf.constant(padded)

@@ -10,9 +10,11 @@ from typing import Any
 
 import tensorflow as tf
 
+from yt8m_gat.config import CLIP_FEATURE
 from yt8m_gat.data import (
     RecordSchema,
     normalize_features,
+    parse_clip_batch,
     parse_frame_batch,
     parse_video_batch,
     preprocess,
@@ -25,6 +27,7 @@ from yt8m_gat.weights.copying import without_auxiliary
 
 SERVING_DEFAULT = "serving_default"
 FRAMES = "frames"
+CLIPS = "clips"
 ATTENTION = "attention"
 PROVENANCE_FILE = "assets.extra/provenance.json"
 """File in a SavedModel's folder, ignored by loaders, that records the source of its weights."""
@@ -72,12 +75,16 @@ class ServingModule(tf.Module):
     def signatures(self) -> dict[str, Any]:
         """Returns the signatures of this classifier, by name.
 
-        `serving_default` (see `serve`) always; `frames` (see `frames`) of a frame-level model;
-        `attention` (see `attend`) of one whose every block has a global attention map.
+        `serving_default` (see `serve`) always; `frames` (see `frames`) of a model of frame
+        features; `clips` (see `clips`) of one of raw clips; `attention` (see `attend`) of one
+        whose every block has a global attention map.
         """
         records = tf.TensorSpec([None], tf.string, name="example_bytes")
         signatures = {SERVING_DEFAULT: _function(self.serve, records)}
-        if self._schema.frame_level:
+        if self._schema.clips is not None:
+            pixels = tf.TensorSpec([None, *self._clip_shape], tf.uint8, name=CLIPS)
+            signatures[CLIPS] = _function(self.clips, pixels)
+        elif self._schema.frame_level:
             size = sum(self._schema.sizes.values())
             signatures[FRAMES] = _function(
                 self.frames,
@@ -165,6 +172,42 @@ class ServingModule(tf.Module):
         logits = self._classifier.value({**features, "frame_mask": frame_mask}, training=False)
         return {"predictions": self._classifier.value.probabilities(logits)}
 
+    @property
+    def _clip_shape(self) -> tuple[int, int, int, int]:
+        settings = self._schema.clips
+        return settings.num_segments, settings.crop_size, settings.crop_size, 3
+
+    def clips(self, clips: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Predicts from the T frames of each clip that the model sees.
+
+        Args:
+            clips: [N, T, S, S, 3] uint8, RGB, in order. `yt8m_gat.data.clips` says how they are
+                chosen and cut for evaluation.
+
+        Returns:
+            `predictions` [N, C] float32, the probability of each class.
+
+        Raises:
+            tf.errors.InvalidArgumentError: They have another shape.
+        """
+        sides = ", ".join(map(str, self._clip_shape))
+        shape = _sent_shape(clips)
+        # As text, because shapes of another rank cannot be compared.
+        fits = tf.equal(
+            tf.strings.reduce_join(tf.strings.as_string(shape[1:]), separator=", "), sides
+        )
+        is_clips = _require(
+            tf.logical_and(fits, shape[0] >= 1),
+            f"clips must be [N, {sides}], at least one. Received shape:",
+            shape,
+        )
+        with tf.control_dependencies([is_clips]):
+            pixels = tf.identity(clips)
+        num_frames = tf.fill([tf.shape(pixels)[0]], self._clip_shape[0])
+        features, frame_mask = preprocess({CLIP_FEATURE: pixels}, num_frames)
+        logits = self._classifier.value({**features, "frame_mask": frame_mask}, training=False)
+        return {"predictions": self._classifier.value.probabilities(logits)}
+
     def attend(self, example_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
         """Predicts as `serve` does, and returns how much attention each frame receives.
 
@@ -201,6 +244,8 @@ class ServingModule(tf.Module):
         record = tf.constant([longest_record(self._schema)])
         signatures = self.signatures()
         yield SERVING_DEFAULT, {"example_bytes": record}
+        if CLIPS in signatures:
+            yield CLIPS, {CLIPS: tf.zeros([1, *self._clip_shape], tf.uint8)}
         if FRAMES in signatures:
             num_frames = longest_clip(self._schema)
             frames = tf.zeros([1, num_frames, sum(self._schema.sizes.values())])
@@ -213,6 +258,8 @@ class ServingModule(tf.Module):
     ) -> tuple[tf.Tensor, dict[str, tf.Tensor], tf.Tensor | None, tf.Tensor | None]:
         """Returns video_id, features, frame_mask, num_frames; the last two None at video level."""
         parse = parse_frame_batch if self._schema.frame_level else parse_video_batch
+        if self._schema.clips is not None:
+            parse = parse_clip_batch
         shape = _sent_shape(example_bytes)
         is_list = _require(
             tf.logical_and(tf.equal(tf.size(shape), 1), tf.size(example_bytes) >= 1),

@@ -12,6 +12,7 @@ from pathlib import Path
 import tensorflow as tf
 
 from yt8m_gat.data import RecordSchema
+from yt8m_gat.data.clips import ENCODED_KEY
 from yt8m_gat.data.schema import ID_KEYS, MAX_FRAMES
 
 WARM_UP_FILE = "assets.extra/tf_serving_warmup_requests"
@@ -48,9 +49,21 @@ def longest_record(schema: RecordSchema) -> bytes:
         features[ID_KEYS[0]] = video_id
         return tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString()
     lists = {}
+    if schema.clips is not None:
+        side = round(schema.clips.crop_size / schema.clips.central_share)
+        picture = tf.io.encode_jpeg(tf.fill([side, side, 3], tf.cast(_BYTE, tf.uint8))).numpy()
+        frame = tf.train.Feature(bytes_list=tf.train.BytesList(value=[picture]))
+        lists[ENCODED_KEY] = tf.train.FeatureList(feature=[frame] * schema.clips.num_segments)
+        return _sequence_example(video_id, lists)
     for name in schema.feature_names:
         frames = [_frame(schema, name)] * longest_clip(schema)
         lists[name] = tf.train.FeatureList(feature=frames)
+    return _sequence_example(video_id, lists)
+
+
+def _sequence_example(
+    video_id: tf.train.Feature, lists: Mapping[str, tf.train.FeatureList]
+) -> bytes:
     return tf.train.SequenceExample(
         context=tf.train.Features(feature={ID_KEYS[0]: video_id}),
         feature_lists=tf.train.FeatureLists(feature_list=lists),

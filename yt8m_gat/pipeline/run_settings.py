@@ -53,11 +53,12 @@ def on_segments(config: RunConfig, segment_labels: bool | None) -> bool:
     """Returns whether a job is about segments: as requested, or else as in training.
 
     Raises:
-        ConfigError: Segments are requested of a video-level run.
+        ConfigError: Segments are requested of a video-level run, or of one of raw clips.
     """
-    if segment_labels and not config.data.frame_features:
+    of_features = config.data.frame_features and config.data.clips is None
+    if segment_labels and not of_features:
         raise ConfigError(
-            "--segment_labels needs a frame-level run: a segment is 5 frames. Received: a run of "
-            f"--model={config.model.name}"
+            "--segment_labels needs a frame-level run of features: a segment is 5 frames. "
+            f"Received: a run of --model={config.model.name}"
         )
     return config.data.segment_labels if segment_labels is None else segment_labels
