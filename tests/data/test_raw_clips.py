@@ -1,6 +1,7 @@
 """Batches of raw clips: which frames, which part of them, the same each time; bad records."""
 
 import collections
+import json
 
 import numpy as np
 import pytest
@@ -8,8 +9,17 @@ import raw_clips as raw
 import tensorflow as tf
 from handmade_records import bytes_feature, ints_feature, sequence_example, write
 
-from yt8m_gat.config import ClipConfig
-from yt8m_gat.data import BadRecordError, Fault, Reader, RecordSchema, Shuffle, clips
+from yt8m_gat.commands import inspect
+from yt8m_gat.config import ClipConfig, ConfigError
+from yt8m_gat.data import (
+    BadRecordError,
+    Fault,
+    Reader,
+    RecordSchema,
+    Shuffle,
+    check_labels,
+    clips,
+)
 from yt8m_gat.data.clips import crop_and_resize, parse_clip_batch, sample_frames
 from yt8m_gat.data.dataset import batch_parser
 from yt8m_gat.data.diagnosis import finding_in
@@ -269,6 +279,25 @@ def test_bad_records_are_left_out_and_counted(mixed):
     reader = Reader([mixed], schema(), 4, shuffle=Shuffle(), **options)
     assert sorted(by_id(reader)) == sorted(f"good{i}".encode() for i in range(len(BAD)))
     assert dict(reader.skipped.counts) == collections.Counter(fault for _, fault, _ in BAD.values())
+
+
+def test_inspect_names_them_and_says_how_to_train(mixed, files, capsys):
+    assert inspect.main([mixed, "--num_classes=4", "--json"]) == 1
+    report = json.loads(capsys.readouterr().out)
+    found = [(bad["record"], bad["fault"]) for bad in report["files"][0]["bad_records"]]
+    expected = [(2 * number + 1, fault) for number, (_, fault, _) in enumerate(BAD.values())]
+    assert (report["level"], found) == ("clip", expected)
+    assert inspect.main(files) == 0
+    text = capsys.readouterr().out
+    assert "raw clips: frames as JPEG files" in text and "labels per record: 1 to 1" in text
+    assert f"train --model=TSM --num_classes=4 --train_data_pattern={','.join(files)}" in text
+
+
+def test_labels_are_looked_for_where_raw_clips_have_them(files):
+    check_labels(files, schema(), "train_data_pattern")
+    other = RecordSchema({"image": 3}, 4, 3, clips=SMALL)
+    with pytest.raises(ConfigError, match=r"none of 20 .*clip/label/index.*--labels_key"):
+        check_labels(files, other, "train_data_pattern")
 
 
 def test_odd_pictures_that_can_be_read():

@@ -7,8 +7,8 @@ import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from yt8m_gat.cli import CommandParser, start_tensorflow
-from yt8m_gat.config import ConfigError, DataConfig
+from yt8m_gat.cli import CommandParser, command_to_paste, start_tensorflow
+from yt8m_gat.config import CLIP_LABELS_KEY, ConfigError, DataConfig
 from yt8m_gat.data.label_space import read_label_names
 from yt8m_gat.paths import input_path, read_paths
 from yt8m_gat.untrusted import print_error
@@ -46,7 +46,9 @@ def _parser() -> CommandParser:
         help="how the frames of all, or of each, are stored: uint8, float32 or float_list",
     )
     parser.add_argument(
-        "--labels_key", default=DataConfig.labels_key, help="name of the list of labels"
+        "--labels_key",
+        help=f"name of the list of labels (default: {DataConfig.labels_key}; of raw clips, "
+        f"{CLIP_LABELS_KEY})",
     )
     parser.add_argument(
         "--label_names",
@@ -79,7 +81,7 @@ def _schema_from(arguments: argparse.Namespace) -> RecordSchema | None:
         feature_types=tuple(types),
         num_classes=_ANY_CLASS if arguments.num_classes is None else arguments.num_classes,
         frame_features=not arguments.video_level,
-        labels_key=arguments.labels_key,
+        labels_key=arguments.labels_key or DataConfig.labels_key,
     )
     from yt8m_gat.data.schema import RecordSchema
 
@@ -107,4 +109,11 @@ def main(argv: Sequence[str]) -> int:
     for path in files:
         inspection.add_file(path)
     print(json.dumps(inspection.as_dict(), indent=2) if arguments.json else inspection.as_text())
+    if inspection.holds_clips and inspection.label_counts and not arguments.json:
+        num_classes = arguments.num_classes or max(inspection.label_counts) + 1
+        flags = ["--model=TSM", f"--num_classes={max(num_classes, len(names or ()))}"]
+        if arguments.labels_key not in (None, CLIP_LABELS_KEY):
+            flags.append(f"--labels_key={arguments.labels_key}")
+        pattern = ",".join(arguments.pattern)
+        print(f"train: {command_to_paste('train', *flags, f'--train_data_pattern={pattern}')}")
     return 1 if inspection.bad else 0

@@ -31,11 +31,8 @@ from yt8m_gat.data.parsing import (
     read_context,
     video_id_of,
 )
-from yt8m_gat.data.schema import RecordSchema
+from yt8m_gat.data.schema import ENCODED_KEY, RecordSchema
 from yt8m_gat.data.wire_format import first_true, read_records
-
-ENCODED_KEY = "image/encoded"
-"""Name of the feature list of JPEG files, in MediaSequence records."""
 
 _MOST_DISTORTION = 1
 """Height and width are at most this many steps of `crop_scales` apart (TSN's `max_distort`)."""

@@ -10,8 +10,11 @@ import tensorflow as tf
 from google.protobuf.message import DecodeError
 
 from yt8m_gat.data.errors import Fault
-from yt8m_gat.data.schema import ID_KEYS, LABELS_KEY, RecordSchema
+from yt8m_gat.data.schema import ENCODED_KEY, ID_KEYS, LABELS_KEY, RecordSchema
 from yt8m_gat.data.tfrecord import file_size, read_payload, walk_frames
+
+_MOST_SIZES = 3
+"""Number of sizes of a feature that a message lists; raw clips have about one for each frame."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,6 +64,8 @@ class RecordDescription:
         parts = []
         for name, sizes in self.sizes.items():
             size = " or ".join(map(str, sizes)) or "no"
+            if len(sizes) > _MOST_SIZES:
+                size = f"{sizes[0]} to {sizes[-1]}"
             if self.frame_level:
                 unit = "floats" if name in self.float_lists else "bytes"
                 parts.append(f"{name}, {self.lengths[name]} frames of {size} {unit}")
@@ -240,7 +245,8 @@ def _is_text(video_id: bytes) -> bool:
 def find_fault(description: RecordDescription, schema: RecordSchema) -> tuple[Fault, str] | None:
     """Returns why a record does not fit a schema, or None, in agreement with the parser.
 
-    Unlike the parser, this also checks the frames after `schema.max_frames`.
+    Unlike the parser, this also checks the frames after `schema.max_frames`. It does not decode the
+    frames of raw clips.
     """
     if description.faults:
         return description.faults[0]
@@ -254,6 +260,12 @@ def find_fault(description: RecordDescription, schema: RecordSchema) -> tuple[Fa
             return Fault.LABEL, f"label {label} is negative"
         if label > last:
             return Fault.LABEL, f"label {label} is outside 0 .. {last}"
+    if schema.clips is not None:
+        if ENCODED_KEY in description.integer_lists | description.float_lists:
+            return Fault.WRONG_TYPE, f"frame 0 of {ENCODED_KEY} is not one value of bytes"
+        if not description.lengths.get(ENCODED_KEY):
+            return Fault.NO_FRAMES, f"it has no frames under {ENCODED_KEY}"
+        return None
     names = schema.feature_names
     needed = ", ".join(names)
     if description.frame_level != schema.frame_level:

@@ -2,9 +2,10 @@
 
     yt8m-gat inspect 'train*.tfrecord'
 
-Works on frame-, video- and segment-level records. Without `--feature_names` the first readable
-record determines the features that each record must have. The inspection continues after a bad
-record, also after a wrong payload checksum, but records after a damaged length cannot be located.
+Works on frame-, video- and segment-level records, and on raw clips, of which it decodes every
+frame. Without `--feature_names` the first readable record determines the features that each record
+must have. The inspection continues after a bad record, also after a wrong payload checksum, but
+records after a damaged length cannot be located.
 Exits with 1 when there is a bad record, with 2 when it cannot start.
 """
 
@@ -20,6 +21,11 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+import tensorflow as tf
+
+from yt8m_gat.config import CLIP_FEATURE, CLIP_LABELS_KEY, ClipConfig
+from yt8m_gat.data.clips import undecodable
 from yt8m_gat.data.description import (
     RecordDescription,
     UndecodableRecordError,
@@ -28,7 +34,7 @@ from yt8m_gat.data.description import (
 )
 from yt8m_gat.data.errors import BadRecordError, Fault
 from yt8m_gat.data.label_check import IntegerKeys
-from yt8m_gat.data.schema import LABELS_KEY, RESERVED_NAMES, RecordSchema
+from yt8m_gat.data.schema import ENCODED_KEY, LABELS_KEY, RESERVED_NAMES, RecordSchema
 from yt8m_gat.data.tfrecord import file_size, read_records
 from yt8m_gat.untrusted import printable
 
@@ -76,6 +82,18 @@ class FileReport:
     bad: list[BadRecordError] = dataclasses.field(default_factory=list)
 
 
+@tf.function(input_signature=[tf.TensorSpec([None], tf.string)], autograph=False)
+def _undecodable(jpegs: tf.Tensor) -> tf.Tensor:
+    return undecodable(jpegs)
+
+
+def _broken_frames(payload: bytes) -> np.ndarray:
+    """Returns whether each frame of a raw clip cannot be decoded, bool [T]."""
+    lists = tf.train.SequenceExample.FromString(payload).feature_lists.feature_list
+    frames = [frame.bytes_list.value[0] for frame in lists[ENCODED_KEY].feature]
+    return _undecodable(tf.constant(frames)).numpy()
+
+
 class Inspection:
     """The contents of some files, which are added with `add_file`.
 
@@ -83,7 +101,8 @@ class Inspection:
         schema: The schema of the records; None takes it from the first readable record.
         num_classes: Size of the vocabulary; None accepts every label that is not negative.
         label_names: Label -> name, shown with the most frequent labels.
-        labels_key: Name of the list of labels, if there is no schema.
+        labels_key: Name of the list of labels, if there is no schema; None: the usual one, which
+            raw clips have under another name than features.
     """
 
     def __init__(
@@ -91,10 +110,10 @@ class Inspection:
         schema: RecordSchema | None = None,
         num_classes: int | None = None,
         label_names: Mapping[int, str] | None = None,
-        labels_key: str = LABELS_KEY,
+        labels_key: str | None = None,
     ) -> None:
         self.schema = schema
-        self.labels_key = labels_key if schema is None else schema.labels_key
+        self._given_key = labels_key if schema is None else schema.labels_key
         self.label_names = dict(label_names or {})
         self.num_classes = num_classes
         self.files: list[FileReport] = []
@@ -107,6 +126,16 @@ class Inspection:
         self.float_lists: collections.Counter[str] = collections.Counter()
         self.float32_like: collections.Counter[str] = collections.Counter()
 
+    @property
+    def labels_key(self) -> str:
+        """Name of the list of labels."""
+        return self._given_key or (CLIP_LABELS_KEY if self.holds_clips else LABELS_KEY)
+
+    @property
+    def holds_clips(self) -> bool:
+        """Whether the records hold raw clips."""
+        return self.schema is not None and self.schema.clips is not None
+
     def add_file(self, path: str) -> None:
         """Reads a file completely and adds its contents."""
         report = FileReport(path, file_size(path))
@@ -117,11 +146,10 @@ class Inspection:
                 report.bad.append(payload)
                 continue
             try:
-                description = describe_record(payload, self.labels_key)
+                description = self._describe(payload)
+                finding = self._add_record(description, payload)
             except UndecodableRecordError as error:
-                finding: tuple[Fault, str] | None = (Fault.UNDECODABLE, str(error))
-            else:
-                finding = self._add_record(description)
+                finding = (Fault.UNDECODABLE, str(error))
             if finding is not None:
                 fault, reason = finding
                 report.bad.append(
@@ -136,15 +164,27 @@ class Inspection:
                     )
                 )
 
-    def _add_record(self, description: RecordDescription) -> tuple[Fault, str] | None:
+    def _describe(self, payload: bytes) -> RecordDescription:
+        """Describes a record; the first one without faults determines the schema."""
+        description = describe_record(payload, self.labels_key)
+        if self.schema is None and not description.faults:
+            before = self.labels_key
+            self.schema = self._schema_of(description)
+            if self.labels_key != before:
+                return describe_record(payload, self.labels_key)
+        return description
+
+    def _add_record(
+        self, description: RecordDescription, payload: bytes
+    ) -> tuple[Fault, str] | None:
         """Adds a record and returns why it is bad, or None."""
+        if self.holds_clips:
+            return self._add_clip(description, payload)
         for name, sizes in description.sizes.items():
             self.sizes.setdefault(name, collections.Counter()).update(sizes)
         self.integers.add(description.integers)
         self.float_lists.update(description.float_lists)
         self.float32_like.update(description.float32_like)
-        if self.schema is None and not description.faults:
-            self.schema = self._schema_of(description)
         if self.schema is None:
             nothing = (Fault.MISSING_FEATURE, "it holds no features")
             return description.faults[0] if description.faults else nothing
@@ -158,6 +198,19 @@ class Inspection:
                 self.segment_labels.add(len(description.segment_labels))
         return finding
 
+    def _add_clip(self, description: RecordDescription, payload: bytes) -> tuple[Fault, str] | None:
+        self.integers.add(description.integers)
+        finding = find_fault(description, self.schema)
+        if finding is None:
+            broken = np.flatnonzero(_broken_frames(payload))
+            if len(broken):
+                reason = f"frame {broken[0]} of {ENCODED_KEY} is no JPEG file, or a broken one"
+                return Fault.IMAGE, reason
+            self.frames.add(description.lengths[ENCODED_KEY])
+            self.labels.add(len(set(description.labels)))
+            self.label_counts.update(set(description.labels))
+        return finding
+
     def _schema_of(self, description: RecordDescription) -> RecordSchema | None:
         sizes = {
             name: all_sizes[0]
@@ -167,6 +220,13 @@ class Inspection:
         if not sizes:
             return None
         num_classes = _ANY_CLASS if self.num_classes is None else self.num_classes
+        if ENCODED_KEY in sizes:
+            return RecordSchema(
+                {CLIP_FEATURE: 3},
+                num_classes,
+                labels_key=self._given_key or CLIP_LABELS_KEY,
+                clips=ClipConfig(),
+            )
         types = ["float_list" if name in description.float_lists else "uint8" for name in sizes]
         return RecordSchema(
             sizes,
@@ -186,6 +246,7 @@ class Inspection:
         level = None
         if self.schema is not None:
             level = "frame" if self.schema.frame_level else "video"
+            level = "clip" if self.holds_clips else level
         return {
             "level": level,
             "num_files": len(self.files),
@@ -254,6 +315,8 @@ class Inspection:
             f"{facts['num_records']:>9} {facts['num_bad_records']:>6} "
             f"{facts['num_bytes'] / 1e6:>9.2f}  in {len(self.files)} files"
         )
+        if self.holds_clips:
+            lines.append(f"raw clips: frames as JPEG files under {ENCODED_KEY}, all decoded")
         for name, counts in facts["features"].items():
             unit = "bytes a frame"
             if facts["level"] == "video":

@@ -33,6 +33,9 @@ MediaPipe's extraction of YouTube-8M features writes. The first that a record ha
 LABELS_KEY = "labels"
 """Name of the list of class indices, in the official records."""
 
+ENCODED_KEY = "image/encoded"
+"""Name of the feature list of JPEG files, in MediaSequence records of raw clips."""
+
 SEGMENT_FRAMES = 5
 """The number of frames of a segment of YouTube-8M Segments (2019)."""
 

@@ -12,8 +12,7 @@ from pathlib import Path
 import tensorflow as tf
 
 from yt8m_gat.data import RecordSchema
-from yt8m_gat.data.clips import ENCODED_KEY
-from yt8m_gat.data.schema import ID_KEYS, MAX_FRAMES
+from yt8m_gat.data.schema import ENCODED_KEY, ID_KEYS, MAX_FRAMES
 
 WARM_UP_FILE = "assets.extra/tf_serving_warmup_requests"
 
