@@ -627,7 +627,7 @@ def test_every_option_is_a_flag():
     assert (found["clip_to_range"], found["partitions"], found["norm_scope"]) == (True, 5, "joint")
     given = {name: value for name, value in found.items() if name != "eval_data_pattern"}
     options = evaluation.EvaluationOptions(eval_data_pattern="x", **given)
-    assert len(options.all_corruptions) == 9
+    assert len(options.corruptions_on(pixels=False)) == 9
     defaults = flags.FlagValues()
     eval_script.define_flags(defaults)
     defaults(["eval.py"])

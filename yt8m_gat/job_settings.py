@@ -27,6 +27,8 @@ class EvaluationSettings:
         transfer_from: Run folder of the model on which the attack `transfer` is made.
         corruptions: Names of natural corruptions, or `all`.
         severities: Their severities.
+        corruption_draws: Of raw clips: `frame`: noise and snow differ from frame to frame; `clip`:
+            they are the same in all frames of a clip.
         protocol: `sceptic`: the attacks of `sceptic_attacks`, and the sanity checks.
         sanity_checks: Add verdicts on gradient masking, and the attacks that they need.
         partitions: Also give mean and deviation over this many disjoint parts; 0: no parts.
@@ -64,6 +66,7 @@ class EvaluationSettings:
     transfer_from: str | os.PathLike | None = None
     corruptions: Sequence[str] = ()
     severities: Sequence[int] = (1, 2, 3, 4, 5)
+    corruption_draws: str = "frame"
     protocol: str | None = None
     sanity_checks: bool = False
     partitions: int = 0

@@ -10,7 +10,7 @@ from yt8m_gat.attacks.attack import (
     top1_missed,
 )
 from yt8m_gat.attacks.ball import NORMS, SCOPES, Ball
-from yt8m_gat.attacks.corruptions import CORRUPTIONS, SEVERITIES, corrupt
+from yt8m_gat.attacks.corruptions import CORRUPTIONS, SEVERITIES, corrupt, corruptions_of
 from yt8m_gat.attacks.deepfool import DeepFool
 from yt8m_gat.attacks.fast_gradient import FastGradient
 from yt8m_gat.attacks.feature_space import PIXEL_LEVELS, PIXEL_RANGE, clip_features
@@ -62,6 +62,7 @@ __all__ = [
     "build_attack",
     "clip_features",
     "corrupt",
+    "corruptions_of",
     "frame_activation",
     "margin_loss",
     "target_labels",

@@ -1,12 +1,13 @@
-"""Natural corruptions of feature sequences, severities 1 to 5.
+"""Natural corruptions of clips, severities 1 to 5: of feature sequences, and of raw clips.
 
-The image corruptions of the TAF paper (tables 3 and 7; Hendrycks and Dietterich, 2018) have no
-pixel meaning over frame features. These are only analogues: entry-wise noise at the image
-benchmark's shares of the range of values, a blur over time instead of space, and faults of a
-stream of frames.
+Those of pictures are in `yt8m_gat.attacks.pixel_corruptions`. The image corruptions of the TAF
+paper (tables 3 and 7; Hendrycks and Dietterich, 2018) have no pixel meaning over frame features,
+which have only analogues here: entry-wise noise at the image benchmark's shares of the range of
+values, a blur over time instead of space, and faults of a stream of frames.
 
-Space: dequantized features, whose values span a range of 4, [-2, 2]. Results are not clipped to
-it. Padding stays exactly 0. The same seed gives the same corruption.
+Space: dequantized features, whose values span a range of 4, [-2, 2], and which are not clipped to
+it; or pixels from 0 to 255, which are. Padding stays exactly 0. The same seed gives the same
+corruption.
 """
 
 import dataclasses
@@ -16,6 +17,7 @@ from typing import Any
 import tensorflow as tf
 
 from yt8m_gat.attacks.ball import Tensors, mask_frames, normal_like, seed_pair
+from yt8m_gat.attacks.pixel_corruptions import PIXEL_CORRUPTIONS, corrupt_pixels
 
 LOWEST, HIGHEST = -2.0, 2.0
 FEATURE_RANGE = HIGHEST - LOWEST
@@ -34,16 +36,23 @@ class Corruption:
 
 
 def corrupt(
-    name: str, severity: int, features: Mapping[str, Any], frame_mask: Any, seed: Any = 0
+    name: str,
+    severity: int,
+    features: Mapping[str, Any],
+    frame_mask: Any,
+    seed: Any = 0,
+    per_frame: bool = True,
 ) -> tuple[Tensors, tf.Tensor]:
     """Corrupts a batch of clips.
 
     Args:
-        name: One of `CORRUPTIONS`.
+        name: One of `corruptions_of(pixels)`.
         severity: 1 to 5.
-        features: {name: float [B, T, D]}, dequantized.
+        features: {name: float [B, T, D]}, dequantized, or one raw clip, {name: float
+            [B, T, H, W, 3]} in [0, 255].
         frame_mask: Bool [B, T], True = real frame; real frames come first.
         seed: Integer.
+        per_frame: Whether corruptions of pictures draw for each frame; else once for a clip.
 
     Returns:
         Features of the same shapes, and the frame mask, which `frame_drop` shortens.
@@ -58,15 +67,23 @@ def corrupt(
         >>> int(frame_mask.numpy().sum()) < 3, features["x"].shape
         (True, TensorShape([1, 4, 1]))
     """
-    if name not in CORRUPTIONS:
+    clips = {key: tf.convert_to_tensor(value) for key, value in features.items()}
+    pixels = any(clip.shape.rank == 5 for clip in clips.values())
+    if name not in corruptions_of(pixels):
         raise ValueError(
-            f"a corruption must be one of {', '.join(CORRUPTIONS)}. Received: {name!r}"
+            f"a corruption must be one of {', '.join(corruptions_of(pixels))}. Received: {name!r}"
         )
     if severity not in SEVERITIES:
         raise ValueError(f"`severity` must be 1, 2, 3, 4 or 5. Received: severity={severity}")
-    corruption = CORRUPTIONS[name]
     frame_mask = tf.convert_to_tensor(frame_mask)
-    clean = mask_frames(features, frame_mask)
+    clean = mask_frames(clips, frame_mask)
+    if pixels and name in PIXEL_CORRUPTIONS:
+        corrupted = {
+            key: corrupt_pixels(name, severity, clip, seed_pair(seed), per_frame)
+            for key, clip in clean.items()
+        }
+        return mask_frames(corrupted, frame_mask), frame_mask
+    corruption = (_OF_FRAMES if pixels else CORRUPTIONS)[name]
     amount = corruption.amounts[severity - 1]
     corrupted, frame_mask = corruption.function(amount, clean, frame_mask, seed_pair(seed))
     return mask_frames(corrupted, frame_mask), frame_mask
@@ -179,6 +196,18 @@ def temporal_shuffle(
     return _take(features, tf.argsort(keys, axis=1, stable=True)), frame_mask
 
 
+def temporal_reversal(
+    amount: float, features: Tensors, frame_mask: tf.Tensor, seed: tf.Tensor
+) -> tuple[Tensors, tf.Tensor]:
+    """Reverses the frames within each stretch of `amount` frames; infinite: the whole clip."""
+    del seed
+    times = tf.range(tf.shape(frame_mask)[1], dtype=tf.float32)[tf.newaxis, :]
+    # Within a stretch keys fall with time; the stretches keep their order, padding sorts last.
+    within = -times / tf.cast(tf.shape(frame_mask)[1], tf.float32)
+    keys = tf.where(frame_mask, tf.floor(times / amount) * 2.0 + within, float("inf"))
+    return _take(features, tf.argsort(keys, axis=1, stable=True)), frame_mask
+
+
 def silent_modality(
     amount: float, features: Tensors, frame_mask: tf.Tensor, seed: tf.Tensor
 ) -> tuple[Tensors, tf.Tensor]:
@@ -211,6 +240,19 @@ CORRUPTIONS: dict[str, Corruption] = {
     "temporal_shuffle": Corruption(temporal_shuffle, (2.0, 5.0, 15.0, 60.0, float("inf"))),
     "silent_modality": Corruption(silent_modality, (0.2, 0.4, 0.6, 0.8, 1.0)),
 }
+
+
+# Faults of a stream of frames that leave T as it is, for the 8 or 16 frames of a raw clip.
+_OF_FRAMES: dict[str, Corruption] = {
+    "frame_freeze": Corruption(frame_freeze, (0.1, 0.25, 0.5, 0.75, 0.9)),
+    "temporal_shuffle": Corruption(temporal_shuffle, (2.0, 3.0, 4.0, 6.0, float("inf"))),
+    "temporal_reversal": Corruption(temporal_reversal, (2.0, 3.0, 4.0, 6.0, float("inf"))),
+}
+
+
+def corruptions_of(pixels: bool) -> tuple[str, ...]:
+    """Returns the names of the corruptions of raw clips, or of frame features."""
+    return (*PIXEL_CORRUPTIONS, *_OF_FRAMES) if pixels else tuple(CORRUPTIONS)
 
 
 def _share(amount: float, count: tf.Tensor) -> tf.Tensor:

@@ -129,6 +129,11 @@ SECTIONS: Sections = {
         ),
         _setting("corruptions", "Natural corruptions, or all."),
         _setting("severities", "Their severities."),
+        _setting(
+            "corruption_draws",
+            "Raw clips: whether noise and snow differ from frame to frame.",
+            choices=("frame", "clip"),
+        ),
         _setting("sanity_checks", "Verdicts on gradient masking, and the attacks they need."),
         _setting(
             "protocol",

@@ -30,6 +30,7 @@ class Corruption:
 
     name: str
     severity: int
+    per_frame: bool = True
 
 
 class Evaluator:
@@ -246,7 +247,12 @@ class Evaluator:
             features, clean_mask, labels, loss = self._prepared(inputs)
             dequantized, _ = preprocess(inputs["features"], inputs["num_frames"])
             corrupted, frame_mask = corrupt(
-                corruption.name, corruption.severity, dequantized, clean_mask, seed
+                corruption.name,
+                corruption.severity,
+                dequantized,
+                clean_mask,
+                seed,
+                corruption.per_frame,
             )
             seen = normalize_features(corrupted, self.normalize)
             outputs = self.forward(seen, frame_mask)

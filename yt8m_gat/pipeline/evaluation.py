@@ -149,8 +149,10 @@ class _Evaluation:
         self._clean_row()
         for index, planned in enumerate(self.planned):
             self._attack_row(planned, first=index == 0)
-        for corruption in options.all_corruptions:
+        for corruption in options.corruptions_on(self.config.data.clips is not None):
             identity = {"corruption": corruption.name, "severity": corruption.severity}
+            if not corruption.per_frame:
+                identity["draws"] = "clip"
             description = f"{corruption.name} {corruption.severity}"
             if not self.record.take_over("corruptions", identity):
                 measured = self._measure(corruption, description)

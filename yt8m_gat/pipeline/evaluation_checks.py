@@ -29,6 +29,9 @@ def check_options(
             f"{', '.join(options.needing_frames)} need a frame-level run. Received: a run of "
             f"--model={config.model.name}"
         )
+    options.corruptions_on(data.clips is not None)  # Refuses those of the other kind.
+    if options.corruption_draws != "frame" and (data.clips is None or not options.corruptions):
+        raise ConfigError("--corruption_draws is for --corruptions of a run on raw clips")
     bounded = options.clip_to_range or options.round_to_levels
     bounded = bounded or any(spec.needs_quantized_features for spec in specs)
     if bounded and not data.has_levels:

@@ -4,7 +4,7 @@ import dataclasses
 import math
 from pathlib import Path
 
-from yt8m_gat.attacks import CORRUPTIONS, SEVERITIES
+from yt8m_gat.attacks import SEVERITIES, corruptions_of
 from yt8m_gat.config import NORM_SCOPES, ConfigError
 from yt8m_gat.evaluation.evaluator import Corruption
 from yt8m_gat.job_settings import EvaluationSettings
@@ -37,10 +37,16 @@ class EvaluationOptions(EvaluationSettings):
                     f"Received: {severity}"
                 )
         for name in self.corruptions:
-            if name != "all" and name not in CORRUPTIONS:
+            if name not in ("all", *corruptions_of(pixels=False), *corruptions_of(pixels=True)):
                 raise ConfigError(
-                    f"--corruptions must be all, or of {', '.join(CORRUPTIONS)}. Received: {name!r}"
+                    f"--corruptions must be all, or of {', '.join(corruptions_of(pixels=False))}, "
+                    f"or, for raw clips, of {', '.join(corruptions_of(pixels=True))}. "
+                    f"Received: {name!r}"
                 )
+        if self.corruption_draws not in ("frame", "clip"):
+            raise ConfigError(
+                f"--corruption_draws must be frame or clip. Received: {self.corruption_draws!r}"
+            )
         for flag in (
             *("attack_steps", "attack_restarts", "attack_queries", "sensitivity_videos"),
             "min_positives",
@@ -58,11 +64,24 @@ class EvaluationOptions(EvaluationSettings):
         if self.output_file is not None and not Path(self.output_file).absolute().parent.is_dir():
             raise ConfigError(f"--output_file={self.output_file}: its folder does not exist")
 
-    @property
-    def all_corruptions(self) -> list[Corruption]:
-        """Each corruption at each severity."""
-        names = CORRUPTIONS if "all" in self.corruptions else self.corruptions
-        return [Corruption(name, severity) for name in names for severity in self.severities]
+    def corruptions_on(self, pixels: bool) -> list[Corruption]:
+        """Returns each corruption at each severity, of raw clips or of features.
+
+        Raises:
+            ConfigError: One is not of that kind.
+        """
+        names = corruptions_of(pixels) if "all" in self.corruptions else self.corruptions
+        unknown = [name for name in names if name not in corruptions_of(pixels)]
+        if unknown:
+            kind = "raw clips have" if pixels else "features have"
+            raise ConfigError(
+                f"--corruptions: {kind} {', '.join(corruptions_of(pixels))}. "
+                f"Received: {unknown[0]!r}"
+            )
+        per_frame = self.corruption_draws == "frame"
+        return [
+            Corruption(name, severity, per_frame) for name in names for severity in self.severities
+        ]
 
     @property
     def needing_frames(self) -> list[str]:
