@@ -37,7 +37,12 @@ def test_round_trip_through_a_folder(tmp_path):
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_every_recipe_is_a_configuration(name):
-    data = DataConfig(frame_features=RECIPES[name].frame_level)
+    recipe = RECIPES[name]
+    data = DataConfig(frame_features=recipe.frame_level)
+    if recipe.clips:
+        data = DataConfig(
+            feature_names=("image",), feature_sizes=(3,), max_frames=8, clips=ClipConfig()
+        )
     RunConfig(data=data, model=ModelConfig(name=name))
 
 

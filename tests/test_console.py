@@ -63,7 +63,7 @@ def test_the_console_passes_the_words_after_the_command(monkeypatch, capsys):
         (train, ["--epochs=3"], "--epochs: did you mean --num_epochs?"),
         (train, ["--batch=3"], "--batch: did you mean --batch_size?"),
         (train, ["--output=x"], "--output: did you mean --train_dir?"),
-        (train, ["--weight-decay=1"], "--weight-decay: did you mean --regularization_penalty?"),
+        (train, ["--weight-decay=1"], "--weight-decay: did you mean --weight_decay?"),
         (train, ["--nojit_compil"], "--nojit_compil: did you mean --jit_compile?"),
         (eval, ["--eps=1"], "--eps: did you mean --epsilons?"),
         (eval, ["--zzz"], "--zzz is not a flag of this command; --help lists its flags"),

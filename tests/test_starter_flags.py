@@ -179,6 +179,8 @@ BOOLEAN_OPTIONS = {
     "global_attention": ["--model=GAT"],
     "renormalize": ["--model=GateAtt"],
     "dual_normalization": ["--model=Transformer", "--adversarial=temporal"],
+    "temporal_pyramid": ["--model=TSM"],
+    "single_label": ["--model=TSM"],
     "sample_random_frames": ["--model=DbofModel"],
     "dbof_add_batch_norm": ["--model=DbofModel"],
 }

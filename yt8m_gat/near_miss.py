@@ -63,7 +63,6 @@ SYNONYMS: dict[str, tuple[str, ...]] = {
     "queries": ("attack_queries",),
     "grad_clip": ("clip_gradient_norm",),
     "clipnorm": ("clip_gradient_norm",),
-    "weight_decay": ("regularization_penalty",),
     "l2": ("regularization_penalty",),
     "gpus": ("distribute",),
     "num_gpus": ("distribute",),

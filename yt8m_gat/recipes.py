@@ -37,7 +37,7 @@ class Recipe:
     @property
     def dual_normalization(self) -> bool:
         """Whether the builder has this option, because the architecture normalizes."""
-        return self.family in ("transformer", "dbof")
+        return self.family in ("transformer", "dbof", "clip")
 
     def defaults_of(self, section: type) -> dict[str, Any]:
         """Returns those of `defaults` that are fields of the configuration class `section`."""
@@ -60,6 +60,29 @@ _STARTER_VIDEO: dict[str, Any] = {
     "feature_names": ("mean_rgb", "mean_audio"),
     "batch_size": 1024,
 }
+
+# TSN's protocol for Something-Something, as TSM, TAF and the others use it: softmax cross-entropy
+# ("sum" is its usual reduction) and SGD by a schedule. TAF's perturbations are in levels of pixels;
+# an l2 norm of 400 is about one level a value at 224 x 224.
+_CLIPS: dict[str, Any] = {
+    "label_loss": "SoftmaxLoss",
+    "class_reduction": "sum",
+    "epsilon": 400.0,
+    "temporal_epsilon": 64.0,
+    "optimizer": "SGD",
+    "momentum": 0.9,
+    "base_learning_rate": 0.01,
+    "num_epochs": 50,
+    "drop_epochs": (20, 40),
+    "clip_global_norm": 20.0,
+    "early_stopping_patience": 0,
+    "plateau_patience": 0,
+}
+
+
+def _clip_recipe(source: str, **options: Any) -> Recipe:
+    return Recipe("clip", source, options, clips=True, defaults=_CLIPS)
+
 
 RECIPES: dict[str, Recipe] = {
     "Transformer": Recipe("transformer", "GAT, eq. 1 (SA); Non-ART; Baseline"),
@@ -106,4 +129,14 @@ RECIPES: dict[str, Recipe] = {
         frame_level=False,
         defaults=_STARTER_VIDEO,
     ),
+    "TSN": _clip_recipe("Temporal Segment Networks (Wang et al., 2016)"),
+    "TSM": _clip_recipe("Temporal Shift Module (Lin et al., 2019)", temporal_module="shift"),
+    "TAM": _clip_recipe("More Is Less (Fan et al., 2019)", temporal_module="aggregation"),
+    "TPN": _clip_recipe(
+        "Temporal Pyramid Network (Yang et al., 2020), on TSM",
+        temporal_module="shift",
+        temporal_pyramid=True,
+    ),
+    "GST": _clip_recipe("GST (Luo and Yuille, 2019)", temporal_module="group"),
+    "GSTLarge": _clip_recipe("GST (Luo and Yuille, 2019), beta = 1", temporal_module="group_large"),
 }

@@ -50,6 +50,11 @@ _training = functools.partial(field, TrainingConfig)
 # Options of the model's constructor, whose signature has their defaults.
 _option = functools.partial(Flag, config=ModelConfig)
 
+
+def _weights_path(flag: str, value: str) -> str:
+    return value if value == "imagenet" else input_path(flag, value)
+
+
 SECTIONS: Sections = {
     "Run": (
         Flag(
@@ -189,6 +194,30 @@ SECTIONS: Sections = {
             "dual_normalization",
             "A second set of normalization layers for the adversarial pass; on with "
             "--adversarial=temporal.",
+            bool,
+        ),
+        _option(
+            "backbone",
+            "Raw clips: ResNet50 or another residual network of keras.applications, or "
+            "ResNet10Small, ResNet18, ResNet34, ResNet50Torchvision.",
+        ),
+        _option(
+            "backbone_weights",
+            "Raw clips: a file of the backbone's pretrained weights without its top layer, or "
+            "imagenet to download them.",
+            path=_weights_path,
+        ),
+        _option(
+            "temporal_module",
+            "Raw clips: what lets frames see each other, the module of TSM, TAM, GST or GST-Large.",
+            choices=("none", "shift", "aggregation", "group", "group_large"),
+        ),
+        _option("temporal_pyramid", "Raw clips: TPN's pyramid on the backbone.", bool),
+        _option("weight_decay", "Raw clips: weight decay of all kernels.", float),
+        _option(
+            "single_label",
+            "Raw clips: probabilities are a softmax, not sigmoids; off with another --label_loss "
+            "than SoftmaxLoss.",
             bool,
         ),
         _option("iterations", "DbofModel: frames that are taken from each clip.", int),
@@ -382,6 +411,8 @@ def config_from_flags(values: flags.FlagValues) -> configs.RunConfig:
     _refuse_unused(values, name, objective["adversarial"], {**recipe.options, **options})
     if recipe.dual_normalization and objective["adversarial"] == "temporal":
         options.setdefault("dual_normalization", True)
+    if recipe.clips and objective.get("label_loss") != "SoftmaxLoss":
+        options.setdefault("single_label", False)
     # TAF section 4.1: 15 epochs, with a tenth of the rate after 10.
     finetuning = {"num_epochs": 15, "drop_epochs": (10,)} if values.finetune_from else {}
     training = {
@@ -391,6 +422,8 @@ def config_from_flags(values: flags.FlagValues) -> configs.RunConfig:
     }
     if "optimizer" in training:
         training["optimizer"] = OPTIMIZERS.get(training["optimizer"], training["optimizer"])
+        if training["optimizer"] != "SGD" and values["momentum"].value is None:
+            training.pop("momentum", None)  # A recipe's, for its own optimizer.
     return configs.RunConfig(
         data=DataConfig(**data),
         model=ModelConfig(name=name, options=options),

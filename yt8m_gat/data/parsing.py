@@ -304,7 +304,9 @@ _SIZE_REMEDY = (
 
 def _names_remedy(schema: RecordSchema) -> str:
     other = "video" if schema.frame_level else "frame"
-    models = (name for name, r in RECIPES.items() if r.frame_level != schema.frame_level)
+    models = (
+        name for name, r in RECIPES.items() if not r.clips and r.frame_level != schema.frame_level
+    )
     return (
         "name the features that the records hold by --feature_names of train.py, and their sizes "
         f"by --feature_sizes (`{INSPECT_COMMAND}` lists both); {other}-level records need a "

@@ -1,5 +1,6 @@
 """Classifiers, built from plain arguments; one family per file."""
 
+from yt8m_gat.models.clip import ClipClassifier
 from yt8m_gat.models.dbof import DbofClassifier
 from yt8m_gat.models.feature_identifiers import feature_identifiers
 from yt8m_gat.models.frame_level_logistic import FrameLevelLogisticClassifier
@@ -7,11 +8,18 @@ from yt8m_gat.models.lstm import LstmClassifier
 from yt8m_gat.models.mixture_of_experts import MixtureOfExperts
 from yt8m_gat.models.registry import build_from_config, build_model
 from yt8m_gat.models.transformer import TransformerClassifier
-from yt8m_gat.models.video_classifier import FRAME_MASK, ModelOutputs, VideoClassifier
+from yt8m_gat.models.video_classifier import (
+    AUXILIARY_WEIGHT,
+    FRAME_MASK,
+    ModelOutputs,
+    VideoClassifier,
+)
 from yt8m_gat.models.video_level import VideoLevelClassifier
 
 __all__ = [
+    "AUXILIARY_WEIGHT",
     "FRAME_MASK",
+    "ClipClassifier",
     "DbofClassifier",
     "FrameLevelLogisticClassifier",
     "LstmClassifier",

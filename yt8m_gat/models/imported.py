@@ -8,7 +8,7 @@ import tensorflow as tf
 from yt8m_gat.config import ConfigError
 from yt8m_gat.import_path import described, import_object
 from yt8m_gat.layers.attention_level import AttentionLevel
-from yt8m_gat.models.video_classifier import ModelOutputs, VideoClassifier
+from yt8m_gat.models.video_classifier import FRAME_MASK, ModelOutputs, VideoClassifier
 from yt8m_gat.untrusted import excerpt
 
 
@@ -69,12 +69,10 @@ def check_classifier(classifier: VideoClassifier, path: str) -> None:
     name = type(classifier).__name__
     if not classifier.built:
         raise ConfigError(f"--model={path}: {name}.__init__ must end with self.build_all()")
-    time = (None,) if classifier.frame_level else ()
-    features = {
-        feature: tf.TensorSpec([None, *time, size], tf.float32)
-        for feature, size in classifier.feature_sizes.items()
-    }
-    mask = tf.TensorSpec([None, None], tf.bool) if classifier.frame_level else None
+    inputs = classifier.symbolic_inputs()
+    specs = {key: tf.TensorSpec(tensor.shape, tensor.dtype) for key, tensor in inputs.items()}
+    features = {feature: specs[feature] for feature in classifier.feature_sizes}
+    mask = specs.get(FRAME_MASK)
     traced: list[Any] = []
 
     def forward(features: dict[str, tf.Tensor], frame_mask: tf.Tensor | None) -> None:
@@ -104,7 +102,8 @@ def _problem_of(outputs: ModelOutputs, classifier: VideoClassifier) -> str | Non
             f"Received: {_shown(outputs.logits)}"
         )
     frames = outputs.frames
-    if classifier.frame_level and not _has_shape(frames, (None, None, None)):
+    ranks = (3, 5)  # [B, T, H, W, C] of raw clips.
+    if classifier.frame_level and not any(_has_shape(frames, (None,) * rank) for rank in ranks):
         return f"frames of shape [B, T, D], those before pooling. Received: {_shown(frames)}"
     maps, levels = outputs.attention_maps, classifier.attention_levels
     if not isinstance(maps, dict) or any(set(of) != set(levels) for of in maps.values()):

@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from yt8m_gat.config import ConfigError, RunConfig, as_hinted, get_recipe, is_import_path
 from yt8m_gat.import_path import described, require_trust, words_of
+from yt8m_gat.models.clip import ClipClassifier
 from yt8m_gat.models.dbof import DbofClassifier
 from yt8m_gat.models.frame_level_logistic import FrameLevelLogisticClassifier
 from yt8m_gat.models.imported import (
@@ -27,6 +28,7 @@ from yt8m_gat.untrusted import excerpt
 # Recipe.family -> builder. The recipes themselves are in `yt8m_gat.recipes`, because the commands
 # need their names before Keras is imported.
 BUILDERS: dict[str, type[VideoClassifier]] = {
+    "clip": ClipClassifier,
     "dbof": DbofClassifier,
     "frame_level_logistic": FrameLevelLogisticClassifier,
     "lstm": LstmClassifier,
@@ -34,7 +36,10 @@ BUILDERS: dict[str, type[VideoClassifier]] = {
     "video_level": VideoLevelClassifier,
 }
 # Builder arguments that do not come from `ModelConfig.options`.
-_NO_OPTIONS = {"feature_sizes", "num_classes", "max_frames", "seed", "dtype", "name"}
+_NO_OPTIONS = {
+    *("feature_sizes", "num_classes", "max_frames", "num_segments", "crop_size"),
+    *("seed", "dtype", "name"),
+}
 
 
 def build_model(
@@ -43,6 +48,8 @@ def build_model(
     num_classes: int,
     max_frames: int = 300,
     *,
+    num_segments: int = 8,
+    crop_size: int = 224,
     dtype: str | keras.DTypePolicy | None = None,
     seed: int | None = None,
     **options: Any,
@@ -50,8 +57,8 @@ def build_model(
     """Builds the architecture of the recipe `name`, with fresh weights.
 
     A class `module:Class` is imported, which runs its code. Its constructor gets `feature_sizes`,
-    `num_classes` and `dtype`, and `max_frames` and `seed` if it has arguments of these names, all
-    by keyword.
+    `num_classes` and `dtype`, and `max_frames`, `num_segments`, `crop_size` and `seed` if it has
+    arguments of these names, all by keyword.
 
     Args:
         name: A key of `yt8m_gat.recipes.RECIPES`, or the import path of a `VideoClassifier`, as
@@ -59,6 +66,8 @@ def build_model(
         feature_sizes: Feature name -> size.
         num_classes: C.
         max_frames: T where the architecture needs a fixed one.
+        num_segments: T of models that read raw clips.
+        crop_size: Height and width of their frames.
         dtype: Dtype policy of the layers, for example `mixed_bfloat16`; None: Keras' global one.
             Logits are always computed in float32.
         seed: At least 0. The same seed gives the same initial weights and dropout masks; None:
@@ -82,7 +91,10 @@ def build_model(
     builder = import_classifier(name) if imported else BUILDERS[recipe.family]
     parameters = constructor_parameters(builder)
     arguments = _checked_options(name, parameters, {**recipe.options, **options})
-    shared = {"max_frames": max_frames, "seed": seed}
+    shared = {
+        **{"max_frames": max_frames, "num_segments": num_segments, "crop_size": crop_size},
+        "seed": seed,
+    }
     arguments |= {key: value for key, value in shared.items() if key in parameters}
     arguments |= {"feature_sizes": feature_sizes, "num_classes": num_classes, "dtype": dtype}
     with contextlib.nullcontext() if seed is None else _seeded(seed):
@@ -159,12 +171,16 @@ def _seeded(seed: int) -> Iterator[None]:
         random.setstate(state)
 
 
-def build_from_config(config: RunConfig, trust_code: bool = False) -> VideoClassifier:
+def build_from_config(
+    config: RunConfig, trust_code: bool = False, to_train: bool = False
+) -> VideoClassifier:
     """Builds the classifier that `config` describes, with fresh weights.
 
     Args:
         config: The run.
         trust_code: Whether to import and run the code that `config.code` names.
+        to_train: Whether to read the pretrained weights that `--backbone_weights` names; they are
+            not needed where the weights of a run are read next.
 
     Raises:
         ConfigError: The architecture refuses an option, or does not fit into memory.
@@ -174,6 +190,12 @@ def build_from_config(config: RunConfig, trust_code: bool = False) -> VideoClass
     no_options = inspect.signature(build_model).parameters.keys() & config.model.options.keys()
     if no_options:
         raise ConfigError(f"{min(no_options)} is no option of --model={config.model.name}")
+    options, clips = dict(config.model.options), config.data.clips
+    if get_recipe(config.model.name).clips and not to_train:
+        options.pop("backbone_weights", None)
+    sizes = {}
+    if clips is not None:
+        sizes = {"num_segments": clips.num_segments, "crop_size": clips.crop_size}
     try:
         classifier = build_model(
             config.model.name,
@@ -182,7 +204,8 @@ def build_from_config(config: RunConfig, trust_code: bool = False) -> VideoClass
             config.data.max_frames,
             # The models of this package draw from Keras' global seed.
             seed=config.training.seed if is_import_path(config.model.name) else None,
-            **config.model.options,
+            **sizes,
+            **options,
         )
     except ConfigError:
         raise

@@ -8,6 +8,8 @@ from keras import ops
 from yt8m_gat.models.feature_identifiers import feature_identifiers
 
 FRAME_MASK = "frame_mask"
+AUXILIARY_WEIGHT = 0.5
+"""Weight of the loss of `ModelOutputs.auxiliary_logits`, that of TPN."""
 
 
 class ModelOutputs(NamedTuple):
@@ -16,15 +18,18 @@ class ModelOutputs(NamedTuple):
     Attributes:
         logits: [B, C].
         frames: [B, T, D], the representation of each frame just before pooling over time, from
-            which class activation over frames (TAF) is computed. Zero on padding. None for
-            video-level models.
+            which class activation over frames (TAF) is computed. Zero on padding. [B, T, H, W, C]
+            for models of raw clips, their last convolutional maps. None for video-level models.
         attention_maps: `{feature: {level: [B, N, ...]}}` as the attention layer returns them
             (`[B, N, T, S]` for the global level); empty for models without attention.
+        auxiliary_logits: [B, C] of a second head that helps in training alone, whose loss counts
+            `AUXILIARY_WEIGHT` times that of the first; None without such a head.
     """
 
     logits: Any
     frames: Any
     attention_maps: dict[str, dict[str, Any]]
+    auxiliary_logits: Any = None
 
 
 class VideoClassifier(keras.Model):
@@ -70,6 +75,11 @@ class VideoClassifier(keras.Model):
     def has_square_maps(self) -> bool:
         """Whether every attention map is [B, N, T, T], also at local levels."""
         return False
+
+    @property
+    def training_options(self) -> dict[str, Any]:
+        """Constructor arguments of parts for training alone, and their values without the parts."""
+        return {"dual_normalization": False} if self.dual_normalization else {}
 
     def forward(
         self,

@@ -115,7 +115,7 @@ def _train(
     keras.config.set_dtype_policy(config.training.mixed_precision)
     keras.utils.set_random_seed(config.training.seed)
     with distribution.strategy.scope():
-        classifier = build_from_config(config, trust_code=True)
+        classifier = build_from_config(config, trust_code=True, to_train=True)
     imported_callbacks = ImportedCallbacks(config.training.callbacks)
     if config.training.finetune_from is not None:
         _start_from(classifier, config, trust_code)

@@ -10,7 +10,7 @@ import tensorflow as tf
 from yt8m_gat.attacks import RecordedPass
 from yt8m_gat.data.preprocessing import preprocess
 from yt8m_gat.losses import average_over_heads
-from yt8m_gat.models import FRAME_MASK, ModelOutputs, VideoClassifier
+from yt8m_gat.models import AUXILIARY_WEIGHT, FRAME_MASK, ModelOutputs, VideoClassifier
 from yt8m_gat.training.objective import CleanPass, Objective, check_objective
 
 NUM_FRAMES = "num_frames"
@@ -84,6 +84,9 @@ class AdversarialModel(keras.Model):
     replica's share of it): R depends only on its direction, and the graph compiler merges two
     backward passes that start alike. By operation count, the step costs 2.18 times the CE step,
     2.21 with a penalty.
+
+    A classifier with an auxiliary head (TPN) adds half of its loss to l in both passes; the attack
+    does not see it.
 
     With another perturbation (TAF) R comes from separate passes through the clean path. A
     classifier with a second set of normalization layers uses it only in the adversarial pass
@@ -209,16 +212,25 @@ class AdversarialModel(keras.Model):
             # Each term is scaled, not only their sum: the attack differentiates the clean term.
             return term if replica is None else tf.cast(replica.share, term.dtype) * term
 
+        def mean_loss(logits: tf.Tensor) -> tf.Tensor:
+            return of_the_batch(tf.reduce_mean(loss(labels, logits)))
+
+        def auxiliary_loss(outputs: ModelOutputs) -> tf.Tensor | float:
+            if outputs.auxiliary_logits is None:
+                return 0.0
+            return AUXILIARY_WEIGHT * mean_loss(outputs.auxiliary_logits)
+
         with keras.StatelessScope(seeds) as state:
             recorded = RecordedPass(self._forward_clean, features, frame_mask)
         clean = recorded.outputs
         with recorded.recording():
-            clean_loss = of_the_batch(tf.reduce_mean(loss(labels, clean.logits)))
+            clean_loss = mean_loss(clean.logits)
             total = objective.clean_weight * clean_loss
             # If the clean loss has weight 0 or less, the attack raises the unweighted loss.
             attacked = total if objective.clean_weight > 0 else clean_loss
             # Float16 gradients by the features need the loss scale, as those by the weights do.
             scaled_loss = self.optimizer.scale_loss(attacked)
+        total += objective.clean_weight * auxiliary_loss(clean)
         adversarial_loss = penalty = tf.zeros((), clean_loss.dtype)
         step = self.optimizer.iterations
 
@@ -246,8 +258,8 @@ class AdversarialModel(keras.Model):
                     training=True,
                     auxiliary_normalization=self.classifier.dual_normalization,
                 )
-            adversarial_loss = of_the_batch(tf.reduce_mean(loss(labels, adversarial.logits)))
-            total += objective.adversarial_weight * adversarial_loss
+            adversarial_loss = mean_loss(adversarial.logits)
+            total += objective.adversarial_weight * (adversarial_loss + auxiliary_loss(adversarial))
             if objective.penalty is not None:
                 penalty = of_the_batch(self._penalty(clean, adversarial, frame_mask))
                 total += objective.penalty_weight * penalty

@@ -7,15 +7,16 @@ import keras
 
 from yt8m_gat.models import VideoClassifier
 
-AUXILIARY = "auxiliary_normalization"
+# In the names of parts that help in training alone.
+_AUXILIARY = ("auxiliary_normalization", "auxiliary_head")
 
 
 def copy_weights(source: VideoClassifier, target: VideoClassifier) -> None:
     """Copies all weights of `source` to `target`, matched by their paths; none if it raises.
 
     If only `target` has a second set of normalization layers, it starts as a copy of the first, so
-    that both paths of fine-tuning start from the same function. If only `source` has one, it is
-    not copied.
+    that both paths of fine-tuning start from the same function. If only `source` has one, or an
+    auxiliary head, that is not copied.
 
     Raises:
         ValueError: `target` has another architecture; the message names the difference. Or two
@@ -36,7 +37,7 @@ def copy_weights(source: VideoClassifier, target: VideoClassifier) -> None:
             weights[path].shape if path in weights else None
             for weights in (target_weights, source_weights)
         ]
-        if AUXILIARY in path and None in shapes:
+        if None in shapes and any(name in path for name in _AUXILIARY):
             continue
         if shapes[0] != shapes[1]:
             needed, present = ("none" if shape is None else f"shape {shape}" for shape in shapes)
@@ -74,10 +75,13 @@ def _without_numbers(paths: Iterable[str]) -> list[str]:
 
 
 def without_auxiliary(classifier: VideoClassifier) -> VideoClassifier:
-    """Returns the same classifier without a second set of normalization layers, for serving."""
-    if not classifier.dual_normalization:
+    """Returns the same classifier without the parts for training alone, for serving.
+
+    These are a second set of normalization layers, and an auxiliary head.
+    """
+    if not classifier.training_options:
         return classifier
-    config = {**classifier.get_config(), "dual_normalization": False}
+    config = {**classifier.get_config(), **classifier.training_options}
     single = type(classifier).from_config(config)
     copy_weights(classifier, single)
     return single
