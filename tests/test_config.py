@@ -168,6 +168,8 @@ def test_settings_of_clips_survive_json():
         ({"flip": True, "flip_pairs": ("0:1", "1:2")}, "--flip_pairs takes LEFT:RIGHT"),
         ({"flip": True, "flip_pairs": ("left:right",)}, "--flip_pairs takes LEFT:RIGHT"),
         ({"flip_pairs": ("0:1",)}, "--flip_pairs has no effect without --flip"),
+        ({"augmentation": ("cutout",)}, "--augmentation must be one of mixup, .*'cutout'"),
+        ({"augmentation": ("mixup", "cutmix")}, "--augmentation takes one of .*mixup,cutmix"),
         ({"flip": True, "flip_pairs": ("0:3862",)}, "--flip_pairs must name classes below"),
     ],
 )

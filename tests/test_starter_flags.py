@@ -254,7 +254,7 @@ def test_flags_of_raw_clips_reach_a_model_of_ones_own():
     config = parse(
         *("--model=my_models:ClipModel", "--num_segments=4", "--crop_size=64", "--short_side=72"),
         *("--sampling=dense", "--dense_stride=2", "--crop_scales=1,0.8", "--flip"),
-        *("--flip_pairs=0:1,4:2", "--num_classes=5"),
+        *("--flip_pairs=0:1,4:2", "--num_classes=5", "--augmentation=cutmix,randaugment"),
     ).data
     assert config.clips == ClipConfig(
         num_segments=4,
@@ -265,6 +265,7 @@ def test_flags_of_raw_clips_reach_a_model_of_ones_own():
         crop_scales=(1.0, 0.8),
         flip=True,
         flip_pairs=("0:1", "4:2"),
+        augmentation=("cutmix", "randaugment"),
     )
     assert (config.sizes, config.max_frames, config.num_classes) == ({"image": 3}, 4, 5)
     assert (config.labels_key, config.frame_features) == ("clip/label/index", True)

@@ -39,6 +39,8 @@ CLASS_REDUCTIONS = ("mean", "sum")
 LABEL_FORMS = ("indices", "multi_hot")
 FEATURE_TYPES = ("uint8", "float32", "float_list")
 FRAME_SAMPLINGS = ("segments", "dense")
+CLIP_MIXINGS = ("mixup", "cutmix", "framemixup", "cubemixup")
+AUGMENTATIONS = (*CLIP_MIXINGS, "randaugment")
 CLIP_FEATURE = "image"
 """Name of the input of models that read raw clips."""
 CLIP_LABELS_KEY = "clip/label/index"
@@ -123,6 +125,8 @@ class ClipConfig:
             side, drawn at random, and resizes it to S x S.
         flip: Whether training mirrors half of the clips.
         flip_pairs: Classes that mirroring exchanges, each `LEFT:RIGHT`, in numbers.
+        augmentation: In training: one of `mixup`, `cutmix`, `framemixup` and `cubemixup`, which mix
+            clips of a batch, and `randaugment`; see `yt8m_gat.data.augmentation`.
     """
 
     num_segments: int = 8
@@ -133,6 +137,7 @@ class ClipConfig:
     crop_scales: tuple[float, ...] = (1.0, 0.875, 0.75, 0.66)
     flip: bool = False
     flip_pairs: tuple[str, ...] = ()
+    augmentation: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for flag in ("num_segments", "crop_size", "dense_stride"):
@@ -151,6 +156,13 @@ class ClipConfig:
         self.flipped_classes  # noqa: B018 - refuses what does not read as LEFT:RIGHT
         if self.flip_pairs and not self.flip:
             raise ConfigError("--flip_pairs has no effect without --flip")
+        for name in self.augmentation:
+            _require_choice("augmentation", name, AUGMENTATIONS)
+        if sum(self.augmentation.count(name) for name in CLIP_MIXINGS) > 1:
+            raise ConfigError(
+                f"--augmentation takes one of {', '.join(CLIP_MIXINGS)}, which mix clips. "
+                f"Received: {','.join(self.augmentation)}"
+            )
 
     @property
     def central_share(self) -> float:

@@ -154,6 +154,12 @@ SECTIONS: Sections = {
         ),
         _clips("flip", "Training mirrors half of the clips."),
         _clips("flip_pairs", "With --flip: classes that mirroring exchanges, LEFT:RIGHT,..."),
+        _clips(
+            "augmentation",
+            "Training also mixes clips of a batch by one of the first four, and changes their "
+            "colors and geometry by the last.",
+            choices=configs.AUGMENTATIONS,
+        ),
     ),
     "Model": (
         Flag(

@@ -19,6 +19,7 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from yt8m_gat.config import CLIP_FEATURE, ClipConfig
+from yt8m_gat.data.augmentation import augment
 from yt8m_gat.data.errors import Fault
 from yt8m_gat.data.parsing import (
     RUN_REMEDY,
@@ -349,12 +350,13 @@ def parse_clip_batch(
         schema: What to read; `clips` must be set.
         names: string [B], see `record_names`; by default the numbers in the batch.
         seed: int32 [2], the seed of the epoch: the clips are read for training, at random, and the
-            labels of a mirrored one are exchanged by `flip_pairs`. None: for evaluation.
+            labels of a mirrored one are exchanged by `flip_pairs`; with labels, the batch is
+            augmented. None: for evaluation.
         with_labels: Whether to read the labels; a record without any has a row of zeros.
 
     Returns:
         `video_id` string [B]; `features` `{"image": uint8 [B, T, S, S, 3]}`; `num_frames` int32
-        [B], all T; `labels` float32 [B, C].
+        [B], all T; `labels` float32 [B, C], shares of mixed clips included.
 
     Raises:
         tf.errors.InvalidArgumentError: A record is not a `tf.SequenceExample`, lacks an id or
@@ -389,6 +391,11 @@ def parse_clip_batch(
             seen = [clips.flipped_classes.get(c, c) for c in range(schema.num_classes)]
             flipped = tf.gather(batch["labels"], seen, axis=1)
             batch["labels"] = tf.where(mirrored[:, None], flipped, batch["labels"])
+    if clips.augmentation and seed is not None and with_labels:
+        frames = tf.ensure_shape(frames, [None, num_segments, size, size, 3])
+        frames, batch["labels"] = augment(
+            clips.augmentation, frames, batch["labels"], batch["video_id"], seed
+        )
     batch["num_frames"] = tf.fill([num_clips], num_segments)
     batch["features"] = {CLIP_FEATURE: frames}
     return batch
