@@ -6,7 +6,7 @@ import re
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import tensorflow as tf
 
@@ -29,10 +29,32 @@ SERVING_DEFAULT = "serving_default"
 FRAMES = "frames"
 CLIPS = "clips"
 ATTENTION = "attention"
+IMAGES = "images"
 PROVENANCE_FILE = "assets.extra/provenance.json"
 """File in a SavedModel's folder, ignored by loaders, that records the source of its weights."""
 
 _GLOBAL = "global"
+
+
+class Extractor(Protocol):
+    """Makes features of pictures inside of a graph; see `extraction.in_graph.GraphExtractor`."""
+
+    @property
+    def has_sound(self) -> bool:
+        """Whether a waveform is needed beside the pictures."""
+
+    @property
+    def variables(self) -> list[tf.Variable]:
+        """The variables of its models."""
+
+    @property
+    def example(self) -> bytes:
+        """A JPEG file that it takes."""
+
+    def __call__(
+        self, images: tf.Tensor, waveform: tf.Tensor | None = None
+    ) -> tuple[Mapping[str, tf.Tensor], tf.Tensor]:
+        """Returns the features of JPEG files [N, T], uint8 [N, T, D], and the frames, int32 [N]."""
 
 
 class ServingModule(tf.Module):
@@ -45,7 +67,8 @@ class ServingModule(tf.Module):
         classifier: The trained classifier.
         schema: What the records hold.
         normalize: l2 normalization after dequantizing, as in training.
-        top_k: Predictions per video of `serve` and `attend`.
+        top_k: Predictions per video of `serve`, `attend` and `classify_images`.
+        extractor: Makes the features of pictures; None: there is no signature `images`.
     """
 
     def __init__(
@@ -54,11 +77,15 @@ class ServingModule(tf.Module):
         schema: RecordSchema,
         normalize: str = "none",
         top_k: int = 20,
+        extractor: Extractor | None = None,
     ) -> None:
         super().__init__()
         # A tuple would be tracked as a data structure too; only the values are saved.
         self.weights = [variable.value for variable in classifier.variables]
+        if extractor is not None:
+            self.weights += extractor.variables
         self._classifier = _Untracked(classifier)
+        self._extractor = _Untracked(extractor)
         self._schema = schema
         self._normalize = normalize
         self._top_k = min(top_k, classifier.num_classes)
@@ -77,7 +104,8 @@ class ServingModule(tf.Module):
 
         `serving_default` (see `serve`) always; `frames` (see `frames`) of a model of frame
         features; `clips` (see `clips`) of one of raw clips; `attention` (see `attend`) of one
-        whose every block has a global attention map.
+        whose every block has a global attention map; `images` (see `classify_images`) with an
+        extractor.
         """
         records = tf.TensorSpec([None], tf.string, name="example_bytes")
         signatures = {SERVING_DEFAULT: _function(self.serve, records)}
@@ -93,6 +121,11 @@ class ServingModule(tf.Module):
             )
         if _GLOBAL in self._classifier.value.attention_levels:
             signatures[ATTENTION] = _function(self.attend, records)
+        if self._extractor.value is not None:
+            specs = [tf.TensorSpec([None, None], tf.string, name="images")]
+            if self._extractor.value.has_sound:
+                specs.append(tf.TensorSpec([None, None], tf.float32, name="waveform"))
+            signatures[IMAGES] = _function(self.classify_images, *specs)
         return signatures
 
     def serve(self, example_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -239,6 +272,52 @@ class ServingModule(tf.Module):
             **profiles,
         }
 
+    def classify_images(
+        self, images: tf.Tensor, waveform: tf.Tensor | None = None
+    ) -> dict[str, tf.Tensor]:
+        """Predicts from the frames of videos, as JPEG files; the signature `images`.
+
+        Args:
+            images: string [N, T], a JPEG file for each frame, at the extractor's rate; empty
+                strings after the last frame of each video. Those after the `max_frames` of the run
+                are ignored.
+            waveform: float32 [N, S], if the run reads sound: 16 kHz, one channel, in [-1, 1], zeros
+                after its end.
+
+        Returns:
+            `class_indexes` [N, k] int32 and `predictions` [N, k] float32, as `serve`.
+
+        Raises:
+            tf.errors.InvalidArgumentError: An input has another shape, or a picture cannot be
+                decoded.
+        """
+        rule = "images must be [N, T]: the frames of a video or more"
+        checks = [_require_rank(images, 2, rule)]
+        if waveform is not None:
+            rule = "waveform must be [N, S]: samples for each video of images"
+            checks.append(_require_rank(waveform, 2, rule))
+        with tf.control_dependencies(checks):
+            images = tf.identity(images)[:, : self._schema.max_frames]
+        if waveform is not None:
+            rows = tf.shape(waveform)[0]
+            has_rows = _require(
+                tf.logical_and(
+                    tf.equal(rows, tf.shape(images)[0]),
+                    tf.reduce_all(tf.math.is_finite(waveform)),
+                ),
+                "waveform must be finite and have a row for each video of images. Received rows, "
+                "videos:",
+                rows,
+                tf.shape(images)[0],
+            )
+            with tf.control_dependencies([has_rows]):
+                waveform = tf.identity(waveform)
+        features, num_frames = self._extractor.value(images, waveform)
+        features = {name: features[name] for name in self._schema.feature_names}
+        inputs, frame_mask = preprocess(features, num_frames, self._normalize)
+        logits = self._classifier.value({**inputs, "frame_mask": frame_mask}, training=False)
+        return self._top(logits)
+
     def warm_up_requests(self) -> Iterator[tuple[str, dict[str, tf.Tensor]]]:
         """Yields a request for each signature, about a clip of the greatest length."""
         record = tf.constant([longest_record(self._schema)])
@@ -252,6 +331,11 @@ class ServingModule(tf.Module):
             yield FRAMES, {self.frames_name: frames, "num_frames": tf.constant([[num_frames]])}
         if ATTENTION in signatures:
             yield ATTENTION, {"example_bytes": record}
+        if IMAGES in signatures:
+            inputs = {"images": tf.constant([[self._extractor.value.example]])}
+            if self._extractor.value.has_sound:
+                inputs["waveform"] = tf.zeros([1, 1])
+            yield IMAGES, inputs
 
     def _parse(
         self, example_bytes: tf.Tensor
@@ -282,7 +366,7 @@ class ServingModule(tf.Module):
 class _Untracked:
     """Hides an object from TensorFlow's tracking of attributes."""
 
-    def __init__(self, value: VideoClassifier) -> None:
+    def __init__(self, value: Any) -> None:
         self.value = value
 
 
@@ -299,6 +383,13 @@ def _require_shape(value: tf.Tensor, rank: int, size: int, rule: str) -> tf.Oper
     """Fails as `_require` does unless `value` has `rank` axes, the last of them of `size`."""
     shape = _sent_shape(value)
     fits = tf.logical_and(tf.equal(tf.size(shape), rank), tf.reduce_all(shape[rank - 1 :] == size))
+    return _require(fits, f"{rule}. Received shape:", shape)
+
+
+def _require_rank(value: tf.Tensor, rank: int, rule: str) -> tf.Operation:
+    """Fails as `_require` does unless `value` has `rank` axes and a row or more."""
+    shape = _sent_shape(value)
+    fits = tf.logical_and(tf.equal(tf.size(shape), rank), tf.reduce_all(shape[:1] >= 1))
     return _require(fits, f"{rule}. Received shape:", shape)
 
 
@@ -323,6 +414,7 @@ def export_saved_model(
     normalize: str = "none",
     top_k: int = 20,
     provenance: Mapping[str, Any] | None = None,
+    extractor: Extractor | None = None,
 ) -> Path:
     """Writes the next numeric version in `export_dir`, completely or not at all.
 
@@ -335,6 +427,7 @@ def export_saved_model(
         normalize: l2 normalization after dequantizing, as in training.
         top_k: Predictions per video.
         provenance: Where the weights come from, for `PROVENANCE_FILE`; None: it is not written.
+        extractor: Makes the features of pictures, for the signature `images`.
 
     Returns:
         The folder of the new version.
@@ -350,7 +443,7 @@ def export_saved_model(
             shutil.rmtree(path, ignore_errors=True)
         versions = [int(path.name) for path in base.iterdir() if re.fullmatch("[0-9]+", path.name)]
         target = base / str(max(versions, default=0) + 1)
-        module = ServingModule(without_auxiliary(classifier), schema, normalize, top_k)
+        module = ServingModule(without_auxiliary(classifier), schema, normalize, top_k, extractor)
         # TensorFlow has its own error for a full disk. A server ignores names that are not numbers,
         # and so the temporary folder.
         with replacing(target, tf.errors.OpError) as temporary:

@@ -27,6 +27,8 @@ from yt8m_gat.extraction.config import (
     digest_of_path,
     extractor_file,
 )
+from yt8m_gat.extraction.in_graph import GraphExtractor, PicturePart, SoundPart
+from yt8m_gat.extraction.loading import KerasEmbedding
 from yt8m_gat.extraction.log_mel import SAMPLE_RATE
 from yt8m_gat.extraction.picture import GRAPH_FILE, PictureModel, picture_model
 from yt8m_gat.extraction.projection import (
@@ -240,6 +242,36 @@ class Extractor:
         if isinstance(result, VideoError):
             raise result
         return result
+
+    def graph(self, names: Iterable[str]) -> GraphExtractor:
+        """Returns the same extractor as operations of a graph.
+
+        Args:
+            names: The features that are needed: `rgb`, and perhaps `audio`.
+
+        Raises:
+            ConfigError: There are no pictures, or a model is neither Keras' nor `log_mel`; the
+                message says which.
+        """
+        parts = {name: part for name, part in self.config.parts.items() if FEATURES[name] in names}
+        picture, sound = self._models.picture, self._models.sound
+        if "picture" not in parts or picture is None:
+            raise ConfigError("the features have no pictures")
+        fits = {
+            "picture": isinstance(picture.call, KerasEmbedding),
+            "sound": sound is not None and sound.graph is not None,
+        }
+        for name, part in parts.items():
+            if not fits[name]:
+                raise ConfigError(
+                    f"the {name} model {part.model} is of the kind {part.kind}; only models of "
+                    "Keras, and log_mel, can become a part of a graph"
+                )
+        of_picture = PicturePart(picture, self._projections["picture"], self.config.crop)
+        if "sound" not in parts or sound is None:
+            return GraphExtractor(of_picture)
+        rate = self.config.frames_per_second
+        return GraphExtractor(of_picture, SoundPart(sound, self._projections["sound"], rate))
 
     def save(self, folder: str | os.PathLike) -> None:
         """Writes `extractor.json` and copies its small files, itself last.

@@ -68,21 +68,40 @@ def pooled(x: np.ndarray) -> np.ndarray:
     return x if x.ndim == 2 else x.reshape(x.shape[0], -1, x.shape[-1]).mean(axis=1)
 
 
-def keras_call(
-    model: keras.Model, prepare: Callable[[tf.Tensor], tf.Tensor] = lambda x: x
-) -> Callable[[np.ndarray], np.ndarray]:
-    """Returns a compiled function that applies a Keras model to batches of any size.
+class KerasEmbedding:
+    """Applies a Keras model to batches of any size, as a compiled function or inside of a graph.
 
     Args:
-        model: The model, with one input and one output.
-        prepare: Is applied to the input, as floats, first.
+        model: The model, with one input and one output; maps are averaged.
+        prepare: Is applied to the input, as float32, first.
     """
 
-    @tf.function(reduce_retracing=True)
-    def call(x: tf.Tensor) -> tf.Tensor:
-        return tf.cast(model(prepare(tf.cast(x, tf.float32)), training=False), tf.float32)
+    def __init__(
+        self, model: keras.Model, prepare: Callable[[tf.Tensor], tf.Tensor] = lambda x: x
+    ) -> None:
+        self._model = model
+        self._prepare = prepare
+        self._compiled = tf.function(self.graph, reduce_retracing=True)
 
-    return lambda x: pooled(call(tf.constant(x)).numpy())
+    def __call__(self, x: np.ndarray) -> np.ndarray:
+        """Returns the embeddings, float32 [N, D], of examples [N, ...]."""
+        return self._compiled(tf.constant(x)).numpy()
+
+    def graph(self, x: tf.Tensor) -> tf.Tensor:
+        """Returns the embeddings as operations of the graph that is being made."""
+        values = self._model(self._prepare(tf.cast(x, tf.float32)), training=False)
+        values = tf.cast(values, tf.float32)
+        axes = range(1, values.shape.rank - 1)
+        return tf.reduce_mean(values, axis=list(axes)) if axes else values
+
+    @property
+    def variables(self) -> list[tf.Variable]:
+        """The variables of the model."""
+        return [variable.value for variable in self._model.variables]
+
+    def after(self, prepare: Callable[[tf.Tensor], tf.Tensor]) -> KerasEmbedding:
+        """Returns the same model with other preparation."""
+        return KerasEmbedding(self._model, prepare)
 
 
 def _load_keras(path: str, output: str | None) -> LoadedModel:
@@ -101,7 +120,7 @@ def _load_keras(path: str, output: str | None) -> LoadedModel:
             f"{path} must be a model with one input and one output. Received: {len(inputs)} and "
             f"{len(outputs)}"
         )
-    return LoadedModel(tuple(inputs[0].shape[1:]), np.dtype(np.float32), keras_call(model))
+    return LoadedModel(tuple(inputs[0].shape[1:]), np.dtype(np.float32), KerasEmbedding(model))
 
 
 def _load_saved_model(path: str, output: str | None) -> LoadedModel:

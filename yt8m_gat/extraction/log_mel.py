@@ -1,4 +1,4 @@
-"""Log-mel spectrograms as VGGish's, in NumPy.
+"""Log-mel spectrograms as VGGish's, in NumPy, and as operations of a graph.
 
 The spectrogram has magnitudes (not powers) of windows without padding at the ends; the mel
 filters are triangles in mel, not in hertz as librosa's are, and leave out the lowest bin.
@@ -7,6 +7,7 @@ filters are triangles in mel, not in hertz as librosa's are, and leave out the l
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import numpy as np
 
@@ -114,6 +115,24 @@ def log_mel(
     magnitudes = np.abs(np.fft.rfft(windows * _hann(window), size))
     weights = _filters(magnitudes.shape[-1], sample_rate, num_bands, min_hz, max_hz)
     return np.log(magnitudes @ weights + offset).astype(np.float32)
+
+
+def log_mel_of_tensor(waveform: Any) -> Any:
+    """Computes `log_mel` as operations of a TensorFlow graph, with VGGish's settings.
+
+    Args:
+        waveform: Tensor of samples in [-1, 1], [B, S], S at least a window.
+
+    Returns:
+        float32 [B, frames, 64].
+    """
+    import tensorflow as tf
+
+    windows = tf.signal.frame(tf.cast(waveform, tf.float64), WINDOW, HOP)
+    size = 1 << (WINDOW - 1).bit_length()
+    magnitudes = tf.abs(tf.signal.rfft(windows * _hann(WINDOW), [size]))
+    weights = _filters(size // 2 + 1, SAMPLE_RATE, NUM_BANDS, MIN_HZ, MAX_HZ)
+    return tf.cast(tf.math.log(magnitudes @ weights + LOG_OFFSET), tf.float32)
 
 
 @functools.cache

@@ -25,8 +25,11 @@ class PCA:
     eigenvectors: np.ndarray
 
     def whiten(self, x: np.ndarray) -> np.ndarray:
-        """Projects frames [T, D] on the components: `E (x - mean) / sqrt(eigenvalue + 1e-4)`."""
-        projected = (np.asarray(x, np.float64) - self.mean) @ self.eigenvectors.T
+        """Projects frames [T, D] on the components: `E (x - mean) / sqrt(eigenvalue + 1e-4)`.
+
+        A float64 tensor of TensorFlow gives one.
+        """
+        projected = (x - self.mean) @ self.eigenvectors.T
         return projected / np.sqrt(self.eigenvalues + WHITENING_OFFSET)
 
 

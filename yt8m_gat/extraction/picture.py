@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -15,7 +16,7 @@ import tensorflow as tf
 from yt8m_gat.config import ConfigError
 from yt8m_gat.digests import digest_of
 from yt8m_gat.extraction.config import OFFICIAL, FeatureConfig
-from yt8m_gat.extraction.loading import LoadedModel, keras_call, load_embedding
+from yt8m_gat.extraction.loading import KerasEmbedding, LoadedModel, load_embedding
 from yt8m_gat.extraction.projection import PICTURE_VALUES
 from yt8m_gat.untrusted import printable
 
@@ -40,7 +41,8 @@ class PictureModel:
     """A model of frames.
 
     Attributes:
-        call: Frames uint8 [N, H, W, 3] -> values [N, D], float32 or uint8.
+        call: Frames uint8 [N, H, W, 3] -> values [N, D], float32 or uint8; a `KerasEmbedding` of
+            a Keras model.
         image_size: H and W; None: it takes frames of any size, all of one video's being equal.
         size: D.
         gives_bytes: Whether the values are bytes.
@@ -110,7 +112,8 @@ def _application(config: FeatureConfig, path: str | os.PathLike | None) -> Pictu
     if path is None:  # Nobody says which version of them Keras has.
         digest = digest_of(np.ascontiguousarray(array).tobytes() for array in model.get_weights())
     size = model.output_shape[-1]
-    return PictureModel(keras_call(model, preprocess_input), image_size, size, sha256=digest)
+    embedding = KerasEmbedding(model, preprocess_input)
+    return PictureModel(embedding, image_size, size, sha256=digest)
 
 
 def _of_file(model: LoadedModel, config: FeatureConfig, path: str | os.PathLike) -> PictureModel:
@@ -131,14 +134,18 @@ def _of_file(model: LoadedModel, config: FeatureConfig, path: str | os.PathLike)
         )
     low, high = config.value_range
 
+    def scaled(frames: Any) -> Any:
+        return frames * np.float32((high - low) / 255) + np.float32(low)
+
     def call(frames: np.ndarray) -> np.ndarray:
         if kind == np.uint8:
             return model.call(frames)
         if kind == np.int8:
             return model.call((frames.astype(np.int16) - 128).astype(np.int8))
-        scaled = frames.astype(np.float32) * np.float32((high - low) / 255) + np.float32(low)
-        return model.call(scaled.astype(kind))
+        return model.call(scaled(frames.astype(np.float32)).astype(kind))
 
+    if isinstance(model.call, KerasEmbedding):
+        call = model.call.after(scaled)
     trial = _trial(call, np.zeros((1, *image_size, 3), np.uint8), path)
     return PictureModel(call, image_size, trial.shape[1], trial.dtype == np.uint8)
 

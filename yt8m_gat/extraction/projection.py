@@ -7,8 +7,10 @@ import dataclasses
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import tensorflow as tf
 
 from yt8m_gat.config import ConfigError
 from yt8m_gat.data.quantization import quantize, quantize_as_youtube8m
@@ -23,7 +25,10 @@ MEAN_FILE, VALUES_FILE, VECTORS_FILE = "mean.npy", "eigenvals.npy", "eigenvecs.n
 
 
 class Projection(abc.ABC):
-    """Turns values [T, D] into bytes [T, K]."""
+    """Turns values [T, D] into bytes [T, K].
+
+    Fitted ones take tensors of TensorFlow too, and then give one.
+    """
 
     size: int
     """K."""
@@ -63,7 +68,7 @@ class Standardize(Projection):
 
     def __call__(self, values: np.ndarray) -> np.ndarray:
         """See `Projection`."""
-        return quantize((np.asarray(values, np.float64) - self.mean) / self.deviation)
+        return quantize((_as_float64(values) - self.mean) / self.deviation)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,7 +84,7 @@ class Whiten(Projection):
 
     def __call__(self, values: np.ndarray) -> np.ndarray:
         """See `Projection`."""
-        return quantize(self.pca.whiten(values))
+        return quantize(self.pca.whiten(_as_float64(values)))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,6 +146,10 @@ class OfficialSound(Projection):
     def __call__(self, values: np.ndarray) -> np.ndarray:
         """See `Projection`."""
         return quantize_as_youtube8m((values - self.mean) @ self.matrix.T, truncate=True)
+
+
+def _as_float64(values: Any) -> Any:
+    return tf.cast(values, tf.float64) if tf.is_tensor(values) else np.asarray(values, np.float64)
 
 
 def _array(folder: str | os.PathLike, name: str, shape: tuple[int, ...]) -> np.ndarray:

@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
+import tensorflow as tf
 
 from yt8m_gat.config import ConfigError
 from yt8m_gat.extraction.config import LOG_MEL, VGGISH, FeatureConfig
-from yt8m_gat.extraction.loading import LoadedModel, keras_call, load_embedding
-from yt8m_gat.extraction.log_mel import HOP, NUM_BANDS, SAMPLE_RATE, WINDOW, log_mel
+from yt8m_gat.extraction.loading import KerasEmbedding, LoadedModel, load_embedding
+from yt8m_gat.extraction.log_mel import (
+    HOP,
+    NUM_BANDS,
+    SAMPLE_RATE,
+    WINDOW,
+    log_mel,
+    log_mel_of_tensor,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,12 +31,16 @@ class SoundModel:
         window: Samples of a window, at 16 kHz.
         size: D.
         gives_bytes: Whether the values are bytes.
+        graph: `call` as operations of a graph; None: it cannot become a part of one.
+        variables: Those of `graph`.
     """
 
     call: Callable[[np.ndarray], np.ndarray]
     window: int
     size: int
     gives_bytes: bool = False
+    graph: Callable[[tf.Tensor], tf.Tensor] | None = None
+    variables: Sequence[tf.Variable] = ()
 
 
 def window_start(step: int, window: int, frames_per_second: float) -> int:
@@ -105,7 +117,10 @@ def _mean_log_mel(frames_per_second: float) -> SoundModel:
     def call(waveforms: np.ndarray) -> np.ndarray:
         return log_mel(waveforms).mean(axis=-2)
 
-    return SoundModel(call, WINDOW + (frames - 1) * HOP, NUM_BANDS)
+    def graph(waveforms: tf.Tensor) -> tf.Tensor:
+        return tf.reduce_mean(log_mel_of_tensor(waveforms), axis=-2)
+
+    return SoundModel(call, WINDOW + (frames - 1) * HOP, NUM_BANDS, graph=graph)
 
 
 def _vggish(folder: str | os.PathLike) -> SoundModel:
@@ -120,7 +135,7 @@ def _vggish(folder: str | os.PathLike) -> SoundModel:
     checkpoint, _ = official_files(folder)
     model = vggish()
     load_checkpoint(model, checkpoint)
-    on_patches = keras_call(model)
+    on_patches = KerasEmbedding(model)
     return SoundModel(lambda x: on_patches(log_mel(x)), PATCH_SAMPLES, SIZE)
 
 
@@ -142,4 +157,14 @@ def _of_file(model: LoadedModel, path: str | os.PathLike) -> SoundModel:
 
     window = WINDOW + (length - 1) * HOP if patches else length
     trial = call(np.zeros((1, window), np.float32))
-    return SoundModel(call, window, trial.shape[1], trial.dtype == np.uint8)
+    made = SoundModel(call, window, trial.shape[1], trial.dtype == np.uint8)
+    if not isinstance(model.call, KerasEmbedding):
+        return made
+    embedding = model.call
+
+    def graph(waveforms: tf.Tensor) -> tf.Tensor:
+        if patches:
+            waveforms = tf.reshape(log_mel_of_tensor(waveforms), (-1, *shape))
+        return embedding.graph(waveforms)
+
+    return dataclasses.replace(made, graph=graph, variables=embedding.variables)

@@ -2,13 +2,19 @@
 
 import dataclasses
 import os
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from yt8m_gat.config import RunConfig
+from yt8m_gat.config import ConfigError, RunConfig
 from yt8m_gat.data import RecordSchema
 from yt8m_gat.export import export_saved_model
+from yt8m_gat.export.saved_model import IMAGES
+from yt8m_gat.extraction.config import EXTRACTOR_FILE
+from yt8m_gat.extraction.extractor import Extractor
+from yt8m_gat.extraction.in_graph import GraphExtractor
+from yt8m_gat.untrusted import printable
 
 
 def export(
@@ -16,6 +22,7 @@ def export(
     config: RunConfig,
     export_dir: str | os.PathLike,
     provenance: Mapping[str, Any] | None = None,
+    extractor_dir: Path | None = None,
 ) -> Path:
     """Writes `classifier` as the next version of a SavedModel below `export_dir`.
 
@@ -24,6 +31,8 @@ def export(
         config: The configuration of its run.
         export_dir: Folder of the versions.
         provenance: Where the weights come from, written beside the model; see `weights_of`.
+        extractor_dir: The extractor that the run keeps. If it can become a part of the model, that
+            has the signature `images`; otherwise a line on the standard error says why not.
 
     Raises:
         WriteError: See `yt8m_gat.export.export_saved_model`.
@@ -36,4 +45,24 @@ def export(
         export_dir,
         config.data.normalize,
         provenance=provenance,
+        extractor=graph_extractor(config, extractor_dir),
     )
+
+
+def graph_extractor(config: RunConfig, folder: Path | None) -> GraphExtractor | None:
+    """Returns the extractor of a run as operations of a graph; None, after a line, if it cannot be.
+
+    Args:
+        config: The configuration of the run.
+        folder: The extractor that it keeps; one that is not there gives None without a line.
+    """
+    if folder is None or not (folder / EXTRACTOR_FILE).is_file() or not config.data.frame_features:
+        return None
+    try:
+        return Extractor.load(folder).graph(config.data.feature_names)
+    except ConfigError as error:
+        print(
+            printable(f"the export has no signature {IMAGES}, of JPEG frames: {error}"),
+            file=sys.stderr,
+        )
+        return None

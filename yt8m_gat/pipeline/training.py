@@ -176,7 +176,10 @@ def _train(
         if export_dir is not None and state.finished(config.training) is not None:
             loaded = load_run(folder, config, trust_code=True)
             provenance = weights_of(folder, "best", loaded)
-            print(f"SavedModel: {export(loaded.classifier, config, export_dir, provenance)}")
+            version = export(
+                loaded.classifier, config, export_dir, provenance, extractor_dir=folder.extractor
+            )
+            print(f"SavedModel: {version}")
         _report(folder, config, trainer, eval_data_pattern)
     distribution.agree(0)  # Wait for all: a worker that exits ends the others.
     return state
