@@ -98,7 +98,7 @@ def build_backbone(
     if not branches:
         raise ValueError(f"`backbone` must have residual blocks. Received: backbone={name!r}")
     outputs = [*([_last_stage_input(branches)] if both_levels else []), network.output]
-    network = keras.Model(network.inputs, outputs, name=network.name)
+    network = keras.Model(network.input, outputs, name=network.name)
     before: dict[str, keras.Layer] = {}
     instead: dict[str, keras.Layer] = {}
     for branch in branches:
@@ -377,7 +377,7 @@ def temporal_network(
         ...     network, 3, before={"conv": TemporalShift()}, instead={}).layers[1:]]
         ['before_conv', 'conv']
     """
-    network = keras.Model(network.inputs, network.outputs, name=network.name)
+    network = keras.Model(network.input, network.outputs, name=network.name)
     missing = sorted({*before, *instead} - {layer.name for layer in network.layers})
     if missing:
         raise ValueError(f"the network has no layer of the name {missing[0]!r}")
