@@ -176,6 +176,30 @@ def test_pretrained_weights_come_from_a_file(tmp_path):
         build_backbone("ResNet10Small", 32, 2, weights=file)
 
 
+def test_a_network_comes_from_a_file(tmp_path):
+    """Of any size of pictures, with a top layer that is left out."""
+    pixels = keras.Input((None, None, 3))
+    x = keras.layers.Conv2D(8, 3, padding="same", activation="relu")(
+        keras.layers.Rescaling(1 / 255)(pixels)
+    )
+    branch = keras.layers.Conv2D(8, 3, padding="same", name="of_the_branch")(x)
+    x = keras.layers.Add()([x, keras.layers.BatchNormalization()(branch)])
+    pooled = keras.layers.GlobalAveragePooling2D()(x)
+    network = keras.Model(pixels, keras.layers.Dense(5)(pooled))
+    network.save(tmp_path / "own.keras")
+    backbone = build_backbone(str(tmp_path / "own.keras"), 6, 2)
+    clips = np.random.default_rng(0).uniform(0, 255, (2, 6, 6, 3)).astype("float32")
+    expected = keras.Model(pixels, x)(clips)
+    found = backbone.network(backbone.preprocess(clips))
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
+    shifted = build_backbone(str(tmp_path / "own.keras"), 6, 2, "shift").network
+    assert "before_of_the_branch" in names_of(shifted.layers)
+    with pytest.raises(ValueError, match=r"own\.keras has the weights"):
+        build_backbone(str(tmp_path / "own.keras"), 6, 2, weights="imagenet")
+    with pytest.raises(ValueError, match=r"none\.keras cannot be read"):
+        build_backbone(str(tmp_path / "none.keras"), 6, 2)
+
+
 @pytest.mark.slow
 def test_a_resnet_of_keras_applications_keeps_its_function_without_its_biases(tmp_path):
     """The names of layers stay, so that the weights that Keras publishes load."""

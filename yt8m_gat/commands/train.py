@@ -8,6 +8,7 @@ import ast
 import contextlib
 import functools
 import importlib.resources
+import os
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -49,6 +50,11 @@ _objective = functools.partial(field, ObjectiveConfig)
 _training = functools.partial(field, TrainingConfig)
 # Options of the model's constructor, whose signature has their defaults.
 _option = functools.partial(Flag, config=ModelConfig)
+
+
+def _backbone_path(flag: str, value: str) -> str:
+    # Evaluation reads the file too, maybe in another folder.
+    return os.path.abspath(input_path(flag, value)) if value.endswith(".keras") else value
 
 
 def _weights_path(flag: str, value: str) -> str:
@@ -204,8 +210,9 @@ SECTIONS: Sections = {
         ),
         _option(
             "backbone",
-            "Raw clips: ResNet50 or another residual network of keras.applications, or "
-            "ResNet10Small, ResNet18, ResNet34, ResNet50Torchvision.",
+            "Raw clips: ResNet50 or another residual network of keras.applications, ResNet10Small, "
+            "ResNet18, ResNet34, ResNet50Torchvision, or a file FILE.keras of a network on pixels.",
+            path=_backbone_path,
         ),
         _option(
             "backbone_weights",

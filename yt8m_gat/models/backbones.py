@@ -69,9 +69,11 @@ def build_backbone(
     23,508,032 trainable parameters, where keras.applications counts 26,560 biases more.
 
     Args:
-        name: `ResNet50` or another network with residual blocks of keras.applications, or one of
-            ours: `ResNet10Small`, `ResNet18`, `ResNet34`, `ResNet50Torchvision`; see
-            `residual_network`.
+        name: `ResNet50` or another network with residual blocks of keras.applications; one of
+            ours, `ResNet10Small`, `ResNet18`, `ResNet34`, `ResNet50Torchvision`, see
+            `residual_network`; or a Keras file, `*.keras`, of a functional network on RGB pixels in
+            [0, 255], from which all up to its last map is taken, with its weights. The file is read
+            whenever the model is built.
         crop_size: S.
         num_segments: T.
         temporal_module: `shift` (TSM) or `aggregation` (TAM) before the first convolution of each
@@ -98,7 +100,7 @@ def build_backbone(
     if not branches:
         raise ValueError(f"`backbone` must have residual blocks. Received: backbone={name!r}")
     outputs = [*([_last_stage_input(branches)] if both_levels else []), network.output]
-    network = keras.Model(network.input, outputs, name=network.name)
+    network = keras.Model(network.inputs[0], outputs, name=network.name)
     before: dict[str, keras.Layer] = {}
     instead: dict[str, keras.Layer] = {}
     for branch in branches:
@@ -135,6 +137,10 @@ def _plain_network(
     name: str, crop_size: int, weights: str | None
 ) -> tuple[keras.Model, Callable[[Any], Any]]:
     """Builds the network without top layer and temporal modules, and its preprocessing."""
+    if name.endswith(".keras"):
+        if weights is not None:
+            raise ValueError(f"`backbone_weights` must be left out: {name} has the weights")
+        return _network_of_file(name, crop_size), lambda pictures: pictures
     module = _application(name)
     if name in _OWN:
         if weights == IMAGENET:
@@ -144,8 +150,9 @@ def _plain_network(
         network = residual_network(crop_size, *_OWN[name], name=name)
     elif module is None:
         raise ValueError(
-            f"`backbone` must be one of {', '.join(_OWN)}, or a network with residual blocks of "
-            f"keras.applications, such as ResNet50. Received: backbone={name!r}"
+            f"`backbone` must be one of {', '.join(_OWN)}, a network with residual blocks of "
+            "keras.applications, such as ResNet50, or a file FILE.keras. "
+            f"Received: backbone={name!r}"
         )
     else:
         builder = getattr(module, name)
@@ -180,6 +187,28 @@ def _plain_network(
         return module.preprocess_input(pictures, "channels_last")
 
     return network, preprocess
+
+
+def _network_of_file(path: str, crop_size: int) -> keras.Model:
+    """Reads a functional network and cuts it after its last map, for pictures of one size."""
+    try:
+        network = keras.saving.load_model(path, compile=False)
+    except (ValueError, TypeError, OSError) as error:
+        raise ValueError(f"`backbone` {path} cannot be read: {error}") from error
+    pictures = keras.Input((crop_size, crop_size, 3), name="pictures")
+    if not hasattr(network, "operations") or len(network.inputs) != 1:
+        raise ValueError(f"`backbone` {path} must be a functional network with one input")
+    try:
+        copy = keras.models.clone_model(
+            network, input_tensors=keras.tree.map_structure(lambda _: pictures, network.input)
+        )
+        copy.set_weights(network.get_weights())
+    except ValueError as error:
+        raise ValueError(
+            f"`backbone` {path} does not take pictures of {crop_size} x {crop_size}: {error}"
+        ) from error
+    maps = [op.output for op in copy.operations if getattr(op.output, "ndim", 0) == 4]
+    return keras.Model(pictures, maps[-1], name="network_of_file")
 
 
 def _application(name: str) -> Any:
@@ -356,7 +385,7 @@ def temporal_network(
     0.9.
 
     Args:
-        network: The network, which is not changed.
+        network: The network, with one input; it is not changed.
         num_frames: T.
         before: Name of a layer -> layer on [B, T, H, W, C] that is called before it.
         instead: Name of a layer -> layer on [B, T, H, W, C] that takes its place.
@@ -377,7 +406,7 @@ def temporal_network(
         ...     network, 3, before={"conv": TemporalShift()}, instead={}).layers[1:]]
         ['before_conv', 'conv']
     """
-    network = keras.Model(network.input, network.outputs, name=network.name)
+    network = keras.Model(network.inputs[0], network.outputs, name=network.name)
     missing = sorted({*before, *instead} - {layer.name for layer in network.layers})
     if missing:
         raise ValueError(f"the network has no layer of the name {missing[0]!r}")

@@ -39,7 +39,7 @@ class ClipClassifier(VideoClassifier):
         num_classes: Number of classes.
         num_segments: T.
         crop_size: S.
-        backbone: See `build_backbone`.
+        backbone: Name or file of the network, see `build_backbone`.
         backbone_weights: See `build_backbone`. The configuration of the model does not keep it:
             what is made from that gets its weights elsewhere.
         temporal_module: `none`, `shift` (TSM), `aggregation` (TAM), `group` (GST) or `group_large`
