@@ -63,7 +63,8 @@ _STARTER_VIDEO: dict[str, Any] = {
 
 # TSN's protocol for Something-Something, as TSM, TAF and the others use it: softmax cross-entropy
 # ("sum" is its usual reduction) and SGD by a schedule. TAF's perturbations are in levels of pixels;
-# an l2 norm of 400 is about one level a value at 224 x 224.
+# an l2 norm of 400 is about one level a value at 224 x 224. The shuffle buffer holds whole clips,
+# of 1 MB and more.
 _CLIPS: dict[str, Any] = {
     "label_loss": "SoftmaxLoss",
     "class_reduction": "sum",
@@ -77,6 +78,7 @@ _CLIPS: dict[str, Any] = {
     "clip_global_norm": 20.0,
     "early_stopping_patience": 0,
     "plateau_patience": 0,
+    "shuffle_buffer": 256,
 }
 
 

@@ -20,12 +20,12 @@ def flat(value, height=12, width=16):
     return png(np.full((height, width, 3), value))
 
 
-def jpeg(image, mode="RGB", **options):
-    """A JPEG file of another color space, by Pillow."""
+def jpeg(image, mode="RGB", form="JPEG", **options):
+    """A JPEG file of another color space, or a file of another form, by Pillow."""
     from PIL import Image
 
     file = io.BytesIO()
-    Image.fromarray(np.asarray(image, np.uint8)).convert(mode).save(file, "JPEG", **options)
+    Image.fromarray(np.asarray(image, np.uint8)).convert(mode).save(file, form, **options)
     return file.getvalue()
 
 

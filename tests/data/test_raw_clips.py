@@ -308,16 +308,17 @@ def test_odd_pictures_that_can_be_read():
         raw.record("cmyk", [raw.jpeg(square, "CMYK", quality=100)]),
         raw.record("progressive", [raw.jpeg(square, quality=100, progressive=True)]),
         raw.record("png", [raw.png(square)]),
+        raw.record("webp", [raw.jpeg(square, form="WEBP", lossless=True)]),
         raw.record("gray", [gray], ()),
         raw.record("sizes", [raw.flat(0), raw.flat(0, 99, 7), raw.flat(0, 1, 1)]),
     ]
     batch = parse_clip_batch(tf.constant(payloads), schema())
-    for image in images(batch)[:4]:
+    for image in images(batch)[:5]:
         np.testing.assert_allclose(image, np.broadcast_to([200, 100, 0], image.shape), atol=3)
     luma = round(0.299 * 200 + 0.587 * 100)
-    np.testing.assert_allclose(images(batch)[4], np.full((3, 8, 8, 3), luma), atol=2)
-    assert not images(batch)[5].any()
-    assert batch["labels"].numpy()[4].tolist() == [0, 0, 0, 0]
+    np.testing.assert_allclose(images(batch)[5], np.full((3, 8, 8, 3), luma), atol=2)
+    assert not images(batch)[6].any()
+    assert batch["labels"].numpy()[5].tolist() == [0, 0, 0, 0]
 
 
 def test_frames_that_are_not_taken_are_not_looked_at():

@@ -1,0 +1,142 @@
+"""The jobs on raw clips, with a model of one's own: training, evaluation, CSV, bad records."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import yt8m_gat
+from yt8m_gat import pipeline
+from yt8m_gat.config import (
+    ClipConfig,
+    ConfigError,
+    DataConfig,
+    ModelConfig,
+    ObjectiveConfig,
+    RunConfig,
+    TrainingConfig,
+)
+from yt8m_gat.data import BadRecordError, read
+from yt8m_gat.run_folder import RunFolder
+
+sys.path.append(str(Path(__file__).parent / "data"))
+import raw_clips as raw
+from handmade_records import write
+
+pytestmark = pytest.mark.slow  # Whole jobs.
+SKIP = {"on_bad_record": "skip", "max_bad_fraction": 0.5}
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """24 clips of two colors, the order of which is the class; and with every fourth one bad."""
+    folder = tmp_path_factory.mktemp("records")
+    dark, bright = raw.flat(40), raw.flat(200)
+    good = [
+        raw.record(f"clip{i}", [dark, bright] if i % 2 else [bright, dark], [i % 2])
+        for i in range(24)
+    ]
+    bad = [
+        raw.record("bad", [b"\xff\xd8\xff"]),
+        raw.record("bad", []),
+        raw.record("bad", [dark], [2]),
+    ]
+    mixed = [*good[:8], bad[0], *good[8:16], bad[1], *good[16:], bad[2]]
+    return write(folder / "good.tfrecord", good), write(folder / "mixed.tfrecord", mixed)
+
+
+def config(**training):
+    return RunConfig(
+        data=DataConfig(
+            feature_names=("image",),
+            feature_sizes=(3,),
+            num_classes=2,
+            max_frames=2,
+            labels_key="clip/label/index",
+            clips=ClipConfig(num_segments=2, crop_size=8),
+        ),
+        model=ModelConfig(name="tiny_clip_model:TinyClipModel"),
+        objective=ObjectiveConfig(label_loss="SoftmaxLoss", class_reduction="sum"),
+        training=TrainingConfig(
+            **{"batch_size": 6, "base_learning_rate": 0.1, "num_epochs": 5, **training}
+        ),
+    )
+
+
+@pytest.fixture(scope="module")
+def trained(files, tmp_path_factory):
+    folder = RunFolder(tmp_path_factory.mktemp("run"))
+    state = pipeline.train(folder, config(), train_data_pattern=files[0])
+    assert state.step == 20
+    return folder
+
+
+def test_a_trained_run_evaluates_and_predicts(trained, files, tmp_path):
+    clean = pipeline.evaluate(trained, eval_data_pattern=files[0], trust_code=True)["clean"]
+    assert clean["hit_at_1"] == 1.0 and clean["num_videos"] == 24
+    pipeline.infer(
+        trained, input_data_pattern=files[0], output_file=tmp_path / "s.csv", trust_code=True
+    )
+    table = pd.read_csv(tmp_path / "s.csv")
+    best = [int(pairs.split()[0]) for pairs in table["LabelConfidencePairs"]]
+    assert best == [int(video_id.removeprefix("clip")) % 2 for video_id in table["VideoId"]]
+    run = yt8m_gat.load_run(trained.path, trust_code=True)
+    predicted = run.predict(files[0], top_k=1)
+    assert predicted["label"].tolist() == best
+    pixels = next(iter(read(files[0], run.schema, batch_size=24, as_stored=True)))[0]["image"]
+    of_arrays = run.predict({"image": list(pixels.numpy())}, top_k=1)
+    np.testing.assert_array_equal(of_arrays["probability"], predicted["probability"])
+
+
+def test_bad_records_are_named_or_left_out_by_every_job(trained, files, tmp_path, capsys):
+    job = {"trust_code": True}
+    pattern = files[1]
+    for run in (
+        lambda: pipeline.train(RunFolder(tmp_path), config(), train_data_pattern=pattern),
+        lambda: pipeline.evaluate(trained, eval_data_pattern=pattern, **job),
+        lambda: pipeline.infer(
+            trained, input_data_pattern=pattern, output_file=tmp_path / "a.csv", **job
+        ),
+    ):
+        with pytest.raises(BadRecordError, match=r"record (8|17) .*(no JPEG file|no frames)"):
+            run()
+    folder = RunFolder(tmp_path / "skipped")
+    pipeline.train(folder, config(num_epochs=1, **SKIP), train_data_pattern=files[1])
+    assert "3 of 27 records" in capsys.readouterr().out
+    results = [
+        pipeline.evaluate(trained, eval_data_pattern=path, **options, **job)["clean"]
+        for path, options in ((files[0], {}), (files[1], SKIP))
+    ]
+    assert results[0] == results[1]
+    paths = [tmp_path / "good.csv", tmp_path / "mixed.csv"]
+    pipeline.infer(trained, input_data_pattern=files[0], output_file=paths[0], **job)
+    pipeline.infer(trained, input_data_pattern=files[1], output_file=paths[1], **SKIP, **job)
+    # Without its labels, which inference does not read, the last bad record is a good one.
+    good, mixed = (path.read_text().splitlines() for path in paths)
+    assert mixed[:-1] == good and mixed[-1].startswith("bad,")
+    assert capsys.readouterr().err.count("3 of 27 records") == 1
+
+
+def test_a_resumed_run_is_the_run(files, tmp_path):
+    """Also where it was stopped in the middle of an epoch."""
+    weights = []
+    for name, stops in (("whole", (6,)), ("parts", (2, 5, 6))):
+        folder = RunFolder(tmp_path / name)
+        for max_steps in stops:
+            pipeline.train(folder, config(max_steps=max_steps), train_data_pattern=files[0])
+        weights.append(yt8m_gat.load_run(folder.path, trust_code=True).model.get_weights())
+    for whole, parts in zip(*weights, strict=True):
+        np.testing.assert_array_equal(whole, parts)
+
+
+def test_segments_of_raw_clips_are_refused(trained, files, tmp_path):
+    with pytest.raises(ConfigError, match="--segment_labels needs a frame-level run of features"):
+        pipeline.infer(
+            trained,
+            input_data_pattern=files[0],
+            output_file=tmp_path / "s.csv",
+            segment_labels=True,
+            trust_code=True,
+        )
