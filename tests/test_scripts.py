@@ -1,6 +1,7 @@
 """The three scripts as a person meets them: flags, help, errors. No training here."""
 
 import dataclasses
+import json
 import subprocess
 import sys
 import time
@@ -65,6 +66,17 @@ def test_taf_gets_its_second_normalization_and_its_plan():
     assert (changed.training.num_epochs, changed.training.drop_epochs) == (3, (1, 2))
 
 
+def test_fine_tuning_begins_at_the_rate_at_which_the_run_ended(tmp_path):
+    flags = ("--model=Transformer", f"--finetune_from={tmp_path}")
+    usual = parse("--model=Transformer").training.base_learning_rate
+    assert parse(*flags).training.base_learning_rate == usual
+    lines = [{"learning_rate": 0.5}, {"learning_rate": 0.05}, {"val_gap": 0.3}]
+    text = "".join(json.dumps({"step": 1, **line}) + "\n" for line in lines)
+    (tmp_path / "metrics.jsonl").write_text(text, encoding="utf-8")
+    assert parse(*flags).training.base_learning_rate == 0.05
+    assert parse(*flags, "--base_learning_rate=0.2").training.base_learning_rate == 0.2
+
+
 # A value other than the default for each setting; a new one has to be entered here.
 OTHER = {
     DataConfig: {
@@ -93,6 +105,7 @@ OTHER = {
         "temporal_step_size": ("--temporal_step_size=2", 2.0),
         "non_key_frames": ("--non_key_frames=8", 8),
         "cam_gradient": ("--cam_gradient=loss", "loss"),
+        "cam_normalization": ("--cam_normalization=maximum", "maximum"),
         "temporal_examples": ("--temporal_examples=wrong", "wrong"),
         "regularization_penalty": ("--regularization_penalty=0.5", 0.5),
         "unrated_as_negative": ("--unrated_as_negative", True),
@@ -106,7 +119,9 @@ OTHER = {
         "drop_epochs": ("--drop_epochs=2", (2,)),
         "drop_factor": ("--drop_factor=0.5", 0.5),
         "finetune_from": ("--finetune_from=x", "x"),
+        "momentum": ("--momentum=0.9", 0.9),
         "clip_gradient_norm": ("--clip_gradient_norm=1", 1.0),
+        "clip_global_norm": ("--clip_global_norm=20", 20.0),
         "num_epochs": ("--num_epochs=2", 2),
         "max_steps": ("--max_steps=3", 3),
         "eval_steps": ("--eval_steps=4", 4),
@@ -135,15 +150,19 @@ SECTIONS = {DataConfig: "data", ObjectiveConfig: "objective", TrainingConfig: "t
 def test_every_setting_has_a_flag_that_changes_it(section):
     # `frame_features` follows from the model and is tested with the video-level ones;
     # --label_map sets two together (test_label_map.py).
-    elsewhere = {"frame_features", "label_map", "num_source_classes"}
+    elsewhere = {"frame_features", "label_map", "num_source_classes", "clips"}
     names = {field.name for field in dataclasses.fields(section)} - elsewhere
     assert names <= set(OTHER[section])
     for name, (argument, value) in OTHER[section].items():
         if name in ("feature_names", "feature_sizes"):
             config = parse("--feature_names=a,b", "--feature_sizes=3,4")
+        elif name == "momentum":
+            config = parse("--optimizer=SGD", argument)
         elif name == "unrated_as_negative":
             config = parse("--segment_labels", argument)
-        elif name.startswith("temporal_") or name in ("non_key_frames", "cam_gradient"):
+        elif name.startswith("temporal_") or name in (
+            *("non_key_frames", "cam_gradient", "cam_normalization"),
+        ):
             config = parse("--adversarial=temporal", argument)
         else:
             config = parse(argument)

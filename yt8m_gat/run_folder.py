@@ -3,6 +3,7 @@
 import contextlib
 import importlib.metadata
 import json
+import math
 import os
 import shutil
 import sys
@@ -229,6 +230,15 @@ class RunFolder:
                 )
             records.append(record)
         return records
+
+    def last_learning_rate(self) -> float | None:
+        """Returns the learning rate at which the run ended, or None if it has logged none."""
+        rates = [
+            rate
+            for record in self.read_metrics()
+            if isinstance(rate := record.get("learning_rate"), float) and 0 < rate < math.inf
+        ]
+        return rates[-1] if rates else None
 
     def forget_metrics_after(self, step: int, epoch: int) -> list[dict[str, Any]]:
         """Drops the lines that a resumed run will write again, and the one of its end.

@@ -324,7 +324,10 @@ SECTIONS: Sections = {
         ),
         _training("optimizer", "The optimizer.", choices=configs.OPTIMIZERS),
         _training("momentum", "Momentum of SGD."),
-        _training("base_learning_rate", "Learning rate of the first step."),
+        _training(
+            "base_learning_rate",
+            "Learning rate of the first step; with --finetune_from that at which the run ended.",
+        ),
         _training(
             "learning_rate_decay",
             "Factor on the rate after each --learning_rate_decay_examples; 1 means no decay.",
@@ -427,7 +430,14 @@ def config_from_flags(values: flags.FlagValues) -> configs.RunConfig:
     if recipe.clips and objective.get("label_loss") != "SoftmaxLoss":
         options.setdefault("single_label", False)
     # TAF section 4.1: 15 epochs, with a tenth of the rate after 10.
-    finetuning = {"num_epochs": 15, "drop_epochs": (10,)} if values.finetune_from else {}
+    finetuning: dict[str, Any] = {}
+    if values.finetune_from:
+        finetuning = {"num_epochs": 15, "drop_epochs": (10,)}
+        # "The initial training settings are the same as the status when the pre-trained models
+        # are logged."
+        rate = RunFolder(values.finetune_from).last_learning_rate()
+        if rate is not None:
+            finetuning["base_learning_rate"] = rate
     training = {
         **recipe.defaults_of(TrainingConfig),
         **finetuning,
