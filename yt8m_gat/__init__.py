@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from yt8m_gat import attacks, data, layers, losses, metrics, models, pipeline, training
-    from yt8m_gat.config import ObjectiveConfig
+    from yt8m_gat.config import ClipConfig, ObjectiveConfig
     from yt8m_gat.data.arrays import write_records
     from yt8m_gat.data.pairs import read
     from yt8m_gat.data.quantization import dequantize, quantize
@@ -24,6 +24,7 @@ __version__ = "0.1.0"
 # Name -> the module that defines it.
 _MODULES = {
     "AdversarialModel": "training.adversarial_model",
+    "ClipConfig": "config",
     "ObjectiveConfig": "config",
     "RecordSchema": "data.schema",
     "Run": "pipeline.run",
@@ -39,6 +40,7 @@ _ROOMS = ("attacks", "data", "layers", "losses", "metrics", "models", "pipeline"
 
 __all__ = [
     "AdversarialModel",
+    "ClipConfig",
     "ObjectiveConfig",
     "RecordSchema",
     "Run",

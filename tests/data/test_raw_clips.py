@@ -197,6 +197,11 @@ def test_a_resumed_epoch_has_the_same_batches(files):
     assert sorted(ids) == sorted(by_id(Reader(files, schema(), 20)))
 
 
+def test_a_schema_of_raw_clips_has_one_feature():
+    with pytest.raises(ConfigError, match="single feature image of size 3"):
+        RecordSchema({"rgb": 1024}, 4, clips=SMALL)
+
+
 def test_segments_are_refused(files):
     with pytest.raises(ValueError, match="not of raw clips"):
         Reader(files, schema(), 4, segments="rated")

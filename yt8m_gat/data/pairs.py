@@ -38,6 +38,9 @@ def read(
     | each feature | float32 [B, T, size], dequantized, 0 on padding | float32 [B, size] |
     | `frame_mask` | bool [B, T], True at real frames | |
 
+    Of raw clips (a schema with `clips`), `image` is float32 [B, T, S, S, 3], pixels from 0 to 255;
+    with `shuffle` they are cut and augmented as for training.
+
     The classifiers of `yt8m_gat.models` and `AdversarialModel` accept this form. With `as_stored`
     frames stay as they are in the records (uint8, a quarter of the memory), and `num_frames`,
     int32 [B], replaces `frame_mask`; only `AdversarialModel` accepts that form.

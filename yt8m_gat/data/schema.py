@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Mapping
 
-from yt8m_gat.config import FEATURE_TYPES, ClipConfig, ConfigError, DataConfig
+from yt8m_gat.config import CLIP_FEATURE, FEATURE_TYPES, ClipConfig, ConfigError, DataConfig
 from yt8m_gat.data.label_space import LabelMap
 
 FRAME_FEATURE_SIZES = {"rgb": 1024, "audio": 128}
@@ -148,6 +148,13 @@ class RecordSchema:
             raise ConfigError(
                 f"--feature_types must be one of {', '.join(FEATURE_TYPES)} for each feature. "
                 f"Received: {self.feature_types}"
+            )
+        if self.clips is not None and (
+            self.sizes != {CLIP_FEATURE: 3} or not self.frame_level or self.feature_types
+        ):
+            raise ConfigError(
+                f"raw clips have the single feature {CLIP_FEATURE} of size 3, the colors. "
+                f"Received: {self.sizes}"
             )
         if self.num_classes < 1:
             raise ConfigError(f"--num_classes must be positive. Received: {self.num_classes}")
