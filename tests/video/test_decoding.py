@@ -13,6 +13,7 @@ import tiny_videos
 from tiny_videos import numbered, numbers_of
 
 from yt8m_gat.video.decoding import Video, VideoError, probe
+from yt8m_gat.video.picture import ImageMaker
 
 KINDS = av.video.reformatter.Interpolation
 EXACT = KINDS.BICUBIC | KINDS.ACCURATE_RND | KINDS.FULL_CHR_H_INT | KINDS.BITEXACT
@@ -166,6 +167,39 @@ def test_colors_of_both_ranges(tmp_path):
         [frame] = Video(path).frames()
         for y, x in ((4, 4), (4, 40), (28, 4), (28, 40)):
             assert np.abs(frame.image[y, x].astype(int) - quarters()[y, x]).max() <= 8
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_pixels_that_are_not_square_become_so_with_a_short_side(tmp_path, turned):
+    """As players show it: 48 x 32 stored pixels, each 4/3 as wide as high, are 2 : 1."""
+
+    def prepare(stream):
+        stream.codec_context.sample_aspect_ratio = Fraction(4, 3)
+        if turned:
+            stream.set_display_matrix([0, 1 << 16, 0, -1 << 16, 0, 0, 0, 0, 1 << 30])
+
+    video = Video(tiny_videos.write(tmp_path / "a.mov", [quarters()], prepare=prepare))
+    [frame] = video.frames(short_side=16)
+    assert frame.image.shape == ((32, 16, 3) if turned else (16, 32, 3))
+    [frame] = video.frames(crop=(0, 0, 24, 24), short_side=12)
+    assert frame.image.shape == ((16, 12, 3) if turned else (12, 16, 3))
+    # Stored pixels otherwise: a size decides by itself, and the crop is in stored pixels.
+    [frame] = video.frames()
+    assert frame.image.shape == ((48, 32, 3) if turned else (32, 48, 3))
+    [frame] = video.frames(size=(20, 20))
+    assert frame.image.shape == (20, 20, 3)
+
+
+@pytest.mark.parametrize("kind", ["yuv420p", "yuvj422p", "yuv420p10le", "gray", "rgb24", "bgra"])
+def test_images_are_swscales_packed_pixels(kind):
+    """Planes are the fast way to the same values."""
+    y, x = np.mgrid[:66, :98][..., np.newaxis]
+    waves = np.rint(127 + 120 * np.sin(x / 5 + y / 3 + np.arange(3))).astype(np.uint8)
+    frame = av.VideoFrame.from_ndarray(waves, "rgb24")
+    frame = frame.reformat(format=kind)
+    for size in ((30, 40), (66, 98), (100, 131)):
+        expected = frame.reformat(size[1], size[0], "rgb24", interpolation=EXACT).to_ndarray()
+        np.testing.assert_array_equal(ImageMaker(size=size)(frame), expected)
 
 
 def test_cropping_comes_before_resizing(tmp_path):

@@ -40,7 +40,7 @@ class VideoInfo:
 
     Attributes:
         seconds: Its duration by its header, or None.
-        width: Pixels, after rotation; 0 without a picture.
+        width: Stored pixels, after rotation; 0 without a picture.
         height: Likewise.
         frames_per_second: The mean rate by the header, or None.
         has_picture: Whether it has a moving picture; a cover is none.
@@ -164,7 +164,7 @@ class Video:
         Args:
             frames_per_second: The rate, or None.
             crop: See `picture.ImageMaker`, as for the following ones.
-            short_side: Pixels of the shorter side.
+            short_side: Pixels of the shorter side, as players show the picture.
             size: (height, width).
 
         Raises:
@@ -216,7 +216,7 @@ class Video:
                 if frame is not converted:
                     converted = frame
                     try:
-                        image = maker(frame)
+                        image = maker(frame, reading.pixel_aspect)
                     except av.FFmpegError:
                         reading.leave_out()  # The image before it is shown on.
                     except ValueError as error:

@@ -12,8 +12,7 @@ from yt8m_gat.video.source import MAX_PIXELS, import_av
 
 def upright_size(frame: Any) -> tuple[int, int]:
     """Returns (width, height) of a frame after its rotation."""
-    a, _, c, _ = _display_matrix(frame)
-    return (frame.width, frame.height) if abs(a) >= abs(c) else (frame.height, frame.width)
+    return _size_after(frame, _display_matrix(frame))
 
 
 class ImageMaker:
@@ -21,12 +20,13 @@ class ImageMaker:
 
     Resizing is swscale's bicubic interpolation with exact rounding, which does not depend on the
     processor. When it shrinks, its kernel grows with the factor, so that fine patterns do not
-    alias. Pixels that are not square stay so.
+    alias.
 
     Args:
         crop: (x, y, width, height) of the upright frame to keep; None: all.
-        short_side: Pixels of the shorter side of the result, with the same proportions.
-        size: (height, width) of the result. With neither it keeps its size.
+        short_side: Pixels of the shorter side of the result, with the proportions that players
+            show: pixels that are not square become so.
+        size: (height, width) of the result. With neither it keeps its size, in stored pixels.
 
     Raises:
         ValueError: A size is not positive or the crop negative, or both sizes are named.
@@ -63,15 +63,21 @@ class ImageMaker:
         self._interpolation = kinds.BICUBIC | exact
         self._frame_of = av.VideoFrame.from_ndarray
 
-    def __call__(self, frame: Any) -> np.ndarray:
+    def __call__(self, frame: Any, pixel_aspect: float = 1.0) -> np.ndarray:
         """Returns the image, uint8 [H, W, 3] RGB.
+
+        Args:
+            frame: A decoded frame.
+            pixel_aspect: Width of a stored pixel over its height.
 
         Raises:
             ValueError: The crop is not inside the frame, or the image would be too large.
             av.FFmpegError: The frame cannot be converted.
         """
         matrix = _display_matrix(frame)
-        width, height = upright_size(frame)
+        width, height = _size_after(frame, matrix)
+        if abs(matrix[0]) < abs(matrix[2]):  # A quarter turn.
+            pixel_aspect = 1 / pixel_aspect
         if self._crop is not None:
             x, y, crop_width, crop_height = self._crop
             if x + crop_width > width or y + crop_height > height:
@@ -82,21 +88,23 @@ class ImageMaker:
             # Cropping comes before resizing, so that nothing outside of the crop is mixed in.
             whole = _turned(self._resized(frame, frame.width, frame.height), matrix)
             part = np.ascontiguousarray(whole[y : y + crop_height, x : x + crop_width])
-            if (target := self._target(crop_width, crop_height)) == (crop_width, crop_height):
+            target = self._target(crop_width, crop_height, pixel_aspect)
+            if target == (crop_width, crop_height):
                 return part
             return self._resized(self._frame_of(part, "rgb24"), *target)
-        width, height = self._target(width, height)
+        width, height = self._target(width, height, pixel_aspect)
         if abs(matrix[0]) < abs(matrix[2]):
             width, height = height, width
         return _turned(self._resized(frame, width, height), matrix)
 
-    def _target(self, width: int, height: int) -> tuple[int, int]:
+    def _target(self, width: int, height: int, pixel_aspect: float) -> tuple[int, int]:
         if self._size is not None:
             height, width = self._size
         elif self._short_side is not None:
-            short = min(width, height)
-            width = round(width * self._short_side / short)
-            height = round(height * self._short_side / short)
+            shown = width * pixel_aspect
+            short = min(shown, height)
+            width = max(1, round(shown * self._short_side / short))
+            height = max(1, round(height * self._short_side / short))
         if width * height > MAX_PIXELS:
             raise ValueError(
                 f"an image must have at most {MAX_PIXELS} pixels. Received: {width} x {height}; "
@@ -105,9 +113,10 @@ class ImageMaker:
         return width, height
 
     def _resized(self, frame: Any, width: int, height: int) -> np.ndarray:
-        # One thread: the caller decodes several files at a time.
+        # One thread: the caller decodes several files at a time. Planes (of green, blue and red),
+        # because swscale has no fast way to packed pixels with exact rounding.
         return self._reformatter.reformat(
-            frame, width, height, "rgb24", interpolation=self._interpolation, threads=1
+            frame, width, height, "gbrp", interpolation=self._interpolation, threads=1
         ).to_ndarray()
 
 
@@ -125,6 +134,12 @@ def _display_matrix(frame: Any) -> tuple[int, int, int, int]:
         return 1, 0, 0, 1
     a, b, c, d = values[[0, 1, 3, 4]].tolist()
     return a, b, c, d
+
+
+def _size_after(frame: Any, matrix: tuple[int, int, int, int]) -> tuple[int, int]:
+    """Returns (width, height) of a frame after a display matrix."""
+    a, _, c, _ = matrix
+    return (frame.width, frame.height) if abs(a) >= abs(c) else (frame.height, frame.width)
 
 
 def _turned(image: np.ndarray, matrix: tuple[int, int, int, int]) -> np.ndarray:

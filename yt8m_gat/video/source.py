@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 MAX_PIXELS = 8192 * 8192
 """Maximal pixels of a picture; a damaged header can state sizes that fill the memory."""
 
+# Pixels of real formats reach from 0.6 to 2.2; a damaged header can state any ratio.
+_MAX_PIXEL_ASPECT = 8.0
 _SECONDS_TO_OPEN = 120.0
 _SECONDS_TO_READ = 120.0
 # A picture whose first frame is this close to the start of the file begins there: codecs of sound
@@ -202,6 +204,12 @@ class Reading:
         stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
 
     @property
+    def pixel_aspect(self) -> float:
+        """Width of a stored pixel of the picture over its height; 1 if the file does not say."""
+        ratio = float(self._stream.sample_aspect_ratio or 1)
+        return ratio if 1 / _MAX_PIXEL_ASPECT <= ratio <= _MAX_PIXEL_ASPECT else 1.0
+
+    @property
     def stated_end(self) -> float | None:
         """Seconds at which the stream ends by the header of the file, or None."""
         seconds = stated_seconds(self._container, self._stream)
@@ -249,14 +257,16 @@ class Reading:
         self.faults.append(f"{self._kind}: {fault}")
 
     def _timed_frames(self) -> Iterator[tuple[float, Any]]:
+        tick = 0.0
         for frame in self._decoded_frames():
             seconds = frame.time
             if self._clock.expected is None:
                 self.is_timed = seconds is not None
+                tick = float(frame.time_base or 0)
             if self._kind == "sound":
                 duration = frame.samples / frame.sample_rate
             else:
-                duration = float(frame.duration * (frame.time_base or 0))
+                duration = frame.duration * tick
             in_file = None if seconds is None else seconds - self._origin
             yield self._clock.time_of(in_file, duration), frame
 
