@@ -20,6 +20,7 @@ from yt8m_gat.commands import inference
 from yt8m_gat.commands import watch as watch_command
 from yt8m_gat.config import ConfigError, DataConfig, ModelConfig, RunConfig, TrainingConfig
 from yt8m_gat.data.schema import RecordSchema
+from yt8m_gat.export import read_archive, write_archive
 from yt8m_gat.extraction.config import (
     EXTRACTOR_FILE,
     ExtractorConfig,
@@ -28,6 +29,7 @@ from yt8m_gat.extraction.config import (
 )
 from yt8m_gat.extraction.extractor import Extractor
 from yt8m_gat.extraction.projection import Standardize, save
+from yt8m_gat.import_path import UntrustedCodeError
 from yt8m_gat.models import build_from_config
 from yt8m_gat.pipeline.run_extractor import extractor_to_keep
 from yt8m_gat.run_folder import RunFolder
@@ -335,6 +337,27 @@ def test_records_of_another_extractor_are_refused(place, tmp_path):
             output_file=tmp_path / "x.csv",
             extractor=other,
         )
+
+
+def test_an_archive_brings_models_of_keras_only_unless_it_is_trusted(place, tmp_path):
+    """A stranger's .tflite file is a program to TensorFlow's interpreter."""
+    write_archive(RunFolder(place / "run"), tmp_path / "model.tgz")
+    unpacked = read_archive(tmp_path / "model.tgz", tmp_path / "unpacked")
+    assert len(yt8m_gat.load_run(unpacked.path).predict_video(place / "red.mp4", top_k=1)) == 1
+    config = ExtractorConfig.load(unpacked.extractor)
+    picture = dataclasses.replace(config.picture, kind="tflite", model="evil.tflite")
+    dataclasses.replace(config, picture=picture).save(unpacked.extractor)
+    message = (
+        r"unpacked from an archive.*picture model of the kind tflite, evil\.tflite.*trust_code"
+    )
+    video = {"input_video_pattern": f"{place}/red.mp4", "output_file": tmp_path / "tags.csv"}
+    with pytest.raises(UntrustedCodeError, match=message):
+        pipeline.infer_videos(unpacked, **video)
+    with pytest.raises(UntrustedCodeError, match=message):
+        yt8m_gat.load_run(unpacked.path).predict_video(place / "red.mp4")
+    # It is trusted, and then loaded: it is no .tflite file.
+    with pytest.raises(ConfigError, match="cannot be loaded as a model"):
+        pipeline.infer_videos(unpacked, **video, trust_code=True)
 
 
 def test_records_without_an_extractor_are_warned_of(place, tmp_path, capsys):

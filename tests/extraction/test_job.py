@@ -98,6 +98,22 @@ def contents(folder):
     return {path.name: path.read_bytes() for path in sorted(Path(folder).iterdir())}
 
 
+def test_log_mel_has_a_scale_that_needs_no_fit(folder, tmp_path):
+    paths = [folder / f"v{number}.mkv" for number in range(2)]
+    _, config = extract(
+        [Clip(str(path)) for path in paths],
+        tmp_path,
+        ExtractionSettings(picture="none", fps=FPS, fit_videos=0),
+    )
+    assert (config.sound.projection, config.files) == ("log10", {})
+    extractor = Extractor.load(tmp_path)
+    for path in paths:
+        sound = extractor(path).features["audio"]
+        decades = values_of(path)[1] / np.log(10)
+        np.testing.assert_array_equal(sound, quantize(decades)[: len(sound)])
+        assert sound.min() < 5 and sound.max() > 150  # Between silence and a tone.
+
+
 def test_records_hold_the_standardized_values_of_every_frame(folder, tmp_path):
     summary, config = extract(
         read_clips(folder / "clips.csv"), tmp_path, settings(folder), num_shards=2

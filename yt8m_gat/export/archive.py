@@ -176,6 +176,11 @@ def read_archive(
     return RunFolder(target)
 
 
+def is_unpacked(folder: RunFolder) -> bool:
+    """Returns whether a run came from an archive."""
+    return (folder.path / FORMAT_FILE).is_file()
+
+
 def _nobody_trains_in(target: Path) -> contextlib.AbstractContextManager[None]:
     return only_writer_in(target) if target.is_dir() else contextlib.nullcontext()
 

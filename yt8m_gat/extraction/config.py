@@ -28,9 +28,10 @@ LOG_MEL, VGGISH = "log_mel", "vggish"
 
 PICTURE_KINDS = ("application", "keras", "saved_model", "tflite", OFFICIAL)
 SOUND_KINDS = (LOG_MEL, VGGISH, "keras", "saved_model", "tflite")
-PROJECTIONS = ("bytes", "standardize", "pca", OFFICIAL, VGGISH)
-"""How a model's values become bytes: as they are (they are bytes), standardized with fitted
-constants, whitened by a fitted PCA, or by the constants of YouTube-8M's pictures or of VGGish."""
+PROJECTIONS = ("bytes", "log10", "standardize", "pca", OFFICIAL, VGGISH)
+"""How a model's values become bytes: as they are (they are bytes); divided by ln 10 (`log_mel`, on
+a scale that needs no fit); standardized with fitted constants; whitened by a fitted PCA; or by the
+constants of YouTube-8M's pictures or of VGGish."""
 
 MAX_COPIED_BYTES = 64 << 20
 """Larger weight files stay where they are instead of being copied beside `extractor.json`."""

@@ -40,6 +40,7 @@ from yt8m_gat.extraction.projection import (
     OfficialSound,
     Projection,
     load,
+    log10_of_mel,
 )
 from yt8m_gat.extraction.sound import SoundModel, sound_model, windows
 from yt8m_gat.video.clips import Clip
@@ -419,6 +420,8 @@ def _projection(part: FeatureConfig, folder: Path, path: str | os.PathLike | Non
         return official_projection(part, path or "")
     if part.projection == "bytes":
         return Bytes(part.size)
+    if part.projection == "log10":
+        return log10_of_mel()
     if part.constants is None:
         raise ConfigError(f"a projection {part.projection!r} needs a file of constants")
     return load(folder / part.constants)

@@ -253,9 +253,10 @@ def _sound_part(settings: ExtractionSettings) -> FeatureConfig | None:
         return None
     if name == VGGISH:
         return _official_part(VGGISH, "--sound", settings)
-    projection_kind = "standardize" if settings.fit_videos else "bytes"
     if name == LOG_MEL:
+        projection_kind = "standardize" if settings.fit_videos else "log10"
         return FeatureConfig(kind=LOG_MEL, model=LOG_MEL, projection=projection_kind)
+    projection_kind = "standardize" if settings.fit_videos else "bytes"
     kind = kind_of_path(name)
     if kind is None:
         raise ConfigError(
@@ -397,6 +398,8 @@ class _Maker:
                         "and their range has to be fitted"
                     )
                 projections[name] = projection.Bytes(model.size)
+            elif part.projection == "log10":
+                projections[name] = projection.log10_of_mel()
             else:
                 projections[name] = official_projection(part, part.path or "")
             if name == "picture":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
+import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,6 +16,7 @@ import tensorflow as tf
 from yt8m_gat.config import ConfigError
 from yt8m_gat.data.quantization import quantize, quantize_as_youtube8m
 from yt8m_gat.disk import replacing
+from yt8m_gat.extraction.log_mel import NUM_BANDS
 from yt8m_gat.extraction.pca import PCA, WHITENING_OFFSET, StreamingMoments
 
 PICTURE_VALUES, PICTURE_SIZE = 2048, 1024
@@ -85,6 +87,15 @@ class Whiten(Projection):
     def __call__(self, values: np.ndarray) -> np.ndarray:
         """See `Projection`."""
         return quantize(self.pca.whiten(_as_float64(values)))
+
+
+def log10_of_mel() -> Standardize:
+    """Returns the fixed scale of `log_mel`: `quantize(log10(mel + 0.01))`.
+
+    Silence is -2 and a sine of full amplitude about 2, so the range of the bytes is that of sound;
+    a level is 0.3 decibels.
+    """
+    return Standardize(np.zeros(NUM_BANDS), np.full(NUM_BANDS, math.log(10)))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -201,7 +201,8 @@ class Run:
     @functools.cached_property
     def extractor(self) -> Extractor:
         """What makes features of videos: the run's own extractor, or the one given."""
-        return Extractor.load(place_of_extractor(self.folder, self.config, self.extractor_path))
+        place = place_of_extractor(self.folder, self.config, self.extractor_path, self.trust_code)
+        return Extractor.load(place)
 
     def evaluate(self, eval_data_pattern: str, **options: Any) -> dict[str, Any]:
         """Measures what `eval.py` measures: clean, and under the attacks in `options`.
@@ -238,7 +239,7 @@ def load_run(
         label_names: CSV file that names the classes; by default the run's label map, or the names
             that were beside its training records, if it has either.
         trust_code: Run the code that the run names, such as a custom model or loss
-            (docs/EXTENDING.md).
+            (docs/EXTENDING.md), and load the extractor of an archive, of any kind.
         extractor: An `extractor.json`, or its folder, for `predict_video`, if the run has none.
 
     Raises:

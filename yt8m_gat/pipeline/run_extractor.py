@@ -12,11 +12,16 @@ from pathlib import Path
 
 from yt8m_gat.config import ConfigError, RunConfig
 from yt8m_gat.data import read_label_names
-from yt8m_gat.extraction.config import EXTRACTOR_FILE, ExtractorConfig
+from yt8m_gat.export.archive import is_unpacked
+from yt8m_gat.extraction.config import EXTRACTOR_FILE, LOG_MEL, ExtractorConfig
+from yt8m_gat.import_path import UntrustedCodeError
 from yt8m_gat.paths import is_remote
 from yt8m_gat.run_folder import LABEL_NAMES_FILE, RunFolder
 from yt8m_gat.untrusted import printable
 from yt8m_gat.video.source import import_av
+
+# Models that are loaded safely from an archive: Keras has a safe mode, and these need no file.
+_SAFE_KINDS = {"application", "keras", LOG_MEL}
 
 
 def extractor_of(files: Sequence[str], flag: str) -> tuple[Path, ExtractorConfig] | None:
@@ -131,18 +136,27 @@ def own_extractor(folder: RunFolder) -> ExtractorConfig | None:
 
 
 def place_of_extractor(
-    folder: RunFolder, config: RunConfig, path: str | os.PathLike | None = None
+    folder: RunFolder,
+    config: RunConfig,
+    path: str | os.PathLike | None = None,
+    trust_code: bool = False,
 ) -> Path:
     """Returns the folder of the extractor with which a run predicts videos, after checking it.
+
+    A run that was unpacked from an archive may be a stranger's. Keras loads its own models in safe
+    mode; TensorFlow's interpreter and its graphs are not made for hostile files, so that models of
+    other kinds count as code.
 
     Args:
         folder: The run.
         config: Its configuration.
         path: An `extractor.json`, or a folder with it, for a run that has none; None: the run's.
+        trust_code: Whether the extractor of an archive may bring models of any kind.
 
     Raises:
         ConfigError: There is none, it is not the run's, its features do not fit the run, or PyAV
             is not installed.
+        UntrustedCodeError: An archive brought a model that is not trusted.
     """
     if not config.data.frame_features:
         raise ConfigError(
@@ -161,6 +175,8 @@ def place_of_extractor(
         )
     place = folder.extractor if path is None else Path(path)
     extractor = ExtractorConfig.load(place)
+    if path is None and not trust_code and is_unpacked(folder):
+        _require_safe(folder, extractor)
     if own is None:
         _warn_of_own_features(folder, extractor, place)
     elif path is not None and (differences := own.differences(extractor)):
@@ -170,6 +186,17 @@ def place_of_extractor(
         )
     _check_sizes(folder, config.data.sizes, extractor)
     return place
+
+
+def _require_safe(folder: RunFolder, extractor: ExtractorConfig) -> None:
+    for name, part in extractor.parts.items():
+        if part.kind not in _SAFE_KINDS:
+            raise UntrustedCodeError(
+                f"{folder.path} was unpacked from an archive, and its extractor has a {name} model "
+                f"of the kind {part.kind}, {part.model}. A hostile file of that kind can do what a "
+                "program can. If you trust whoever made the archive, give --trust_code (in Python: "
+                "trust_code=True)"
+            )
 
 
 def _check_sizes(folder: RunFolder, needed: Mapping[str, int], extractor: ExtractorConfig) -> None:

@@ -65,7 +65,8 @@ def infer_videos(
         picture: Weights of its picture model, if they are elsewhere by now.
         sound: Likewise of its sound model.
         label_names: File that names the classes, see `class_names`.
-        trust_code: Run the code that the run names, see `yt8m_gat.weights.load.load_run`.
+        trust_code: Run the code that the run names, see `yt8m_gat.weights.load.load_run`, and load
+            the extractor of an archive, of any kind.
 
     Returns:
         The number of videos predicted.
@@ -77,7 +78,7 @@ def infer_videos(
     config = RunConfig.load(folder.path)
     require_trust(config, trust_code, folder.path)
     files = find_files(input_video_pattern, "input_video_pattern")
-    place = place_of_extractor(folder, config, extractor)
+    place = place_of_extractor(folder, config, extractor, trust_code)
     schema = read_schema(folder, config)
     names = class_names(folder, schema, label_names)
     loaded = load_run(folder, config, checkpoint, trust_code)

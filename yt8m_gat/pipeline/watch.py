@@ -67,7 +67,8 @@ def watch(
         top_k: The likeliest classes that are shown, clean and attacked; those of both once.
         start: Where the video begins, in seconds.
         end: Where it ends; None: at the end of its file.
-        trust_code: Run the code that the run names, see `yt8m_gat.weights.load.load_run`.
+        trust_code: Run the code that the run names, see `yt8m_gat.weights.load.load_run`, and load
+            the extractor of an archive, of any kind.
 
     Returns:
         What `yt8m_gat.report.watch.build_watch_page` draws: `video` (its id), `edges` (see
@@ -84,7 +85,7 @@ def watch(
     """
     config = RunConfig.load(folder.path)
     require_trust(config, trust_code, folder.path)
-    place = place_of_extractor(folder, config, extractor)
+    place = place_of_extractor(folder, config, extractor, trust_code)
     schema = read_schema(folder, config)
     names = class_names(folder, schema, label_names)
     loaded = load_run(folder, config, checkpoint, trust_code)
