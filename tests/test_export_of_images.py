@@ -1,4 +1,4 @@
-"""The signature `images`: from JPEG frames and sound to the predictions of the run on records."""
+"""The signature `images`: from files of frames, and sound, to the predictions of records."""
 
 import json
 import shutil
@@ -185,6 +185,18 @@ def test_jpeg_frames_give_the_predictions_of_their_records(videos, tmp_path, nam
     np.testing.assert_allclose(by_class, expected, rtol=0, atol=1e-2)
 
 
+def test_png_files_of_the_models_size_give_the_same_features(videos, tmp_path):
+    run, _ = make_run(tmp_path / "run", ("rgb",))
+    extractor = Extractor.load(run.extractor)
+    path = list(videos)[1]
+    with Video(path) as video:
+        frames = list(video.frames(frames_per_second=RATE, size=(16, 24)))
+    pngs = [tf.io.encode_png(frame.image).numpy() for frame in frames]
+    made, num_frames = extractor.graph(["rgb"])(tf.constant([pngs]))
+    assert num_frames.numpy().tolist() == [14]
+    np.testing.assert_array_equal(made["rgb"][0], extractor(path).features["rgb"])
+
+
 def test_wrong_images_are_named(videos, tmp_path):
     run, config = make_run(tmp_path / "run", ("rgb",), CROP)
     classifier = yt8m_gat.load_run(run.path).model
@@ -193,12 +205,17 @@ def test_wrong_images_are_named(videos, tmp_path):
     images = ServingModule(classifier, schema, extractor=extractor).signatures()["images"]
     jpeg = next(iter(videos.values()))[0]
     small = tf.io.encode_jpeg(np.zeros((42, 51, 3), np.uint8)).numpy()
+    png = tf.io.encode_png(np.zeros((48, 64, 3), np.uint8)).numpy()
+    bomb = png[:16] + b"\xff\xff\xff\xfe\x00\x00\x70\x00" + png[24:]
     for rows, message in (
-        ([[jpeg, b"GIF89a"]], r"must be JPEG files\. .*\[video, frame\]:.*\[\[0 1\]\]"),
+        ([[jpeg, b"GIF89a"]], r"must be JPEG or PNG files\. .*\[video, frame\]:.*\[\[0 1\]\]"),
         ([[jpeg], [b""]], r"each video must have a frame\. .*\[1 0\]"),
         ([[jpeg, b"", jpeg]], "empty strings must come after the last frame"),
         ([[jpeg, small]], r"at least 52 x 42 .*\[\[0 1\]\].*\[\[42 51\]\]"),
+        ([[png, bomb]], r"at most 16777216 pixels.*\[\[0 1\]\].*\[\[28672 4294967294\]\]"),
+        ([[jpeg, png[:20]]], r"must be JPEG or PNG files\. .*\[\[0 1\]\]"),
         ([[jpeg, jpeg[:200]]], "(?i)jpeg"),
+        ([[jpeg, png[:60]]], "(?i)png"),
     ):
         with pytest.raises(tf.errors.InvalidArgumentError, match=message):
             images(images=tf.constant(rows))

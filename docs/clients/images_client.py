@@ -19,8 +19,8 @@ def predict(
 ) -> dict[str, Any]:
     """Returns `class_indexes` and `predictions` of a video, by probability.
 
-    The frames are JPEG files in order. A model that reads sound needs the waveform, 16 kHz from the
-    first frame on; an empty one is silence.
+    The frames are JPEG or PNG files in order. A model that reads sound needs the waveform, 16 kHz
+    from the first frame on; an empty one is silence.
     """
     instance: dict[str, Any] = {"images": [{"b64": base64.b64encode(x).decode()} for x in frames]}
     if waveform is not None:
@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--server", default="localhost:8501")
     parser.add_argument("--model", default="yt8m")
     parser.add_argument("--silent", action="store_true", help="the model reads sound: send silence")
-    parser.add_argument("frames", nargs="+", help="JPEG files, in the order of time")
+    parser.add_argument("frames", nargs="+", help="JPEG or PNG files, in the order of time")
     options = parser.parse_args(arguments)
     frames = [Path(path).read_bytes() for path in options.frames]
     row = predict(options.server, options.model, frames, [] if options.silent else None)

@@ -49,12 +49,12 @@ class Extractor(Protocol):
 
     @property
     def example(self) -> bytes:
-        """A JPEG file that it takes."""
+        """A file of a picture that it takes."""
 
     def __call__(
         self, images: tf.Tensor, waveform: tf.Tensor | None = None
     ) -> tuple[Mapping[str, tf.Tensor], tf.Tensor]:
-        """Returns the features of JPEG files [N, T], uint8 [N, T, D], and the frames, int32 [N]."""
+        """Returns the features of pictures [N, T], uint8 [N, T, D], and the frames, int32 [N]."""
 
 
 class ServingModule(tf.Module):
@@ -275,10 +275,10 @@ class ServingModule(tf.Module):
     def classify_images(
         self, images: tf.Tensor, waveform: tf.Tensor | None = None
     ) -> dict[str, tf.Tensor]:
-        """Predicts from the frames of videos, as JPEG files; the signature `images`.
+        """Predicts from the frames of videos, as files of pictures; the signature `images`.
 
         Args:
-            images: string [N, T], a JPEG file for each frame, at the extractor's rate; empty
+            images: string [N, T], a JPEG or PNG file for each frame, at the extractor's rate; empty
                 strings after the last frame of each video. Those after the `max_frames` of the run
                 are ignored.
             waveform: float32 [N, S], if the run reads sound: 16 kHz, one channel, in [-1, 1], zeros

@@ -17,6 +17,10 @@ from yt8m_gat.extraction.sound import SoundModel
 MAX_PIXELS = 4096 * 4096
 """Maximal pixels of a picture of a request: resizing takes 12 bytes for each."""
 
+_JPEG, _PNG = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"
+# Its first chunk, with the sides, follows the signature and is 25 bytes long.
+_PNG_HEADER = len(_PNG) + 25
+
 BATCH_SIZE = 32
 """Frames that a model takes at once."""
 
@@ -56,10 +60,11 @@ class SoundPart:
 
 
 class GraphExtractor:
-    """Makes the features of videos inside of a graph, from JPEG files of their frames.
+    """Makes the features of videos inside of a graph, from JPEG or PNG files of their frames.
 
-    The frames are those that `Extractor` would take: at its rate, upright. What a JPEG file and
-    another resizing change is small; see docs/SERVING.md.
+    The frames are those that `Extractor` would take: at its rate, upright. From PNG files of images
+    of the model's size, as `yt8m_gat.video` makes them, the features are equal; docs/SERVING.md
+    says what JPEG and another resizing change.
 
     Args:
         picture: The part of the pictures.
@@ -94,7 +99,8 @@ class GraphExtractor:
         """Returns the features.
 
         Args:
-            images: string [N, T], JPEG files; empty strings after the last frame of each video.
+            images: string [N, T], JPEG or PNG files; empty strings after the last frame of each
+                video.
             waveform: float [N, S], 16 kHz, one channel, in [-1, 1], from the time of the first
                 frame on; silence follows where it ends. Only used with a part of the sound.
 
@@ -102,7 +108,7 @@ class GraphExtractor:
             Name -> uint8 [N, T, D], 0 on padding; and the number of frames, int32 [N].
 
         Raises:
-            tf.errors.InvalidArgumentError: A picture is no JPEG file, too large or smaller than the
+            tf.errors.InvalidArgumentError: A picture is no such file, too large or smaller than the
                 crop, a video has no frame, or one after an empty string; the message says which.
         """
         has_frame = tf.not_equal(images, "")  # [N, T]
@@ -149,25 +155,22 @@ class GraphExtractor:
         }
         return features, num_frames
 
-    def _check(self, jpegs: tf.Tensor, places: tf.Tensor) -> tf.Operation:
-        """Fails, with the places, if a picture is no JPEG file or has a wrong size."""
-        is_jpeg = tf.equal(tf.strings.substr(jpegs, 0, 3), b"\xff\xd8\xff")
-        all_jpeg = tf.debugging.Assert(
-            tf.reduce_all(is_jpeg),
+    def _check(self, files: tf.Tensor, places: tf.Tensor) -> tf.Operation:
+        """Fails, with the places, if a picture is no file of its kind or has a wrong size."""
+        is_whole = tf.logical_and(_is_png(files), tf.strings.length(files) >= _PNG_HEADER)
+        is_known = tf.logical_or(tf.equal(tf.strings.substr(files, 0, len(_JPEG)), _JPEG), is_whole)
+        all_known = tf.debugging.Assert(
+            tf.reduce_all(is_known),
             [
-                "images must be JPEG files. Received other bytes at [video, frame]:",
-                tf.boolean_mask(places, tf.logical_not(is_jpeg)),
+                "images must be JPEG or PNG files. Received other bytes at [video, frame]:",
+                tf.boolean_mask(places, tf.logical_not(is_known)),
             ],
             summarize=20,
         )
-        with tf.control_dependencies([all_jpeg]):
-            jpegs = tf.identity(jpegs)
-        # Only the header is read.
-        sizes = tf.map_fn(
-            tf.io.extract_jpeg_shape, jpegs, fn_output_signature=tf.TensorSpec([3], tf.int32)
-        )
+        with tf.control_dependencies([all_known]):
+            files = tf.identity(files)
+        sides = tf.map_fn(_sides_of, files, fn_output_signature=tf.TensorSpec([2], tf.int64))
         x, y, width, height = self._picture.crop or (0, 0, 1, 1)
-        sides = tf.cast(sizes[:, :2], tf.int64)
         fits = tf.reduce_all(sides >= [y + height, x + width], axis=1)
         fits = tf.logical_and(fits, tf.reduce_prod(sides, axis=1) <= MAX_PIXELS)
         return tf.debugging.Assert(
@@ -181,20 +184,46 @@ class GraphExtractor:
             summarize=20,
         )
 
-    def _frames(self, jpegs: tf.Tensor) -> tf.Tensor:
+    def _frames(self, files: tf.Tensor) -> tf.Tensor:
         """Returns decoded, cropped and resized pictures, uint8 [B, height, width, 3]."""
         size = self._picture.model.image_size
         if size is None:
             raise ValueError("a Keras model has a size of pictures. Received: none")
 
-        def frame_of(jpeg: tf.Tensor) -> tf.Tensor:
-            image = tf.io.decode_jpeg(jpeg, channels=3, dct_method="INTEGER_ACCURATE")
+        def frame_of(file: tf.Tensor) -> tf.Tensor:
+            image = tf.cond(
+                _is_png(file),
+                lambda: tf.io.decode_png(file, channels=3),
+                lambda: tf.io.decode_jpeg(file, channels=3, dct_method="INTEGER_ACCURATE"),
+            )
             if self._picture.crop is not None:
                 x, y, width, height = self._picture.crop
                 image = image[y : y + height, x : x + width]
             return resized(image, size)
 
-        return tf.map_fn(frame_of, jpegs, fn_output_signature=tf.TensorSpec([*size, 3], tf.uint8))
+        return tf.map_fn(frame_of, files, fn_output_signature=tf.TensorSpec([*size, 3], tf.uint8))
+
+
+def _is_png(file: tf.Tensor) -> tf.Tensor:
+    return tf.equal(tf.strings.substr(file, 0, len(_PNG)), _PNG)
+
+
+def _sides_of(file: tf.Tensor) -> tf.Tensor:
+    """Returns height and width of a JPEG or PNG file, from its header: int64 [2]."""
+
+    def of_png() -> tf.Tensor:
+        width_height = tf.strings.substr(file, 16, 8)
+        sides = tf.io.decode_raw(width_height, tf.int32, little_endian=False)
+        return tf.bitwise.bitwise_and(tf.cast(sides[::-1], tf.int64), 0xFFFFFFFF)
+
+    return tf.ensure_shape(
+        tf.cond(
+            _is_png(file),
+            of_png,
+            lambda: tf.cast(tf.io.extract_jpeg_shape(file)[:2], tf.int64),
+        ),
+        [2],
+    )
 
 
 def resized(image: tf.Tensor, size: tuple[int, int]) -> tf.Tensor:

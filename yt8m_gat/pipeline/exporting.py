@@ -62,7 +62,7 @@ def graph_extractor(config: RunConfig, folder: Path | None) -> GraphExtractor | 
         return Extractor.load(folder).graph(config.data.feature_names)
     except ConfigError as error:
         print(
-            printable(f"the export has no signature {IMAGES}, of JPEG frames: {error}"),
+            printable(f"the export has no signature {IMAGES}: {error}"),
             file=sys.stderr,
         )
         return None
