@@ -6,7 +6,7 @@ import pytest
 from absl import flags
 
 from yt8m_gat.commands import train
-from yt8m_gat.config import DataConfig, ObjectiveConfig, TrainingConfig
+from yt8m_gat.config import ConfigError, DataConfig, ObjectiveConfig, TrainingConfig
 from yt8m_gat.recipes import RECIPES
 
 SECTIONS = (DataConfig, ObjectiveConfig, TrainingConfig)
@@ -64,3 +64,23 @@ def test_starter_flags_become_options_of_the_model():
         "dbof_add_batch_norm": False,
         "dbof_activation": "relu6",
     }
+
+
+def test_recipes_of_raw_clips_follow_the_loss_the_optimizer_and_the_folder(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    read = train.PATHS["backbone"]
+    assert read("--backbone", "nets/own.keras") == str(tmp_path / "nets" / "own.keras")
+    assert read("--backbone", "ResNet50") == "ResNet50"
+    assert train.PATHS["backbone_weights"]("--backbone_weights", "imagenet") == "imagenet"
+    config = config_of("--model=TPN", "--num_classes=5")
+    assert config.model.options == {}
+    assert (config.training.optimizer, config.training.momentum) == ("SGD", 0.9)
+    config = config_of("--model=TSM", "--optimizer=Adam", "--label_loss=CrossEntropyLoss")
+    assert config.training.momentum == 0
+    assert config.model.options == {"single_label": False}
+    options = config_of(
+        "--model=TSM", "--adversarial=temporal", "--backbone=ResNet50"
+    ).model.options
+    assert options == {"backbone": "ResNet50", "dual_normalization": True}
+    with pytest.raises(ConfigError, match="--momentum is for --optimizer=SGD"):
+        config_of("--model=TSM", "--optimizer=Adam", "--momentum=0.5")
