@@ -222,6 +222,16 @@ def test_a_resnet_of_keras_applications_keeps_its_function_without_its_biases(tm
     assert count(original) - count(backbone.network) == 26_560
 
 
+def test_weights_that_cannot_be_downloaded_are_told_with_the_remedy(monkeypatch):
+    def unreachable(**_):
+        raise Exception("URL fetch failure")  # As keras.utils.get_file does.
+
+    monkeypatch.setattr(keras.applications.resnet, "ResNet50", unreachable)
+    monkeypatch.setattr(keras.applications.resnet50, "ResNet50", unreachable)
+    with pytest.raises(ValueError, match=r"ResNet50 cannot be downloaded: URL fetch failure.*file"):
+        build_backbone("ResNet50", 32, 2, weights="imagenet")
+
+
 def test_pixels_are_normalized_as_the_network_was_trained():
     pixel = np.full((1, 1, 1, 3), [255.0, 0.0, 51.0], "float32")
     own = build_backbone("Tiny", 32, 2).preprocess(tf.constant(pixel))

@@ -29,3 +29,19 @@ def test_with_a_resnet_50(name, backbone):
     if name == "TPN":
         without = number_of_parameters(name, backbone=backbone, auxiliary_head=False)
         assert PUBLISHED[name] - without == 19_234_990
+
+
+def test_with_the_small_network():
+    """What the modules add: TAM 3 weights a channel of each block's input; GST a quarter less.
+
+    Kernels of the 3 x 3 convolutions of the blocks: 9 * (2 * 32^2 + (32 + 64) * 64 +
+    (64 + 128) * 128 + (128 + 256) * 256) = 1,179,648.
+    """
+    counts = {
+        name: number_of_parameters(name, backbone="ResNet10Small")
+        for name in ("TSM", "TAM", "GST", "GSTLarge")
+    }
+    assert counts["TAM"] - counts["TSM"] == 3 * (32 + 32 + 64 + 128)
+    assert counts["TSM"] - counts["GST"] == 1_179_648 // 4
+    # All channels instead of half of them: twice GST's kernels.
+    assert counts["GSTLarge"] - counts["GST"] == 1_179_648 * 3 // 4
