@@ -94,8 +94,9 @@ class AdversarialModel(keras.Model):
 
     State: both passes start from the same state (dropout seeds, batch statistics), so that A and
     A_adv differ only by R and not by their dropout masks. Changes of the clean pass are kept
-    (moving averages, seeds), those of the adversarial pass are dropped, so that moving averages
-    describe clean clips and move once a step.
+    (moving averages, seeds). Of the adversarial pass those are kept that the clean pass does not
+    make, the averages of a second set of normalization layers; all others are dropped, so that
+    moving averages describe clean clips and move once a step.
 
     Each replica draws its own random numbers: each seed is shifted by the replica's number while a
     step is computed.
@@ -232,6 +233,7 @@ class AdversarialModel(keras.Model):
             scaled_loss = self.optimizer.scale_loss(attacked)
         total += objective.clean_weight * auxiliary_loss(clean)
         adversarial_loss = penalty = tf.zeros((), clean_loss.dtype)
+        adversarial_state = None
         step = self.optimizer.iterations
 
         if objective.perturbation is not None:
@@ -250,8 +252,7 @@ class AdversarialModel(keras.Model):
             with tape.stop_recording():
                 perturbed = objective.perturbation(clean_pass)
                 perturbed = {name: tf.stop_gradient(value) for name, value in perturbed.items()}
-            # The updates in this scope are dropped.
-            with keras.StatelessScope(seeds):
+            with keras.StatelessScope(seeds) as adversarial_state:
                 adversarial = self.classifier.forward(
                     perturbed,
                     frame_mask,
@@ -266,10 +267,13 @@ class AdversarialModel(keras.Model):
 
         if self.classifier.losses:
             total += of_the_batch(self.regularization_penalty * tf.add_n(self.classifier.losses))
-        updates = [
-            state.get_current_value(variable)
-            for variable in self.classifier.non_trainable_variables
-        ]
+        updates = []
+        for variable in self.classifier.non_trainable_variables:
+            update = state.get_current_value(variable)
+            if update is None and adversarial_state is not None:
+                # Averages of the second normalization layers, which only this pass moves.
+                update = adversarial_state.get_current_value(variable)
+            updates.append(update)
         terms = StepTerms(total, clean_loss, adversarial_loss, penalty, clean.logits)
         return terms, self._without_shift(updates, replica)
 
