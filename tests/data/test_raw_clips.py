@@ -19,6 +19,7 @@ from yt8m_gat.data import (
     Shuffle,
     check_labels,
     clips,
+    parse_frame_batch,
 )
 from yt8m_gat.data.clips import crop_and_resize, parse_clip_batch, sample_frames
 from yt8m_gat.data.dataset import batch_parser
@@ -200,6 +201,12 @@ def test_a_resumed_epoch_has_the_same_batches(files):
 def test_a_schema_of_raw_clips_has_one_feature():
     with pytest.raises(ConfigError, match="single feature image of size 3"):
         RecordSchema({"rgb": 1024}, 4, clips=SMALL)
+
+
+def test_a_model_of_features_says_what_reads_raw_clips():
+    record = tf.constant([raw.record("x", [GOOD])])
+    with pytest.raises(tf.errors.InvalidArgumentError, match=r"raw clips one of theirs \(TSN, TSM"):
+        parse_frame_batch(record, RecordSchema({"rgb": 8}, 4), with_labels=False)
 
 
 def test_segments_are_refused(files):

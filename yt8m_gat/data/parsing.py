@@ -310,7 +310,8 @@ def _names_remedy(schema: RecordSchema) -> str:
     return (
         "name the features that the records hold by --feature_names of train.py, and their sizes "
         f"by --feature_sizes (`{INSPECT_COMMAND}` lists both); {other}-level records need a "
-        f"{other}-level --model ({', '.join(models)}); {RUN_REMEDY}"
+        f"{other}-level --model ({', '.join(models)}), raw clips one of theirs "
+        f"({', '.join(name for name, r in RECIPES.items() if r.clips)}); {RUN_REMEDY}"
     )
 
 
