@@ -156,6 +156,16 @@ def test_settings_of_clips_survive_json():
     assert config.data.has_levels
 
 
+def test_differences_of_clips_are_named_one_by_one():
+    stored, given = (
+        RunConfig(
+            data=clip_data(num_segments=4, flip=flip), model=ModelConfig(name="my_models:ClipModel")
+        )
+        for flip in (False, True)
+    )
+    assert stored.differences(given) == ["data.clips.flip: False != True"]
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

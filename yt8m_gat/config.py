@@ -703,12 +703,24 @@ class RunConfig(StoredConfig):
         for section in ("data", "model", "objective", "training"):
             ours = dataclasses.asdict(getattr(self, section))
             theirs = dataclasses.asdict(getattr(other, section))
-            lines += [
-                f"{section}.{name}: {ours[name]!r} != {theirs[name]!r}"
-                for name in (_FIXED_TRAINING if section == "training" else ours)
-                if ours[name] != theirs[name]
-            ]
+            if section == "training":
+                ours, theirs = (
+                    {name: of[name] for name in _FIXED_TRAINING} for of in (ours, theirs)
+                )
+            lines += _unequal(section, ours, theirs)
         return lines
+
+
+def _unequal(where: str, ours: dict[str, Any], theirs: dict[str, Any]) -> list[str]:
+    """Returns a line for each entry that differs, also for those of `clips`."""
+    lines = []
+    for name, value in ours.items():
+        other = theirs[name]
+        if name == "clips" and value and other:
+            lines += _unequal(f"{where}.{name}", value, other)
+        elif value != other:
+            lines.append(f"{where}.{name}: {value!r} != {other!r}")
+    return lines
 
 
 def from_dict(cls: type, values: Any, where: str) -> Any:
