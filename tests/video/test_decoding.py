@@ -466,7 +466,7 @@ def test_times_that_leap_are_replaced(tmp_path):
 def test_files_that_are_no_video(tmp_path):
     cases = {
         "no such": "cannot be read: No such file or directory; check its name",
-        ".": "must be a video file. Received: a folder",
+        ".": "must be a video file, or a folder of numbered pictures",
         "pipe": "must be a video file. Received: a device or a pipe",
         "empty.mp4": "is empty; copy or download it again",
         "noise.mp4": "cannot be opened as a video: Invalid data found when processing input",

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from yt8m_gat.untrusted import excerpt, quoted, read_text
+from yt8m_gat.video.frame_folder import is_frame_folder
 
 VIDEO_ENDINGS = frozenset(
     {
@@ -39,7 +40,7 @@ class Clip:
     """A part of a file, with its labels.
 
     Attributes:
-        path: The file.
+        path: The file, or a folder of numbered pictures.
         labels: Names of classes, each once.
         start: Seconds at which it begins.
         end: Seconds at which it ends; None: where the file ends.
@@ -57,6 +58,7 @@ def clips_of(words: Iterable[str]) -> list[Clip]:
     A word is a list (its name ends in `.csv` or `.txt`; see `read_clips`), a folder, a file, or a
     pattern of `glob`. Each folder inside a named folder is a class: its files, also those in
     folders below, have its name as their label. The files directly in the named folder have none.
+    A folder of numbered pictures, without a video among them, counts as a file.
 
     Args:
         words: The words.
@@ -86,7 +88,8 @@ def read_clips(path: str | os.PathLike) -> list[Clip]:
 
     A file whose name ends in `.csv` has the columns `path,label[,start,end]`, in this order or as
     its first line names them; the label may be empty. Any other file has lines `path label`, as
-    other video code writes them; the label is what follows the last blank. Paths are relative to
+    other video code writes them; the label is what follows the last blank. A path may be a folder
+    of numbered pictures, also as `folder count label`. Paths are relative to
     the folder of the list. Lines with equal path, start and end are one clip with several labels.
 
     Args:
@@ -112,7 +115,7 @@ def read_clips(path: str | os.PathLike) -> list[Clip]:
     read = _read_csv if os.fspath(path).lower().endswith(".csv") else _read_lines
     folder = os.path.dirname(os.fspath(path))
     clips = [
-        dataclasses.replace(clip, path=os.path.normpath(os.path.join(folder, clip.path)))
+        dataclasses.replace(clip, path=_without_count(os.path.join(folder, clip.path)))
         for clip in read(_shown(path), text)
     ]
     if not clips:
@@ -227,17 +230,28 @@ def _clips_in(folder: Path) -> list[Clip]:
     for place, folders, names in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         parts = Path(place).relative_to(folder).parts
-        clips += [
-            Clip(os.path.normpath(os.path.join(place, name)), parts[:1])
+        files = [
+            name
             for name in sorted(names)
             if not name.startswith(".") and os.path.splitext(name)[1].lower() in VIDEO_ENDINGS
         ]
+        clips += [Clip(os.path.normpath(os.path.join(place, name)), parts[:1]) for name in files]
+        if not files and is_frame_folder(names):
+            clips.append(Clip(os.path.normpath(place), parts[:1]))
     if not clips:
         raise ClipListError(
             f"{_shown(folder)}: the folder holds no file with an ending of video or sound "
             "(.mp4, .mkv, .webm, ...); name the files by a pattern"
         )
     return clips
+
+
+def _without_count(path: str) -> str:
+    """Returns the folder of `folder count`, as lists of folders of frames have it; else `path`."""
+    folder, _, count = path.rpartition(" ")
+    if count.isdecimal() and not os.path.lexists(path) and os.path.isdir(folder):
+        path = folder
+    return os.path.normpath(path)
 
 
 def _merged(clips: Iterable[Clip]) -> list[Clip]:

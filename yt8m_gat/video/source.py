@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from yt8m_gat.untrusted import printable, quoted
 from yt8m_gat.video.clock import Clock
+from yt8m_gat.video.frame_folder import FRAMES_PER_SECOND, frame_pattern
 
 if TYPE_CHECKING:
     import av
@@ -61,8 +62,8 @@ def error_of(path: str | os.PathLike, rule: str) -> VideoError:
 def opened(path: str | os.PathLike) -> Iterator[av.container.InputContainer]:
     """Opens a file for reading; FFmpeg recognizes the format by its content.
 
-    Only local files are opened, also those that a playlist names. Reading that blocks for two
-    minutes is an error.
+    A folder of numbered pictures is a video of `FRAMES_PER_SECOND`. Only local files are opened,
+    also those that a playlist names. Reading that blocks for two minutes is an error.
 
     Raises:
         VideoError: It is no file, cannot be read, or is in no format that FFmpeg knows.
@@ -74,15 +75,23 @@ def opened(path: str | os.PathLike) -> Iterator[av.container.InputContainer]:
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise error_of(path, f"cannot be read: {reason}; check its name") from error
-    if not stat.S_ISREG(mode):
-        kind = "a folder" if stat.S_ISDIR(mode) else "a device or a pipe"
-        raise error_of(path, f"must be a video file. Received: {kind}; name a file")
-    if os.stat(path).st_size == 0:
+    name, options = os.fspath(path), {}
+    if stat.S_ISDIR(mode):
+        try:
+            name, first = frame_pattern(path)
+        except (OSError, ValueError) as error:
+            raise error_of(path, str(error)) from error
+        options = {"framerate": f"{FRAMES_PER_SECOND:g}", "start_number": str(first)}
+    elif not stat.S_ISREG(mode):
+        raise error_of(path, "must be a video file. Received: a device or a pipe; name a file")
+    elif os.stat(path).st_size == 0:
         raise error_of(path, "is empty; copy or download it again")
     try:
         # "file:" keeps FFmpeg from taking a name with a colon for an address.
         container = av.open(
-            f"file:{os.fspath(path)}",
+            f"file:{name}",
+            format="image2" if options else None,
+            options=options,
             metadata_errors="replace",
             container_options={"protocol_whitelist": "file"},
             timeout=(_SECONDS_TO_OPEN, _SECONDS_TO_READ),
