@@ -191,3 +191,20 @@ def test_options_that_nobody_sets_are_those_of_the_flags():
     assert (options.steps, options.restarts, options.queries) == (20, 1, 100)
     assert (settings.attack_steps, settings.attack_restarts) == (20, 1)
     assert settings.attack_queries == 100
+
+
+def test_bounds_of_pixels():
+    spec = dataclasses.replace(AttackSpec.parse("fgm:round=true"), bounds=PIXELS)
+    attack = spec.build(1.0, SHARED)
+    assert attack.clip_to_range == (0.0, 255.0)
+    assert attack.round_to_levels == (1.0, 0.0)
+    assert spec.settings(SHARED)["clip"] is True
+
+
+def test_radii_for_pixels_are_in_proportion_to_the_norm_of_a_frame():
+    assert radius_scale(None) == 1.0
+    # 8 per frame of features, times 8 S for pixels.
+    assert unbounded_epsilon("example", 4, 1, radius_scale(32)) == 8.0 * 8 * 32 * 2
+    sweep = [spec.epsilon for spec in sceptic_attacks([5.0], transfer=False, adaptive=False,
+             rounded=True, scale=radius_scale(32)) if spec.epsilon not in (None, 5.0)]  # fmt: skip
+    assert sweep == [256.0 * radius for radius in SWEEP]

@@ -12,7 +12,7 @@ from yt8m_gat.pipeline.evaluation_options import EvaluationOptions
 from yt8m_gat.pipeline.run_evaluator import build_evaluator
 from yt8m_gat.robustness.attack_spec import PIXELS, QUANTIZED, AttackSpec
 from yt8m_gat.robustness.protocol import sceptic_attacks
-from yt8m_gat.robustness.sanity import SWEEP, sanity_specs, unbounded_epsilon
+from yt8m_gat.robustness.sanity import SWEEP, radius_scale, sanity_specs, unbounded_epsilon
 from yt8m_gat.run_folder import RunFolder
 from yt8m_gat.weights.load import load_run
 
@@ -49,6 +49,7 @@ def plan_attacks(
     """
     epsilons = tuple(options.epsilons) or (config.objective.epsilon,)
     pixels = config.data.clips is not None
+    scale = radius_scale(config.data.clips.crop_size if config.data.clips else None)
     bounds = PIXELS if pixels else QUANTIZED
     shared = AttackOptions(
         norm_scope=options.norm_scope or config.objective.norm_scope,
@@ -76,10 +77,12 @@ def plan_attacks(
             adaptive=map_distance is not None,
             rounded=rounded,
             deepfool=config.data.num_classes > 1,
+            scale=scale,
         )
     if options.sanity_checks or options.protocol:
         frames, features = config.data.max_frames, len(config.data.sizes)
-        radii = (*SWEEP, unbounded_epsilon(shared.norm_scope, frames, features))
+        unbounded = unbounded_epsilon(shared.norm_scope, frames, features, scale)
+        radii = (*(scale * epsilon for epsilon in SWEEP), unbounded)
         needed = sanity_specs(epsilons[0], source_run is not None, radii)
         specs += [AttackSpec.parse(text).at(epsilon) for text, epsilon in needed]
     source, source_identity = None, {}

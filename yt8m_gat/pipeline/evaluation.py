@@ -40,7 +40,7 @@ from yt8m_gat.pipeline.run_settings import class_names, on_segments, read_schema
 from yt8m_gat.pipeline.shown_clips import show_clips
 from yt8m_gat.provenance import command_line
 from yt8m_gat.robustness.attack_spec import AttackSpec
-from yt8m_gat.robustness.sanity import sanity_checks
+from yt8m_gat.robustness.sanity import radius_scale, sanity_checks
 from yt8m_gat.robustness.worst_case import packed, worst_cases
 from yt8m_gat.run_folder import RunFolder
 from yt8m_gat.untrusted import printable
@@ -169,12 +169,14 @@ class _Evaluation:
         if worst or "worst_cases" in result:
             self.record.set(worst_cases=worst)
         if options.sanity_checks or options.protocol or "sanity" in result:
+            clips = self.config.data.clips
             verdicts = sanity_checks(
                 result["clean"],
                 result["attacks"],
                 max_frames=self.config.data.max_frames,
                 num_features=len(self.config.data.sizes),
                 can_reach_zero=self.segments is None,
+                scale=radius_scale(clips.crop_size if clips else None),
             )
             self.record.set(sanity=verdicts)
         # Each pass leaves out the same records, so the last pass's summary is enough.

@@ -15,13 +15,14 @@ def sceptic_attacks(
     adaptive: bool,
     rounded: bool,
     deepfool: bool = True,
+    scale: float = 1.0,
 ) -> list[AttackSpec]:
     """Returns the attacks of the sceptic's table; the clean row comes on top.
 
     They are the fast gradient; noise of the same norm; PGD of 20 and 100 steps, and of 20 with 5
     restarts (worst per clip, by the loss); the margin loss; transfer from another run; two searches
     without gradients; an attack that aims at the attention maps too; PGD rounded back to bytes;
-    DeepFool; and PGD over the radii from 0.05 to 8.
+    DeepFool; and PGD over the radii from 0.05 to 8, times `scale`.
 
     Args:
         epsilons: Radii of all attacks but DeepFool and the sweep.
@@ -29,6 +30,7 @@ def sceptic_attacks(
         adaptive: Whether the model has global attention maps.
         rounded: Whether its features are only dequantized, so that they have levels.
         deepfool: Whether it has at least two classes.
+        scale: See `yt8m_gat.robustness.sanity.radius_scale`.
     """
     texts = [
         # Clips and attention profiles are shown under the first attack.
@@ -45,5 +47,5 @@ def sceptic_attacks(
         *(["pgd:steps=20:round=true"] if rounded else []),
     ]
     specs = [AttackSpec.parse(text).at(epsilon) for text in texts for epsilon in epsilons]
-    sweep = [AttackSpec.parse("pgd:steps=20").at(epsilon) for epsilon in SWEEP]
+    sweep = [AttackSpec.parse("pgd:steps=20").at(scale * epsilon) for epsilon in SWEEP]
     return [*specs, *([AttackSpec.parse("deepfool")] if deepfool else []), *sweep]

@@ -112,16 +112,30 @@ def sanity_specs(
     )
 
 
-def unbounded_epsilon(norm_scope: str, max_frames: int, num_features: int) -> float:
+def radius_scale(crop_size: int | None) -> float:
+    """Returns the factor on radii that are meant for dequantized features.
+
+    A frame of S x S gray pixels has a norm of 220 S, one of features of 27.
+
+    Args:
+        crop_size: S of a model of raw clips; None: the model reads features.
+    """
+    return 1.0 if crop_size is None else 8.0 * crop_size
+
+
+def unbounded_epsilon(
+    norm_scope: str, max_frames: int, num_features: int, scale: float = 1.0
+) -> float:
     """Returns the radius that moves each frame of each feature by `UNBOUNDED_EPSILON`.
 
     Args:
         norm_scope: What the l2 norm is taken over: `frame`, `example` or `joint`.
         max_frames: Frames of the longest clip.
         num_features: Features that `joint` is taken over.
+        scale: See `radius_scale`.
     """
     rows = {"frame": 1, "example": max_frames, "joint": max_frames * num_features}[norm_scope]
-    return UNBOUNDED_EPSILON * math.sqrt(rows)
+    return scale * UNBOUNDED_EPSILON * math.sqrt(rows)
 
 
 def sanity_checks(
@@ -131,6 +145,7 @@ def sanity_checks(
     max_frames: int,
     num_features: int,
     can_reach_zero: bool = True,
+    scale: float = 1.0,
 ) -> list[dict[str, str]]:
     """Returns the verdicts on one evaluation, in the order of the table above.
 
@@ -143,6 +158,7 @@ def sanity_checks(
         num_features: Features that the model reads, for the same.
         can_reach_zero: Whether Hit@1 can be near 0 at all: it cannot for rated segments, whose
             label may be the one class that was rated.
+        scale: See `radius_scale`.
 
     Returns:
         A `{"check", "verdict", "detail"}` for each; the verdict is `pass`, `fail`, `warning` or,
@@ -154,7 +170,7 @@ def sanity_checks(
         _compare(
             "pgd_over_single_step", rows, _of(_ITERATED), _of(_SINGLE_STEP), "PGD", "single step"
         ),
-        _unbounded(rows, max_frames, num_features, can_reach_zero),
+        _unbounded(rows, max_frames, num_features, can_reach_zero, scale),
         *(
             _compare(
                 f"white_box_over_{other}",
@@ -256,7 +272,7 @@ def _compare(
 
 
 def _unbounded(
-    rows: Sequence[_Row], max_frames: int, num_features: int, can_reach_zero: bool
+    rows: Sequence[_Row], max_frames: int, num_features: int, can_reach_zero: bool, scale: float
 ) -> dict[str, str]:
     """Checks that Hit@1 is near 0 at a large radius, or at a smaller one that it contains."""
     check = "unbounded"
@@ -276,10 +292,11 @@ def _unbounded(
         for row in white
         if "norm_scope" in row.options
         and row.family != "fgm"
-        and row.epsilon >= unbounded_epsilon(row.options["norm_scope"], max_frames, num_features)
+        and row.epsilon
+        >= unbounded_epsilon(row.options["norm_scope"], max_frames, num_features, scale)
     ]
     if not large:
-        needed = f"needs pgd at a radius of {UNBOUNDED_EPSILON:g} per frame or more"
+        needed = f"needs pgd at a radius of {scale * UNBOUNDED_EPSILON:g} per frame or more"
         return _verdict(check, NOT_RUN, needed)
     best = min(large, key=lambda row: row.hit_at_1)
     return _verdict(
