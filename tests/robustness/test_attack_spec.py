@@ -21,8 +21,9 @@ from yt8m_gat.attacks.registry import ATTACK_OPTIONS
 from yt8m_gat.config import ConfigError
 from yt8m_gat.data.quantization import dequantize
 from yt8m_gat.job_settings import EvaluationSettings
-from yt8m_gat.robustness.attack_spec import QUANTIZED, AttackSpec
+from yt8m_gat.robustness.attack_spec import PIXELS, QUANTIZED, AttackSpec
 from yt8m_gat.robustness.protocol import sceptic_attacks
+from yt8m_gat.robustness.sanity import SWEEP, radius_scale, unbounded_epsilon
 
 SHARED = AttackOptions(norm_scope="example", steps=7, restarts=2, queries=9)
 
