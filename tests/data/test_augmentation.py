@@ -1,6 +1,7 @@
 """Raw clips mixed with each other, and RandAugment: shares, shapes, the same each time."""
 
 import dataclasses
+import functools
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ CLIPS = np.broadcast_to(VALUES[:, None, None, None, None], (8, 6, 10, 14, 3))
 LABELS = tf.eye(8)
 
 
+@functools.cache
 def mixed(name, seed):
     clips, labels = mix(name, tf.constant(CLIPS), LABELS, tf.constant([seed, 7]))
     return clips.numpy(), labels.numpy()

@@ -162,19 +162,25 @@ def files(tmp_path_factory):
     ]
 
 
-def by_id(reader):
+def by_id(batches):
     return {
         video_id: (image.tobytes(), label.argmax())
-        for batch in reader
+        for batch in batches
         for video_id, image, label in zip(
             batch["video_id"].numpy(), images(batch), batch["labels"].numpy(), strict=True
         )
     }
 
 
-def test_a_clip_is_cut_the_same_wherever_it_stands(files):
+@pytest.fixture(scope="module")
+def epoch(files):
+    """The batches of one epoch of training."""
+    return list(Reader(files, schema(), 3, shuffle=Shuffle(seed=1, epoch=2)))
+
+
+def test_a_clip_is_cut_the_same_wherever_it_stands(files, epoch):
     order = Shuffle(seed=1, epoch=2, buffer=0, num_readers=1)
-    first = by_id(Reader(files, schema(), 4, shuffle=Shuffle(seed=1, epoch=2)))
+    first = by_id(epoch)
     assert len(first) == 20
     assert first == by_id(Reader(files[::-1], schema(), 7, shuffle=order))
     records = tf.stack(list(tf.data.TFRecordDataset(files)))
@@ -185,17 +191,12 @@ def test_a_clip_is_cut_the_same_wherever_it_stands(files):
         first = found
 
 
-def test_a_resumed_epoch_has_the_same_batches(files):
-    def batches(**options):
-        reader = Reader(files, schema(), 3, shuffle=Shuffle(seed=3, epoch=1), **options)
-        return [
-            (b["video_id"].numpy().tolist(), images(b).tobytes(), b["labels"].numpy().tolist())
-            for b in reader
-        ]
-
-    assert batches(skip_batches=2) == batches()[2:]
-    ids = [video_id for ids, *_ in batches() for video_id in ids]
-    assert sorted(ids) == sorted(by_id(Reader(files, schema(), 20)))
+def test_a_resumed_epoch_has_the_same_batches(files, epoch):
+    shuffle = Shuffle(seed=1, epoch=2)
+    rest = list(Reader(files, schema(), 3, shuffle=shuffle, skip_batches=2))
+    assert len(rest) == len(epoch) - 2 == 5
+    for batch, expected in zip(rest, epoch[2:], strict=True):
+        tf.nest.map_structure(np.testing.assert_array_equal, batch, expected)
 
 
 def test_a_schema_of_raw_clips_has_one_feature():
