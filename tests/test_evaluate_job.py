@@ -91,6 +91,7 @@ def whole(runs, pattern, tables, tmp_path_factory):
         "min_positives": 4,
         "attention": True,
         "sensitivity_videos": 3,
+        "class_activation": True,
         "num_clips": 1,
         "batch_size": 32,
         "output_file": tmp_path_factory.mktemp("output") / "evaluation.json",
@@ -199,6 +200,11 @@ def test_attention_and_clips(whole):
     assert attention["profiles"] != attention["attacked_profiles"]
     assert 0 < attention["sensitivity"]["audio"]["S"] < 1
     assert attention["sensitivity"]["audio"]["num_videos"] == 3
+    activation = result["class_activation"]
+    counted = activation["num_videos"] + activation["num_silent"]
+    assert 0 < counted <= result["clean"]["num_videos"]
+    assert 0 < activation["entropy"] <= 1
+    assert 0 < activation["spread"] < 2
     [clip] = result["clips"]
     n = len(clip["clean"]["profiles"]["audio"]["global"])
     assert np.shape(clip["clean"]["maps"]["audio"]["global"]) == (n, n)

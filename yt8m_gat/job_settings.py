@@ -43,6 +43,8 @@ class EvaluationSettings:
         compare_to: Run folder of a baseline, evaluated clean on the same videos.
         min_positives: Positives that a class needs to be ranked in that comparison.
         attention: Add attention profiles and local sensitivity.
+        class_activation: Add entropy and spread over time of the class activation of each clip's
+            label (of several, the one that scores highest).
         sensitivity_videos: Videos on which the sensitivity is measured.
         clips: Ids of clips to show with their labels and maps.
         num_clips: Also show the first N clips.
@@ -80,6 +82,7 @@ class EvaluationSettings:
     compare_to: str | os.PathLike | None = None
     min_positives: int = 10
     attention: bool = False
+    class_activation: bool = False
     sensitivity_videos: int = 500
     clips: Sequence[str] = ()
     num_clips: int = 0

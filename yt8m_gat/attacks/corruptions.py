@@ -251,7 +251,13 @@ _OF_FRAMES: dict[str, Corruption] = {
 
 
 def corruptions_of(pixels: bool) -> tuple[str, ...]:
-    """Returns the names of the corruptions of raw clips, or of frame features."""
+    """Returns the names of the corruptions of raw clips, or of frame features.
+
+    Examples:
+        >>> from yt8m_gat.attacks import corruptions_of
+        >>> "snow" in corruptions_of(pixels=True), "snow" in corruptions_of(pixels=False)
+        (True, False)
+    """
     return (*PIXEL_CORRUPTIONS, *_OF_FRAMES) if pixels else tuple(CORRUPTIONS)
 
 

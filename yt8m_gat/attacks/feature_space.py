@@ -19,6 +19,14 @@ def clip_features(
     """Clips `perturbed` to [low, high], widened where the clean entry itself lies outside.
 
     No entry moves away from its clean value, so a point in a ball around `features` stays in it.
+
+    Examples:
+        >>> import tensorflow as tf
+        >>> from yt8m_gat.attacks import PIXEL_RANGE, clip_features
+        >>> clean = {"x": tf.constant([[250.0, 3.0]])}
+        >>> moved = {"x": tf.constant([[260.0, -5.0]])}
+        >>> clip_features(moved, clean, PIXEL_RANGE)["x"].numpy()
+        array([[255.,   0.]], dtype=float32)
     """
     low, high = clip_to_range
     return {

@@ -251,6 +251,12 @@ def frame_activation(slope: tf.Tensor, frames: tf.Tensor) -> tf.Tensor:
     """Returns the class activation [B, T] of frames [B, T, D] or of their maps [B, T, H, W, C].
 
     It is the sum over channels of `slope` * `frames`; of maps, the mean of that over H and W.
+
+    Examples:
+        >>> import tensorflow as tf
+        >>> from yt8m_gat.attacks import frame_activation
+        >>> frame_activation(tf.constant([[[1.0, 2.0]]]), tf.constant([[[3.0, 4.0]]])).numpy()
+        array([[11.]], dtype=float32)
     """
     per_place = tf.reduce_sum(slope * frames, axis=-1)
     return tf.reduce_mean(per_place, axis=list(range(2, per_place.shape.rank)))

@@ -143,6 +143,10 @@ SECTIONS: Sections = {
     ),
     "Explanations": (
         _setting("attention", "Attention profiles and local sensitivity."),
+        _setting(
+            "class_activation",
+            "Entropy and spread over time of the class activation of the labels.",
+        ),
         _setting("sensitivity_videos", "Videos for the local sensitivity.", least=1),
         _setting("clips", "Ids of clips to show with labels and attention maps."),
         _setting("num_clips", "Also show the first N clips.", least=0),

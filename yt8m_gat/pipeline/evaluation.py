@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import tensorflow as tf
 
 from yt8m_gat.attacks import Attack
 from yt8m_gat.config import ConfigError, RunConfig
@@ -19,6 +20,7 @@ from yt8m_gat.data import (
     preprocess,
 )
 from yt8m_gat.data.identity import files_digest
+from yt8m_gat.data.progress import advance, progress_bar
 from yt8m_gat.digests import digest_of
 from yt8m_gat.evaluation.class_groups import read_class_groups
 from yt8m_gat.evaluation.comparison import compare_classes, difference_intervals
@@ -26,7 +28,9 @@ from yt8m_gat.evaluation.evaluator import Corruption, Observer
 from yt8m_gat.evaluation.first_videos import first_videos
 from yt8m_gat.evaluation.measurement import Measurement
 from yt8m_gat.evaluation.record import ROW_KEYS, EvaluationRecord
+from yt8m_gat.explanation.activation_statistics import ActivationStatistics
 from yt8m_gat.explanation.attention_statistics import AttentionProfiles
+from yt8m_gat.explanation.class_activation import class_activation
 from yt8m_gat.explanation.local_sensitivity import LocalSensitivity
 from yt8m_gat.import_path import require_trust
 from yt8m_gat.locks import only_writer
@@ -159,6 +163,8 @@ class _Evaluation:
                 self._add("corruptions", identity, measured)
         if options.attention:
             self._sensitivity()
+        if options.class_activation:
+            self._class_activation()
         if options.clips or options.num_clips:
             self.record.show(self._show_clips())
         if self.baseline is not None:
@@ -353,6 +359,36 @@ class _Evaluation:
                 )
             section = {"sensitivity": sensitivity.result(), "sensitivity_videos": count}
             self.record.set(attention={**attention, **section})
+
+    def _class_activation(self) -> None:
+        """Measures how evenly class activation lies over time, clean."""
+        if self.record.section("class_activation"):
+            return
+        statistics = ActivationStatistics()
+
+        @tf.function(reduce_retracing=True, autograph=False)
+        def of_labels(features: Any, mask: tf.Tensor, labels: tf.Tensor) -> Any:
+            def best_label(logits: tf.Tensor) -> tf.Tensor:
+                return tf.argmax(tf.where(labels > 0, logits, logits.dtype.min), axis=1)[:, None]
+
+            return class_activation(self.evaluator.forward, features, mask, best_label).activation
+
+        with progress_bar("class activation", self.num_videos) as bar:
+            last_id = b""
+            for batch in self._batches():
+                features, mask = preprocess(
+                    batch["features"], batch["num_frames"], self.config.data.normalize
+                )
+                activation = of_labels(features, mask, batch["labels"])
+                if activation is None:
+                    raise ConfigError(
+                        "--class_activation needs a model whose logits depend on the frames that "
+                        f"it returns. Received: --model={self.config.model.name}"
+                    )
+                has_label = batch["labels"].numpy().any(axis=1)
+                statistics.update(activation[:, 0].numpy(), mask.numpy(), has_label)
+                last_id = advance(bar, batch, last_id)
+        self.record.set(class_activation=statistics.result())
 
     def _show_clips(self) -> list[dict[str, Any]]:
         attack = self.planned[0] if self.planned else None

@@ -87,5 +87,11 @@ class EvaluationOptions(EvaluationSettings):
     def needing_frames(self) -> list[str]:
         """The flags in use that need a frame-level run."""
         flags = ("attacks", "protocol", "sanity_checks", "corruptions", "attention", "clips")
-        others = ("num_clips", "transfer_from", "clip_to_range", "round_to_levels")
+        others = (
+            "class_activation",
+            "num_clips",
+            "transfer_from",
+            "clip_to_range",
+            "round_to_levels",
+        )
         return [f"--{flag}" for flag in (*flags, *others) if getattr(self, flag)]

@@ -45,6 +45,34 @@ def attention_table(groups: Sequence[RunGroup]) -> list[str]:
     return [table(heads, rows)] if rows else []
 
 
+def activation_table(groups: Sequence[RunGroup]) -> list[str]:
+    """Returns a table of the class activation's entropy and spread, one run's over its clips."""
+    rows = []
+    for group in groups:
+        measured = [run.class_activation for run in group.runs if run.class_activation]
+        if not measured:
+            continue
+        cells: list[Cell] = []
+        for name in ("entropy", "spread"):
+            text = mean_and_deviation([figures[name] for figures in measured], in_percent=False)
+            if len(measured) == 1 and number(measured[0][f"{name}_deviation"]) is not None:
+                text += f"±{measured[0][f'{name}_deviation']:.2g}"
+            cells.append(text)
+        clips = ", ".join(shown(figures["num_videos"]) for figures in measured)
+        silent = ", ".join(shown(figures["num_silent"]) for figures in measured)
+        rows.append([group.title, *cells, clips, silent])
+    if not rows:
+        return []
+    text = (
+        "Of the activation that speaks for a clip's label (of several, the one that scores "
+        "highest): its entropy over log n, 1 if all n frames count alike, and its standard "
+        "deviation in time, 1 as for equal shares. TAF's claim is that both are higher after it "
+        "(sections 3.2 and 4.4). Clips without a frame that speaks for the label are left out."
+    )
+    heads = ["run", "entropy / log n", "spread", "clips", "left out"]
+    return [heading("Class activation over time"), note(text), table(heads, rows)]
+
+
 def sensitivity_table(groups: Sequence[RunGroup]) -> list[str]:
     """Returns a table of mean local sensitivity; the deviation of one run is over its videos."""
     features = dict.fromkeys(

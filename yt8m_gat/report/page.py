@@ -5,6 +5,7 @@ from typing import Any
 
 from yt8m_gat.report.answer import answer, differences
 from yt8m_gat.report.attention import (
+    activation_table,
     attention_table,
     clip_parts,
     profile_figures,
@@ -62,6 +63,7 @@ def build_page(
     attention = [
         *attention_table(groups),
         *map_distance_table(groups),
+        *activation_table(groups),
         *sensitivity_table(groups),
     ]
     if profiles:

@@ -57,6 +57,17 @@ _PARTS = {
         },
         "profiles and sensitivity by feature",
     ),
+    "class_activation": (
+        {
+            "num_videos": int,
+            "num_silent": int,
+            "entropy": _NUMBER,
+            "spread": _NUMBER,
+            "entropy_deviation": _NUMBER,
+            "spread_deviation": _NUMBER,
+        },
+        "entropy and spread with their deviations, num_videos and num_silent",
+    ),
     "clips": (
         [{"video_id": str, "labels": [_ENTRY], "clean": _SIDE, "attacked?": _SIDE}],
         "a list of clips with video_id, labels, clean and attacked",
@@ -105,6 +116,11 @@ class ReportedRun:
     def attacks(self) -> list[dict[str, Any]]:
         """A row per attack and epsilon."""
         return self.evaluation.get("attacks", [])
+
+    @property
+    def class_activation(self) -> dict[str, Any]:
+        """Entropy and spread of the class activation over time; empty if not measured."""
+        return self.evaluation.get("class_activation", {})
 
     @property
     def corruptions(self) -> list[dict[str, Any]]:

@@ -74,6 +74,7 @@ def format_evaluation(result: dict[str, Any]) -> str:
     parts += _partitions(compared)
     parts += _titled("DeepFool, rho of the clips that flipped", rows, _DEEPFOOL)
     parts += _attention(compared)
+    parts += _class_activation(result.get("class_activation"))
     parts += _verticals(result.get("verticals", []), worst)
     parts += _comparison(result.get("comparison"))
     parts += _clips(result.get("clips", []))
@@ -194,6 +195,16 @@ def _attention(rows: Mapping[str, Mapping[str, Any]]) -> list[str]:
         return []
     frame = pd.DataFrame.from_dict(figures, orient="index", columns=list(rows), dtype=float)
     return ["\nGlobal attention", frame.to_string(float_format="{:.4g}".format, na_rep="-")]
+
+
+def _class_activation(figures: Mapping[str, Any] | None) -> list[str]:
+    if not figures or figures["entropy"] is None:
+        return []
+    return [
+        "\nClass activation over time",
+        f"  entropy/log n {figures['entropy']:.4f}, spread {figures['spread']:.4f} "
+        f"({figures['num_videos']} clips)",
+    ]
 
 
 def _verticals(verticals: list[dict[str, Any]], worst: Mapping[str, Any]) -> list[str]:
