@@ -17,6 +17,8 @@ from yt8m_gat.training import Distribution, read_state
 from yt8m_gat.training.data_service import read_through
 from yt8m_gat.training.loop import Trainer
 
+pytestmark = pytest.mark.slow
+
 DATA = DataConfig(num_classes=8, max_frames=12)
 
 

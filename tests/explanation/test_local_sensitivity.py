@@ -117,6 +117,7 @@ def test_share_of_a_matrix_written_out():
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 def test_padding_has_no_part(frames_fn, features):
     whole = LocalSensitivity(frames_fn, exact=True).gradient_norms(*clip(features, 0))[1]
     cut = {name: value[0, :7] for name, value in features.items()}
@@ -128,6 +129,7 @@ def test_padding_has_no_part(frames_fn, features):
         np.testing.assert_allclose(whole[name], noisy[name], rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_some_output_frames_stand_for_all(frames_fn, features):
     inputs = clip(features, 1)
     every = LocalSensitivity(frames_fn, exact=True).gradient_norms(*inputs)[1]

@@ -156,6 +156,7 @@ def trained_with(model, rate=0.0, epsilon=None, penalty=None):
 
 
 @pytest.mark.parametrize("name", NAMES)
+@pytest.mark.slow
 def test_it_learns(name, rng):
     """Every label is seen in every frame; knowing nothing gives ln 2 = 0.69."""
     model = small(name)

@@ -22,6 +22,8 @@ from yt8m_gat.metrics import EvaluationMetrics
 from yt8m_gat.robustness.attack_spec import AttackSpec
 from yt8m_gat.robustness.sanity import UNBOUNDED_EPSILON, failed, sanity_checks, sanity_specs
 
+pytestmark = pytest.mark.slow
+
 CLIPS, FRAMES, SIZE, CLASSES = 24, 4, 24, 60
 EPSILON = 0.5
 BALL = Ball("l2", "frame")

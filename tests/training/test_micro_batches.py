@@ -110,6 +110,7 @@ def test_every_objective(adversarial, weighted):
 
 
 @pytest.mark.parametrize("size", [ROWS, 100])
+@pytest.mark.slow
 def test_a_batch_that_is_one_part_draws_what_the_batch_draws(size):
     data = batch()
     found, _ = update_of(size, data, "output", graph=False, dropout=0.3)
@@ -158,6 +159,7 @@ def test_moving_averages_are_the_means_of_the_parts():
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 def test_one_part_that_is_not_finite_is_seen():
     inputs, labels = batch()
     spoiled = labels.numpy()
@@ -166,6 +168,7 @@ def test_one_part_that_is_not_finite_is_seen():
     assert not update_of(2, (inputs, tf.constant(spoiled)))[0].finite
 
 
+@pytest.mark.slow
 def test_no_more_than_one_part_is_at_work():
     """The rows of every forward pass in the graph are those of a part, and parts wait."""
     data = batch()

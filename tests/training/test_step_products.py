@@ -13,6 +13,8 @@ from yt8m_gat.models import build_model
 from yt8m_gat.training import AdversarialModel, build_objective
 from yt8m_gat.training.adversarial_model import Replica
 
+pytestmark = pytest.mark.slow
+
 SIZE, CLASSES = 16, 3
 
 
