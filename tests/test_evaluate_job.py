@@ -9,6 +9,7 @@ import sys
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from absl import flags
 
 import yt8m_gat
@@ -16,6 +17,7 @@ from yt8m_gat import pipeline
 from yt8m_gat.commands import eval as eval_script
 from yt8m_gat.commands.flag_table import all_flags
 from yt8m_gat.config import ConfigError, DataConfig, ModelConfig, ObjectiveConfig, RunConfig
+from yt8m_gat.data import find_files
 from yt8m_gat.evaluation.evaluator import Evaluator
 from yt8m_gat.job_settings import EvaluationSettings
 from yt8m_gat.models import build_from_config
@@ -64,11 +66,15 @@ def pattern(sample_dir):
 
 
 @pytest.fixture(scope="module")
-def tables(tmp_path_factory):
-    """Names of the classes, and groups of which one has no video."""
+def tables(tmp_path_factory, pattern):
+    """Names of the classes, groups of which one has no video, and a true span of the first clip."""
     path = tmp_path_factory.mktemp("tables")
     names = "\n".join(f"{index},class {index}" for index in range(NUM_CLASSES - 1))
     (path / "names.csv").write_text(f"label_id,label_name\n{names}\n")
+    record = next(iter(tf.data.TFRecordDataset(find_files(pattern, "pattern")[0])))
+    context = tf.train.SequenceExample.FromString(record.numpy()).context.feature
+    first = context["id"].bytes_list.value[0].decode()
+    (path / "spans.csv").write_text(f"video_id,label,start,end\n{first},class 1,0.25,0.75\n")
     (path / "groups.csv").write_text("index,group\n0,even\n2,even\n4,even\n1,odd\n")
     return path
 
@@ -92,6 +98,7 @@ def whole(runs, pattern, tables, tmp_path_factory):
         "attention": True,
         "sensitivity_videos": 3,
         "class_activation": True,
+        "true_spans": tables / "spans.csv",
         "num_clips": 1,
         "batch_size": 32,
         "output_file": tmp_path_factory.mktemp("output") / "evaluation.json",
@@ -205,6 +212,10 @@ def test_attention_and_clips(whole):
     assert 0 < counted <= result["clean"]["num_videos"]
     assert 0 < activation["entropy"] <= 1
     assert 0 < activation["spread"] < 2
+    spans = result["true_spans"]
+    assert spans["attention"]["audio"]["num_spans"] == 1
+    assert spans["attention"]["audio"]["even_share"] == pytest.approx(0.5)
+    assert spans["activation"]["num_spans"] + spans["activation"]["num_silent"] == 1
     [clip] = result["clips"]
     n = len(clip["clean"]["profiles"]["audio"]["global"])
     assert np.shape(clip["clean"]["maps"]["audio"]["global"]) == (n, n)

@@ -45,6 +45,8 @@ class EvaluationSettings:
         attention: Add attention profiles and local sensitivity.
         class_activation: Add entropy and spread over time of the class activation of each clip's
             label (of several, the one that scores highest).
+        true_spans: CSV of where labels are shown (`yt8m_gat.explanation.true_spans`): add how much
+            class activation and attention fall there.
         sensitivity_videos: Videos on which the sensitivity is measured.
         clips: Ids of clips to show with their labels and maps.
         num_clips: Also show the first N clips.
@@ -83,6 +85,7 @@ class EvaluationSettings:
     min_positives: int = 10
     attention: bool = False
     class_activation: bool = False
+    true_spans: str | os.PathLike | None = None
     sensitivity_videos: int = 500
     clips: Sequence[str] = ()
     num_clips: int = 0

@@ -75,6 +75,16 @@ FULL = {
             "rgb": {"S": 0.625, "deviation": 0.05, "neighbourhood": 10, "num_videos": 500}
         },
     },
+    "class_activation": {
+        **{"entropy": 0.75, "entropy_deviation": 0.05, "spread": 0.5, "spread_deviation": None},
+        **{"num_videos": 9, "num_silent": 2},
+    },
+    "true_spans": {
+        "activation": {
+            **{"num_spans": 7, "share": 0.25, "pointing": 0.5, "even_share": 0.2, "num_silent": 1}
+        },
+        "attention": {"rgb": {"num_spans": 8, "share": 0.3, "pointing": 0.1, "even_share": 0.2}},
+    },
     "clips": [
         {
             "video_id": "abcd",
@@ -224,6 +234,18 @@ def test_sensitivity_and_profiles(page):
     # Clean falls short where attacked exceeds: mirrored about uniform.
     heights = [[float(p.split(",")[1]) for p in points.split()] for _, points in lines]
     assert heights[0] == heights[1][::-1]
+
+
+def test_class_activation_and_true_spans(page):
+    table = next(t for t in Page(page[0]).tables if "entropy / log n" in t[0] and "spread" in t[0])
+    assert row_of(table, "sa") == ["sa", "0.75±0.05", "0.5", "9", "2"]
+    table = next(t for t in Page(page[0]).tables if "peak inside" in t[0])
+    assert table[0] == ["run", "of", "inside", "if even", "peak inside", "spans"]
+    rows = [row for row in table if row[0] == "sa"]
+    assert rows == [
+        ["sa", "class activation", "25.00", "20.00", "50.00", "7"],
+        ["sa", "attention, rgb", "30.00", "20.00", "10.00", "8"],
+    ]
 
 
 def test_clips_show_labels_probabilities_and_maps(page):

@@ -15,7 +15,9 @@ from yt8m_gat.commands.report import main
 from yt8m_gat.evaluation.comparison import compare_classes, difference_intervals
 from yt8m_gat.evaluation.measurement import Measurement
 from yt8m_gat.evaluation.record import EvaluationRecord
+from yt8m_gat.explanation.activation_statistics import ActivationStatistics
 from yt8m_gat.explanation.attention_statistics import AttentionProfiles, clip_attention
+from yt8m_gat.explanation.true_spans import SpanFigures
 from yt8m_gat.metrics import EvaluationMetrics, SegmentMeanAveragePrecision, restrict_to_classes
 from yt8m_gat.report.page import build_page
 from yt8m_gat.report.source import read_run
@@ -96,6 +98,9 @@ def steps(draw, path):
     result = record.result
     sensitivity = {"rgb": {"S": draw(FIGURE), "deviation": draw(FIGURE), "num_videos": 0}}
     record.set(attention={**result["attention"], "sensitivity": sensitivity})
+    record.set(class_activation=ActivationStatistics().result())
+    spans = SpanFigures().result()
+    record.set(true_spans={"file": "0", "activation": spans, "attention": {"<rgb>": spans}})
     top = [[0, "<b>", 0.4], [3, None, math.nan]]
     looks = clip_attention(maps, mask, 0, lambda level, found: found)
     seen = {"top": top, **draw(st.sampled_from([looks, {"profiles": {}, "maps": {}}]))}

@@ -147,6 +147,12 @@ SECTIONS: Sections = {
             "class_activation",
             "Entropy and spread over time of the class activation of the labels.",
         ),
+        _setting(
+            "true_spans",
+            "CSV of where labels are shown, video_id,label,start,end[,duration]: how much class "
+            "activation and attention fall there.",
+            path=input_path,
+        ),
         _setting("sensitivity_videos", "Videos for the local sensitivity.", least=1),
         _setting("clips", "Ids of clips to show with labels and attention maps."),
         _setting("num_clips", "Also show the first N clips.", least=0),

@@ -42,8 +42,8 @@ class EvaluationRecord:
 
     ```
     {"complete", "settings", "provenance", "clean", "attacks": [row], "corruptions": [row],
-     "verticals": [...], "classes", "attention", "class_activation", "clips", "comparison",
-     "worst_cases", "sanity", "checksum"}
+     "verticals": [...], "classes", "attention", "class_activation", "true_spans", "clips",
+     "comparison", "worst_cases", "sanity", "checksum"}
     ```
 
     The whole file is rewritten atomically after each row. The results of an earlier call with the

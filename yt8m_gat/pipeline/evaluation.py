@@ -3,10 +3,10 @@
 import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 
 from yt8m_gat.attacks import Attack
 from yt8m_gat.config import ConfigError, RunConfig
@@ -20,7 +20,6 @@ from yt8m_gat.data import (
     preprocess,
 )
 from yt8m_gat.data.identity import files_digest
-from yt8m_gat.data.progress import advance, progress_bar
 from yt8m_gat.digests import digest_of
 from yt8m_gat.evaluation.class_groups import read_class_groups
 from yt8m_gat.evaluation.comparison import compare_classes, difference_intervals
@@ -28,12 +27,15 @@ from yt8m_gat.evaluation.evaluator import Corruption, Observer
 from yt8m_gat.evaluation.first_videos import first_videos
 from yt8m_gat.evaluation.measurement import Measurement
 from yt8m_gat.evaluation.record import ROW_KEYS, EvaluationRecord
-from yt8m_gat.explanation.activation_statistics import ActivationStatistics
 from yt8m_gat.explanation.attention_statistics import AttentionProfiles
-from yt8m_gat.explanation.class_activation import class_activation
 from yt8m_gat.explanation.local_sensitivity import LocalSensitivity
+from yt8m_gat.explanation.true_spans import TrueSpan, numbered_spans, read_true_spans
 from yt8m_gat.import_path import require_trust
 from yt8m_gat.locks import only_writer
+from yt8m_gat.pipeline.activation_measures import (
+    measure_class_activation,
+    measure_true_spans,
+)
 from yt8m_gat.pipeline.attack_plan import PlannedAttack, plan_attacks
 from yt8m_gat.pipeline.evaluation_checks import check_options, other_run
 from yt8m_gat.pipeline.evaluation_options import EvaluationOptions
@@ -108,6 +110,13 @@ class _Evaluation:
         self.classifier = self.loaded.classifier
         self.schema = read_schema(folder, config)
         self.names = class_names(folder, self.schema, options.label_names)
+        self.spans: Mapping[str, list[tuple[int, TrueSpan]]] = {}
+        if options.true_spans is not None:
+            try:
+                read = read_true_spans(options.true_spans)
+                self.spans = numbered_spans(read, self.names, config.data.num_classes)
+            except (OSError, ValueError) as error:
+                raise ConfigError(f"--true_spans: {error}") from error
         check_labels(
             self.files,
             self.schema,
@@ -165,6 +174,8 @@ class _Evaluation:
             self._sensitivity()
         if options.class_activation:
             self._class_activation()
+        if options.true_spans is not None:
+            self._true_spans(options.true_spans)
         if options.clips or options.num_clips:
             self.record.show(self._show_clips())
         if self.baseline is not None:
@@ -361,34 +372,21 @@ class _Evaluation:
             self.record.set(attention={**attention, **section})
 
     def _class_activation(self) -> None:
-        """Measures how evenly class activation lies over time, clean."""
-        if self.record.section("class_activation"):
-            return
-        statistics = ActivationStatistics()
+        if not self.record.section("class_activation"):
+            measured = measure_class_activation(self.evaluator, self._batches(), self.num_videos)
+            self.record.set(class_activation=measured)
 
-        @tf.function(reduce_retracing=True, autograph=False)
-        def of_labels(features: Any, mask: tf.Tensor, labels: tf.Tensor) -> Any:
-            def best_label(logits: tf.Tensor) -> tf.Tensor:
-                return tf.argmax(tf.where(labels > 0, logits, logits.dtype.min), axis=1)[:, None]
-
-            return class_activation(self.evaluator.forward, features, mask, best_label).activation
-
-        with progress_bar("class activation", self.num_videos) as bar:
-            last_id = b""
-            for batch in self._batches():
-                features, mask = preprocess(
-                    batch["features"], batch["num_frames"], self.config.data.normalize
+    def _true_spans(self, path: str | os.PathLike) -> None:
+        identity = {"file": digest_of([Path(path).read_bytes()])}
+        if self.record.section("true_spans").get("file") != identity["file"]:
+            measured = measure_true_spans(
+                self.evaluator, self._batches(), self.num_videos, self.spans
+            )
+            if not measured["activation"]["num_spans"] + measured["activation"]["num_silent"]:
+                raise ConfigError(
+                    f"--true_spans={path}: no id of it is one of {self.options.eval_data_pattern}"
                 )
-                activation = of_labels(features, mask, batch["labels"])
-                if activation is None:
-                    raise ConfigError(
-                        "--class_activation needs a model whose logits depend on the frames that "
-                        f"it returns. Received: --model={self.config.model.name}"
-                    )
-                has_label = batch["labels"].numpy().any(axis=1)
-                statistics.update(activation[:, 0].numpy(), mask.numpy(), has_label)
-                last_id = advance(bar, batch, last_id)
-        self.record.set(class_activation=statistics.result())
+            self.record.set(true_spans={**identity, **measured})
 
     def _show_clips(self) -> list[dict[str, Any]]:
         attack = self.planned[0] if self.planned else None

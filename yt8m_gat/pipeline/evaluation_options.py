@@ -89,6 +89,7 @@ class EvaluationOptions(EvaluationSettings):
         flags = ("attacks", "protocol", "sanity_checks", "corruptions", "attention", "clips")
         others = (
             "class_activation",
+            "true_spans",
             "num_clips",
             "transfer_from",
             "clip_to_range",

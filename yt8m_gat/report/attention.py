@@ -73,6 +73,30 @@ def activation_table(groups: Sequence[RunGroup]) -> list[str]:
     return [heading("Class activation over time"), note(text), table(heads, rows)]
 
 
+def true_spans_table(groups: Sequence[RunGroup]) -> list[str]:
+    """Returns a table of how much activation and attention lies where labels are shown."""
+    rows = []
+    for group in groups:
+        names = dict.fromkeys(name for run in group.runs for name in run.true_spans)
+        for name in names:
+            measured = [run.true_spans[name] for run in group.runs if name in run.true_spans]
+            cells = [
+                mean_and_deviation([figures[key] for figures in measured], in_percent=True)
+                for key in ("share", "even_share", "pointing")
+            ]
+            spans = ", ".join(shown(figures["num_spans"]) for figures in measured)
+            rows.append([group.title, name, *cells, spans])
+    if not rows:
+        return []
+    text = (
+        "Share, in percent, of the activation that speaks for a label, and of the attention that "
+        "frames receive, that falls where the label is shown; the share of equal weights; and how "
+        "often the highest frame lies there (the pointing game)."
+    )
+    heads = ["run", "of", "inside", "if even", "peak inside", "spans"]
+    return [heading("Inside of the true spans"), note(text), table(heads, rows)]
+
+
 def sensitivity_table(groups: Sequence[RunGroup]) -> list[str]:
     """Returns a table of mean local sensitivity; the deviation of one run is over its videos."""
     features = dict.fromkeys(

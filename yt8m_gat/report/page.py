@@ -10,6 +10,7 @@ from yt8m_gat.report.attention import (
     clip_parts,
     profile_figures,
     sensitivity_table,
+    true_spans_table,
 )
 from yt8m_gat.report.beside import map_distance_table, published_tables
 from yt8m_gat.report.curves import (
@@ -64,6 +65,7 @@ def build_page(
         *attention_table(groups),
         *map_distance_table(groups),
         *activation_table(groups),
+        *true_spans_table(groups),
         *sensitivity_table(groups),
     ]
     if profiles:

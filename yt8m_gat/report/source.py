@@ -25,6 +25,7 @@ _PROFILES = {str: {str: [_NUMBER]}}
 _ROW = {"attack": str, "epsilon": _NUMBER}
 _DISTURBED = {"corruption": str, "severity": _NUMBER}
 _SIDE = {"top": [_ENTRY], "profiles?": _PROFILES, "maps?": {str: {str: [[_NUMBER]]}}}
+_SPANS = {"num_spans": int, "share": _NUMBER, "pointing": _NUMBER, "even_share": _NUMBER}
 _PARTS = {
     "clean": ((dict, type(None)), "a row of metrics, or null before it was measured"),
     "settings": (
@@ -67,6 +68,10 @@ _PARTS = {
             "spread_deviation": _NUMBER,
         },
         "entropy and spread with their deviations, num_videos and num_silent",
+    ),
+    "true_spans": (
+        {"activation": _SPANS, "attention": {str: _SPANS}},
+        "figures of activation and, by feature, of attention",
     ),
     "clips": (
         [{"video_id": str, "labels": [_ENTRY], "clean": _SIDE, "attacked?": _SIDE}],
@@ -121,6 +126,15 @@ class ReportedRun:
     def class_activation(self) -> dict[str, Any]:
         """Entropy and spread of the class activation over time; empty if not measured."""
         return self.evaluation.get("class_activation", {})
+
+    @property
+    def true_spans(self) -> dict[str, dict[str, Any]]:
+        """Figures of activation and attention inside of true spans, by name; may be empty."""
+        spans = self.evaluation.get("true_spans")
+        if not spans:
+            return {}
+        of_features = {f"attention, {name}": row for name, row in spans["attention"].items()}
+        return {"class activation": spans["activation"], **of_features}
 
     @property
     def corruptions(self) -> list[dict[str, Any]]:

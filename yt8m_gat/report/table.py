@@ -75,6 +75,7 @@ def format_evaluation(result: dict[str, Any]) -> str:
     parts += _titled("DeepFool, rho of the clips that flipped", rows, _DEEPFOOL)
     parts += _attention(compared)
     parts += _class_activation(result.get("class_activation"))
+    parts += _true_spans(result.get("true_spans"))
     parts += _verticals(result.get("verticals", []), worst)
     parts += _comparison(result.get("comparison"))
     parts += _clips(result.get("clips", []))
@@ -205,6 +206,21 @@ def _class_activation(figures: Mapping[str, Any] | None) -> list[str]:
         f"  entropy/log n {figures['entropy']:.4f}, spread {figures['spread']:.4f} "
         f"({figures['num_videos']} clips)",
     ]
+
+
+def _true_spans(figures: Mapping[str, Any] | None) -> list[str]:
+    """Returns the share of activation and attention that falls where labels are shown."""
+    if not figures:
+        return []
+    rows = {"class activation": figures["activation"]}
+    rows |= {f"attention, {name}": row for name, row in figures["attention"].items()}
+    lines = [
+        f"  {name}: {row['share']:.4f} of it (even: {row['even_share']:.4f}), peak in "
+        f"{100 * row['pointing']:.2f} % of {row['num_spans']}"
+        for name, row in rows.items()
+        if row["num_spans"]
+    ]
+    return ["\nInside of the true spans", *lines]
 
 
 def _verticals(verticals: list[dict[str, Any]], worst: Mapping[str, Any]) -> list[str]:
