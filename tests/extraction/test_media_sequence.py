@@ -109,6 +109,17 @@ def test_records_hold_what_the_clips_show(clips, tmp_path):
     )
 
 
+def test_a_part_of_the_picture(clips, tmp_path):
+    settings = PackSettings(crop=(4, 8, 40, 20), short_side=10)
+    pack(read_clips(clips / "clips.csv")[:1], tmp_path / "out", settings)
+    [(context, lists)] = read(tmp_path / "out")
+    assert (context["image/height"], context["image/width"]) == (10, 20)
+    [image, *_] = (tf.io.decode_jpeg(jpeg).numpy() for jpeg in lists["image/encoded"])
+    with Video(clips / "a.mkv", start=0.5, end=1.5) as video:
+        [frame, *_] = video.frames(crop=(4, 8, 40, 20), short_side=10)
+    np.testing.assert_allclose(image, frame.image, atol=2)
+
+
 def test_frames_of_the_file_and_times_without_a_rate(clips, tmp_path):
     pack(read_clips(clips / "clips.csv"), tmp_path / "out", PackSettings(short_side=0))
     context, lists = read(tmp_path / "out")[4]
@@ -168,6 +179,8 @@ def test_the_command_leaves_out_bad_files_by_choice(clips, tmp_path, capsys, mon
         ("--num_shards=0", "--num_shards must be 1 to 100000"),
         ("--splits=a", "--splits must be names and shares"),
         ("--max_seconds=nan", "--max_seconds must be at least 0. Received: nan"),
+        ("--crop=1,2,3", "--crop must be x,y,width,height in pixels"),
+        ("--crop=1,2,0,3", "--crop must be x,y,width,height in pixels"),
     ],
 )
 def test_wrong_flags_are_one_line(clips, tmp_path, capsys, flag, message):

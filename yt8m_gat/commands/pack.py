@@ -6,7 +6,13 @@ import os
 import sys
 from collections.abc import Sequence
 
-from yt8m_gat.cli import CommandParser, exit_interrupted, reported_errors, start_tensorflow
+from yt8m_gat.cli import (
+    CommandParser,
+    exit_interrupted,
+    integers,
+    reported_errors,
+    start_tensorflow,
+)
 from yt8m_gat.commands.shard_flags import add_shard_flags, check_shard_flags
 from yt8m_gat.extraction.pack_settings import PackSettings
 from yt8m_gat.extraction.shards import Summary, parse_splits
@@ -43,6 +49,11 @@ def _parser() -> CommandParser:
     for name, text in _SETTINGS.items():
         default = getattr(defaults, name)
         add(f"--{name}", type=type(default), default=default, help=text)
+    add(
+        "--crop",
+        default="",
+        help="x,y,width,height of the part of the picture that is stored, in pixels; taken first",
+    )
     add("--with_sound", action="store_true", help="store the sound too, 16 kHz, one channel")
     add_shard_flags(parser)
     return parser
@@ -57,6 +68,7 @@ def main(argv: Sequence[str]) -> None:
         splits = parse_splits(arguments.splits)
         settings = PackSettings(
             **{name: getattr(arguments, name) for name in _SETTINGS},
+            crop=integers("crop", arguments.crop) if arguments.crop else (),
             with_sound=arguments.with_sound,
         )
         clips = clips_of(arguments.clips)

@@ -67,6 +67,10 @@ def pack(
     """
     names = label_names(clips) if names is None else list(names)
 
+    stored = dataclasses.asdict(settings)
+    if not settings.crop:
+        del stored["crop"]  # As in jobs from before it could be given.
+
     def make(task: Task) -> Made:
         return record_of(task, settings, names)
 
@@ -75,7 +79,7 @@ def pack(
         tasks_of(clips, names, splits),
         one_by_one(make, num_readers),
         names=names,
-        settings={"pack": dataclasses.asdict(settings)},
+        settings={"pack": stored},
         num_shards=num_shards,
         on_bad_file=on_bad_file,
         show_progress=show_progress,
@@ -93,7 +97,9 @@ def record_of(task: Task, settings: PackSettings, names: Sequence[str]) -> Made:
         clip.path, start=clip.start, end=clip.end, max_seconds=settings.max_seconds or None
     ) as video:
         frames = video.frames(
-            frames_per_second=settings.fps or None, short_side=settings.short_side or None
+            frames_per_second=settings.fps or None,
+            crop=settings.crop or None,
+            short_side=settings.short_side or None,
         )
         jpegs, times = _encoded(clip, frames, settings.quality)
         sound = None

@@ -16,6 +16,7 @@ class PackSettings:
         short_side: Pixels of the shorter side; 0: as it is.
         quality: Quality of the JPEG files, 1 to 100.
         max_seconds: Longer clips are cut; 0: none is.
+        crop: x, y, width and height of the part of the picture that is stored; empty: all of it.
         with_sound: Whether the sound is stored.
 
     Raises:
@@ -26,6 +27,7 @@ class PackSettings:
     short_side: int = 256
     quality: int = 95
     max_seconds: float = 0.0
+    crop: tuple[int, ...] = ()
     with_sound: bool = False
 
     def __post_init__(self) -> None:
@@ -39,3 +41,9 @@ class PackSettings:
             if not least <= value <= most:
                 limit = f"{least} to {most}" if most < float("inf") else f"at least {least}"
                 raise ConfigError(f"--{name} must be {limit}. Received: {value}")
+        crop = self.crop
+        if crop and (len(crop) != 4 or min(crop[:2]) < 0 or min(crop[2:]) < 1):
+            raise ConfigError(
+                "--crop must be x,y,width,height in pixels, the first two at least 0, the others "
+                f"at least 1. Received: {','.join(map(str, crop))}"
+            )
