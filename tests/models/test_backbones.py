@@ -1,5 +1,7 @@
 """Residual networks, and temporal modules in anyone's network of pictures."""
 
+import zipfile
+
 import keras
 import numpy as np
 import pytest
@@ -196,8 +198,27 @@ def test_a_network_comes_from_a_file(tmp_path):
     assert "before_of_the_branch" in names_of(shifted.layers)
     with pytest.raises(ValueError, match=r"own\.keras has the weights"):
         build_backbone(str(tmp_path / "own.keras"), 6, 2, weights="imagenet")
-    with pytest.raises(ValueError, match=r"none\.keras cannot be read"):
-        build_backbone(str(tmp_path / "none.keras"), 6, 2)
+
+
+def test_a_file_that_is_no_network_is_named(tmp_path):
+    """Nothing is fetched either, whatever place the configuration of an archive names."""
+    for place in ("hf://someone/network.keras", "gs://bucket/network.keras", "/none/x.keras"):
+        with pytest.raises(ValueError, match=rf"{place} must be a file on this machine"):
+            build_backbone(place, 6, 2)
+    pictures = keras.Input((6, 6, 3))
+    inner = keras.Model(pictures, keras.layers.Conv2D(2, 3)(pictures))
+    path = tmp_path / "network.keras"
+    keras.Model(pictures, keras.layers.ReLU()(inner(pictures))).save(path)
+    with pytest.raises(ValueError, match=r"network\.keras must be one network"):
+        build_backbone(str(path), 6, 2)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-100])
+    with pytest.raises(ValueError, match=r"network\.keras must be a file as `keras.Model.save`"):
+        build_backbone(str(path), 6, 2)
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("metadata.json", "{}")
+    with pytest.raises(ValueError, match=r"network\.keras cannot be read: .*config\.json"):
+        build_backbone(str(path), 6, 2)
 
 
 @pytest.mark.slow

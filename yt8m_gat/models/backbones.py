@@ -1,6 +1,8 @@
 """Residual networks on pictures, and temporal modules in them."""
 
 import inspect
+import os
+import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -191,9 +193,17 @@ def _plain_network(
 
 def _network_of_file(path: str, crop_size: int) -> keras.Model:
     """Reads a functional network and cuts it after its last map, for pictures of one size."""
+    # Keras would download what hf:// or gs:// names, and the path may be that of an archive.
+    if not os.path.isfile(path):
+        raise ValueError(
+            f"`backbone` {path} must be a file on this machine: a model is built from it whenever "
+            "it is loaded. Put the file there"
+        )
+    if not zipfile.is_zipfile(path):
+        raise ValueError(f"`backbone` {path} must be a file as `keras.Model.save` writes it")
     try:
         network = keras.saving.load_model(path, compile=False)
-    except (ValueError, TypeError, OSError) as error:
+    except Exception as error:  # Keras raises any error for a damaged file.
         raise ValueError(f"`backbone` {path} cannot be read: {error}") from error
     pictures = keras.Input((crop_size, crop_size, 3), name="pictures")
     if not hasattr(network, "operations") or len(network.inputs) != 1:
@@ -207,6 +217,8 @@ def _network_of_file(path: str, crop_size: int) -> keras.Model:
         raise ValueError(
             f"`backbone` {path} does not take pictures of {crop_size} x {crop_size}: {error}"
         ) from error
+    if any(isinstance(layer, keras.Model) for layer in copy.layers):
+        raise ValueError(f"`backbone` {path} must be one network, without models inside")
     maps = [op.output for op in copy.operations if getattr(op.output, "ndim", 0) == 4]
     return keras.Model(pictures, maps[-1], name="network_of_file")
 
