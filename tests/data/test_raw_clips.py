@@ -311,6 +311,8 @@ def test_labels_are_looked_for_where_raw_clips_have_them(files):
     other = RecordSchema({"image": 3}, 4, 3, clips=SMALL)
     with pytest.raises(ConfigError, match=r"none of 20 .*clip/label/index.*--labels_key"):
         check_labels(files, other, "train_data_pattern")
+    with pytest.raises(ConfigError, match=r"--labels_key .*if these are raw clips.*: TSN, TSM"):
+        check_labels(files, RecordSchema({"rgb": 8}, 4), "train_data_pattern")
 
 
 def test_odd_pictures_that_can_be_read():

@@ -10,11 +10,12 @@ from collections.abc import Iterable, Iterator, Sequence
 import tensorflow as tf
 from google.protobuf.message import DecodeError
 
-from yt8m_gat.config import ConfigError
+from yt8m_gat.config import CLIP_LABELS_KEY, ConfigError
 from yt8m_gat.data.description import int64_lists
 from yt8m_gat.data.errors import BadRecordError
 from yt8m_gat.data.schema import SEGMENT_CLASS_KEY, SEGMENT_SCORE_KEY, RecordSchema
 from yt8m_gat.data.tfrecord import read_records
+from yt8m_gat.recipes import RECIPES
 
 NUM_RECORDS = 10_000
 """Number of records of the training data among which at least one must have a label. If 1 record
@@ -165,9 +166,13 @@ def _what_is_missing(
         return (
             f"has a label{mapped or ' that is 1'}. Under {schema.labels_key!r} they hold {labels}"
         )
+    raw_clips = ""
+    if schema.clips is None and CLIP_LABELS_KEY in keys:
+        readers = ", ".join(name for name, recipe in RECIPES.items() if recipe.clips)
+        raw_clips = f" (if these are raw clips, choose a --model that reads them: {readers})"
     return (
         f"has a label under {schema.labels_key!r}. They hold {keys}; name the list of labels by "
-        "--labels_key of train.py, or, if labels are that rare, skip this check with "
+        f"--labels_key of train.py{raw_clips}, or, if labels are that rare, skip this check with "
         "--labels_are=indices"
     )
 
