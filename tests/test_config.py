@@ -178,6 +178,7 @@ def test_differences_of_clips_are_named_one_by_one():
         ({"flip": True, "flip_pairs": ("0:1", "1:2")}, "--flip_pairs takes LEFT:RIGHT"),
         ({"flip": True, "flip_pairs": ("left:right",)}, "--flip_pairs takes LEFT:RIGHT"),
         ({"flip_pairs": ("0:1",)}, "--flip_pairs has no effect without --flip"),
+        ({"dense_stride": 2}, "--dense_stride has no effect without --sampling=dense"),
         ({"augmentation": ("cutout",)}, "--augmentation must be one of mixup, .*'cutout'"),
         ({"augmentation": ("mixup", "cutmix")}, "--augmentation takes one of .*mixup,cutmix"),
         ({"flip": True, "flip_pairs": ("0:3862",)}, "--flip_pairs must name classes below"),

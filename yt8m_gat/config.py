@@ -148,6 +148,11 @@ class ClipConfig:
                 f"{self.short_side} and {self.crop_size}"
             )
         _require_choice("sampling", self.sampling, FRAME_SAMPLINGS)
+        if self.sampling != "dense" and self.dense_stride != ClipConfig.dense_stride:
+            raise ConfigError(
+                "--dense_stride has no effect without --sampling=dense. Received: "
+                f"--dense_stride={self.dense_stride} and --sampling={self.sampling}"
+            )
         if not self.crop_scales or not all(0 < scale <= 1 for scale in self.crop_scales):
             raise ConfigError(
                 "--crop_scales must be shares of the short side, in (0, 1]. "
