@@ -49,6 +49,22 @@ def test_frames_in_the_order_of_their_numbers(tmp_path, name, numbers):
 
 
 @pytest.mark.parametrize(
+    ("kept_bytes", "numbers", "fault"),
+    [
+        # FFmpeg ends there as if the folder did.
+        (0, [0, 1], "file 3 of the folder's 5 cannot be read, and those after it are left out"),
+        (300, [0, 1, 3, 4], "1 damaged part is left out, the first at 0.17 s"),
+    ],
+)
+def test_a_picture_that_cannot_be_read_is_told(tmp_path, kept_bytes, numbers, fault):
+    folder = write_frames(tmp_path / "frames", range(1, 6), height=64)
+    (folder / "00003.jpg").write_bytes((folder / "00003.jpg").read_bytes()[:kept_bytes])
+    with Video(folder) as video:
+        assert tiny_videos.numbers_of(video.frames()) == numbers
+    assert video.faults == [f"picture: {fault}"]
+
+
+@pytest.mark.parametrize(
     ("names", "message"),
     [
         ([], "a folder without pictures"),

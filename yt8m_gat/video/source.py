@@ -28,8 +28,9 @@ _SECONDS_TO_READ = 120.0
 _SAME_START = 0.1
 # The end of a file may be this far from its stated one.
 _MISSING_SECONDS = 0.5
-# These formats state durations; for others FFmpeg guesses them from the bit rate.
 _USUAL_DURATION = 1 / 25  # Seconds of a frame, where nothing states it.
+_FRAME_FOLDER = "image2"  # FFmpeg's name of the format.
+# These formats state durations; for others FFmpeg guesses them from the bit rate.
 _STATES_DURATION = {"mov", "matroska", "avi", "flv", "asf"}
 
 
@@ -90,7 +91,7 @@ def opened(path: str | os.PathLike) -> Iterator[av.container.InputContainer]:
         # "file:" keeps FFmpeg from taking a name with a colon for an address.
         container = av.open(
             f"file:{name}",
-            format="image2" if options else None,
+            format=_FRAME_FOLDER if options else None,
             options=options,
             metadata_errors="replace",
             container_options={"protocol_whitelist": "file"},
@@ -283,6 +284,7 @@ class Reading:
         import av
 
         packets = self._container.demux(self._stream)
+        num_pictures = 0  # Of a folder, up to the last one that FFmpeg read.
         while True:
             try:
                 packet = next(packets, None)
@@ -294,6 +296,7 @@ class Reading:
                 return
             if packet is None:
                 break
+            num_pictures = max(num_pictures, 0 if packet.pts is None else packet.pts + 1)
             try:
                 frames = packet.decode()
             except av.FFmpegError:
@@ -307,3 +310,10 @@ class Reading:
         stated = self.stated_end
         if stated is not None and self.end < stated - _MISSING_SECONDS:
             self._report(f"ends at {self.end:.2f} s, and the file says {stated:.2f} s")
+        # FFmpeg takes a picture that is empty or cut off for the end of the folder.
+        stated_pictures = self._stream.duration or 0
+        if self._container.format.name == _FRAME_FOLDER and num_pictures < stated_pictures:
+            self._report(
+                f"file {num_pictures + 1} of the folder's {stated_pictures} cannot be read, and "
+                "those after it are left out"
+            )
