@@ -1,6 +1,8 @@
 """Explanations of a clip: closed form on a linear model, exact zeros on padding."""
 
 import inspect
+import sys
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -8,6 +10,9 @@ import pytest
 
 from yt8m_gat.explanation.explain import explain
 from yt8m_gat.models.registry import build_model
+
+sys.path.append(str(Path(__file__).parents[1] / "data"))
+from tiny_clip_model import TinyClipModel
 
 SIZES = {"rgb": 16, "audio": 8}
 REAL = np.array([True, True, True, False, False])
@@ -53,6 +58,17 @@ def test_saliency_of_a_mean_of_frames_is_its_weights():
         np.testing.assert_allclose(found.saliency[name], expected, rtol=1e-5)
         np.testing.assert_allclose(found.smooth_grad[name], expected, rtol=1e-5)
     assert found.grad_cam is None and found.attention == {}
+
+
+def test_saliency_of_a_raw_clip_is_one_number_a_frame():
+    """Of a linear model on the mean colors of its frames: the largest weight of a frame's three."""
+    model = TinyClipModel({"image": 3}, 4, num_segments=5, crop_size=2)
+    pixels = np.random.default_rng(0).uniform(0, 255, (5, 2, 2, 3))
+    found = explain(model, {"image": pixels}, np.ones(5, bool), label=1, smooth_samples=2)
+    weights = model.dense.kernel.numpy()[:, 1].reshape(5, 3)
+    expected = np.abs(weights).max(axis=1) / (255 * 2 * 2)
+    np.testing.assert_allclose(found.saliency["image"], expected, rtol=1e-5)
+    np.testing.assert_allclose(found.smooth_grad["image"], expected, rtol=1e-5)
 
 
 def test_refuses_what_cannot_be_explained():

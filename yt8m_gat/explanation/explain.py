@@ -49,7 +49,8 @@ def explain(
 
     Args:
         classifier: A frame-level `VideoClassifier`, in float32.
-        features: Feature name -> [T, D], preprocessed, 0 on padding.
+        features: Feature name -> [T, D], preprocessed, 0 on padding; or the pixels [T, S, S, 3] of
+            a raw clip.
         frame_mask: Boolean [T], True at real frames.
         label: The class whose logit is explained.
         smooth_samples: Noisy copies that SmoothGrad averages over.
@@ -76,7 +77,9 @@ def explain(
         return logits[:, label]
 
     def curves(maps: list[Any]) -> dict[str, np.ndarray]:
-        return {name: np.asarray(x)[0] for name, x in zip(names, maps, strict=True)}
+        # Of raw clips [1, T, S, S]: the largest gradient over the colors.
+        by_frame = (np.asarray(x)[0].reshape(len(real), -1) for x in maps)
+        return {name: x.max(axis=1) for name, x in zip(names, by_frame, strict=True)}
 
     saliency = Saliency(model)
     plain = saliency(score, clip, normalize_map=False)
