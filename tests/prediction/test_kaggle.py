@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from yt8m_gat.commands.kaggle import main
-from yt8m_gat.metrics import EvaluationMetrics
+from yt8m_gat.metrics import EvaluationMetrics, evaluate
 from yt8m_gat.prediction.kaggle import check_submission, score_submission
 from yt8m_gat.prediction.submission import SegmentSubmissionWriter, SubmissionWriter
 
@@ -177,8 +177,32 @@ def test_command_line(tmp_path, capsys):
     assert main(["score", good, truth]) == 0
     # Pool: .9 hit, .8 miss, .7 hit, .1 miss; P = 2. Class 1: hit, hit; class 0 has no positive.
     assert json.loads(capsys.readouterr().out) == pytest.approx(
-        {"gap": (1 + 2 / 3) / 2, "map": 1.0, "hit_at_1": 0.5, "perr": 0.5, "num_videos": 2}
+        {
+            **{"gap": (1 + 2 / 3) / 2, "map": 1.0, "hit_at_1": 0.5, "perr": 0.5, "num_videos": 2},
+            "mean_class_accuracy": 0.5,  # Two pairs a video are too few for top-5.
+        }
     )
+
+
+def test_single_label_metrics_of_a_csv_are_those_of_the_scores(tmp_path):
+    rng = np.random.default_rng(0)
+    scores = rng.permuted(np.tile(np.arange(1, 10) / 10, (40, 1)), axis=1)
+    labels = rng.integers(0, 9, 40)
+    rows = [
+        f"v{i}," + " ".join(f"{k} {row[k]:.1f}" for k in np.argsort(-row)[:6])
+        for i, row in enumerate(scores)
+    ]
+    order = rng.permutation(40)
+    truth = [f"v{i},{labels[i]}" for i in order]
+    for name, header, lines in (
+        ("csv", "VideoId,LabelConfidencePairs", rows),
+        ("truth", "VideoId,Labels", truth),
+    ):
+        (tmp_path / name).write_text("\n".join([header, *lines]) + "\n", encoding="utf-8")
+    found = score_submission(tmp_path / "csv", tmp_path / "truth", num_classes=9)
+    expected = evaluate(np.eye(9)[labels], scores, top_k=6)
+    for name in ("hit_at_1", "top_5", "mean_class_accuracy", "perr", "gap"):
+        assert found[name] == pytest.approx(expected[name]), name
 
 
 def test_exit_code_of_the_module(tmp_path):

@@ -6,6 +6,7 @@ from yt8m_gat.metrics.average_precision import (
     per_class_average_precision,
 )
 from yt8m_gat.metrics.bootstrap import interval
+from yt8m_gat.metrics.class_accuracy import mean_class_accuracy
 from yt8m_gat.metrics.class_subset import restrict_to_classes
 from yt8m_gat.metrics.evaluation_metrics import EvaluationMetrics, evaluate
 from yt8m_gat.metrics.segment_map import SegmentMeanAveragePrecision
@@ -18,6 +19,7 @@ __all__ = [
     "evaluate",
     "interval",
     "mean_average_precision",
+    "mean_class_accuracy",
     "per_class_average_precision",
     "restrict_to_classes",
     "top_k_indices",

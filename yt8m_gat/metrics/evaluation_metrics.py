@@ -18,6 +18,7 @@ from yt8m_gat.metrics.bootstrap import (
     interval,
     resample_counts,
 )
+from yt8m_gat.metrics.class_accuracy import mean_class_accuracy
 from yt8m_gat.metrics.score_columns import ScoreColumns
 from yt8m_gat.metrics.top_k import top_k_indices
 
@@ -433,7 +434,9 @@ class EvaluationMetrics:
         # All videos decide, so that partitions have the same metrics.
         if self.single_label_metrics and (self._videos().label_counts == 1).all():
             result["top_5"] = float(videos.hits_at_5.mean())
-            result["mean_class_accuracy"] = _mean_class_accuracy(videos)
+            result["mean_class_accuracy"] = mean_class_accuracy(
+                videos.label_classes, videos.top_hits[:, 0]
+            )
         result["num_videos"] = len(videos.perr)
         return result
 
@@ -464,14 +467,6 @@ class EvaluationMetrics:
                         np.ascontiguousarray(block[:, offset]), hits, count
                     )
         return result
-
-
-def _mean_class_accuracy(videos: _Videos) -> float:
-    """Returns the mean over classes of their videos' share of hits; each video has one label."""
-    totals = np.bincount(videos.label_classes)
-    hits = np.bincount(videos.label_classes, weights=videos.top_hits[:, 0])
-    present = totals > 0
-    return float((hits[present] / totals[present]).mean())
 
 
 def _keep_rated(

@@ -23,6 +23,7 @@ from yt8m_gat.disk import replacing
 from yt8m_gat.metrics import (
     average_precision,
     mean_average_precision,
+    mean_class_accuracy,
     per_class_average_precision,
 )
 from yt8m_gat.prediction.submission import SEGMENT_HEADER, VIDEO_HEADER
@@ -103,8 +104,9 @@ def score_submission(
 
     Returns:
         `gap`, `map`, `hit_at_1`, `perr` and `num_videos`, as `EvaluationMetrics` defines them with
-        the rows' pairs as the top k. `perr` is left out if a video has more labels than pairs,
-        since the pairs do not determine it then.
+        the rows' pairs as the top k, and for videos of one label each `top_5` and
+        `mean_class_accuracy`. `perr` is left out if a video has more labels than pairs, and `top_5`
+        if one has fewer than five pairs, since the pairs do not determine it then.
 
     Raises:
         ValueError: If the truth is malformed, or the two files have different videos.
@@ -151,8 +153,12 @@ def score_submission(
         ),
         "hit_at_1": float(hits[starts].mean()),
     }
+    ranks = np.arange(len(hits)) - np.repeat(starts, pair_counts)
+    if (counts == 1).all():
+        if (pair_counts >= min(5, num_classes)).all():
+            result["top_5"] = float(np.logical_or.reduceat(hits & (ranks < 5), starts).mean())
+        result["mean_class_accuracy"] = mean_class_accuracy(positives[videos], hits[starts])
     if (counts <= pair_counts).all():
-        ranks = np.arange(len(hits)) - np.repeat(starts, pair_counts)
         among_best = hits & (ranks < np.repeat(counts, pair_counts))
         result["perr"] = float(
             (np.add.reduceat(among_best, starts, dtype=np.int64) / np.maximum(counts, 1)).mean()
