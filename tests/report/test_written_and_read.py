@@ -26,6 +26,7 @@ from yt8m_gat.robustness.sanity import sanity_checks
 from yt8m_gat.robustness.worst_case import packed, worst_cases
 
 NUM_CLASSES = 5
+JPEG = "data:image/jpeg;base64,/9j/"
 GROUPS = {"Finance": [0, 3], "a & b": [1], "<i>c": [2, 4]}
 SPECS = ("fgm", "pgd:steps=100", "pgd_linf", "noise", "square", "deepfool", "<i>new:a=1")
 FIGURES = (
@@ -103,6 +104,12 @@ def steps(draw, path):
     record.set(true_spans={"file": "0", "activation": spans, "attention": {"<rgb>": spans}})
     top = [[0, "<b>", 0.4], [3, None, math.nan]]
     looks = clip_attention(maps, mask, 0, lambda level, found: found)
+    values = [[0.5, -0.1], [-1.0, math.nan]]
+    looks["frames"] = [JPEG, JPEG]
+    looks["activation"] = [
+        {"class": 0, "name": "<b>", "values": of, "entropy": draw(FIGURE), "spread": draw(FIGURE)}
+        for of in values
+    ]
     seen = {"top": top, **draw(st.sampled_from([looks, {"profiles": {}, "maps": {}}]))}
     clip = {"video_id": "<i>x", "labels": [[0, "<b>"]], "clean": seen}
     record.set(clips=[clip, {**clip, "attacked": {**seen, "attack": "fgm", "epsilon": 0.5}}])

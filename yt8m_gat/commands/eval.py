@@ -154,7 +154,9 @@ SECTIONS: Sections = {
             path=input_path,
         ),
         _setting("sensitivity_videos", "Videos for the local sensitivity.", least=1),
-        _setting("clips", "Ids of clips to show with labels and attention maps."),
+        _setting(
+            "clips", "Ids of clips to show with labels and maps; raw clips with their frames."
+        ),
         _setting("num_clips", "Also show the first N clips.", least=0),
     ),
     "Flags of the starter code that have no effect here": without_effect("eval.py"),

@@ -46,6 +46,8 @@ class EvaluationRecord:
      "comparison", "worst_cases", "sanity", "checksum"}
     ```
 
+    Clips of raw frames hold these as data URIs of JPEGs, see `yt8m_gat.pipeline.shown_frames`.
+
     The whole file is rewritten atomically after each row. The results of an earlier call with the
     same settings stay: a row until another of the same attack and radius (corruption and severity)
     is measured, a clip until it is shown again, any other part until it is measured again. So the

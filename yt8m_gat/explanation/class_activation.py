@@ -78,6 +78,16 @@ def class_activation(
     return Activations(outputs, tf.where(frame_mask[:, tf.newaxis], activation, 0.0))
 
 
+def best_label(labels: Any, logits: tf.Tensor) -> tf.Tensor:
+    """Returns the label of each clip that scores highest, int64 [B]; of a clip without any, 0.
+
+    Args:
+        labels: [B, C], above 0 where the class is a label.
+        logits: [B, C].
+    """
+    return tf.argmax(tf.where(labels > 0, logits, logits.dtype.min), axis=1)
+
+
 @dataclasses.dataclass(frozen=True)
 class Span:
     """A stretch of a video that carries a label.

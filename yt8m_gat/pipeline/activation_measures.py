@@ -11,7 +11,7 @@ from yt8m_gat.data.progress import advance, progress_bar
 from yt8m_gat.evaluation.evaluator import Evaluator
 from yt8m_gat.explanation.activation_statistics import ActivationStatistics, activation_shares
 from yt8m_gat.explanation.attention_statistics import GLOBAL, attention_profile, mean_maps
-from yt8m_gat.explanation.class_activation import class_activation
+from yt8m_gat.explanation.class_activation import best_label, class_activation
 from yt8m_gat.explanation.true_spans import SpanFigures, TrueSpan
 
 Batches = Iterable[Mapping[str, Any]]
@@ -29,10 +29,9 @@ def measure_class_activation(
 
     @tf.function(reduce_retracing=True, autograph=False)
     def of_labels(features: Any, mask: tf.Tensor, labels: tf.Tensor) -> Any:
-        def best_label(logits: tf.Tensor) -> tf.Tensor:
-            return tf.argmax(tf.where(labels > 0, logits, logits.dtype.min), axis=1)[:, None]
-
-        return _activation(evaluator, features, mask, best_label)
+        return _activation(
+            evaluator, features, mask, lambda logits: best_label(labels, logits)[:, tf.newaxis]
+        )
 
     for batch in _with_bar("class activation", batches, num_videos):
         features, mask = preprocess(batch["features"], batch["num_frames"], evaluator.normalize)

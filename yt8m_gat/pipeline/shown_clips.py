@@ -1,4 +1,7 @@
-"""Collects clips to show: labels, predictions and attention maps, clean and attacked."""
+"""Collects clips to show: labels, predictions and attention maps, clean and attacked.
+
+Of raw clips they hold the frames and the class activation over time too.
+"""
 
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -6,12 +9,14 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from yt8m_gat.config import ConfigError
+from yt8m_gat.config import CLIP_FEATURE, ConfigError
 from yt8m_gat.data import preprocess
 from yt8m_gat.evaluation.evaluator import Evaluator, inputs_of
 from yt8m_gat.explanation.attention_statistics import clip_attention
+from yt8m_gat.explanation.class_activation import best_label, class_activation
 from yt8m_gat.pipeline.attack_plan import PlannedAttack
 from yt8m_gat.pipeline.evaluation_options import EvaluationOptions
+from yt8m_gat.pipeline.shown_frames import frame_pictures, shown_activations
 
 # Predictions shown per clip.
 TOP_LABELS = 5
@@ -47,9 +52,21 @@ def show_clips(
     traced = None
 
     @tf.function(reduce_retracing=True, autograph=False)
-    def forward(features: dict[str, tf.Tensor], mask: tf.Tensor) -> tuple[tf.Tensor, Any]:
-        outputs = evaluator.forward(features, mask)
-        return evaluator.classifier.probabilities(outputs.logits), outputs.attention_maps
+    def look(features: dict[str, tf.Tensor], mask: tf.Tensor, labels: tf.Tensor) -> dict[str, Any]:
+        def chosen(logits: tf.Tensor) -> tf.Tensor:
+            return tf.stack([best_label(labels, logits), tf.argmax(logits, axis=1)], axis=1)
+
+        if _are_raw_clips(features):
+            outputs, activation = class_activation(evaluator.forward, features, mask, chosen)
+        else:
+            outputs, activation = evaluator.forward(features, mask), None
+        looks = {
+            "probabilities": evaluator.classifier.probabilities(outputs.logits),
+            "maps": outputs.attention_maps,
+        }
+        if activation is not None:
+            looks |= {"classes": chosen(outputs.logits), "activation": activation}
+        return looks
 
     first: dict[bytes, None] = {}
     for batch in batches:
@@ -64,15 +81,16 @@ def show_clips(
         }
         if places:
             features, mask = preprocess(batch["features"], batch["num_frames"], evaluator.normalize)
-            variants = {"clean": (forward(features, mask), mask)}
+            variants = {"clean": (features, look(features, mask, batch["labels"]))}
             if attack is not None:
                 inputs = inputs_of(batch)
                 if traced is None:
                     traced = evaluator.traced_attack(attack.attack, inputs)
                 attacked = traced(inputs, tf.constant(examples))
-                variants["attacked"] = (forward(attacked.features, mask), mask)
+                changed = attacked.features
+                variants["attacked"] = (changed, look(changed, mask, batch["labels"]))
             for key, place in sorted(places.items(), key=lambda item: item[1]):
-                clips[key] = _clip(batch, place, variants, attack, names, lay_out)
+                clips[key] = _clip(batch, place, mask, variants, attack, names, lay_out)
         examples += len(ids)
         if set(wanted) <= set(clips) and len(first) >= options.num_clips:
             break
@@ -86,6 +104,7 @@ def show_clips(
 def _clip(
     batch: Mapping[str, Any],
     place: int,
+    mask: tf.Tensor,
     variants: Mapping[str, Any],
     attack: PlannedAttack | None,
     names: Mapping[int, str],
@@ -96,8 +115,8 @@ def _clip(
         "video_id": batch["video_id"][place].numpy().decode(),
         "labels": [[int(index), names.get(int(index))] for index in labels],
     }
-    for name, ((likelihoods, maps), mask) in variants.items():
-        probabilities = likelihoods[place].numpy()
+    for name, (features, looks) in variants.items():
+        probabilities = looks["probabilities"][place].numpy()
         top = np.argsort(-probabilities, kind="stable")[:TOP_LABELS]
         shown: dict[str, Any] = {
             "top": [
@@ -107,8 +126,22 @@ def _clip(
             "maps": {},
         }
         if bool(tf.reduce_any(mask[place])):
-            shown |= clip_attention(maps, mask, place, lay_out)
+            shown |= clip_attention(looks["maps"], mask, place, lay_out)
+        if _are_raw_clips(features):
+            shown["frames"] = frame_pictures(features[CLIP_FEATURE][place])
+        if "activation" in looks:
+            # A clip without a label has only the prediction's.
+            first = 0 if len(labels) else 1
+            shown["activation"] = shown_activations(
+                looks["classes"][place].numpy()[first:],
+                looks["activation"][place].numpy()[first:],
+                names,
+            )
         if name == "attacked" and attack is not None:
             shown |= {key: attack.identity[key] for key in ("attack", "epsilon")}
         clip[name] = shown
     return clip
+
+
+def _are_raw_clips(features: Mapping[str, tf.Tensor]) -> bool:
+    return CLIP_FEATURE in features and features[CLIP_FEATURE].shape.rank == 5

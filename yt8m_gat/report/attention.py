@@ -16,6 +16,7 @@ from yt8m_gat.report.drawing.markup import (
     shown,
     table,
 )
+from yt8m_gat.report.film import FILM_NOTE, film_figures
 from yt8m_gat.report.results import class_name, heading
 from yt8m_gat.report.source import ReportedRun, RunGroup, number
 from yt8m_gat.report.spec import spec_title
@@ -178,8 +179,13 @@ def profile_figures(groups: Sequence[RunGroup]) -> Figures:
     return _drawn(panels)
 
 
-def clip_parts(groups: Sequence[RunGroup]) -> tuple[list[str], Figures]:
-    """Returns tables and figures of the chosen clips by each kind of model, clip by clip."""
+def clip_parts(groups: Sequence[RunGroup], colors: Mapping[str, int]) -> tuple[list[str], Figures]:
+    """Returns tables and figures of the chosen clips by each kind of model, clip by clip.
+
+    Args:
+        groups: The runs by kind; the first of each is shown.
+        colors: Name of a run -> index of its colour.
+    """
     parts: list[str] = []
     figures: Figures = {}
     runs = [group.runs[0] for group in groups]
@@ -188,6 +194,10 @@ def clip_parts(groups: Sequence[RunGroup]) -> tuple[list[str], Figures]:
         labels = {entry[0]: entry[1] for entry in shows[0][1]["labels"] if len(entry) == 2}
         words = ", ".join(class_name(index, name) for index, name in labels.items())
         parts += [heading(f"Clip {video_id}"), note(f"Labels: {words or 'none'}.")]
+        of_runs = [(run, colors[run.name], clip) for run, clip in shows]
+        films = film_figures(video_id, of_runs, _attack_words)
+        parts += gallery(films)
+        figures |= films
         panels = {name: panel for run, clip in shows for name, panel in _profiles(run, clip)}
         profiles = _drawn(panels)
         maps = {name: panel for run, clip in shows for name, panel in _maps(run, clip)}
@@ -202,6 +212,8 @@ def clip_parts(groups: Sequence[RunGroup]) -> tuple[list[str], Figures]:
                 drawn[name] = heat_maps(title, matrices, num_frames, scale)
             parts += [_top_table(run, clip, set(labels)), *gallery(drawn)]
             figures |= drawn
+    if any(name.startswith("clip_frames_") for name in figures):
+        parts.insert(0, note(FILM_NOTE))
     return parts, figures
 
 

@@ -60,7 +60,8 @@ def build_page(
     in_short, answer_figures = answer(runs)
     robustness, corruption = robustness_curves(runs), corruption_curves(runs)
     profiles, gain, training = profile_figures(groups), gain_figures(runs), training_curves(runs)
-    clips, clip_figures = clip_parts(groups)
+    colors = {run.name: index for index, run in enumerate(runs)}
+    clips, clip_figures = clip_parts(groups, colors)
     attention = [
         *attention_table(groups),
         *map_distance_table(groups),

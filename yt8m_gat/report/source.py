@@ -1,5 +1,7 @@
 """The files of one run, read for a report."""
 
+import base64
+import binascii
 import dataclasses
 import os
 import re
@@ -15,6 +17,10 @@ from yt8m_gat.weights.files import weights_digest
 
 EVALUATION_FILE = "evaluation.json"
 _LARGEST = 1e100
+# The frames of a clip go into the page as they are: nothing but a small JPEG may be one.
+_PICTURE = re.compile(r"data:image/jpeg;base64,([A-Za-z0-9+/]+={0,2})")
+MAX_PICTURE_LENGTH = 1 << 16
+"""Longest data URI of a frame, in characters; one of 96 x 96 pixels has about 5,000."""
 # Appended to the name of a run that fails a check against gradient masking.
 MARK = "\u00a0‡"
 
@@ -24,7 +30,21 @@ _ENTRY = [(int, float, str, type(None))]
 _PROFILES = {str: {str: [_NUMBER]}}
 _ROW = {"attack": str, "epsilon": _NUMBER}
 _DISTURBED = {"corruption": str, "severity": _NUMBER}
-_SIDE = {"top": [_ENTRY], "profiles?": _PROFILES, "maps?": {str: {str: [[_NUMBER]]}}}
+_SIDE = {
+    "top": [_ENTRY],
+    "profiles?": _PROFILES,
+    "maps?": {str: {str: [[_NUMBER]]}},
+    "frames?": [str],
+    "activation?": [
+        {
+            "class": int,
+            "name": (str, type(None)),
+            "values": [_NUMBER],
+            "entropy": _NUMBER,
+            "spread": _NUMBER,
+        }
+    ],
+}
 _SPANS = {"num_spans": int, "share": _NUMBER, "pointing": _NUMBER, "even_share": _NUMBER}
 _PARTS = {
     "clean": ((dict, type(None)), "a row of metrics, or null before it was measured"),
@@ -349,4 +369,19 @@ def _read_evaluation(path: Path) -> dict[str, Any]:
     for part, (shape, words) in _PARTS.items():
         if part in result and not fits(result[part], shape):
             raise ConfigError(f"{path}: {part!r} must be {words}; {remedy}")
+    for clip in result.get("clips", []):
+        for side in (clip["clean"], clip.get("attacked", {})):
+            if not all(map(_is_picture, side.get("frames", []))):
+                raise ConfigError(
+                    f"{path}: 'clips' must have frames that are data URIs of JPEGs, of at most "
+                    f"{MAX_PICTURE_LENGTH} characters; {remedy}"
+                )
     return result
+
+
+def _is_picture(text: str) -> bool:
+    match = _PICTURE.fullmatch(text) if len(text) <= MAX_PICTURE_LENGTH else None
+    try:
+        return match is not None and base64.b64decode(match[1]).startswith(b"\xff\xd8\xff")
+    except binascii.Error:
+        return False
