@@ -49,6 +49,20 @@ def whole_jacobian(frames_fn, features, index):
     }
 
 
+def test_maps_of_raw_clips_count_as_vectors():
+    """Y_t = (x_t + 2 x_(t-1)) W at each of 2 x 2 places, so that G is 2 |W| and 4 |W|."""
+    weights = tf.constant(np.random.default_rng(0).normal(size=(3, 2)), tf.float32)
+
+    def maps(features, mask):  # [B, T, 4, 4, 3] -> [B, T, 2, 2, 2]
+        x = features["image"][:, :, ::2, ::2] @ weights
+        return x + 2 * tf.pad(x, [(0, 0), (1, 0), *[(0, 0)] * 3])[:, :-1]
+
+    clip = {"image": tf.zeros((4, 4, 4, 3))}
+    expected = np.linalg.norm(weights) * 2 * (np.eye(4) + 2 * np.eye(4, k=-1))  # 2 x 2 places.
+    _, norms = LocalSensitivity(maps, exact=True).gradient_norms(clip, np.ones(4, bool))
+    np.testing.assert_allclose(norms["image"], expected, rtol=1e-5)
+
+
 @pytest.mark.parametrize("index", [0, 1])
 def test_exact_norms_are_those_of_the_whole_jacobian(frames_fn, features, index):
     sensitivity = LocalSensitivity(frames_fn, exact=True, copies=20)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-# (features: {name: [B, T, D]}, frame_mask [B, T]) -> contextual frames [B, T, F].
+# (features: {name: [B, T, ...]}, frame_mask [B, T]) -> contextual frames [B, T, ...].
 FramesFn = Callable[[Mapping[str, tf.Tensor], Any], tf.Tensor]
 
 
@@ -21,9 +21,11 @@ class LocalSensitivity:
     ```
 
     Y_i [F] is a contextual frame before pooling, X_j [D] an input frame of one feature, so their
-    gradient is a Jacobian [F, D]; its norm is taken as Frobenius'. S_i is 1 if the output depends
-    only on its neighbourhood, 1/2 if it depends on near and far frames alike. S of a clip is the
-    mean over its real output frames (those that `max_frames` leaves), S of a set over its clips.
+    gradient is a Jacobian [F, D]; its norm is taken as Frobenius'. Of raw clips, Y_i is the last
+    map [H, W, C] of a frame and X_j its pixels [S, S, 3], both as vectors. S_i is 1 if the output
+    depends only on its neighbourhood, 1/2 if it depends on near and far frames alike. S of a clip
+    is the mean over its real output frames (those that `max_frames` leaves), S of a set over its
+    clips.
 
     A row of G is estimated from `probes` vector-Jacobian products with random signs v in {-1, 1}^F:
     E ||v^T J||^2 = ||J||_F^2, so G is the root of their mean, a little low on average, less so with
@@ -37,8 +39,9 @@ class LocalSensitivity:
     batch holds copies of the clip, and one backward pass gives a row of G for each copy.
 
     Args:
-        frames_fn: `(features, frame_mask) -> contextual frames [B, T, F]`, in inference mode and
-            for each clip of a batch by itself (`VideoClassifier.forward(...).frames`).
+        frames_fn: `(features, frame_mask) -> contextual frames [B, T, F]`, or maps [B, T, H, W, C],
+            in inference mode and for each clip of a batch by itself
+            (`VideoClassifier.forward(...).frames`).
         neighbourhood: Frames to each side that count as local, as does the frame itself.
         probes: Random vectors per output frame.
         exact: Whether the F unit vectors replace the random ones.
@@ -91,7 +94,7 @@ class LocalSensitivity:
         """Computes rows of G for one clip.
 
         Args:
-            features: {name: float [T, D]}.
+            features: {name: float [T, D]}, or pixels [T, S, S, 3].
             frame_mask: Bool [T], True = real frame.
 
         Returns:
@@ -110,7 +113,7 @@ class LocalSensitivity:
             return rows, {name: np.zeros((0, 0)) for name in clip}
         if not self._num_outputs:
             frames = self.frames_fn({k: v[tf.newaxis] for k, v in clip.items()}, mask[tf.newaxis])
-            self._num_outputs = int(frames.shape[-1])
+            self._num_outputs = math.prod(frames.shape[2:])
         per_row = self._num_outputs if self.exact else self.probes
         squares = {name: np.zeros((len(rows), len(real))) for name in clip}
         places = np.repeat(np.arange(len(rows)), per_row)
@@ -128,7 +131,7 @@ class LocalSensitivity:
         """Adds the clips of a batch.
 
         Args:
-            features: {name: float [B, T, D]}, preprocessed.
+            features: {name: float [B, T, D]}, preprocessed, or pixels [B, T, S, S, 3].
             frame_mask: Bool [B, T], True = real frame.
         """
         for index in range(int(frame_mask.shape[0])):
@@ -179,12 +182,15 @@ class LocalSensitivity:
             tape.watch(features)
             frames = self.frames_fn(features, mask)
             of_interest = tf.gather(frames, outputs, axis=1, batch_dims=1)
-            products = tf.reduce_sum(of_interest * tf.cast(vectors, frames.dtype))
+            rows = tf.reshape(of_interest, (num_copies, self._num_outputs))
+            products = tf.reduce_sum(rows * tf.cast(vectors, frames.dtype))
         gradients = tape.gradient(
             products, features, unconnected_gradients=tf.UnconnectedGradients.ZERO
         )
         return {
-            name: tf.reduce_sum(tf.square(tf.cast(gradient, tf.float32)), axis=-1)
+            name: tf.reduce_sum(
+                tf.square(tf.cast(gradient, tf.float32)), axis=range(2, gradient.shape.rank)
+            )
             for name, gradient in gradients.items()
         }
 

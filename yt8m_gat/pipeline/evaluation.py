@@ -363,6 +363,8 @@ class _Evaluation:
                 lambda features, mask: self.evaluator.forward(features, mask).frames,
                 neighbourhood=min(NEIGHBOURHOOD, max(1, longest // 10)),
                 max_frames=SENSITIVITY_FRAMES,
+                # A residual network keeps some 0.1 GB a frame of pixels for its gradient.
+                copies=4 if self.config.data.clips else 32,
             )
             for batch in first_videos(self._batches(), count):
                 sensitivity.update(
