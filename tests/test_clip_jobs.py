@@ -90,6 +90,22 @@ def test_a_trained_run_evaluates_and_predicts(trained, files, tmp_path):
     np.testing.assert_array_equal(of_arrays["probability"], predicted["probability"])
 
 
+def test_gains_in_accuracy_over_a_baseline(trained, files, tmp_path):
+    untrained = RunFolder(tmp_path / "baseline")
+    untrained_config = config(max_steps=1, base_learning_rate=1e-6)
+    pipeline.train(untrained, untrained_config, train_data_pattern=files[0])
+    options = {"eval_data_pattern": files[0], "trust_code": True, "output_file": tmp_path / "e"}
+    result = pipeline.evaluate(trained, compare_to=untrained.path, **options)
+    comparison = result["comparison"]
+    assert result["classes"]["accuracy"] == [1.0, 1.0]
+    theirs = comparison["baseline_accuracy"]
+    of_baseline = pipeline.evaluate(untrained, eval_data_pattern=files[0], trust_code=True)
+    assert theirs == of_baseline["classes"]["accuracy"] and min(theirs) < 1.0
+    assert comparison["accuracy_gains"] == [1.0 - value for value in theirs]
+    again = pipeline.evaluate(trained, compare_to=untrained.path, **options)
+    assert again["comparison"] == comparison
+
+
 def test_bad_records_are_named_or_left_out_by_every_job(trained, files, tmp_path, capsys):
     job = {"trust_code": True}
     pattern = files[1]

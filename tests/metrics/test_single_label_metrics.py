@@ -60,3 +60,13 @@ def test_batches_and_partitions():
 
 def test_the_label_is_in_the_top_five_of_five_classes():
     assert evaluate(np.eye(5)[[0, 4]], np.ones((2, 5)))["top_5"] == 1.0
+
+
+def test_the_accuracy_of_each_class():
+    metrics = EvaluationMetrics(6)
+    metrics.update(np.eye(6)[CLASSES], SCORES)
+    np.testing.assert_allclose(
+        metrics.per_class_accuracy(), [2 / 3, np.nan, np.nan, np.nan, 0.0, 0.0]
+    )
+    metrics.update(np.zeros((1, 6)), SCORES[:1])
+    assert metrics.per_class_accuracy() is None

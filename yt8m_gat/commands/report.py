@@ -10,6 +10,7 @@ from yt8m_gat.commands import explain
 from yt8m_gat.commands.page_file import write_page
 from yt8m_gat.config import ConfigError
 from yt8m_gat.paths import input_path, output_path, read_paths
+from yt8m_gat.report.class_gains import MarkedClasses
 from yt8m_gat.report.page import build_page
 from yt8m_gat.report.source import read_run
 from yt8m_gat.untrusted import print_error, printable
@@ -17,6 +18,7 @@ from yt8m_gat.untrusted import print_error, printable
 PATHS = {
     "train_dirs": input_path,
     "evaluation": input_path,
+    "mark_classes": input_path,
     "output_file": output_path,
     "figures_dir": output_path,
 }
@@ -32,6 +34,11 @@ def _parser() -> CommandParser:
         nargs="+",
         metavar="FILE",
         help="eval's --output_file of each run, in their order (default: RUN/evaluation.json)",
+    )
+    parser.add_argument(
+        "--mark_classes",
+        metavar="FILE",
+        help="classes that stand out among the gains over a baseline: a number or name per line",
     )
     parser.add_argument("-o", "--output_file", default="report.html", help="the page")
     parser.add_argument("--figures_dir", help="also write each figure there, as SVG")
@@ -53,6 +60,7 @@ def _report(arguments: argparse.Namespace) -> int:
         name if names.count(name) == 1 else str(folder)
         for name, folder in zip(names, folders, strict=True)
     ]
+    marked = arguments.mark_classes and MarkedClasses.read(arguments.mark_classes)
     runs, unreadable = [], []
     for of_run in zip(folders, files, names, strict=True):
         try:
@@ -67,7 +75,7 @@ def _report(arguments: argparse.Namespace) -> int:
     for run in runs:
         if run.warning:
             print(printable(f"warning: {run.warning}"), file=sys.stderr)
-    page, figures = build_page(runs, unreadable, arguments.command)
+    page, figures = build_page(runs, unreadable, arguments.command, marked=marked or None)
     write_page(arguments.output_file, page, figures, arguments.figures_dir)
     return EXIT_ERROR if unreadable else 0
 

@@ -66,6 +66,19 @@ def compare_classes(
     }
 
 
+def accuracy_gains(accuracy: Any, baseline: Any) -> dict[str, list[float]]:
+    """Returns `accuracy_gains` [C], ours minus the baseline's, and `baseline_accuracy` [C].
+
+    Args:
+        accuracy: [C], of clips of one label each; NaN or None for a class without a clip.
+        baseline: [C], on the same clips.
+
+    Reference: TAF, figure 4.
+    """
+    ours, theirs = np.array(accuracy, np.float64), np.array(baseline, np.float64)
+    return {"accuracy_gains": (ours - theirs).tolist(), "baseline_accuracy": theirs.tolist()}
+
+
 def difference_intervals(
     comparison: Mapping[str, Any], ours: Measurement, baseline: Measurement
 ) -> dict[str, list[float] | None]:

@@ -18,7 +18,7 @@ from yt8m_gat.metrics.bootstrap import (
     interval,
     resample_counts,
 )
-from yt8m_gat.metrics.class_accuracy import mean_class_accuracy
+from yt8m_gat.metrics.class_accuracy import class_accuracy, mean_class_accuracy
 from yt8m_gat.metrics.score_columns import ScoreColumns
 from yt8m_gat.metrics.top_k import top_k_indices
 
@@ -177,6 +177,16 @@ class EvaluationMetrics:
     def hits_at_1(self) -> np.ndarray:
         """Whether each video is a hit at 1, bool [N], in the order seen; `hit_at_1` is its mean."""
         return self._videos().top_hits[:, 0]
+
+    def per_class_accuracy(self) -> np.ndarray | None:
+        """Returns the terms of `mean_class_accuracy`, float64 [C], NaN for a class without a video.
+
+        None if some video has not exactly one label.
+        """
+        videos = self._videos()
+        if not self.single_label_metrics or (videos.label_counts != 1).any():
+            return None
+        return class_accuracy(videos.label_classes, videos.top_hits[:, 0], self.num_classes)
 
     def update(
         self,

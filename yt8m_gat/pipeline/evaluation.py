@@ -22,7 +22,7 @@ from yt8m_gat.data import (
 from yt8m_gat.data.identity import files_digest
 from yt8m_gat.digests import digest_of
 from yt8m_gat.evaluation.class_groups import read_class_groups
-from yt8m_gat.evaluation.comparison import compare_classes, difference_intervals
+from yt8m_gat.evaluation.comparison import accuracy_gains, compare_classes, difference_intervals
 from yt8m_gat.evaluation.evaluator import Corruption, Observer
 from yt8m_gat.evaluation.first_videos import first_videos
 from yt8m_gat.evaluation.measurement import Measurement
@@ -310,6 +310,9 @@ class _Evaluation:
             "ap": measured.per_class_average_precision().tolist(),
             "positives": measured.positives.tolist(),
         }
+        accuracy = measured.metrics.per_class_accuracy()
+        if accuracy is not None:
+            classes["accuracy"] = accuracy.tolist()
         sections = {"classes": self._with_names(classes)}
         if profiles:
             sections["attention"] = {**attention, "profiles": profiles.statistics.result()}
@@ -406,11 +409,14 @@ class _Evaluation:
         digest = weights_digest(folder, "best")
         earlier = self.record.section("comparison")
         min_positives = self.options.min_positives
+        classes = self.record.result["classes"]
+        accuracy, their_accuracy = classes.get("accuracy"), earlier.get("baseline_accuracy")
         of_baseline = None
         if (
             earlier.get("weights") == digest
             and earlier.get("min_positives") == min_positives
             and "intervals" in earlier
+            and (accuracy is None or their_accuracy is not None)
         ):
             theirs = np.array(earlier["baseline_ap"], np.float64)
         else:
@@ -422,7 +428,7 @@ class _Evaluation:
             batches = self._batches(read_schema(folder, config))
             of_baseline = evaluator.measure(batches, None, self.num_videos, "baseline")
             theirs = of_baseline.per_class_average_precision()
-        classes = self.record.result["classes"]
+            their_accuracy = of_baseline.metrics.per_class_accuracy()
         comparison = compare_classes(
             np.array(classes["ap"], np.float64),
             theirs,
@@ -445,6 +451,7 @@ class _Evaluation:
                 **comparison,
                 "intervals": intervals,
                 "baseline_ap": theirs.tolist(),
+                **(accuracy_gains(accuracy, their_accuracy) if accuracy is not None else {}),
             }
         )
 

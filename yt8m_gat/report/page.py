@@ -13,6 +13,7 @@ from yt8m_gat.report.attention import (
     true_spans_table,
 )
 from yt8m_gat.report.beside import map_distance_table, published_tables
+from yt8m_gat.report.class_gains import MarkedClasses, class_gain_figures
 from yt8m_gat.report.curves import (
     corruption_curves,
     corruption_table,
@@ -44,6 +45,7 @@ def build_page(
     unreadable: Sequence[str] = (),
     command: Sequence[str] = (),
     title: str = "yt8m_gat: report",
+    marked: MarkedClasses | None = None,
 ) -> tuple[str, Figures]:
     """Builds the page and its figures: the answer, the checks, the details, the settings.
 
@@ -52,14 +54,19 @@ def build_page(
         unreadable: Messages about files that should be on the page and cannot be read.
         command: The command that writes the page.
         title: Its heading.
+        marked: Classes that stand out among the gains over a baseline.
 
     Returns:
         The HTML, and `{figure name: <svg>}`.
+
+    Raises:
+        ConfigError: A marked class does not exist, or no run was compared with a baseline.
     """
     groups = group_runs(runs)
     in_short, answer_figures = answer(runs)
     robustness, corruption = robustness_curves(runs), corruption_curves(runs)
-    profiles, gain, training = profile_figures(groups), gain_figures(runs), training_curves(runs)
+    profiles, training = profile_figures(groups), training_curves(runs)
+    gain = {**gain_figures(runs), **class_gain_figures(runs, marked)}
     colors = {run.name: index for index, run in enumerate(runs)}
     clips, clip_figures = clip_parts(groups, colors)
     attention = [

@@ -98,7 +98,12 @@ _PARTS = {
         "a list of clips with video_id, labels, clean and attacked",
     ),
     "comparison": (
-        {"baseline": str, "top": [_ENTRY], "bottom": [_ENTRY]},
+        {
+            "baseline": str,
+            "top": [_ENTRY],
+            "bottom": [_ENTRY],
+            "accuracy_gains?": [_NUMBER],
+        },
         "a comparison with baseline, top and bottom",
     ),
     "worst_cases": (
