@@ -57,7 +57,7 @@ class MarkedClasses:
         names = classes.get("names")
         by_name: dict[str, list[int]] = {}
         for index, name in (names if isinstance(names, dict) else {}).items():
-            if str(index).isdecimal() and isinstance(name, str):
+            if index.isdecimal() and len(index) < 10 and isinstance(name, str):
                 by_name.setdefault(name.casefold(), []).append(int(index))
         marked: set[int] = set()
         for entry in self.entries:

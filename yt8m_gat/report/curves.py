@@ -128,7 +128,8 @@ def training_curves(runs: Sequence[ReportedRun]) -> Figures:
     """Returns figures of losses, validation GAP, learning rate and attention entropy over steps.
 
     Losses share an axis if they are the same function: the minimized loss for each objective, the
-    loss of the clean clips for each form.
+    loss of the clean clips for each form. Of raw clips the latter has training and validation in
+    one figure (figure 5 of TAF), where over-fitting is the gap between the two.
     """
     steps = [float(record["step"]) for run in runs for record in run.history]
     if not steps:
@@ -140,6 +141,9 @@ def training_curves(runs: Sequence[ReportedRun]) -> Figures:
         figures |= draw(name, "train", "loss", f"Training loss: {words}", members)
     for place, (words, members) in enumerate(_by(runs, _label_loss).items()):
         suffix = f"_{place}" if place else ""
+        if any(run.config.data.clips is not None for run in members):
+            figures |= _losses(runs, padded(steps, 0.02), f"losses{suffix}", words, members)
+            continue
         for kind, key, title in (
             ("train", "clean_loss", "Training loss of the clean clips"),
             ("validation", "loss", "Validation loss"),
@@ -216,20 +220,52 @@ def _history(
     for index, run in enumerate(runs):
         if members is not None and run not in members:
             continue
-        points = tuple(
-            (float(record["step"]), scale * y)
-            for record in run.history
-            if record.get("kind") == kind and (y := number(record.get(key))) is not None
-        )
-        if points:
-            markers = len(points) <= MOST_MARKERS
-            series.append(Series(run.title, points, index, markers=markers))
+        series += _line_of(run, run.title, index, kind, key, scale)
     if not series:
         return {}
     # The axis need not repeat the feature, which the title names.
     y_label = title.removeprefix("Attention ").partition(",")[0].partition(":")[0]
     heights = shared_heights([series], from_zero)
     return {name: line_chart(title, "step", y_label, series, y_range=heights, x_range=x_range)}
+
+
+def _losses(
+    runs: Sequence[ReportedRun],
+    x_range: Range,
+    name: str,
+    words: str,
+    members: Sequence[ReportedRun],
+) -> Figures:
+    """Returns the figure of the label loss in training and, dashed, in validation."""
+    series = []
+    for index, run in enumerate(runs):
+        if run in members:
+            series += _line_of(run, f"{run.title}, training", index, "train", "clean_loss")
+            series += _line_of(run, f"{run.title}, validation", index, "validation", "loss", dash=1)
+    if not series:
+        return {}
+    title = f"Loss of the clean clips: {words}"
+    heights = shared_heights([series])
+    return {name: line_chart(title, "step", "Loss", series, y_range=heights, x_range=x_range)}
+
+
+def _line_of(
+    run: ReportedRun,
+    name: str,
+    index: int,
+    kind: str,
+    key: str,
+    scale: float = 1.0,
+    dash: int = 0,
+) -> list[Series]:
+    """Returns the line of one number of metrics.jsonl; nothing if the run does not have it."""
+    points = tuple(
+        (float(record["step"]), scale * y)
+        for record in run.history
+        if record.get("kind") == kind and (y := number(record.get(key))) is not None
+    )
+    markers = len(points) <= MOST_MARKERS
+    return [Series(name, points, index, markers=markers, dash=dash)] if points else []
 
 
 def _curves(
