@@ -200,6 +200,20 @@ def test_raw_clips_have_one_feature():
         )
 
 
+def test_non_key_frames_are_among_those_of_a_raw_clip():
+    RunConfig(
+        data=clip_data(num_segments=4),
+        model=ModelConfig(name="TSM"),
+        objective=ObjectiveConfig(adversarial="temporal", non_key_frames=4),
+    )
+    with pytest.raises(ConfigError, match=r"--non_key_frames .* --num_segments.* 5 and 4"):
+        RunConfig(
+            data=clip_data(num_segments=4),
+            model=ModelConfig(name="TSM"),
+            objective=ObjectiveConfig(adversarial="temporal", non_key_frames=5),
+        )
+
+
 def test_a_model_of_features_takes_no_clips():
     with pytest.raises(ConfigError, match="--model=GAT reads features"):
         RunConfig(data=clip_data())

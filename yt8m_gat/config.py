@@ -657,10 +657,21 @@ class RunConfig(StoredConfig):
             raise ConfigError(
                 "--unrated_as_negative is about rated segments: it needs --segment_labels"
             )
+        if self.data.clips is not None:
+            self._check_non_key_frames(self.data.clips.num_segments)
         if not self.data.frame_features and self.objective.adversarial != "none":
             raise ConfigError(
                 "--adversarial needs a frame-level model. "
                 f"Received: --model={self.model.name} --adversarial={self.objective.adversarial}"
+            )
+
+    def _check_non_key_frames(self, num_segments: int) -> None:
+        """Refuses more frames than each raw clip has; clips of features may be shorter."""
+        non_key = self.objective.non_key_frames
+        if non_key is not None and non_key > num_segments:
+            raise ConfigError(
+                "--non_key_frames must be at most --num_segments, the frames of each raw clip. "
+                f"Received: {non_key} and {num_segments}"
             )
 
     @property
