@@ -163,7 +163,6 @@ def test_places_of_the_modules(module, places, monkeypatch):
     assert [output.shape for output in network.outputs] == [(None, 8, 8, 8), (None, 4, 4, 8)]
 
 
-@pytest.mark.filterwarnings("ignore:Skipping nested container")
 def test_pretrained_weights_come_from_a_file(tmp_path):
     source = residual_network(32, (1, 1), (8, 8), bottleneck=False)
     randomize(source)

@@ -2,6 +2,7 @@
 
 import inspect
 import os
+import warnings
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -174,7 +175,10 @@ def _plain_network(
             ) from error
     if weights not in (None, IMAGENET):
         try:
-            network.load_weights(weights)
+            with warnings.catch_warnings():
+                # Keras warns of groups that the file lacks, and then refuses it.
+                warnings.simplefilter("ignore", UserWarning)
+                network.load_weights(weights)
         except (ValueError, OSError, KeyError) as error:
             raise ValueError(
                 f"`backbone_weights` must be a file of the weights of {name} without its top "
