@@ -306,6 +306,13 @@ def test_inspect_names_them_and_says_how_to_train(mixed, files, capsys):
     assert f"train --model=TSM --num_classes=4 --train_data_pattern={','.join(files)}" in text
 
 
+def test_inspect_suggests_the_loss_of_several_labels(tmp_path, capsys):
+    path = write(tmp_path / "several.tfrecord", [raw.record("x", [GOOD], [0, 3])])
+    assert inspect.main([path]) == 0
+    text = capsys.readouterr().out
+    assert "train --model=TSM --num_classes=4 --label_loss=CrossEntropyLoss --train_" in text
+
+
 def test_labels_are_looked_for_where_raw_clips_have_them(files):
     check_labels(files, schema(), "train_data_pattern")
     other = RecordSchema({"image": 3}, 4, 3, clips=SMALL)

@@ -114,6 +114,8 @@ def main(argv: Sequence[str]) -> int:
         flags = ["--model=TSM", f"--num_classes={max(num_classes, len(names or ()))}"]
         if arguments.labels_key not in (None, CLIP_LABELS_KEY):
             flags.append(f"--labels_key={arguments.labels_key}")
+        if (inspection.labels.greatest or 0) > 1:
+            flags.append("--label_loss=CrossEntropyLoss")  # The model's own is of one label.
         pattern = ",".join(arguments.pattern)
         print(f"train: {command_to_paste('train', *flags, f'--train_data_pattern={pattern}')}")
     return 1 if inspection.bad else 0
