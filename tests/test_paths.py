@@ -17,6 +17,8 @@ from yt8m_gat.run_folder import RunFolder
 NO_PATHS = {
     "yt8m_gat.commands.train": {
         *("train_data_pattern", "eval_data_pattern", "model", "feature_names", "feature_sizes"),
+        *("crop_scales", "cam_normalization", "sampling", "augmentation", "temporal_module"),
+        "flip_pairs",
         *("local_masks", "penalized_levels", "drop_epochs", "normalize", "attention"),
         *("dbof_pooling_method", "dbof_activation", "video_level_classifier_model", "label_loss"),
         *("class_reduction", "adversarial", "norm_scope", "temporal_loss", "cam_gradient"),
