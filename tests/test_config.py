@@ -231,3 +231,16 @@ def test_a_model_of_features_takes_no_clips():
 def test_impossible_settings_of_the_optimizer_are_refused(settings, message):
     with pytest.raises(ConfigError, match=message):
         TrainingConfig(**settings)
+
+
+@pytest.mark.parametrize(
+    ("loss", "single_label"), [("CrossEntropyLoss", True), ("SoftmaxLoss", False)]
+)
+def test_probabilities_are_those_of_the_loss(loss, single_label):
+    def config(single_label):
+        model = ModelConfig(name="TSM", options={"single_label": single_label})
+        return RunConfig(data=clip_data(), model=model, objective=ObjectiveConfig(label_loss=loss))
+
+    with pytest.raises(ConfigError, match=f"single_label and --label_loss={loss} do not fit"):
+        config(single_label)
+    config(not single_label)

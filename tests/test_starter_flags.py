@@ -180,7 +180,7 @@ BOOLEAN_OPTIONS = {
     "renormalize": ["--model=GateAtt"],
     "dual_normalization": ["--model=Transformer", "--adversarial=temporal"],
     "temporal_pyramid": ["--model=TSM"],
-    "single_label": ["--model=TSM"],
+    "single_label": ["--model=TSM", "--label_loss=CrossEntropyLoss"],
     "sample_random_frames": ["--model=DbofModel"],
     "dbof_add_batch_norm": ["--model=DbofModel"],
 }

@@ -648,6 +648,18 @@ class RunConfig(StoredConfig):
                 f"--model={self.model.name} reads {'raw clips' if recipe.clips else 'features'}: "
                 f"data.clips must {'' if recipe.clips else 'not '}be set"
             )
+        single_label = self.model.options.get("single_label")
+        softmax = self.objective.label_loss == "SoftmaxLoss"
+        if (
+            single_label is not None
+            and single_label != softmax
+            and not is_import_path(self.objective.label_loss)
+        ):
+            raise ConfigError(
+                f"--{'' if single_label else 'no'}single_label and "
+                f"--label_loss={self.objective.label_loss} do not fit: probabilities are a softmax "
+                "with SoftmaxLoss, sigmoids with the others. Leave --single_label out"
+            )
         if self.data.segment_labels and not self.data.frame_features:
             raise ConfigError(
                 "--segment_labels needs a frame-level model: a segment is 5 frames. "
