@@ -107,6 +107,7 @@ def test_the_run_is_scored_on_the_targets(finished, sample_dir, tmp_path):
     assert result["clean"]["gap"] == pytest.approx(gap, abs=1e-3)
 
 
+@pytest.mark.slow
 def test_a_model_that_is_handed_on_predicts_the_same(finished, sample_dir, tmp_path, monkeypatch):
     folder, *_ = finished
     tgz, here, there = tmp_path / "model.tgz", tmp_path / "here.csv", tmp_path / "there.csv"

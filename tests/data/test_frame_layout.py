@@ -87,7 +87,11 @@ def traced(fixed):
     ).get_concrete_function()
 
 
-@pytest.fixture(scope="module", params=[False, True], ids=["longest", "fixed"])
+@pytest.fixture(
+    scope="module",
+    params=[False, pytest.param(True, marks=pytest.mark.slow)],
+    ids=["longest", "fixed"],
+)
 def parsers(request):
     """Parses as usual, and with only TensorFlow's parser."""
     ours = traced(request.param)
