@@ -86,6 +86,7 @@ def test_a_model_of_ones_own_is_trained_and_remembered(trained, folder):
     assert lines[-1]["loss"] == pytest.approx(stored["loss"])
 
 
+@pytest.mark.slow
 def test_it_is_attacked_and_predicted(trained, folder):
     run(command("eval.py"), "--attacks=fgm", "--output_file=evaluation.json")
     result = json.loads((folder / "evaluation.json").read_text())

@@ -312,6 +312,7 @@ def test_read_refuses_what_cannot_be(records):
         yt8m_gat.read(records, SCHEMA, as_stored=True, normalize="concat")
 
 
+@pytest.mark.slow
 def test_a_classifier_and_an_adversarial_model_fit_what_is_read(records):
     dataset = yt8m_gat.read(records, SCHEMA, batch_size=4)
     model = yt8m_gat.build_model("FrameLevelLogisticModel", SIZES, 5)

@@ -414,6 +414,7 @@ def test_a_video_that_cannot_be_read_is_an_error_in_python(place, tmp_path):
         yt8m_gat.load_run(place / "run").predict_video(tmp_path / "broken.mp4")
 
 
+@pytest.mark.slow
 def test_the_page_shows_the_video_the_run_and_what_the_attack_does(place, gat, tmp_path, capsys):
     output = tmp_path / "page.html"
     arguments = [str(place / "red.mp4"), f"--train_dir={gat.path}", "-o", str(output)]

@@ -120,6 +120,7 @@ def test_xla_agrees_with_eager(attentive, batch):
         np.testing.assert_array_equal(got.success, want.success)
 
 
+@pytest.mark.slow
 def test_a_graph_of_unknown_batch_and_length_agrees_with_eager(attentive, batch):
     spec = {k: tf.TensorSpec([None, None, v.shape[-1]]) for k, v in batch.features.items()}
     attacks = [

@@ -250,6 +250,7 @@ def test_inspect_names_a_pattern_that_matches_nothing(tmp_path, capsys):
     assert "no file matches" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_inspect_runs_as_a_module(files):
     result = subprocess.run(
         [sys.executable, "-m", "yt8m_gat.data.inspect", files[0], "--json"],

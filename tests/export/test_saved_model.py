@@ -255,6 +255,7 @@ def test_malformed_frames_are_refused_with_the_reason(exported, shape, value, nu
         )
 
 
+@pytest.mark.slow
 def test_frames_of_one_feature_are_held_to_its_size(tmp_path):
     """A last axis of 1 would be broadcast by the positional encoding and predict something."""
     classifier = build_model("GAT", {"rgb": 8}, NUM_CLASSES, MAX_FRAMES, **OPTIONS["GAT"])
@@ -269,6 +270,7 @@ def test_frames_of_one_feature_are_held_to_its_size(tmp_path):
             predict(rgb=tf.zeros([1, 3, size]))
 
 
+@pytest.mark.slow
 def test_versions_count_up_and_older_ones_stay_as_they_are(exported, tmp_path):
     classifier = exported("FrameLevelLogisticModel")[0]
     schema = schema_of("FrameLevelLogisticModel")

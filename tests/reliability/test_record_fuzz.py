@@ -137,6 +137,7 @@ def assert_judged_alike(read, payloads, verdicts):
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 def test_the_parser_comes_to_the_same_verdicts(payloads):
     """What `error` does."""
     parse = tf.function(
@@ -324,6 +325,7 @@ def framed_length(length):
     return masked(crc32c(length)).to_bytes(4, "little")
 
 
+@pytest.mark.slow
 def test_an_error_names_the_damage(damaged_files, tmp_path):
     path = str(tmp_path / "one.tfrecord")
     reader = Reader([path], SCHEMA, 2)

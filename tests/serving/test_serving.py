@@ -44,6 +44,8 @@ from tensorflow_serving.config import model_server_config_pb2
 from yt8m_gat.data import dequantize, parse_frame_batch, preprocess
 from yt8m_gat.export.warm_up import longest_record
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 NAME = "yt8m"
 RECORDS = records_of_all_lengths()

@@ -153,6 +153,7 @@ def test_the_last_line_says_why_it_ended_and_how_long_it_took(whole):
     assert end["seconds"] >= max(line["seconds"] for line in of_kind(lines, "train")) > 0
 
 
+@pytest.mark.slow
 def test_lines_of_a_resumed_run_are_those_of_an_uninterrupted_one(whole, tmp_path, sample_dir):
     """Ended after the first epoch had said its last; also the bad records are counted once."""
 

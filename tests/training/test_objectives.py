@@ -111,8 +111,20 @@ def reference_gradients(adversarial, classifier, data, beta):
     return tape.gradient(total, classifier.trainable_variables)
 
 
-@pytest.mark.parametrize("adversarial", OBJECTIVES)
-@pytest.mark.parametrize("mode", ["eager", "graph", pytest.param("xla", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("adversarial", "mode"),
+    [
+        *((adversarial, "eager") for adversarial in OBJECTIVES),
+        *(("frobenius", "graph"), ("temporal", "graph")),
+        *(
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in (
+                *((adversarial, "graph") for adversarial in ("none", "output", "jensen_shannon")),
+                *((adversarial, "xla") for adversarial in OBJECTIVES),
+            )
+        ),
+    ],
+)
 def test_the_shared_pass_gives_the_gradient_of_separate_passes(adversarial, mode, data):
     if mode == "xla" and adversarial == "temporal":
         # XLA draws other random classes than TensorFlow; with one class to draw they agree.
