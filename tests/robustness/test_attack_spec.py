@@ -18,9 +18,18 @@ from yt8m_gat.attacks import (
 )
 from yt8m_gat.attacks.adaptive import AdaptivePGD
 from yt8m_gat.attacks.registry import ATTACK_OPTIONS
-from yt8m_gat.config import ConfigError
+from yt8m_gat.config import (
+    ClipConfig,
+    ConfigError,
+    DataConfig,
+    ModelConfig,
+    ObjectiveConfig,
+    RunConfig,
+)
 from yt8m_gat.data.quantization import dequantize
 from yt8m_gat.job_settings import EvaluationSettings
+from yt8m_gat.pipeline.attack_plan import plan_attacks
+from yt8m_gat.pipeline.evaluation_options import EvaluationOptions
 from yt8m_gat.robustness.attack_spec import PIXELS, QUANTIZED, AttackSpec
 from yt8m_gat.robustness.protocol import sceptic_attacks
 from yt8m_gat.robustness.sanity import SWEEP, radius_scale, unbounded_epsilon
@@ -209,3 +218,24 @@ def test_radii_for_pixels_are_in_proportion_to_the_norm_of_a_frame():
     sweep = [spec.epsilon for spec in sceptic_attacks([5.0], transfer=False, adaptive=False,
              rounded=True, scale=radius_scale(32)) if spec.epsilon not in (None, 5.0)]  # fmt: skip
     assert sweep == [256.0 * radius for radius in SWEEP]
+
+
+def test_taf_in_pixels_has_the_radius_of_its_objective():
+    config = RunConfig(
+        data=DataConfig(
+            feature_names=("image",), feature_sizes=(3,), max_frames=8, clips=ClipConfig()
+        ),
+        model=ModelConfig(name="TSM"),
+        objective=ObjectiveConfig(epsilon=400.0, temporal_epsilon=64.0),
+    )
+    specs = [AttackSpec.parse("fgm"), AttackSpec.parse("temporal")]
+
+    def radii(**options):
+        planned = plan_attacks(
+            EvaluationOptions(eval_data_pattern="x", **options), specs, config, None, None
+        )
+        assert all(row.attack.clip_to_range == (0.0, 255.0) for row in planned)
+        return [row.identity["epsilon"] for row in planned]
+
+    assert radii() == [400.0, 64.0]
+    assert radii(epsilons=(5.0,)) == [5.0, 5.0]

@@ -95,7 +95,11 @@ def plan_attacks(
     seen = []
     for spec in (dataclasses.replace(spec, bounds=bounds) for spec in specs):
         settings = spec.settings(shared)
-        for epsilon in spec.radii(epsilons):
+        radii = epsilons
+        if pixels and spec.name == "temporal" and not options.epsilons:
+            # The others' radius is the l2 norm of a frame; this one counts levels of a pixel.
+            radii = (config.objective.temporal_epsilon,)
+        for epsilon in spec.radii(radii):
             if (key := (spec.name, epsilon, settings)) in seen:
                 continue
             seen.append(key)
