@@ -101,7 +101,7 @@ def steps(draw, path):
     record.set(attention={**result["attention"], "sensitivity": sensitivity})
     record.set(class_activation=ActivationStatistics().result())
     spans = SpanFigures().result()
-    record.set(true_spans={"file": "0", "activation": spans, "attention": {"<rgb>": spans}})
+    record.set(true_spans={"spans": "0", "activation": spans, "attention": {"<rgb>": spans}})
     top = [[0, "<b>", 0.4], [3, None, math.nan]]
     looks = clip_attention(maps, mask, 0, lambda level, found: found)
     values = [[0.5, -0.1], [-1.0, math.nan]]

@@ -3,7 +3,6 @@
 import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -175,7 +174,7 @@ class _Evaluation:
         if options.class_activation:
             self._class_activation()
         if options.true_spans is not None:
-            self._true_spans(options.true_spans)
+            self._true_spans()
         if options.clips or options.num_clips:
             self.record.show(self._show_clips())
         if self.baseline is not None:
@@ -381,15 +380,17 @@ class _Evaluation:
             measured = measure_class_activation(self.evaluator, self._batches(), self.num_videos)
             self.record.set(class_activation=measured)
 
-    def _true_spans(self, path: str | os.PathLike) -> None:
-        identity = {"file": digest_of([Path(path).read_bytes()])}
-        if self.record.section("true_spans").get("file") != identity["file"]:
+    def _true_spans(self) -> None:
+        # Of what was read: the file may have been replaced since.
+        identity = {"spans": digest_of([repr(self.spans).encode()])}
+        if self.record.section("true_spans").get("spans") != identity["spans"]:
             measured = measure_true_spans(
                 self.evaluator, self._batches(), self.num_videos, self.spans
             )
             if not measured["activation"]["num_spans"] + measured["activation"]["num_silent"]:
                 raise ConfigError(
-                    f"--true_spans={path}: no id of it is one of {self.options.eval_data_pattern}"
+                    f"--true_spans={self.options.true_spans}: no id of it is one of "
+                    f"{self.options.eval_data_pattern}"
                 )
             self.record.set(true_spans={**identity, **measured})
 
