@@ -208,7 +208,10 @@ def test_a_model_that_ignores_a_feature_is_an_error(linear, batch):
         (lambda: FastGradient(FRAME, 1.0, round_to_levels=(0, 1)), "a positive step"),
         (lambda: PGD(FRAME, 1.0, steps=0), "`steps` must be at least 1. Received: steps=0"),
         (lambda: PGD(FRAME, 1.0, step_size=-1), "`step_size` must be at least 0"),
-        (lambda: PGD(FRAME, 1.0, objective="f6"), "one of loss, margin. Received: objective='f6'"),
+        (
+            lambda: PGD(FRAME, 1.0, objective="f6"),
+            "one of loss, margin, dlr. Received: .*'f6'",
+        ),
         (lambda: DeepFool(candidates=1), "`candidates` must be at least 2"),
         (lambda: DeepFool(overshoot=0), "`overshoot` must be positive"),
         (lambda: DeepFool(steps=0), "`steps` must be at least 1"),

@@ -54,6 +54,7 @@ def test_what_is_said_goes_first():
     assert (attack.steps, attack.restarts, attack.step_size) == (100, 5, 0.25)
     assert attack.random_start is True and attack.ball.scope == "joint"
     assert build("pgd_margin:steps=3").objective == "margin"
+    assert build("pgd_linf:loss=dlr").objective == "dlr"
     assert build("random_search:queries=3").queries == 3
     assert build("square_linf:queries=3").ball.norm == "linf"
     assert build("temporal:steps=3:non_key_frames=4").num_non_key == 4
@@ -119,6 +120,10 @@ def test_settings_are_all_that_the_attack_reads():
         "clip": False,
         "round": False,
     }
+    # Rows of versions without the option stay equal.
+    assert AttackSpec.parse("pgd:steps=100:loss=loss").settings(SHARED) == settings
+    dlr = AttackSpec.parse("pgd:steps=100:loss=dlr").settings(SHARED)
+    assert dlr == {**settings, "loss": "dlr"}
     assert AttackSpec.parse("fgm").settings(SHARED) == {
         "norm_scope": "example",
         "clip": False,
@@ -134,7 +139,7 @@ def test_every_attack_has_its_options():
 
 @pytest.mark.parametrize("name", ATTACKS)
 def test_each_option_changes_the_attack(name):
-    values = {"norm_scope": "joint", "random_start": "true", "step_size": "0.125"}
+    values = {"norm_scope": "joint", "random_start": "true", "step_size": "0.125", "loss": "dlr"}
     plain = AttackSpec.parse(name).build(0.5, AttackOptions())
     for option in ATTACK_OPTIONS[name]:
         changed = AttackSpec.parse(f"{name}:{option}={values.get(option, '77')}")
@@ -152,6 +157,7 @@ def test_each_option_changes_the_attack(name):
         ("pgd:steps=ten", r"steps must be a number. Received: 'ten'"),
         ("pgd:random_start=maybe", r"random_start must be true or false. Received: 'maybe'"),
         ("pgd:norm_scope=row", r"norm_scope must be one of frame, example, joint"),
+        ("pgd:loss=f6", r"loss must be one of loss, margin, dlr. Received: 'f6'"),
         ("pgd:steps=3:steps=4", r"steps is given twice"),
         ("pgd:epsilon=3:epsilon=4", r"epsilon is given twice"),
     ],

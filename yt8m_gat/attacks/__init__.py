@@ -16,7 +16,7 @@ from yt8m_gat.attacks.fast_gradient import FastGradient
 from yt8m_gat.attacks.feature_space import PIXEL_LEVELS, PIXEL_RANGE, clip_features
 from yt8m_gat.attacks.gradient_free import RandomSearch, SquareSearch
 from yt8m_gat.attacks.noise import RandomNoise
-from yt8m_gat.attacks.objectives import margin_loss
+from yt8m_gat.attacks.objectives import OBJECTIVE_LOSSES, OBJECTIVES, dlr_loss, margin_loss
 from yt8m_gat.attacks.pgd import PGD
 from yt8m_gat.attacks.recorded_pass import RecordedPass
 from yt8m_gat.attacks.registry import (
@@ -38,6 +38,8 @@ __all__ = [
     "ATTACKS_WITHOUT_EPSILON",
     "CORRUPTIONS",
     "NORMS",
+    "OBJECTIVES",
+    "OBJECTIVE_LOSSES",
     "PGD",
     "PIXEL_LEVELS",
     "PIXEL_RANGE",
@@ -63,6 +65,7 @@ __all__ = [
     "clip_features",
     "corrupt",
     "corruptions_of",
+    "dlr_loss",
     "frame_activation",
     "margin_loss",
     "target_labels",

@@ -76,8 +76,8 @@ class AdaptivePGD(PGD):
 
     @property
     def name(self) -> str:
-        """`adaptive` or, on the margin, `adaptive_margin`; with `_linf` where the ball is."""
-        return self._named("adaptive" if self.objective == "loss" else "adaptive_margin")
+        """`adaptive`, `adaptive_margin` or `adaptive_dlr`, with `_linf` where the ball is."""
+        return self._named("adaptive" if self.objective == "loss" else f"adaptive_{self.objective}")
 
     @property
     def cost(self) -> PassCount:

@@ -200,7 +200,7 @@ class Attack(abc.ABC):
 
     @property
     def objective(self) -> str:
-        """The `loss` that `attack` expects: `loss`, the model's own, or `margin`, `margin_loss`."""
+        """The loss that `attack` expects: `loss`, the model's own, or one of `OBJECTIVES`."""
         return "loss"
 
     @property

@@ -15,8 +15,8 @@ from yt8m_gat.attacks.attack import (
     loss_and_gradients,
 )
 from yt8m_gat.attacks.ball import Ball, Tensors, mask_frames
+from yt8m_gat.attacks.objectives import OBJECTIVES
 
-OBJECTIVES = ("loss", "margin")
 # (point, outputs on the clean clips) -> the objective [B], the gradients, the outputs.
 Look = Callable[[Tensors, Any], tuple[tf.Tensor, Tensors, Any]]
 
@@ -46,8 +46,8 @@ class PGD(Attack):
         step_size: Length of a step in the ball's norm; None: 2.5 * epsilon / steps.
         restarts: Number of starts, including the first.
         random_start: Whether the first restart, too, begins at a random point.
-        objective: The kind of loss that the caller passes, `loss` or `margin`; see `Attack`. The
-            attack itself ascends any loss.
+        objective: The kind of loss that the caller passes, `loss`, `margin` or `dlr`; see `Attack`.
+            The attack itself ascends any loss.
 
     Raises:
         ValueError: If a count is not positive, a step negative or an objective unknown.
@@ -93,8 +93,8 @@ class PGD(Attack):
 
     @property
     def name(self) -> str:
-        """`pgd` or `pgd_margin`, with `_linf` where the ball is."""
-        return self._named("pgd" if self.objective == "loss" else "pgd_margin")
+        """`pgd`, `pgd_margin` or `pgd_dlr`, with `_linf` where the ball is."""
+        return self._named("pgd" if self.objective == "loss" else f"pgd_{self.objective}")
 
     @property
     def cost(self) -> PassCount:

@@ -24,6 +24,7 @@ class AttackOptions:
         step_size: PGD's step size, in the units of the features; None: 2.5 * epsilon / steps.
         restarts: PGD's restarts, of which the worst case is kept.
         random_start: Whether PGD's first restart, too, begins at a random point.
+        objective: What PGD raises: one of `OBJECTIVES`; `loss` is the model's own.
         queries: Budget of the gradient-free searches.
         deepfool_steps: Maximum number of DeepFool's steps.
         temporal_steps: K of the temporal attack.
@@ -38,6 +39,7 @@ class AttackOptions:
     step_size: float | None = None
     restarts: int = 1
     random_start: bool = False
+    objective: str = "loss"
     queries: int = 100
     deepfool_steps: int = 50
     temporal_steps: int = 1
@@ -56,7 +58,7 @@ def _l2(options: AttackOptions) -> Ball:
     return Ball("l2", options.norm_scope)
 
 
-def _pgd(ball: Ball, epsilon: float, options: AttackOptions, objective: str = "loss") -> PGD:
+def _pgd(ball: Ball, epsilon: float, options: AttackOptions) -> PGD:
     return PGD(
         ball,
         epsilon,
@@ -64,7 +66,7 @@ def _pgd(ball: Ball, epsilon: float, options: AttackOptions, objective: str = "l
         step_size=options.step_size,
         restarts=options.restarts,
         random_start=options.random_start,
-        objective=objective,
+        objective=options.objective,
         **options.bounds,
     )
 
@@ -94,7 +96,9 @@ ATTACKS: dict[str, Callable[[float, AttackOptions], Attack]] = {
     "fgm_linf": lambda epsilon, options: FastGradient(LINF, epsilon, **options.bounds),
     "pgd": lambda epsilon, options: _pgd(_l2(options), epsilon, options),
     "pgd_linf": lambda epsilon, options: _pgd(LINF, epsilon, options),
-    "pgd_margin": lambda epsilon, options: _pgd(_l2(options), epsilon, options, "margin"),
+    "pgd_margin": lambda epsilon, options: _pgd(
+        _l2(options), epsilon, dataclasses.replace(options, objective="margin")
+    ),
     "deepfool": _deepfool,
     "noise": lambda epsilon, options: RandomNoise(_l2(options), epsilon, **options.bounds),
     "noise_linf": lambda epsilon, options: RandomNoise(LINF, epsilon, **options.bounds),
@@ -116,6 +120,7 @@ ATTACKS_WITHOUT_EPSILON = frozenset({"deepfool"})
 _L2 = {"norm_scope": "norm_scope"}
 _PGD_LINF = {name: name for name in ("steps", "step_size", "restarts", "random_start")}
 _PGD = {**_L2, **_PGD_LINF}
+_LOSS = {"loss": "objective"}
 _SEARCH_LINF = {"queries": "queries"}
 _SEARCH = {**_L2, **_SEARCH_LINF}
 
@@ -123,8 +128,8 @@ _SEARCH = {**_L2, **_SEARCH_LINF}
 ATTACK_OPTIONS: dict[str, dict[str, str]] = {
     "fgm": _L2,
     "fgm_linf": {},
-    "pgd": _PGD,
-    "pgd_linf": _PGD_LINF,
+    "pgd": {**_PGD, **_LOSS},
+    "pgd_linf": {**_PGD_LINF, **_LOSS},
     "pgd_margin": _PGD,
     "deepfool": {"steps": "deepfool_steps"},
     "noise": _L2,
@@ -135,9 +140,13 @@ ATTACK_OPTIONS: dict[str, dict[str, str]] = {
     "temporal": {"steps": "temporal_steps", "non_key_frames": "non_key_frames"},
     # These two also need something that only the caller has: another model, or a distance of
     # attention maps.
-    "transfer": _PGD,
+    "transfer": {**_PGD, **_LOSS},
     "adaptive": {**_PGD, "weight": "map_weight"},
 }
+
+
+# Options that earlier versions did not have; rows of these were measured with the default.
+ADDED_OPTIONS = frozenset({"loss"})
 
 
 def build_attack(name: str, epsilon: float, options: AttackOptions | None = None) -> Attack:

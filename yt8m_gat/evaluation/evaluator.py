@@ -1,12 +1,13 @@
 """Exact metrics of a classifier over a whole dataset, clean, attacked and corrupted."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from yt8m_gat.attacks import Attack, DeepFool, Problem, corrupt, margin_loss
+from yt8m_gat.attacks import OBJECTIVE_LOSSES, Attack, DeepFool, Problem, corrupt
 from yt8m_gat.attacks.attack import loss_and_gradients
 from yt8m_gat.data.preprocessing import normalize_features, preprocess
 from yt8m_gat.data.progress import advance, progress_bar
@@ -195,11 +196,10 @@ class Evaluator:
         def measure_batch(inputs: dict[str, Any], seed: tf.Tensor) -> BatchResult:
             features, frame_mask, labels, loss = self._prepared(inputs)
             weights = inputs.get("label_weights")
-            objectives = {
-                "loss": loss,
-                "margin": lambda labels, logits: margin_loss(labels, logits, weights),
-            }
-            objective = objectives[attack.objective]
+            objective = loss
+            if attack.objective != "loss":
+                other_loss = OBJECTIVE_LOSSES[attack.objective]
+                objective = functools.partial(other_loss, label_weights=weights)
             attacked = attack.attack(self.forward, objective, features, frame_mask, labels, seed)
             clean = attacked.clean_outputs
             if clean is None and self.attention_distances is not None:

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from yt8m_gat.attacks import (
     ATTACKS_WITHOUT_EPSILON,
+    OBJECTIVES,
     PIXEL_LEVELS,
     PIXEL_RANGE,
     Attack,
@@ -14,7 +15,7 @@ from yt8m_gat.attacks import (
     build_attack,
 )
 from yt8m_gat.attacks.adaptive import MapDistance
-from yt8m_gat.attacks.registry import ATTACK_OPTIONS, build_adaptive
+from yt8m_gat.attacks.registry import ADDED_OPTIONS, ATTACK_OPTIONS, build_adaptive
 from yt8m_gat.config import NORM_SCOPES, ConfigError
 from yt8m_gat.data.quantization import OFFSET, STEP
 
@@ -38,6 +39,8 @@ PIXELS = Bounds(PIXEL_RANGE, PIXEL_LEVELS)
 EPSILON = "epsilon"
 # Options that every attack takes -> field of `AttackOptions` and of `Bounds`.
 BOUNDS = {"clip": "clip_to_range", "round": "round_to_levels"}
+# Fields of `AttackOptions` that are one of several names.
+NAMES = {"norm_scope": NORM_SCOPES, "objective": OBJECTIVES}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,10 +125,18 @@ class AttackSpec:
         return options
 
     def settings(self, shared: AttackOptions) -> dict[str, Any]:
-        """Returns option -> value for all options it reads; rows with equal settings are equal."""
-        options = self.resolve(shared)
+        """Returns option -> value for all options it reads; rows with equal settings are equal.
+
+        Those of `ADDED_OPTIONS` are left out where they have their defaults, so that the rows that
+        an earlier version wrote count as equal.
+        """
+        options, default = self.resolve(shared), AttackOptions()
         return {
-            **{name: getattr(options, field) for name, field in ATTACK_OPTIONS[self.name].items()},
+            **{
+                name: getattr(options, field)
+                for name, field in ATTACK_OPTIONS[self.name].items()
+                if name not in ADDED_OPTIONS or getattr(options, field) != getattr(default, field)
+            },
             **{name: getattr(options, field) is not None for name, field in BOUNDS.items()},
         }
 
@@ -173,10 +184,10 @@ def _read(field: str, option: str, value: str, text: str) -> Any:
     try:
         if field in BOUNDS.values() or field == "random_start":
             return {"true": True, "1": True, "false": False, "0": False}[value.lower()]
-        if field == "norm_scope":
-            if value not in NORM_SCOPES:
+        if field in NAMES:
+            if value not in NAMES[field]:
                 raise ConfigError(
-                    f"--attacks: norm_scope must be one of {', '.join(NORM_SCOPES)}. Received: "
+                    f"--attacks: {option} must be one of {', '.join(NAMES[field])}. Received: "
                     f"{value!r} in {text!r}"
                 )
             return value

@@ -46,7 +46,7 @@ SWEEP = (0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 4.0, UNBOUNDED_EPSILON)
 
 _SINGLE_STEP = frozenset({"fgm"})
 _ITERATED = frozenset({"pgd"})
-_WHITE_BOX = frozenset({"fgm", "pgd", "pgd_margin", "adaptive"})
+_WHITE_BOX = frozenset({"fgm", "pgd", "pgd_margin", "pgd_dlr", "adaptive"})
 _GRADIENT_FREE = frozenset({"square", "random_search"})
 _NOISE = frozenset({"noise"})
 _TRANSFER = frozenset({"transfer"})
@@ -71,6 +71,8 @@ class _Row:
         if epsilon is None or loss is None:
             return None
         family = spec.partition(":")[0].removesuffix("_linf")
+        if family == "pgd" and "loss" in row["options"]:  # Not the model's own.
+            family = f"pgd_{row['options']['loss']}"
         hit, ball = row.get("hit_at_1"), ball_of(row)
         return cls(spec, family, ball, row["options"], float(epsilon), float(loss), hit)
 
