@@ -62,7 +62,7 @@ def extract(options):
         options.output_dir / "extract.log",
         *("extract", "--labels", clips.resolve(), "--output_dir", options.records.resolve()),
         *("--fps=25", "--max_seconds=0", "--crop", MOUTH, "--splits=train:6,validate:1,test:1"),
-        *("--picture", options.picture.resolve(), "--sound", options.sound),
+        *("--picture", options.picture, "--sound", options.sound),
         *(("--fit_pca", options.fit_pca) if options.fit_pca else ()),
     )
     return words
@@ -123,9 +123,9 @@ def place_accuracy(scores, words, label_names):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--grid_dir", type=Path, required=True)
-    parser.add_argument("--picture", type=Path, required=True, help="a model file of extract")
+    parser.add_argument("--picture", required=True, help="a model of extract, or none")
     parser.add_argument("--sound", default="log_mel", help="a model of extract")
-    parser.add_argument("--fit_pca", help="values that a PCA keeps of the picture")
+    parser.add_argument("--fit_pca", help="the number of picture values that a PCA keeps")
     parser.add_argument("--output_dir", type=Path, required=True)
     parser.add_argument("--models", default=",".join(MODELS))
     parser.add_argument("--kinds", default=",".join(FEATURES))
@@ -133,11 +133,15 @@ def main():
     parser.add_argument("--num_epochs", type=int, default=150)
     parser.add_argument("flags", nargs="*", help="flags for every train, after --")
     options = parser.parse_args()
+    if Path(options.picture).exists():
+        options.picture = Path(options.picture).resolve()
     options.output_dir.mkdir(parents=True, exist_ok=True)
     options.records = options.output_dir / "records"
     words = extract(options)
     extractor = json.loads((options.records / "extractor.json").read_text(encoding="utf-8"))
-    sizes = {"rgb": extractor["picture"]["size"], "audio": extractor["sound"]["size"]}
+    sizes = {"audio": extractor["sound"]["size"]}
+    if extractor["picture"]:
+        sizes["rgb"] = extractor["picture"]["size"]
     with (options.records / "label_names.csv").open(encoding="utf-8") as file:
         label_names = {int(row["label_id"]): row["label_name"] for row in csv.DictReader(file)}
     options.num_classes = len(label_names)
