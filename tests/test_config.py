@@ -129,6 +129,8 @@ def test_every_field_is_read_somewhere():
             readers = {
                 "feature_names": ".sizes",
                 "feature_sizes": ".sizes",
+                "adversarial_step_size": ".ascent_step_size",
+                "adversarial_steps": ".ascent_steps",
                 "beta": ".penalty_weight",
                 "penalized_levels": ".level_weights",
             }

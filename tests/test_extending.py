@@ -116,10 +116,12 @@ def test_every_objective_trains_it(folder, adversarial):
     frames = np.random.default_rng(0).normal(size=(2, 5, 8)).astype("float32")
     inputs = {"rgb": tf.constant(frames), "num_frames": tf.constant([5, 3])}
     terms = trainer.optimize((inputs, tf.eye(2, 3)))
-    climbs = adversarial in ("output", "frobenius", "jensen_shannon")  # TAF climbs activation.
-    assert (terms.adversarial_loss > terms.clean_loss) == climbs
+    if adversarial != "trades":  # It climbs the divergence, and TAF the activation.
+        climbs = adversarial not in ("none", "temporal")
+        assert (terms.adversarial_loss > terms.clean_loss) == climbs
     assert (terms.adversarial_loss != 0) == (adversarial != "none")
-    assert (terms.penalty > 0) == (adversarial in ("frobenius", "jensen_shannon"))
+    penalized = ("frobenius", "jensen_shannon", "trades")
+    assert (terms.penalty > 0) == (adversarial in penalized)
     assert trainer.optimize((inputs, tf.eye(2, 3))).total < terms.total
 
 

@@ -28,7 +28,16 @@ _MAX_SEED = 2**32 - 1  # NumPy's.
 _IMPORT_PATH = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
 
 NORMALIZATIONS = ("none", "per_feature", "concat")
-ADVERSARIAL_OBJECTIVES = ("none", "output", "frobenius", "jensen_shannon", "temporal")
+ADVERSARIAL_OBJECTIVES = (
+    "none",
+    "output",
+    "frobenius",
+    "jensen_shannon",
+    "temporal",
+    "pgd",
+    "trades",
+    "fast",
+)
 NORM_SCOPES = ("frame", "example", "joint")
 TEMPORAL_LOSSES = ("cam", "ce", "random_noise")
 CAM_GRADIENTS = ("logit", "loss")
@@ -332,7 +341,7 @@ class ModelConfig:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ObjectiveConfig:
-    """The objective: L = CE + alpha * CE(X + R) + beta * penalty (GAT, Algorithm 1).
+    """The objective: L = clean_weight * CE + alpha * CE(X + R) + beta * penalty (GAT, Algorithm 1).
 
     Attributes:
         label_loss: Loss of the labels, from logits: one of `LABEL_LOSSES`, or the import path
@@ -340,15 +349,22 @@ class ObjectiveConfig:
         class_reduction: Its reduction over the classes. `beta` is chosen for a mean: a sum over
             3,862 classes would need a beta 3,862 times as large.
         adversarial: `none` (CE), `output` (L_Adv, ART), `frobenius` (L_AdvFr, A-ART, GAT),
-            `jensen_shannon` (L_AdvJS) or `temporal` (TAF).
+            `jensen_shannon` (L_AdvJS), `temporal` (TAF), `pgd` (Madry et al., 2018), `trades`
+            (Zhang et al., 2019) or `fast` (Wong et al., 2020).
         epsilon: Radius of the perturbation R on the features that the model sees.
         norm_scope: What R's l2 norm is taken over: each real `frame` (the papers' "across rows"),
             the clip of one modality (`example`), or of all modalities (`joint`).
         alpha: Weight of the adversarial loss relative to the clean one (GAT section 4.2); for
             `temporal`, weight of the clean loss, and 1 - alpha that of the adversarial one (TAF
             eq. 7). None: the papers' 1 and 0.7.
-        beta: Weight of the attention penalty; None: the paper's 0.001 (Frobenius) or 0.01
-            (Jensen-Shannon).
+        clean_weight: Weight of the clean loss; None: 0 for `pgd` and `fast`, whose papers train on
+            adversarial examples only, otherwise 1.
+        beta: Weight of the penalty; None: the paper's 0.001 (Frobenius), 0.01 (Jensen-Shannon) or
+            6 (the divergence of TRADES).
+        adversarial_steps: K, the steps of the ascent; None: the papers' 7 (`pgd`) or 10 (`trades`);
+            `fast` takes one.
+        adversarial_step_size: Their length, in the units of `epsilon`; None: 2.5 * epsilon / K, and
+            1.25 * epsilon for `fast`.
         penalized_levels: Levels whose maps the penalty compares, each `NAME` or `NAME:WEIGHT`.
             The papers use only the global map.
         temporal_loss: What TAF's perturbation ascends: `cam`, `ce` or, without ascent,
@@ -374,7 +390,10 @@ class ObjectiveConfig:
     epsilon: float = 0.5
     norm_scope: str = "frame"
     alpha: float | None = None
+    clean_weight: float | None = None
     beta: float | None = None
+    adversarial_steps: int | None = None
+    adversarial_step_size: float | None = None
     penalized_levels: tuple[str, ...] = ("global",)
     temporal_loss: str = "cam"
     temporal_epsilon: float = 6.0
@@ -403,22 +422,29 @@ class ObjectiveConfig:
                     "--alpha is the share of the clean loss with --adversarial=temporal, at most "
                     f"1. Received: {self.alpha!r}"
                 )
+        if self.adversarial == "fast" and self.adversarial_steps not in (None, 1):
+            raise ConfigError(
+                "--adversarial=fast takes a single step; --adversarial=pgd takes "
+                f"--adversarial_steps. Received: {self.adversarial_steps}"
+            )
+        for flag in ("clean_weight", "beta"):
+            if getattr(self, flag) is not None:
+                _require_at_least(flag, getattr(self, flag), 0)
+        if self.adversarial_steps is not None:
+            _require_at_least("adversarial_steps", self.adversarial_steps, 1)
+        for flag in ("adversarial_step_size", "temporal_step_size"):
+            size = getattr(self, flag)
+            if size is not None and not 0 < size < math.inf:
+                raise ConfigError(f"--{flag} must be positive, and finite. Received: {size!r}")
         _require_choice("temporal_loss", self.temporal_loss, TEMPORAL_LOSSES)
         _require_choice("cam_gradient", self.cam_gradient, CAM_GRADIENTS)
         _require_choice("cam_normalization", self.cam_normalization, CAM_NORMALIZATIONS)
         _require_choice("temporal_examples", self.temporal_examples, TEMPORAL_EXAMPLES)
         _require_at_least("temporal_epsilon", self.temporal_epsilon, 0)
         _require_at_least("temporal_steps", self.temporal_steps, 1)
-        if self.temporal_step_size is not None and not 0 < self.temporal_step_size < math.inf:
-            raise ConfigError(
-                "--temporal_step_size must be positive, and finite. "
-                f"Received: {self.temporal_step_size!r}"
-            )
         if self.non_key_frames is not None:
             _require_at_least("non_key_frames", self.non_key_frames, 1)
         self.level_weights  # noqa: B018 - refuses what does not read as NAME[:WEIGHT]
-        if self.beta is not None:
-            _require_at_least("beta", self.beta, 0)
         _require_at_least("regularization_penalty", self.regularization_penalty, 0)
 
     @property
@@ -441,10 +467,42 @@ class ObjectiveConfig:
 
     @property
     def penalty_weight(self) -> float:
-        """`beta`, or the paper's value for the penalty in use (GAT section 4.2)."""
+        """`beta`, or the paper's value for the penalty in use (GAT section 4.2; TRADES, 6)."""
         if self.beta is not None:
             return self.beta
-        return {"frobenius": 0.001, "jensen_shannon": 0.01}.get(self.adversarial, 0.0)
+        papers = {"frobenius": 0.001, "jensen_shannon": 0.01, "trades": 6.0}
+        return papers.get(self.adversarial, 0.0)
+
+    @property
+    def weight_of_clean(self) -> float:
+        """`clean_weight`, or the paper's value for the objective in use; not for `temporal`."""
+        if self.clean_weight is not None:
+            return self.clean_weight
+        return 0.0 if self.adversarial in ("pgd", "fast") else 1.0
+
+    @property
+    def weight_of_adversarial(self) -> float:
+        """`alpha`, or the papers' 1; 0 for `trades`, which compares predictions instead."""
+        if self.adversarial == "trades":
+            return 0.0
+        return 1.0 if self.alpha is None else self.alpha
+
+    @property
+    def ascent_steps(self) -> int:
+        """`adversarial_steps`, or the paper's value; 0 for objectives without an ascent."""
+        papers = {"pgd": 7, "trades": 10, "fast": 1}
+        if self.adversarial not in papers:
+            return 0
+        return self.adversarial_steps or papers[self.adversarial]
+
+    @property
+    def ascent_step_size(self) -> float:
+        """`adversarial_step_size`, or the paper's value; 0 for objectives without an ascent."""
+        if self.adversarial_step_size is not None:
+            return self.adversarial_step_size
+        if self.adversarial == "fast":
+            return 1.25 * self.epsilon
+        return 2.5 * self.epsilon / self.ascent_steps if self.ascent_steps else 0.0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -6,10 +6,11 @@ from yt8m_gat.attacks.attack import (
     AttackResult,
     PassCount,
     Problem,
+    loss_and_gradients,
     top1_is_label,
     top1_missed,
 )
-from yt8m_gat.attacks.ball import NORMS, SCOPES, Ball
+from yt8m_gat.attacks.ball import NORMS, SCOPES, Ball, mask_frames
 from yt8m_gat.attacks.corruptions import CORRUPTIONS, SEVERITIES, corrupt, corruptions_of
 from yt8m_gat.attacks.deepfool import DeepFool
 from yt8m_gat.attacks.fast_gradient import FastGradient
@@ -67,7 +68,9 @@ __all__ = [
     "corruptions_of",
     "dlr_loss",
     "frame_activation",
+    "loss_and_gradients",
     "margin_loss",
+    "mask_frames",
     "target_labels",
     "top1_is_label",
     "top1_missed",

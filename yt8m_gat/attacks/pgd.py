@@ -101,6 +101,34 @@ class PGD(Attack):
         """restarts * (steps + 1) + 1 forward passes, restarts * steps backward."""
         return PassCount(self.restarts * (self.steps + 1) + 1, self.restarts * self.steps)
 
+    @property
+    def length_of_step(self) -> float:
+        """`step_size`, or 2.5 * epsilon / steps."""
+        return 2.5 * self.epsilon / self.steps if self.step_size is None else self.step_size
+
+    def step_from(self, point: Tensors, gradients: Tensors, problem: Problem) -> Tensors:
+        """Returns `point` after one step along its gradients, back in the ball and the bounds.
+
+        The padding of the point and of the problem's features is 0.
+        """
+        features = problem.features
+        ascent = self.ball.steepest_ascent(gradients, problem.frame_mask, self.length_of_step)
+        moved = {name: point[name] + ascent[name] - features[name] for name in features}
+        # The padding of all three is already 0, so no mask is needed.
+        projected = self.ball.project(moved, None, self.epsilon)
+        return self._add(features, projected, None)
+
+    def random_point(self, problem: Problem, draw: Any = 0) -> Tensors:
+        """Returns the features moved to a point drawn uniformly from the ball, within the bounds.
+
+        Args:
+            problem: Its seed determines the point.
+            draw: Integer, for several points from one seed.
+        """
+        _, _, features, frame_mask, _, seed = problem
+        drawn = self.ball.random_start(features, frame_mask, self.epsilon, seed, draw)
+        return self._add(features, drawn, frame_mask)
+
     def perturb(self, problem: Problem) -> Perturbed:
         """Returns the point with the highest objective seen, for each clip."""
 
@@ -161,9 +189,6 @@ class _Ascent:
         self.problem = problem
         self.look = look
         self.clean = clean
-        self.step_size = attack.step_size
-        if self.step_size is None:
-            self.step_size = 2.5 * attack.epsilon / attack.steps
 
     def once(self) -> Perturbed:
         """Climbs once from the clean clips; also gives the outputs there and on the result."""
@@ -195,20 +220,10 @@ class _Ascent:
         return _Highest(features, tf.ensure_shape(value, first.shape[:1]))
 
     def _start(self, index: tf.Tensor) -> Tensors:
-        attack, (_, _, features, frame_mask, _, seed) = self.attack, self.problem
-        drawn = attack.ball.random_start(features, frame_mask, attack.epsilon, seed, index)
-        start = attack._add(features, drawn, frame_mask)
-        if attack.random_start:
+        start = self.attack.random_point(self.problem, index)
+        if self.attack.random_start:
             return start
-        return keep_where(index[tf.newaxis] == 0, features, start)
-
-    def _move(self, point: Tensors, gradients: Tensors) -> Tensors:
-        attack, features = self.attack, self.problem.features
-        ascent = attack.ball.steepest_ascent(gradients, self.problem.frame_mask, self.step_size)
-        moved = {name: point[name] + ascent[name] - features[name] for name in features}
-        # The padding of all three is already 0, so no mask is needed.
-        projected = attack.ball.project(moved, None, attack.epsilon)
-        return attack._add(features, projected, None)
+        return keep_where(index[tf.newaxis] == 0, self.problem.features, start)
 
     def _climb_from(self, start: Tensors, highest: _Highest) -> _Climb:
         value, gradients, first = self.look(start, self.clean)
@@ -218,7 +233,7 @@ class _Ascent:
         def step(
             index: tf.Tensor, point: Tensors, gradients: Tensors, highest: _Highest
         ) -> tuple[tf.Tensor, Tensors, Tensors, _Highest]:
-            point = self._move(point, gradients)
+            point = self.attack.step_from(point, gradients, self.problem)
             value, gradients, _ = self.look(point, clean)
             return index + 1, point, gradients, highest.or_where_higher(point, value)
 
@@ -229,7 +244,7 @@ class _Ascent:
             maximum_iterations=self.attack.steps - 1,
             parallel_iterations=1,
         )
-        end = self._move(point, gradients)
+        end = self.attack.step_from(point, gradients, self.problem)
         last = self.problem.outputs_at(end)
         highest = highest.or_where_higher(end, self.problem.loss_of(last))
         return _Climb(highest, end, first, last)

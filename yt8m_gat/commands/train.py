@@ -275,9 +275,24 @@ SECTIONS: Sections = {
             unset="1; temporal: 0.7",
         ),
         _objective(
+            "clean_weight",
+            "Weight of the loss on clean clips.",
+            unset="1; pgd, fast: 0",
+        ),
+        _objective(
             "beta",
-            "Weight of the attention penalty.",
-            unset="0.001; jensen_shannon: 0.01",
+            "Weight of the attention penalty, or of the divergence of trades.",
+            unset="0.001; jensen_shannon: 0.01; trades: 6",
+        ),
+        _objective(
+            "adversarial_steps",
+            "K, the steps in which pgd and trades look for R.",
+            unset="7; trades: 10",
+        ),
+        _objective(
+            "adversarial_step_size",
+            "Their length, in the units of --epsilon.",
+            unset="2.5 * epsilon / K; fast: 1.25 * epsilon",
         ),
         _objective("penalized_levels", "Levels in the attention penalty: NAME or NAME:WEIGHT."),
         _objective("temporal_loss", "What TAF ascends.", choices=configs.TEMPORAL_LOSSES),
@@ -483,14 +498,19 @@ def _clip_settings(
 
 
 _PENALTIES = ("frobenius", "jensen_shannon")
-_ATTACKED = ("output", *_PENALTIES)
+_ASCENTS = ("pgd", "trades", "fast")
+_ATTACKED = ("output", *_PENALTIES, *_ASCENTS)
+_WEIGHED = tuple(name for name in _ATTACKED if name != "trades")
 _TEMPORAL = ("temporal",)
 # Flag -> values of --adversarial that read it; all values read the other flags.
 _READ_BY = {
     "epsilon": _ATTACKED,
     "norm_scope": _ATTACKED,
-    "alpha": (*_ATTACKED, *_TEMPORAL),
-    "beta": _PENALTIES,
+    "alpha": (*_WEIGHED, *_TEMPORAL),
+    "clean_weight": _WEIGHED,
+    "beta": (*_PENALTIES, "trades"),
+    "adversarial_steps": ("pgd", "trades"),
+    "adversarial_step_size": _ASCENTS,
     "penalized_levels": _PENALTIES,
     "temporal_loss": _TEMPORAL,
     "temporal_epsilon": _TEMPORAL,

@@ -15,16 +15,24 @@ from yt8m_gat.losses.classification import (
     SoftmaxLoss,
     get_loss,
 )
+from yt8m_gat.losses.divergence import (
+    BernoulliDivergence,
+    SoftmaxDivergence,
+    get_divergence,
+)
 
 __all__ = [
+    "BernoulliDivergence",
     "ClassificationLoss",
     "CrossEntropyLoss",
     "FunctionLoss",
     "HingeLoss",
+    "SoftmaxDivergence",
     "SoftmaxLoss",
     "average_over_heads",
     "distance_to_uniform",
     "frobenius_distance",
+    "get_divergence",
     "get_loss",
     "jensen_shannon_divergence",
     "normalized_entropy",

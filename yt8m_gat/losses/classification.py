@@ -85,11 +85,15 @@ class ClassificationLoss(ABC):
             return total / ops.cast(ops.shape(logits)[-1], dtype)
         label_weights = ops.cast(label_weights, dtype)
         _check_same_shape("`label_weights`", label_weights, logits)
-        labels = ops.where(label_weights > 0, labels, ops.zeros_like(labels))
+        labels = self.known(labels, label_weights)
         total = sum_over(self.class_terms(labels, logits) * label_weights, axis=-1)
         if self.class_reduction == "sum":
             return total
         return ops.divide_no_nan(total, ops.sum(label_weights, axis=-1))
+
+    def known(self, labels: KerasTensor, label_weights: KerasTensor) -> KerasTensor:
+        """Returns the labels with 0 where the weight is 0 and the label thus unknown."""
+        return ops.where(label_weights > 0, labels, ops.zeros_like(labels))
 
     @abstractmethod
     def class_terms(self, labels: KerasTensor, logits: KerasTensor) -> KerasTensor:

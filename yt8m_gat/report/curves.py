@@ -197,6 +197,12 @@ def _objective(run: ReportedRun) -> str:
         words.append(f"epsilon {objective.epsilon:g} by {objective.norm_scope}")
     if objective.alpha is not None:
         words.append(f"alpha {objective.alpha:g}")
+    if objective.ascent_steps:
+        words.append(f"{objective.ascent_steps} steps of {objective.ascent_step_size:g}")
+    if kind == "trades":
+        words.append(f"beta {objective.penalty_weight:g} on predictions")
+    if objective.clean_weight is not None:
+        words.append(f"clean loss times {objective.clean_weight:g}")
     if kind in ("frobenius", "jensen_shannon"):
         words.append(
             f"beta {objective.penalty_weight:g} on {', '.join(objective.penalized_levels)}"

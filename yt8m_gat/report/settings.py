@@ -29,7 +29,8 @@ def _of(read: Callable[[RunConfig], Any]) -> Read:
     return lambda run: read(run.config)
 
 
-_GRADIENT = ("output", "frobenius", "jensen_shannon")
+_ASCENT = ("pgd", "trades", "fast")
+_GRADIENT = ("output", "frobenius", "jensen_shannon", *_ASCENT)
 _PENALTY = ("frobenius", "jensen_shannon")
 _TEMPORAL = ("temporal",)
 
@@ -122,10 +123,14 @@ _SETTINGS: dict[str, Read] = {
     "adversarial objective": _of(lambda c: c.objective.adversarial),
     "epsilon of training": _with(_GRADIENT, lambda o: o.epsilon),
     "norm scope of training": _with(_GRADIENT, lambda o: o.norm_scope),
-    # Defaults as in `ObjectiveConfig.alpha`.
-    "alpha, of the adversarial loss": _with(_GRADIENT, lambda o: 1 if o.alpha is None else o.alpha),
+    "steps of training's ascent": _with(_ASCENT, lambda o: o.ascent_steps),
+    "step size of training's ascent": _with(_ASCENT, lambda o: o.ascent_step_size),
+    "weight of the clean loss": _with(("pgd", "fast"), lambda o: o.weight_of_clean),
+    "alpha, of the adversarial loss": _with(_GRADIENT, lambda o: o.weight_of_adversarial),
+    # The default is as in `ObjectiveConfig.alpha`.
     "alpha, of the clean loss": _with(_TEMPORAL, lambda o: 0.7 if o.alpha is None else o.alpha),
     "beta, of the attention penalty": _with(_PENALTY, lambda o: o.penalty_weight),
+    "beta, of the divergence": _with(("trades",), lambda o: o.penalty_weight),
     "penalized levels": _with(_PENALTY, lambda o: o.penalized_levels),
     "epsilon of TAF, levels of bytes": _with(_TEMPORAL, lambda o: o.temporal_epsilon),
     "steps of TAF": _with(_TEMPORAL, lambda o: o.temporal_steps),

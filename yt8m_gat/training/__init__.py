@@ -10,6 +10,7 @@ from yt8m_gat.training.follow import follow, read_state
 from yt8m_gat.training.imported_callbacks import ImportedCallbacks
 from yt8m_gat.training.loop import NonFiniteLossError, Trainer
 from yt8m_gat.training.objective import (
+    AscentPerturbation,
     GradientPerturbation,
     Objective,
     build_objective,
@@ -20,6 +21,7 @@ from yt8m_gat.training.state import TrainingState
 
 __all__ = [
     "AdversarialModel",
+    "AscentPerturbation",
     "Distribution",
     "GradientPerturbation",
     "ImportedCallbacks",

@@ -1,4 +1,4 @@
-"""The `train_step` of all objectives: CE, L_Adv, L_AdvFr, L_AdvJS and TAF."""
+"""The `train_step` of all objectives: CE, L_Adv, L_AdvFr, L_AdvJS, TAF, PGD, TRADES and fast."""
 
 import functools
 from collections.abc import Callable
@@ -88,7 +88,9 @@ class AdversarialModel(keras.Model):
     A classifier with an auxiliary head (TPN) adds half of its loss to l in both passes; the attack
     does not see it.
 
-    With another perturbation (TAF) R comes from separate passes through the clean path. A
+    With another perturbation (TAF, PGD, TRADES, fast) R comes from separate passes through the
+    clean path. Where the clean loss has weight 0 (PGD, fast), the clean pass still runs: the logged
+    figures and the moving averages are its. A
     classifier with a second set of normalization layers uses it only in the adversarial pass
     (TAF's dual normalization).
 
@@ -209,6 +211,9 @@ class AdversarialModel(keras.Model):
         def loss(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
             return objective.loss(labels, logits, label_weights)
 
+        def divergence(clean_logits: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
+            return objective.divergence(clean_logits, logits, label_weights)
+
         def of_the_batch(term: tf.Tensor) -> tf.Tensor:
             # Each term is scaled, not only their sum: the attack differentiates the clean term.
             return term if replica is None else tf.cast(replica.share, term.dtype) * term
@@ -231,7 +236,12 @@ class AdversarialModel(keras.Model):
             attacked = total if objective.clean_weight > 0 else clean_loss
             # Float16 gradients by the features need the loss scale, as those by the weights do.
             scaled_loss = self.optimizer.scale_loss(attacked)
-        total += objective.clean_weight * auxiliary_loss(clean)
+        if objective.clean_weight == 0 and not self.classifier.dual_normalization:
+            # All weights get their gradients from the adversarial pass: 0 times a backward pass
+            # would cost as much as that pass.
+            total = tf.zeros((), clean_loss.dtype)
+        else:
+            total += objective.clean_weight * auxiliary_loss(clean)
         adversarial_loss = penalty = tf.zeros((), clean_loss.dtype)
         adversarial_state = None
         step = self.optimizer.iterations
@@ -245,6 +255,8 @@ class AdversarialModel(keras.Model):
                 loss_term=scaled_loss,
                 forward=functools.partial(self._forward_without_updates, seeds),
                 loss=loss,
+                divergence=divergence,
+                scale_loss=self.optimizer.scale_loss,
                 seed=step
                 if replica is None
                 else tf.cast(step, tf.int32) * replica.count + replica.index,
@@ -263,6 +275,10 @@ class AdversarialModel(keras.Model):
             total += objective.adversarial_weight * (adversarial_loss + auxiliary_loss(adversarial))
             if objective.penalty is not None:
                 penalty = of_the_batch(self._penalty(clean, adversarial, frame_mask))
+                total += objective.penalty_weight * penalty
+            if objective.divergence is not None:
+                distance = tf.reduce_mean(divergence(clean.logits, adversarial.logits))
+                penalty = of_the_batch(distance)
                 total += objective.penalty_weight * penalty
 
         if self.classifier.losses:

@@ -8,6 +8,7 @@ import keras
 import tensorflow as tf
 
 from yt8m_gat.attacks import (
+    PGD,
     PIXEL_RANGE,
     QUANTIZATION_LEVEL,
     Ball,
@@ -15,11 +16,14 @@ from yt8m_gat.attacks import (
     RecordedPass,
     TemporalAugmentation,
     clip_features,
+    loss_and_gradients,
+    mask_frames,
 )
 from yt8m_gat.config import ConfigError, ObjectiveConfig, is_import_path
 from yt8m_gat.losses import (
     ClassificationLoss,
     frobenius_distance,
+    get_divergence,
     get_loss,
     jensen_shannon_divergence,
 )
@@ -48,6 +52,8 @@ class CleanPass(NamedTuple):
         forward: `(features, frame_mask) -> (logits, frames, ...)`, for another pass through the
             clean path.
         loss: `(labels, logits) -> [B]`.
+        divergence: `(clean logits, logits) -> [B]`, the objective's, if it has one.
+        scale_loss: Multiplies a loss by the optimizer's loss scale, for gradients in float16.
         seed: An integer that differs at each step, and is the same when a step is repeated.
     """
 
@@ -58,6 +64,8 @@ class CleanPass(NamedTuple):
     loss_term: tf.Tensor
     forward: Callable[..., tuple[Any, ...]]
     loss: Callable[..., tf.Tensor]
+    divergence: Callable[..., tf.Tensor] | None
+    scale_loss: Callable[[tf.Tensor], tf.Tensor]
     seed: tf.Tensor
 
 
@@ -106,6 +114,74 @@ class GradientPerturbation:
 
 @keras.saving.register_keras_serializable(package="yt8m_gat")
 @dataclasses.dataclass(frozen=True)
+class AscentPerturbation:
+    """The last point of K projected steps from a random point of the ball (Madry, TRADES, fast).
+
+    ```
+    X_0     uniform in the ball around X
+    X_k + 1 = project(X_k + step_size * steepest ascent of the loss, or divergence, at X_k)
+    ```
+
+    Unlike `PGD.perturb`, which keeps the highest point and pays a pass for it, this ends at the
+    last point, as the three papers' algorithms do. All steps have the dropout masks and batch
+    statistics of a training pass. Cost: K forward and K backward passes; the step's own clean pass
+    is not used, since the ascent does not start at X.
+
+    Attributes:
+        attack: Ball, radius, steps, step size and bounds. (Its `restarts` have no effect.)
+        by_divergence: Whether the steps raise the divergence from the clean prediction, which is
+            constant during the ascent, instead of the loss of the labels.
+
+    Reference: Madry et al., 2018; Wong et al., "Fast is better than free", 2020 (K = 1, step size
+    1.25 * epsilon); Zhang et al., 2019 (TRADES). Deviations: TRADES starts at X + 0.001 N(0, 1),
+    which is a thirtieth of its radius, in pixels; here it starts as the others do, in the units of
+    any features. The papers' balls are linf, here the ball is the other objectives'.
+    """
+
+    attack: PGD
+    by_divergence: bool = False
+
+    def __call__(self, clean: CleanPass) -> dict[str, tf.Tensor]:
+        """Returns the perturbed features."""
+        targets, raised = clean.labels, clean.loss
+        if self.by_divergence:
+            targets, raised = tf.stop_gradient(clean.recorded.logits), clean.divergence
+
+        def loss(targets: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
+            # The mean over the batch, at which the loss scale is adapted; only directions matter.
+            return clean.scale_loss(tf.reduce_mean(raised(targets, logits)))
+
+        features = mask_frames(clean.features, clean.frame_mask)
+        problem = Problem(clean.forward, loss, features, clean.frame_mask, targets, clean.seed)
+
+        def step(index: tf.Tensor, point: dict[str, tf.Tensor]) -> tuple[Any, ...]:
+            _, gradients, _ = loss_and_gradients(problem, point)
+            return index + 1, self.attack.step_from(point, gradients, problem)
+
+        _, point = tf.while_loop(
+            lambda index, _: index < self.attack.steps,
+            step,
+            (tf.constant(0), self.attack.random_point(problem)),
+            maximum_iterations=self.attack.steps,
+            parallel_iterations=1,
+        )
+        return point
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns what `from_config` needs."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "AscentPerturbation":
+        """The perturbation that `get_config` described."""
+        attack = dict(config["attack"])
+        for name in ("clip_to_range", "round_to_levels"):
+            attack[name] = attack[name] and tuple(attack[name])
+        return cls(PGD(**{**attack, "ball": Ball(**attack["ball"])}), config["by_divergence"])
+
+
+@keras.saving.register_keras_serializable(package="yt8m_gat")
+@dataclasses.dataclass(frozen=True)
 class TemporalPerturbation:
     """TAF's augmentation; see `TemporalAugmentation` for its formula and cost."""
 
@@ -131,7 +207,9 @@ class TemporalPerturbation:
 @keras.saving.register_keras_serializable(package="yt8m_gat")
 @dataclasses.dataclass(frozen=True)
 class Objective:
-    """L = clean_weight * l(X) + adversarial_weight * l(X + R) + penalty_weight * P(A, A_adv).
+    """L = clean_weight * l(X) + adversarial_weight * l(X + R) + penalty_weight * P.
+
+    P compares the attention maps of the two passes, or their predictions (TRADES).
 
     Attributes:
         loss: `(labels [B, C], logits [B, C], label_weights) -> [B]`.
@@ -139,8 +217,10 @@ class Objective:
         perturbation: How X + R is made; None: only CE.
         adversarial_weight: Weight of the loss on the perturbed clips.
         penalty: `(maps, adversarial maps, frame_mask) -> [B]`, maps averaged over the heads; None:
-            no penalty.
-        penalty_weight: beta.
+            no such penalty.
+        divergence: `(logits, adversarial logits, label_weights) -> [B]`, the penalty on
+            predictions; None: no such penalty.
+        penalty_weight: beta, the weight of either penalty.
         level_weights: Level -> weight of its maps in the penalty (the papers: the global one, 1).
     """
 
@@ -149,6 +229,7 @@ class Objective:
     perturbation: Perturbation | None = None
     adversarial_weight: float = 0.0
     penalty: Callable[..., Any] | None = None
+    divergence: ClassificationLoss | None = None
     penalty_weight: float = 0.0
     level_weights: Mapping[str, float] = dataclasses.field(default_factory=lambda: {"global": 1.0})
 
@@ -245,11 +326,29 @@ def build_objective(config: ObjectiveConfig, pixels: bool = False) -> Objective:
             perturbation=TemporalPerturbation(augmentation),
             adversarial_weight=1.0 - alpha,
         )
+    ball, divergence = Ball("l2", config.norm_scope), None
+    perturbation: Perturbation = GradientPerturbation(ball, config.epsilon, bounds)
+    if config.ascent_steps:
+        attack = PGD(
+            ball,
+            config.epsilon,
+            config.ascent_steps,
+            config.ascent_step_size,
+            random_start=True,
+            clip_to_range=bounds,
+        )
+        perturbation = AscentPerturbation(attack, by_divergence=config.adversarial == "trades")
+    if config.adversarial == "trades":
+        divergence = get_divergence(
+            config.label_loss, config.class_reduction, config.unrated_as_negative
+        )
     return Objective(
         loss,
-        perturbation=GradientPerturbation(Ball("l2", config.norm_scope), config.epsilon, bounds),
-        adversarial_weight=1.0 if config.alpha is None else config.alpha,
+        clean_weight=config.weight_of_clean,
+        perturbation=perturbation,
+        adversarial_weight=config.weight_of_adversarial,
         penalty=PENALTIES.get(config.adversarial),
+        divergence=divergence,
         penalty_weight=config.penalty_weight,
         level_weights=config.level_weights,
     )
