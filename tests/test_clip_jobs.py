@@ -1,8 +1,10 @@
 """The jobs on raw clips, with a model of one's own: training, evaluation, CSV, bad records."""
 
+import dataclasses
 import sys
 from pathlib import Path
 
+import keras
 import numpy as np
 import pandas as pd
 import pytest
@@ -145,6 +147,35 @@ def test_a_resumed_run_is_the_run(files, tmp_path):
         weights.append(yt8m_gat.load_run(folder.path, trust_code=True).model.get_weights())
     for whole, parts in zip(*weights, strict=True):
         np.testing.assert_array_equal(whole, parts)
+
+
+def test_a_run_keeps_the_network_of_its_backbone(files, tmp_path):
+    """Evaluation, export, resuming and fine-tuning do without the file of `--backbone`."""
+    pixels = keras.Input((None, None, 3))
+    x = keras.layers.Conv2D(8, 3)(keras.layers.Rescaling(1 / 255)(pixels))
+    branch = keras.layers.Conv2D(8, 3, padding="same")(x)
+    file = tmp_path / "own.keras"
+    keras.Model(pixels, keras.layers.Add()([x, branch])).save(file)
+    model = ModelConfig(name="TSM", options={"backbone": str(file)})
+
+    def run(name, max_steps, **training):
+        folder = RunFolder(tmp_path / name)
+        settings = dataclasses.replace(config(max_steps=max_steps, **training), model=model)
+        pipeline.train(folder, settings, train_data_pattern=files[0])
+        return folder
+
+    run("parts", 1)
+    file.unlink()
+    parts = run("parts", 2)
+    assert pipeline.evaluate(parts, eval_data_pattern=files[0])["clean"]["num_videos"] == 24
+    classifier = yt8m_gat.load_run(parts.path).model
+    pipeline.export(classifier, RunConfig.load(parts.path), tmp_path / "export")
+    run("tuned", 1, finetune_from=str(parts.path))
+    with pytest.raises(ConfigError, match=r"`backbone` .*own\.keras must be a file"):
+        run("new", 1)
+    classifier.save(tmp_path / "classifier.keras")
+    loaded = keras.saving.load_model(tmp_path / "classifier.keras")
+    np.testing.assert_array_equal(loaded.get_weights()[0], classifier.get_weights()[0])
 
 
 def test_segments_of_raw_clips_are_refused(trained, files, tmp_path):

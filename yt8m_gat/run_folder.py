@@ -16,7 +16,7 @@ from yt8m_gat.disk import remove_unfinished, replacing, writing
 from yt8m_gat.locks import only_writer_in, renew
 from yt8m_gat.paths import input_path
 from yt8m_gat.untrusted import excerpt, fits, parse_json
-from yt8m_gat.weights.files import BEST_WEIGHTS, CHECKPOINTS, checkpoint_steps
+from yt8m_gat.weights.files import BACKBONE, BEST_WEIGHTS, CHECKPOINTS, checkpoint_steps
 
 LABEL_NAMES_FILE = "label_names.csv"
 """The names of the classes, beside records: `label_id,label_name`."""
@@ -32,6 +32,7 @@ class RunFolder:
     | `config.json` | the run's configuration |
     | `versions.json` | versions of Python and of the packages at its start |
     | `label_map.csv` | the label map, if the run has one |
+    | `backbone.json` | the architecture of its backbone, if that was read from a file |
     | `extractor/` | the extractor of its records, if they have one: `extractor.json`, the small files that it names, and `label_names.csv` |
     | `checkpoints/` | the newest states of training, for resuming |
     | `best.weights.h5` | the model's weights at its best validation GAP |
@@ -68,6 +69,11 @@ class RunFolder:
     def label_map(self) -> Path:
         """The run's own copy of its label map."""
         return self.path / "label_map.csv"
+
+    @property
+    def backbone(self) -> Path:
+        """The architecture of a backbone that was read from a file."""
+        return self.path / BACKBONE
 
     @property
     def extractor(self) -> Path:
@@ -131,6 +137,7 @@ class RunFolder:
         start_new_model: bool = False,
         label_map: str | os.PathLike | None = None,
         extractor: Mapping[str, bytes] | None = None,
+        backbone_architecture: str | None = None,
     ) -> None:
         """Prepares the folder for a run of `config`, new or resumed.
 
@@ -140,6 +147,8 @@ class RunFolder:
             label_map: File of the label map that `config` names, copied into the folder.
             extractor: The files of the records' extractor, name -> content, kept in the folder;
                 None or empty: those that are there stay.
+            backbone_architecture: The architecture of a backbone that was read from a file, kept
+                in the folder.
 
         Raises:
             ConfigError: See `check`.
@@ -155,6 +164,11 @@ class RunFolder:
         self._prepared = {
             self.path / "versions.json": (json.dumps(versions, indent=2) + "\n").encode(),
             **({} if map_content is None else {self.label_map: map_content}),
+            **(
+                {}
+                if backbone_architecture is None
+                else {self.backbone: backbone_architecture.encode()}
+            ),
             **{self.extractor / name: content for name, content in (extractor or {}).items()},
             self.path / CONFIG_FILE: config.to_json().encode(),
         }
@@ -162,9 +176,10 @@ class RunFolder:
             self.path.mkdir(parents=True, exist_ok=True)
             if not self.has_weights:  # Another run, which came to nothing, may have left it.
                 shutil.rmtree(self.extractor, ignore_errors=True)
+                self.backbone.unlink(missing_ok=True)
             if extractor:
                 self.extractor.mkdir(exist_ok=True)
-        written = (*self._prepared, self.label_map, self.metrics, self.best_weights)
+        written = (*self._prepared, self.label_map, self.backbone, self.metrics, self.best_weights)
         remove_unfinished(self.path, *(path.name for path in written))
         remove_unfinished(self.extractor, "*")
         for path, content in self._prepared.items():
@@ -193,7 +208,8 @@ class RunFolder:
         between leaves a folder whose run is still known."""
         for folder in (self.checkpoints, self.events, self.extractor):
             shutil.rmtree(folder, ignore_errors=True)
-        for path in (self.best_weights, self.metrics, self.label_map, self.path / CONFIG_FILE):
+        files = (self.best_weights, self.metrics, self.label_map, self.backbone)
+        for path in (*files, self.path / CONFIG_FILE):
             path.unlink(missing_ok=True)
 
     def append_metrics(self, record: dict[str, Any]) -> None:

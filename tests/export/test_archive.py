@@ -16,6 +16,7 @@ from yt8m_gat.config import ConfigError, DataConfig, RunConfig
 from yt8m_gat.data import LabelMap
 from yt8m_gat.export import ArchiveError, archive, read_archive, write_archive
 from yt8m_gat.run_folder import RunFolder
+from yt8m_gat.weights.files import stored_architecture
 
 WEIGHTS = bytes(range(256)) * 40
 
@@ -133,6 +134,14 @@ def test_the_extractor_goes_along(run, tgz, tmp_path):
         folder = read_archive(tmp_path / "with.tgz", tmp_path / "model")
         assert {p.name: p.read_bytes() for p in folder.extractor.iterdir()} == files
     assert not read_archive(tgz, tmp_path / "model").extractor.exists()
+
+
+def test_the_architecture_of_a_backbone_goes_along(run, tmp_path):
+    run.prepare(RunConfig.load(run.path), backbone_architecture="{}")
+    write_archive(run, tmp_path / "with.tgz")
+    assert json.loads(members_of(tmp_path / "with.tgz")["format.json"])["version"] == 3
+    folder = read_archive(tmp_path / "with.tgz", tmp_path / "model")
+    assert stored_architecture(folder.path) == "{}"
 
 
 def test_an_extractor_has_few_files(tgz, tmp_path):
@@ -270,9 +279,9 @@ def test_what_is_not_ours_is_refused(tmp_path, first):
 
 def test_a_newer_version_is_refused(tgz, tmp_path):
     members = members_of(tgz)
-    members["format.json"] = b'{"format": "yt8m_gat model", "version": 3}'
+    members["format.json"] = b'{"format": "yt8m_gat model", "version": 4}'
     path = write_tgz(tmp_path / "newer.tgz", *members.items())
-    assert_refused(path, tmp_path / "model", r"version 1 to 2\. Received: version 3; a newer yt8m")
+    assert_refused(path, tmp_path / "model", r"version 1 to 3\. Received: version 4; a newer yt8m")
 
 
 @pytest.mark.parametrize(

@@ -193,6 +193,19 @@ def test_a_network_comes_from_a_file(tmp_path):
     expected = keras.Model(pixels, x)(clips)
     found = backbone.network(backbone.preprocess(clips))
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
+    # Its architecture is enough to build it again.
+    without_file = ("gone.keras", 6, 2)
+    again = build_backbone(*without_file, architecture=backbone.architecture)
+    assert again.architecture == backbone.architecture
+    again.network.set_weights(backbone.network.get_weights())
+    np.testing.assert_array_equal(again.network(again.preprocess(clips)), found)
+    for architecture in ("[]", backbone.architecture.replace("Rescaling", "TFSMLayer")):
+        with pytest.raises(ValueError, match="`backbone`"):
+            build_backbone(*without_file, architecture=architecture)
+    lambda_layer = keras.layers.Lambda(lambda pictures: pictures)
+    brings_code = keras.Model(pixels, lambda_layer(x)).to_json()
+    with pytest.raises(ValueError, match=r"`backbone` cannot be built: .*unsafe"):
+        build_backbone(*without_file, architecture=brings_code)
     shifted = build_backbone(str(tmp_path / "own.keras"), 6, 2, "shift").network
     assert "before_of_the_branch" in names_of(shifted.layers)
     with pytest.raises(ValueError, match=r"own\.keras has the weights"):

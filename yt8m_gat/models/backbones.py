@@ -1,6 +1,7 @@
 """Residual networks on pictures, and temporal modules in them."""
 
 import inspect
+import json
 import os
 import warnings
 import zipfile
@@ -15,9 +16,11 @@ from yt8m_gat.layers import (
     TemporalAggregation,
     TemporalShift,
 )
+from yt8m_gat.untrusted import parse_json
 
 TEMPORAL_MODULES = ("none", "shift", "aggregation", "group", "group_large")
 IMAGENET = "imagenet"
+KERAS_FILE = ".keras"
 AUXILIARY_SUFFIX = "auxiliary_normalization"
 
 # PyTorch's 1 - 0.1, with which the authors trained; that of keras.applications is 0.99.
@@ -49,10 +52,13 @@ class Backbone(NamedTuple):
             maps [B * T, H, W, C]: the last one, and before it, if requested, the one from which the
             last stage starts.
         preprocess: Turns RGB pixels in [0, 255] into what the network takes.
+        architecture: Of a network from a Keras file: its architecture as JSON. With it the network
+            can be built without the file.
     """
 
     network: keras.Model
     preprocess: Callable[[Any], Any]
+    architecture: str | None = None
 
 
 def build_backbone(
@@ -64,6 +70,7 @@ def build_backbone(
     weights: str | None = None,
     weight_decay: float = 0.0,
     dtype: Any = None,
+    architecture: str | None = None,
 ) -> Backbone:
     """Builds a residual network with temporal modules in its residual blocks.
 
@@ -75,8 +82,7 @@ def build_backbone(
         name: `ResNet50` or another network with residual blocks of keras.applications; one of
             ours, `ResNet10Small`, `ResNet18`, `ResNet34`, `ResNet50Torchvision`, see
             `residual_network`; or a Keras file, `*.keras`, of a functional network on RGB pixels in
-            [0, 255], from which all up to its last map is taken, with its weights. The file is read
-            whenever the model is built.
+            [0, 255], from which all up to its last map is taken, with its weights.
         crop_size: S.
         num_segments: T.
         temporal_module: `shift` (TSM) or `aggregation` (TAM) before the first convolution of each
@@ -88,6 +94,9 @@ def build_backbone(
             fresh ones.
         weight_decay: See `temporal_network`.
         dtype: Dtype policy of the layers.
+        architecture: `Backbone.architecture` of an earlier call. The network of a Keras file is
+            built from it with fresh weights, and the file is not read. Keras' safe mode refuses
+            one that brings code.
 
     Raises:
         ValueError: The network is unknown or has no residual blocks, the size does not fit, or the
@@ -98,7 +107,7 @@ def build_backbone(
             f"`temporal_module` must be one of {', '.join(TEMPORAL_MODULES)}. Received: "
             f"temporal_module={temporal_module!r}"
         )
-    network, preprocess = _plain_network(name, crop_size, weights)
+    network, preprocess, architecture = _plain_network(name, crop_size, weights, architecture)
     branches = residual_branches(network)
     if not branches:
         raise ValueError(f"`backbone` must have residual blocks. Received: backbone={name!r}")
@@ -133,17 +142,19 @@ def build_backbone(
             f"temporal_module={temporal_module!r}, backbone={name!r}"
         )
     copy = temporal_network(network, num_segments, before, instead, weight_decay, dtype)
-    return Backbone(copy, preprocess)
+    return Backbone(copy, preprocess, architecture)
 
 
 def _plain_network(
-    name: str, crop_size: int, weights: str | None
-) -> tuple[keras.Model, Callable[[Any], Any]]:
+    name: str, crop_size: int, weights: str | None, architecture: str | None
+) -> Backbone:
     """Builds the network without top layer and temporal modules, and its preprocessing."""
-    if name.endswith(".keras"):
+    if name.endswith(KERAS_FILE):
         if weights is not None:
             raise ValueError(f"`backbone_weights` must be left out: {name} has the weights")
-        return _network_of_file(name, crop_size), lambda pictures: pictures
+        whole = _read_network(name) if architecture is None else _network_of_json(architecture)
+        network = _up_to_last_map(whole, name, crop_size)
+        return Backbone(network, lambda pictures: pictures, whole.to_json())
     module = _application(name)
     if name in _OWN:
         if weights == IMAGENET:
@@ -192,23 +203,34 @@ def _plain_network(
             )
         return module.preprocess_input(pictures, "channels_last")
 
-    return network, preprocess
+    return Backbone(network, preprocess)
 
 
-def _network_of_file(path: str, crop_size: int) -> keras.Model:
-    """Reads a functional network and cuts it after its last map, for pictures of one size."""
+def _read_network(path: str) -> keras.Model:
     # Keras would download what hf:// or gs:// names, and the path may be that of an archive.
     if not os.path.isfile(path):
         raise ValueError(
-            f"`backbone` {path} must be a file on this machine: a model is built from it whenever "
-            "it is loaded. Put the file there"
+            f"`backbone` {path} must be a file on this machine. Put the file there; a run keeps "
+            "the network of its file, unless an older version of yt8m_gat trained it"
         )
     if not zipfile.is_zipfile(path):
         raise ValueError(f"`backbone` {path} must be a file as `keras.Model.save` writes it")
     try:
-        network = keras.saving.load_model(path, compile=False)
+        return keras.saving.load_model(path, compile=False)
     except Exception as error:  # Keras raises any error for a damaged file.
         raise ValueError(f"`backbone` {path} cannot be read: {error}") from error
+
+
+def _network_of_json(architecture: str) -> keras.Model:
+    try:
+        # It may come from a stranger's archive; this is safe mode.
+        return keras.models.model_from_json(json.dumps(parse_json(architecture)))
+    except Exception as error:  # Keras raises any error for a damaged file.
+        raise ValueError(f"the stored network of `backbone` cannot be built: {error}") from error
+
+
+def _up_to_last_map(network: keras.Model, path: str, crop_size: int) -> keras.Model:
+    """Cuts a functional network after its last map, for pictures of one size."""
     pictures = keras.Input((crop_size, crop_size, 3), name="pictures")
     if not hasattr(network, "operations") or len(network.inputs) != 1:
         raise ValueError(f"`backbone` {path} must be a functional network with one input")

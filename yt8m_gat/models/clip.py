@@ -42,6 +42,8 @@ class ClipClassifier(VideoClassifier):
         backbone: Name or file of the network, see `build_backbone`.
         backbone_weights: See `build_backbone`. The configuration of the model does not keep it:
             what is made from that gets its weights elsewhere.
+        backbone_architecture: The network of a backbone that was read from a file, as JSON; then
+            the file is not needed. The configuration of the model has it.
         temporal_module: `none`, `shift` (TSM), `aggregation` (TAM), `group` (GST) or `group_large`
             (GST-Large); see `build_backbone`.
         temporal_pyramid: Whether there is a `TemporalPyramid` on the last two levels.
@@ -66,6 +68,7 @@ class ClipClassifier(VideoClassifier):
         crop_size: int = 224,
         backbone: str = "ResNet50",
         backbone_weights: str | None = None,
+        backbone_architecture: str | None = None,
         temporal_module: str = "none",
         temporal_pyramid: bool = False,
         dropout: float = 0.5,
@@ -101,7 +104,7 @@ class ClipClassifier(VideoClassifier):
         self.dual_normalization = dual_normalization
         self.auxiliary_head = auxiliary_head
 
-        self.network, self._preprocess = build_backbone(
+        self.network, self._preprocess, self.backbone_architecture = build_backbone(
             backbone,
             crop_size,
             num_segments,
@@ -110,6 +113,7 @@ class ClipClassifier(VideoClassifier):
             weights=backbone_weights,
             weight_decay=weight_decay,
             dtype=self.dtype_policy,
+            architecture=backbone_architecture,
         )
         self.auxiliary_network = (
             with_auxiliary_normalization(self.network) if dual_normalization else None
@@ -219,6 +223,7 @@ class ClipClassifier(VideoClassifier):
             "num_segments": self.num_segments,
             "crop_size": self.crop_size,
             "backbone": self.backbone,
+            "backbone_architecture": self.backbone_architecture,
             "temporal_module": self.temporal_module,
             "temporal_pyramid": self.temporal_pyramid,
             "dropout": self.dropout,

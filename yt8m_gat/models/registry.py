@@ -38,8 +38,10 @@ BUILDERS: dict[str, type[VideoClassifier]] = {
 # Builder arguments that do not come from `ModelConfig.options`.
 _NO_OPTIONS = {
     *("feature_sizes", "num_classes", "max_frames", "num_segments", "crop_size"),
-    *("seed", "dtype", "name"),
+    *("seed", "dtype", "name", "backbone_architecture"),
 }
+# Options that recipes and copies of models set, and for which there is no flag.
+_WITHOUT_FLAG = {"auxiliary_head", "fusion"}
 
 
 def build_model(
@@ -52,13 +54,14 @@ def build_model(
     crop_size: int = 224,
     dtype: str | keras.DTypePolicy | None = None,
     seed: int | None = None,
+    backbone_architecture: str | None = None,
     **options: Any,
 ) -> VideoClassifier:
     """Builds the architecture of the recipe `name`, with fresh weights.
 
     A class `module:Class` is imported, which runs its code. Its constructor gets `feature_sizes`,
-    `num_classes` and `dtype`, and `max_frames`, `num_segments`, `crop_size` and `seed` if it has
-    arguments of these names, all by keyword.
+    `num_classes` and `dtype`, and `max_frames`, `num_segments`, `crop_size`, `seed` and
+    `backbone_architecture` if it has arguments of these names, all by keyword.
 
     Args:
         name: A key of `yt8m_gat.recipes.RECIPES`, or the import path of a `VideoClassifier`, as
@@ -72,6 +75,7 @@ def build_model(
             Logits are always computed in float32.
         seed: At least 0. The same seed gives the same initial weights and dropout masks; None:
             those that `keras.utils.set_random_seed` gives.
+        backbone_architecture: See `ClipClassifier`.
         **options: Builder arguments that replace the recipe's, for example
             `local_masks=("tp30",)`.
 
@@ -93,7 +97,7 @@ def build_model(
     arguments = _checked_options(name, parameters, {**recipe.options, **options})
     shared = {
         **{"max_frames": max_frames, "num_segments": num_segments, "crop_size": crop_size},
-        "seed": seed,
+        **{"seed": seed, "backbone_architecture": backbone_architecture},
     }
     arguments |= {key: value for key, value in shared.items() if key in parameters}
     arguments |= {"feature_sizes": feature_sizes, "num_classes": num_classes, "dtype": dtype}
@@ -117,14 +121,16 @@ def _checked_options(
 ) -> dict[str, Any]:
     """Returns the options with the types of their parameters; they may come from any file."""
     accepted = parameters.keys() - _NO_OPTIONS
-    prefix = "" if is_import_path(name) else "--"
+    listed = sorted(accepted)
+    if not is_import_path(name):
+        listed = [f"--{option}" for option in listed if option not in _WITHOUT_FLAG]
     flag = "--model_options: {}" if is_import_path(name) else "--{}"
     checked = {}
     for option, value in options.items():
         if option not in accepted:
             raise ConfigError(
                 f"{flag.format(option)} is no option of --model={name}; it has "
-                f"{', '.join(prefix + other for other in sorted(accepted)) or 'none'}"
+                f"{', '.join(listed) or 'none'}"
             )
         checked[option] = as_hinted(_hint_of(parameters[option]), value, flag.format(option))
     return checked
@@ -172,7 +178,10 @@ def _seeded(seed: int) -> Iterator[None]:
 
 
 def build_from_config(
-    config: RunConfig, trust_code: bool = False, to_train: bool = False
+    config: RunConfig,
+    trust_code: bool = False,
+    to_train: bool = False,
+    backbone_architecture: str | None = None,
 ) -> VideoClassifier:
     """Builds the classifier that `config` describes, with fresh weights.
 
@@ -181,6 +190,8 @@ def build_from_config(
         trust_code: Whether to import and run the code that `config.code` names.
         to_train: Whether to read the pretrained weights that `--backbone_weights` names; they are
             not needed where the weights of a run are read next.
+        backbone_architecture: What the run folder keeps of a backbone that was read from a file;
+            None: the file is read.
 
     Raises:
         ConfigError: The architecture refuses an option, or does not fit into memory.
@@ -204,6 +215,7 @@ def build_from_config(
             config.data.max_frames,
             # The models of this package draw from Keras' global seed.
             seed=config.training.seed if is_import_path(config.model.name) else None,
+            backbone_architecture=backbone_architecture,
             **sizes,
             **options,
         )

@@ -65,6 +65,8 @@ class VideoClassifier(keras.Model):
         self.frame_level = frame_level
         # Whether there is a second set of normalization layers, which `forward` can use.
         self.dual_normalization = False
+        # The architecture of a network from a Keras file, as JSON, which the run folder keeps.
+        self.backbone_architecture: str | None = None
 
     @property
     def attention_levels(self) -> tuple[str, ...]:

@@ -32,6 +32,7 @@ from yt8m_gat.training import (
     check_objective,
 )
 from yt8m_gat.weights.copying import copy_weights
+from yt8m_gat.weights.files import stored_architecture
 from yt8m_gat.weights.load import load_classifier, load_run
 from yt8m_gat.weights.loaded_classifier import weights_of
 
@@ -115,7 +116,12 @@ def _train(
     keras.config.set_dtype_policy(config.training.mixed_precision)
     keras.utils.set_random_seed(config.training.seed)
     with distribution.strategy.scope():
-        classifier = build_from_config(config, trust_code=True, to_train=True)
+        classifier = build_from_config(
+            config,
+            trust_code=True,
+            to_train=True,
+            backbone_architecture=_stored_architecture(folder, config, start_new_model),
+        )
     imported_callbacks = ImportedCallbacks(config.training.callbacks)
     if config.training.finetune_from is not None:
         _start_from(classifier, config, trust_code)
@@ -142,7 +148,11 @@ def _train(
         raise no_examples(eval_files, "eval_data_pattern", config.data.segment_labels)
     if distribution.is_chief:
         folder.prepare(
-            config, start_new_model=start_new_model, label_map=label_map, extractor=extractor
+            config,
+            start_new_model=start_new_model,
+            label_map=label_map,
+            extractor=extractor,
+            backbone_architecture=classifier.backbone_architecture,
         )
     distribution.agree(0)  # The other workers wait until the folder can be read.
 
@@ -183,6 +193,21 @@ def _train(
         _report(folder, config, trainer, eval_data_pattern)
     distribution.agree(0)  # Wait for all: a worker that exits ends the others.
     return state
+
+
+def _stored_architecture(folder: RunFolder, config: RunConfig, start_new_model: bool) -> str | None:
+    """Returns the architecture of the backbone's file where its weights are not needed: in a run
+    that is resumed, or that starts from one with the same backbone; else None."""
+    if folder.has_weights and not start_new_model:
+        return stored_architecture(folder.path)
+    source = config.training.finetune_from
+    backbone = config.model.options.get("backbone")
+    if (
+        source is None
+        or RunConfig.load(source, "finetune_from").model.options.get("backbone") != backbone
+    ):
+        return None
+    return stored_architecture(source)
 
 
 def _report(folder: RunFolder, config: RunConfig, trainer: Trainer, eval_data_pattern: str) -> None:

@@ -1,4 +1,4 @@
-"""The files that hold a run's weights: their names, and the digest of their contents.
+"""The files that hold a run's network and its weights: names, and the digest of the weights.
 
 Standard library only; `yt8m_gat.weights.checkpoints` and `yt8m_gat.weights.hdf5` read the files.
 """
@@ -10,11 +10,33 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from yt8m_gat.config import ConfigError
 from yt8m_gat.digests import digest_of_files
+from yt8m_gat.untrusted import read_text
 
 BEST_WEIGHTS = "best.weights.h5"
 CHECKPOINTS = "checkpoints"
+BACKBONE = "backbone.json"
+_MAX_ARCHITECTURE_BYTES = 64 << 20
 _CHECKPOINT_FILE = re.compile(r"ckpt-(\d+)\.(?:index|data-\d{5}-of-\d{5})")
+
+
+def stored_architecture(train_dir: str | os.PathLike) -> str | None:
+    """Returns the architecture of the backbone that a run was trained with, as Keras' JSON.
+
+    None: the run keeps none, because its backbone is not from a file, or because an older version
+    of this package trained it.
+
+    Raises:
+        ConfigError: The file cannot be read as text.
+    """
+    path = Path(train_dir) / BACKBONE
+    try:
+        return read_text(path, _MAX_ARCHITECTURE_BYTES)
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise ConfigError(f"{path} {error}") from error
 
 
 def checkpoint_prefix(folder: str | os.PathLike, step: int) -> str:

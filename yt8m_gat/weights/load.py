@@ -13,7 +13,12 @@ from yt8m_gat.digests import digest_of_files
 from yt8m_gat.import_path import require_trust
 from yt8m_gat.models import VideoClassifier, build_from_config
 from yt8m_gat.weights.checkpoints import checkpointable, newest_checkpoint, readable_prefix
-from yt8m_gat.weights.files import BEST_WEIGHTS, CHECKPOINTS, opened_checkpoint
+from yt8m_gat.weights.files import (
+    BEST_WEIGHTS,
+    CHECKPOINTS,
+    opened_checkpoint,
+    stored_architecture,
+)
 from yt8m_gat.weights.hdf5 import NEWEST, load_weights
 from yt8m_gat.weights.loaded_classifier import LoadedClassifier
 
@@ -90,7 +95,9 @@ def load_run(
     """
     folder = Path(train_dir)
     require_trust(config, trust_code, folder)
-    classifier = build_from_config(config, trust_code)
+    classifier = build_from_config(
+        config, trust_code, backbone_architecture=stored_architecture(folder)
+    )
     if checkpoint == "best":
         try:
             loaded = load_weights(classifier, folder / BEST_WEIGHTS)
