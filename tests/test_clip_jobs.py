@@ -8,9 +8,11 @@ import keras
 import numpy as np
 import pandas as pd
 import pytest
+import tensorflow as tf
 
 import yt8m_gat
 from yt8m_gat import pipeline
+from yt8m_gat.commands import watch as watch_command
 from yt8m_gat.config import (
     ClipConfig,
     ConfigError,
@@ -176,6 +178,37 @@ def test_a_run_keeps_the_network_of_its_backbone(files, tmp_path):
     classifier.save(tmp_path / "classifier.keras")
     loaded = keras.saving.load_model(tmp_path / "classifier.keras")
     np.testing.assert_array_equal(loaded.get_weights()[0], classifier.get_weights()[0])
+
+
+def test_a_video_is_shown_without_an_extractor(trained, tmp_path):
+    """A second of a dark picture and one of a bright one: class 1 of the records."""
+    dark, bright = (b"FRAME\n" + bytes([luma] * 256 + [128] * 128) for luma in (50, 200))
+    video = tmp_path / "in_order.y4m"
+    video.write_bytes(b"YUV4MPEG2 W16 H16 F5:1 C420\n" + 5 * dark + 5 * bright)
+    watched = pipeline.watch(trained, video=video, top_k=1, trust_code=True)
+    likeliest = watched["labels"][0]
+    assert likeliest["label"] == 1
+    assert likeliest["clean"]["probability"] > max(0.5, likeliest["attacked"]["probability"])
+    assert watched["edges"] == [0.0, 1.0, 2.0]
+    assert [frame["second"] for frame in watched["frames"]] == [0.4, 1.4]
+    for film, tolerance in (("frames", 2), ("attacked_frames", 4)):
+        colors = [tf.io.decode_jpeg(frame["jpeg"]).numpy().mean() for frame in watched[film]]
+        # Limited range: 16 is black, 235 white.
+        expected = [255 * (luma - 16) / 219 for luma in (50, 200)]
+        np.testing.assert_allclose(colors, expected, atol=tolerance)
+    assert watched["extractor"] == "2 of 10 frames, the middle frame, 8 x 8 pixels"
+    # The same words of the command.
+    words = [str(video), f"--train_dir={trained.path}", "-o", str(tmp_path / "page.html")]
+    assert watch_command.main([*words, "--trust_code"]) == 0
+    assert "2 of 10 frames" in (tmp_path / "page.html").read_text()
+
+
+def test_a_run_of_raw_clips_has_no_extractor(trained, tmp_path, capsys):
+    words = ["x.mp4", f"--train_dir={trained.path}", "--extractor=records", "--trust_code"]
+    assert watch_command.main(words) == 2
+    assert "--extractor must be left out" in capsys.readouterr().err
+    with pytest.raises(ConfigError, match="videos are predicted by runs of features"):
+        yt8m_gat.load_run(trained.path, trust_code=True).predict_video("x.mp4")
 
 
 def test_segments_of_raw_clips_are_refused(trained, files, tmp_path):

@@ -37,6 +37,7 @@ def watched(**changes):
         "video": "holiday",
         "edges": [0.0, 1.0, 2.0, 2.5],
         "frames": [PICTURE, None, PICTURE],
+        "attacked_frames": None,
         "shape": (4, 2),
         "labels": labels,
         "attention": {"rgb": {"global": {"clean": [0.2, 0.3, 0.5], "attacked": [0.5, 0.3, 0.2]}}},
@@ -63,6 +64,14 @@ class Tags(HTMLParser):
 
     def all(self, tag, kind=""):
         return [a for name, a in self.elements if name == tag and kind in a.get("class", "")]
+
+
+def test_a_raw_clip_shows_what_the_attack_makes_of_its_frames():
+    page = build_watch_page(watched(attacked_frames=[PICTURE] * 3, attention={}))
+    assert len(Tags(page).all("img")) == 3 + 3
+    assert "on the pixels" in page and "not the pictures" not in page and "Attention" not in page
+    # The seconds of each label are on both films and on its own track.
+    assert len(Tags(page).all("span", "of-0")) == 3
 
 
 def test_probabilities_seconds_and_pictures_are_on_the_page():

@@ -163,6 +163,12 @@ def place_of_extractor(
             f"videos are predicted by frame-level runs. Received: {folder.path}, a run of "
             f"--model={config.model.name}"
         )
+    if config.data.clips is not None:
+        raise ConfigError(
+            f"videos are predicted by runs of features. Received: {folder.path}, a run of raw "
+            f"clips (--model={config.model.name}): make records by `yt8m-gat pack`, or show one by "
+            "`yt8m-gat watch`"
+        )
     try:
         import_av()  # Now, rather than after TensorFlow has loaded the models.
     except ImportError as error:

@@ -2,26 +2,33 @@
 
 import itertools
 import os
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
 from yt8m_gat.attacks import AttackOptions, build_attack
-from yt8m_gat.config import RunConfig
-from yt8m_gat.data import preprocess
+from yt8m_gat.config import CLIP_FEATURE, ConfigError, RunConfig
+from yt8m_gat.data import RecordSchema, parse_clip_batch, preprocess
+from yt8m_gat.data.clips import sample_frames
+from yt8m_gat.data.parsing import Batch
 from yt8m_gat.explanation.attention_statistics import clip_attention
 from yt8m_gat.explanation.class_activation import carrying_spans, class_activation, frame_edges
 from yt8m_gat.extraction.extractor import Extractor
+from yt8m_gat.extraction.media_sequence import record_of
+from yt8m_gat.extraction.pack_settings import PackSettings
+from yt8m_gat.extraction.shards import Task
 from yt8m_gat.import_path import require_trust
 from yt8m_gat.pipeline.run_evaluator import build_evaluator, square_maps
 from yt8m_gat.pipeline.run_extractor import place_of_extractor
 from yt8m_gat.pipeline.run_settings import class_names, read_schema
 from yt8m_gat.pipeline.video_prediction import batch_of_video
+from yt8m_gat.robustness.attack_spec import PIXELS
 from yt8m_gat.run_folder import RunFolder
 from yt8m_gat.video.clips import Clip, clip_ids
 from yt8m_gat.video.decoding import Video
+from yt8m_gat.video.source import import_av
 from yt8m_gat.weights.load import load_run
 from yt8m_gat.weights.loaded_classifier import weights_of
 
@@ -35,6 +42,31 @@ PICTURE_SIDE = 216
 """Short side of a picture in pixels, about twice its size on the page."""
 
 JPEG_QUALITY = 80
+
+# Frame -> `{"second", "jpeg", "shape"}`.
+Pictures = dict[int, dict[str, Any]]
+
+
+class _Seen(NamedTuple):
+    """What a run takes of a video.
+
+    Attributes:
+        name: Its id.
+        batch: A batch of one clip, like those of the reader.
+        seconds: [T], the time of each frame.
+        edges: [T + 1], see `frame_edges`.
+        faults: What was wrong with the video, a line each.
+        source: How the batch was made, in words.
+        pictures: The pictures of some frames.
+    """
+
+    name: str
+    batch: Batch
+    seconds: Sequence[float]
+    edges: np.ndarray
+    faults: Sequence[str]
+    source: str
+    pictures: Callable[[set[int]], Pictures]
 
 
 def watch(
@@ -54,14 +86,15 @@ def watch(
     """Classifies a video, clean and under attack, and says which seconds carried each label.
 
     The attack is the fast gradient method at the radius of training. It raises the loss of the
-    labels that the model itself gives: those of at least 50 %, or the likeliest one.
+    labels that the model itself gives: those of at least 50 %, or the likeliest one. A run of raw
+    clips takes the video as `yt8m-gat pack` stores it, and the frames of evaluation.
 
     Args:
         folder: The run, a frame-level one.
         video: The file.
         label_names: File that names the classes, see `class_names`.
         extractor: See `place_of_extractor`.
-        picture: Weights of its picture model, if they are elsewhere by now.
+        picture: Weights of the extractor's picture model, if they are elsewhere by now.
         sound: Likewise of its sound model.
         checkpoint: `best` or `last`.
         top_k: The likeliest classes that are shown, clean and attacked; those of both once.
@@ -72,7 +105,8 @@ def watch(
 
     Returns:
         What `yt8m_gat.report.watch.build_watch_page` draws: `video` (its id), `edges` (see
-        `frame_edges`), `frames` (`{"second", "jpeg"}` or None, at equal distances), `shape`
+        `frame_edges`), `frames` (`{"second", "jpeg"}` or None, at equal distances),
+        `attacked_frames` (likewise; None for features, whose attack has no pictures), `shape`
         (width and height of the pictures), `labels`, `attention` (`{feature: {level: {side:
         [T]}}}`, what each frame receives), `epsilon`, `warnings`, `extractor`, `model`, `options`
         and `provenance`. Each entry of `labels` has `label`, `name`, `moments` (the pictures of its
@@ -80,34 +114,43 @@ def watch(
         `activation` ([T], or None) and `spans` (`[[start, end]]`).
 
     Raises:
-        ConfigError: The run has no extractor and none was named, or it does not fit.
+        ConfigError: The run has no extractor and none was named, or it does not fit; or one was
+            named for a run of raw clips.
         VideoError: The video cannot be read.
     """
     config = RunConfig.load(folder.path)
     require_trust(config, trust_code, folder.path)
-    place = place_of_extractor(folder, config, extractor, trust_code)
+    of_raw_clips = config.data.clips is not None
+    clip = Clip(os.fspath(video), start=start, end=end)
+    if of_raw_clips:
+        _check_no_extractor(extractor=extractor, picture=picture, sound=sound)
+    else:
+        place = place_of_extractor(folder, config, extractor, trust_code)
     schema = read_schema(folder, config)
     names = class_names(folder, schema, label_names)
     loaded = load_run(folder, config, checkpoint, trust_code)
-    extract = Extractor.load(place, picture=picture, sound=sound)
-    path = os.fspath(video)
-    extracted = extract(path, start=start, end=end)
-    [name] = clip_ids([Clip(path)])
-    batch = batch_of_video(extracted, schema, name)
+    if of_raw_clips:
+        seen = _seen_as_raw_clip(clip, schema)
+    else:
+        seen = _seen_as_features(clip, schema, Extractor.load(place, picture=picture, sound=sound))
+    batch, edges = seen.batch, seen.edges
     features, mask = preprocess(batch["features"], batch["num_frames"], config.data.normalize)
     num_frames = int(batch["num_frames"][0])
-    seconds = extracted.seconds[:num_frames]
-    edges = frame_edges(seconds, extracted.duration)
 
     evaluator = build_evaluator(loaded.classifier, config)
     objective = config.objective
-    attack = build_attack("fgm", objective.epsilon, AttackOptions(norm_scope=objective.norm_scope))
+    options = AttackOptions(
+        norm_scope=objective.norm_scope,
+        clip_to_range=PIXELS.clip_to_range if of_raw_clips else None,
+    )
+    attack = build_attack("fgm", objective.epsilon, options)
 
     def loss(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
         return evaluator.loss(labels, logits, None)
 
     clean_logits = evaluator.forward(features, mask).logits
-    attacked = attack.attack(evaluator.forward, loss, features, mask, own_labels(clean_logits))
+    own = own_labels(loaded.classifier.probabilities(clean_logits))
+    attacked = attack.attack(evaluator.forward, loss, features, mask, own)
     sides = {"clean": (features, clean_logits), "attacked": (attacked.features, attacked.logits)}
     top_k = min(top_k, config.data.num_classes)
     classes = list(
@@ -144,15 +187,19 @@ def watch(
     film = list(dict.fromkeys(film))
     moments = [strongest_frames(entry["clean"]["activation"], MOMENTS) for entry in labels]
     wanted = {*film, *(frame for frames in moments for frame in frames)}
-    with Video(path, start=start, end=end, max_seconds=extract.config.max_seconds) as opened:
-        pictures = pictures_of(opened, extract.config.frames_per_second, wanted)
+    pictures = seen.pictures(wanted)
+    attacked_frames = None
+    if of_raw_clips:
+        of_attack = pictures_of_pixels(attacked.features, seen.seconds, {*film})
+        attacked_frames = [of_attack[frame] for frame in film]
     for entry, frames in zip(labels, moments, strict=True):
         entry["moments"] = [pictures[frame] for frame in frames if frame in pictures]
     shapes = [picture["shape"] for picture in pictures.values()]
     return {
-        "video": name,
+        "video": seen.name,
         "edges": edges.tolist(),
         "frames": [pictures.get(frame) for frame in film],
+        "attacked_frames": attacked_frames,
         "shape": shapes[0] if shapes else (16, 9),
         "labels": labels,
         "attention": {
@@ -163,21 +210,99 @@ def watch(
             for feature, levels in profiles["clean"].items()
         },
         "epsilon": objective.epsilon,
-        "warnings": [f"{name}: {fault}" for fault in extracted.faults],
-        "extractor": extract.config.description,
+        "warnings": [f"{seen.name}: {fault}" for fault in seen.faults],
+        "extractor": seen.source,
         "model": config.model.name,
         "options": config.model.options,
         "provenance": weights_of(folder, checkpoint, loaded),
     }
 
 
-def own_labels(logits: tf.Tensor) -> tf.Tensor:
+def _check_no_extractor(**places: str | os.PathLike | None) -> None:
+    for name, place in places.items():
+        if place is not None:
+            raise ConfigError(
+                f"--{name} must be left out: a run of raw clips takes frames, without an "
+                f"extractor. Received: --{name}={os.fspath(place)}"
+            )
+    try:
+        import_av()  # Now, rather than after the model has been loaded.
+    except ImportError as error:
+        raise ConfigError(str(error)) from error
+
+
+def _seen_as_features(clip: Clip, schema: RecordSchema, extract: Extractor) -> _Seen:
+    """Extracts the features of a video."""
+    extracted = extract(clip.path, start=clip.start, end=clip.end)
+    [name] = clip_ids([Clip(clip.path)])
+    batch = batch_of_video(extracted, schema, name)
+    seconds = extracted.seconds[: int(batch["num_frames"][0])]
+
+    def pictures(wanted: set[int]) -> Pictures:
+        longest = extract.config.max_seconds
+        with Video(clip.path, start=clip.start, end=clip.end, max_seconds=longest) as opened:
+            return pictures_of(opened, extract.config.frames_per_second, wanted)
+
+    edges = frame_edges(seconds, extracted.duration)
+    source = extract.config.description
+    return _Seen(name, batch, seconds, edges, extracted.faults, source, pictures)
+
+
+def _seen_as_raw_clip(clip: Clip, schema: RecordSchema) -> _Seen:
+    """Packs a video as `yt8m-gat pack` does, and reads it as evaluation does.
+
+    A frame that stands for a segment lasts as long as the segment.
+    """
+    [name] = clip_ids([Clip(clip.path)])
+    made = record_of(Task(clip, name, (), "", 0), PackSettings(), [])
+    batch = parse_clip_batch(tf.constant([made.record]), schema, [name], with_labels=False)
+    lists = tf.train.SequenceExample.FromString(made.record).feature_lists.feature_list
+    times = [
+        clip.start + time.int64_list.value[0] / 1e6 for time in lists["image/timestamp"].feature
+    ]
+    clips = schema.clips
+    [numbers] = sample_frames(tf.constant([len(times)]), clips).numpy()
+    seconds = [times[number] for number in numbers]
+    end = clip.start + made.columns["seconds"]
+    if clips.sampling == "segments":
+        edges = np.linspace(clip.start, end, clips.num_segments + 1)
+        taken = "the middle frame"
+    else:
+        edges = frame_edges(seconds, end)
+        taken = f"{clips.dense_stride} apart"
+    side = clips.crop_size
+    source = f"{clips.num_segments} of {len(times)} frames, {taken}, {side} x {side} pixels"
+
+    def pictures(wanted: set[int]) -> Pictures:
+        return pictures_of_pixels(batch["features"], seconds, wanted)
+
+    faults = [made.columns["faults"]] if made.columns["faults"] else []
+    return _Seen(name, batch, seconds, edges, faults, source, pictures)
+
+
+def pictures_of_pixels(
+    features: Mapping[str, tf.Tensor], seconds: Sequence[float], wanted: set[int]
+) -> Pictures:
+    """Returns the pictures of some frames of a raw clip, as the model takes them."""
+    pixels = tf.saturate_cast(tf.round(tf.cast(features[CLIP_FEATURE][0], tf.float32)), tf.uint8)
+    return {
+        frame: {
+            "second": seconds[frame],
+            "jpeg": tf.io.encode_jpeg(pixels[frame], quality=JPEG_QUALITY).numpy(),
+            "shape": (pixels.shape[2], pixels.shape[1]),
+        }
+        for frame in sorted(wanted)
+    }
+
+
+def own_labels(probabilities: tf.Tensor) -> tf.Tensor:
     """Returns the labels that a model gives, multi-hot float32 [B, C].
 
     They are the classes of at least 50 %, or the likeliest class if there are none.
     """
-    likely = logits >= 0.0
-    first = tf.one_hot(tf.argmax(logits, axis=-1), tf.shape(logits)[-1], True, False)
+    likely = probabilities >= 0.5
+    count = tf.shape(probabilities)[-1]
+    first = tf.one_hot(tf.argmax(probabilities, axis=-1), count, True, False)
     return tf.cast(tf.logical_or(likely, first), tf.float32)
 
 
@@ -195,7 +320,7 @@ def strongest_frames(activation: Sequence[float] | None, most: int) -> list[int]
     return sorted(sorted(peaks, key=lambda frame: -values[frame])[:most])
 
 
-def pictures_of(video: Video, rate: float, wanted: set[int]) -> dict[int, dict[str, Any]]:
+def pictures_of(video: Video, rate: float, wanted: set[int]) -> Pictures:
     """Returns the pictures of some frames: frame -> `{"second", "jpeg", "shape"}`.
 
     A video without pictures has none, and one that ends early has fewer.
@@ -205,7 +330,7 @@ def pictures_of(video: Video, rate: float, wanted: set[int]) -> dict[int, dict[s
         rate: Frames a second.
         wanted: The frames, counted from 0.
     """
-    pictures: dict[int, dict[str, Any]] = {}
+    pictures: Pictures = {}
     if not video.info.has_picture:
         return pictures
     frames = video.frames(frames_per_second=rate, short_side=PICTURE_SIDE)

@@ -88,10 +88,11 @@ def build_watch_page(watched: Mapping[str, Any], command: Sequence[str] = ()) ->
     digest = f"SHA-256 {provenance['weights']}"
     options = [f"{key}={shown(value)}" for key, value in watched["options"].items()]
     seen = f"{len(edges) - 1} frames, from {clock(edges[0])} to {clock(edges[-1])}"
+    attacked = "features" if watched["attacked_frames"] is None else "pixels"
     facts = [
         ["video", watched["video"]],
         ["classified", seen],
-        ["features", watched["extractor"]],
+        [attacked, watched["extractor"]],
         ["run", provenance["train_dir"]],
         ["model", ", ".join([watched["model"], *options])],
         ["weights", ", ".join([provenance["checkpoint"], *step, digest])],
@@ -101,7 +102,7 @@ def build_watch_page(watched: Mapping[str, Any], command: Sequence[str] = ()) ->
         *(warning(message) for message in watched["warnings"]),
         *section(
             "What the model says",
-            f"Probabilities in percent, on the video and under attack: {attack} on the features, "
+            f"Probabilities in percent, on the video and under attack: {attack} on the {attacked}, "
             "the strength of training, against the labels that the model itself gives. The seconds "
             "are those whose class activation is at least half of the highest.",
             [_top_table(labels, attack)],
@@ -162,6 +163,13 @@ def _spans_words(spans: Sequence[Sequence[float]], most: int = 6) -> str:
 
 def _tracks(watched: Mapping[str, Any], attack: str) -> str:
     edges, labels = watched["edges"], watched["labels"]
+    explained = "The attack changes the features, not the pictures. "
+    if watched["attacked_frames"] is not None:
+        explained = "Frames as the model takes them, clean above attacked. "
+    if watched["attention"]:
+        explained += (
+            "Attention, clean above attacked: the stronger the colour, the more a frame receives."
+        )
     choices, lanes = [], []
     for place, entry in enumerate(labels):
         checked = " checked" if place == 0 else ""
@@ -187,9 +195,8 @@ def _tracks(watched: Mapping[str, Any], attack: str) -> str:
         [
             note(
                 "A click on a label marks the seconds that carried it. Its class activation, clean "
-                "and attacked on one scale: up is evidence for the label, down against it. The "
-                "attack changes the features, not the pictures. Attention, clean above attacked: "
-                "the stronger the colour, the more a frame receives."
+                "and attacked on one scale: up is evidence for the label, down against it. "
+                + explained
             ),
             '<p class="note key"><i style="background: var(--series-0); margin-left: 0"></i>clean'
             f'<i style="background: var(--series-1)"></i>{escape(attack)}'
@@ -209,8 +216,9 @@ def _tracks(watched: Mapping[str, Any], attack: str) -> str:
 
 def _film(watched: Mapping[str, Any]) -> str:
     edges = watched["edges"]
-    # A picture that is missing keeps its place, so that the others stay above their seconds.
-    images = "".join("<i></i>" if frame is None else _image(frame) for frame in watched["frames"])
+    films = [("frames", watched["frames"])]
+    if watched["attacked_frames"] is not None:
+        films.append(("attacked", watched["attacked_frames"]))
     bands = "".join(
         _bands(entry["clean"]["spans"], edges, place)
         for place, entry in enumerate(watched["labels"])
@@ -219,12 +227,20 @@ def _film(watched: Mapping[str, Any]) -> str:
     for at, text in time_ticks(edges):
         kind = ' class="first"' if at < 3 else ' class="last"' if at > 97 else ""
         marks.append(f'<span{kind} style="left: {at:.2f}%">{escape(text)}</span>')
+    lanes = "".join(
+        f'<div class="lane bare"><div class="who"><b>{name}</b></div>'
+        f'<div class="over"><div class="film">{_images(frames)}</div>{bands}</div></div>'
+        for name, frames in films
+    )
     return (
-        '<div class="lane bare"><div class="who"><b>frames</b></div>'
-        f'<div class="over"><div class="film">{images}</div>{bands}</div></div>'
-        '<div class="lane bare"><div class="who"></div>'
+        f'{lanes}<div class="lane bare"><div class="who"></div>'
         f'<div class="over axis">{"".join(marks)}</div></div>'
     )
+
+
+def _images(frames: Sequence[Mapping[str, Any] | None]) -> str:
+    # A picture that is missing keeps its place, so that the others stay above their seconds.
+    return "".join("<i></i>" if frame is None else _image(frame) for frame in frames)
 
 
 def _bands(spans: Sequence[Sequence[float]], edges: Edges, place: int) -> str:
