@@ -2,13 +2,13 @@
 
     python benchmarks/grid.py --grid_dir=grid_s1 --picture=embedding.tflite --output_dir=runs/grid
 
-`grid_dir` holds `clips/*.mp4` and `labels.csv` (clip and the six words that it says).
-`yt8m-gat extract` makes the records at 25 frames a second: the picture of the mouth by `--picture`,
-the sound by `--sound`. Clips are split 6 : 1 : 1 by a hash of their names. Each model is trained on
-sound, on picture and on both, once for each seed, and evaluated on the test clips with its best
-weights by validation GAP. The accuracy of a place is the share of clips whose word in that place is
-the one that the model scores highest among the words of the place. Called again, it goes on where
-it stopped.
+`grid_dir` holds `clips/*.mp4` and `labels.csv` (clip and the six words that it says). `yt8m-gat
+extract` makes the records at 25 frames a second: the picture of the mouth by `--picture`
+(`pixels`: the gray values of 36 x 28 pixels), the sound by `--sound`. Clips are split 6 : 1 : 1
+by a hash of their names. Each model is trained on sound, on picture and on both, once for each
+seed, and evaluated on the test clips with its best weights by validation GAP. The accuracy of a
+place is the share of clips whose word in that place is the one that the model scores highest
+among the words of the place. Called again, it goes on where it stopped.
 """
 
 import argparse
@@ -42,6 +42,15 @@ def run(log, *arguments):
         )
     if finished.returncode:
         sys.exit(f"yt8m-gat {arguments[0]} failed, see {log}")
+
+
+def write_pixels_model(path):
+    """Writes a Keras file whose embedding of a picture is its 1,008 gray values."""
+    import keras
+
+    picture = keras.Input((28, 36, 3))
+    gray = keras.layers.AveragePooling3D((1, 1, 3))(keras.layers.Reshape((28, 36, 3, 1))(picture))
+    keras.Model(picture, keras.layers.Flatten()(gray)).save(path)
 
 
 def extract(options):
@@ -123,7 +132,7 @@ def place_accuracy(scores, words, label_names):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--grid_dir", type=Path, required=True)
-    parser.add_argument("--picture", required=True, help="a model of extract, or none")
+    parser.add_argument("--picture", required=True, help="a model of extract, pixels, or none")
     parser.add_argument("--sound", default="log_mel", help="a model of extract")
     parser.add_argument("--fit_pca", help="the number of picture values that a PCA keeps")
     parser.add_argument("--output_dir", type=Path, required=True)
@@ -136,6 +145,10 @@ def main():
     if Path(options.picture).exists():
         options.picture = Path(options.picture).resolve()
     options.output_dir.mkdir(parents=True, exist_ok=True)
+    if options.picture == "pixels":
+        options.picture = options.output_dir.resolve() / "pixels.keras"
+        if not options.picture.exists():
+            write_pixels_model(options.picture)
     options.records = options.output_dir / "records"
     words = extract(options)
     extractor = json.loads((options.records / "extractor.json").read_text(encoding="utf-8"))
