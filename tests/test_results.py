@@ -1,0 +1,126 @@
+"""The tables of the pages are those of the stored figures."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
+
+import results
+
+TABLE = {
+    "keys": ["model"],
+    "where": {"kind": "both"},
+    "columns": {"GAP": ["clean.gap", 3], "FGM": ["attacks.0.gap", 2]},
+}
+
+
+def row(model, seed, gap, attacked, kind="both"):
+    figures = {"clean": {"gap": gap}, "attacks": [{"gap": attacked}]}
+    return {"model": model, "seed": seed, "kind": kind, **figures}
+
+
+ROWS = [
+    row("SA", 0, 0.1, 0.5),
+    row("SA", 1, 0.2, 0.5),
+    row("SA", 2, 0.3, 0.5),
+    row("SA", 3, 0.9, 0.9, kind="sound"),
+    row("GAT", 0, 0.25, 0.125),
+]
+
+
+def stored(rows=ROWS):
+    lines = results.collect(TABLE, rows)
+    return {"commit": "abc1234", "date": "2026-11-28", "lines": lines}
+
+
+def test_rows_that_differ_by_their_seed_are_one_line():
+    assert results.collect(TABLE, ROWS) == [
+        {
+            "keys": ["SA"],
+            "seeds": [0, 1, 2],
+            "figures": {"GAP": [0.1, 0.2, 0.3], "FGM": [0.5, 0.5, 0.5]},
+        },
+        {"keys": ["GAT"], "seeds": [0], "figures": {"GAP": [0.25], "FGM": [0.125]}},
+    ]
+
+
+def test_the_interval_is_student_s():
+    # The 97.5 % quantile with 2 degrees of freedom is 4.3027; the deviation of 1, 2, 3 is 1.
+    assert results.half_interval([1.0, 2.0, 3.0]) == pytest.approx(4.30265 / 3**0.5, rel=1e-5)
+    assert results.half_interval([1.0]) is None
+
+
+def test_a_table_has_means_and_intervals():
+    assert results.render(TABLE, stored()).splitlines() == [
+        "| model | GAP | FGM |",
+        "|---|---|---|",
+        "| SA | 0.200 ± 0.248 | 0.50 ± 0.00 |",
+        "| GAT | 0.250 | 0.12 |",
+        "",
+        "Made on 2026-11-28 at commit abc1234, seeds per row: 1, 3; ± is half of the 95 % interval "
+        "of the mean over the seeds.",
+    ]
+
+
+def test_a_page_gets_its_tables_and_keeps_the_rest():
+    empty = "<!-- results b -->\n<!-- end -->"
+    page = f"Before.\n<!-- results grid -->\nold\n<!-- end -->\nAfter.\n{empty}"
+    tables = {"grid": TABLE, "b": TABLE}
+    text = results.filled(page, tables, {"grid": stored()})
+    assert text.startswith("Before.\n<!-- results grid -->\n| model |")
+    assert text.endswith(f"seeds.\n<!-- end -->\nAfter.\n{empty}")
+    assert results.filled(text, tables, {"grid": stored()}) == text
+    with pytest.raises(ValueError, match="'c' is no table"):
+        results.filled("<!-- results c -->\n<!-- end -->", tables, {})
+
+
+@pytest.mark.parametrize(
+    ("quote", "fault"),
+    [
+        ("0.200<!-- grid: SA, GAP -->", None),
+        ("0.2<!-- grid: SA, GAP -->", None),
+        ("0.201<!-- grid: SA, GAP -->", "the stored figure is 0.200"),
+        ("-0.200<!-- grid: SA, GAP -->", "the stored figure is 0.200"),
+        ("0.200<!-- grid: ART, GAP -->", "nothing of that name"),
+        ("0.200<!-- grid: SA, MAP -->", "nothing of that name"),
+        ("0.200<!-- other: SA, GAP -->", "nothing of that name"),
+    ],
+)
+def test_a_quoted_figure_is_the_stored_one(quote, fault):
+    wrong = results.wrong_quotes(f"It has {quote}.", {"grid": TABLE}, {"grid": stored()})
+    assert [fault in sentence for sentence in wrong] == ([True] if fault else [])
+
+
+def test_the_pages_of_this_repository_are_those_of_the_stored_figures():
+    assert results.faults() == []
+
+
+def test_a_table_runs_its_commands_and_is_stored(tmp_path, monkeypatch):
+    monkeypatch.setattr(results, "STORED", tmp_path / "stored")
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import pathlib, sys\n"
+        "assert sys.argv[1] == '--data=my folder'\n"
+        "pathlib.Path(sys.argv[2], 'rows.json').write_text("
+        '\'[{"model": "SA", "seed": 0, "kind": "both", '
+        '"clean": {"gap": 0.5}, "attacks": [{"gap": 0.25}]}]\')\n'
+    )
+    table = {
+        **TABLE,
+        "commands": [f"python {script} --data=$D {{dir}}"],
+        "json": "rows.json",
+        "minutes": 1,
+    }
+    assert not results.make("t", table, {}, tmp_path)
+    assert not (tmp_path / "stored").exists()
+    assert results.make("t", table, {"D": "my folder"}, tmp_path)
+    kept = results.json.loads((tmp_path / "stored" / "t.json").read_text())
+    assert kept["lines"] == [
+        {"keys": ["SA"], "seeds": [0], "figures": {"GAP": [0.5], "FGM": [0.25]}}
+    ]
+    table["commands"] = [f"{sys.executable} -c 1/0"]
+    with pytest.raises(subprocess.CalledProcessError):
+        results.make("t", table, {}, tmp_path)
