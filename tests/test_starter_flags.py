@@ -183,6 +183,7 @@ BOOLEAN_OPTIONS = {
     "single_label": ["--model=TSM", "--label_loss=CrossEntropyLoss"],
     "sample_random_frames": ["--model=DbofModel"],
     "dbof_add_batch_norm": ["--model=DbofModel"],
+    "moe_prob_gating": ["--model=NetVLAD"],
 }
 # Booleans of train.py that are false anyway.
 FALSE_BY_DEFAULT = {

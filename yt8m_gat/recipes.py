@@ -37,7 +37,7 @@ class Recipe:
     @property
     def dual_normalization(self) -> bool:
         """Whether the builder has this option, because the architecture normalizes."""
-        return self.family in ("transformer", "dbof", "clip")
+        return self.family in ("transformer", "dbof", "learnable_pooling", "next_vlad", "clip")
 
     def defaults_of(self, section: type) -> dict[str, Any]:
         """Returns those of `defaults` that are fields of the configuration class `section`."""
@@ -53,6 +53,14 @@ _STARTER: dict[str, Any] = {
     "learning_rate_decay": 0.95,
     "clip_gradient_norm": 1.0,
 }
+# What the authors' scripts of NetVLAD and NeXtVLAD change: the batch is that of one device.
+_KAGGLE: dict[str, Any] = {
+    **_STARTER,
+    "base_learning_rate": 2e-4,
+    "learning_rate_decay": 0.8,
+    "batch_size": 80,
+}
+_WILLOW = "Learnable pooling with Context Gating (Miech, Laptev and Sivic, 2017)"
 # Also its batch size, where a video is one vector. (Frame-level models keep 64: the features of
 # 1024 clips of 300 frames take 1.4 GB.)
 _STARTER_VIDEO: dict[str, Any] = {
@@ -116,6 +124,18 @@ RECIPES: dict[str, Recipe] = {
         "lstm",
         "YouTube-8M starter code",
         defaults={**_STARTER, "normalize": "none", "base_learning_rate": 0.001},
+    ),
+    "NetVLAD": Recipe("learnable_pooling", _WILLOW, defaults=_KAGGLE),
+    "GatedSoftDbof": Recipe(
+        "learnable_pooling",
+        _WILLOW,
+        {"pooling": "soft_bag", "cluster_size": 4096},
+        defaults=_KAGGLE,
+    ),
+    "NeXtVLAD": Recipe(
+        "next_vlad",
+        "NeXtVLAD (Lin, Xiao and Fan, 2018)",
+        defaults={**_KAGGLE, "learning_rate_decay_examples": 2e6},
     ),
     "LogisticModel": Recipe(
         "video_level",

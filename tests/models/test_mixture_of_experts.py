@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from yt8m_gat.models import MixtureOfExperts
+from yt8m_gat.models import GatedMixtureOfExperts, MixtureOfExperts
 from yt8m_gat.models.classifier_head import build_head
 
 
@@ -97,3 +97,27 @@ def test_heads_that_cannot_be():
         build_head("SvmModel", 3, 2)
     with pytest.raises(ValueError, match="`moe_num_mixtures` must be positive"):
         build_head("MoeModel", 3, 0)
+
+
+def test_class_gates_are_those_of_the_formula_and_exact_at_the_ends():
+    """p' = sigmoid(BN(p U)) p; a logit of -60 has a probability of e^-60."""
+    rng = np.random.default_rng(0)
+    layer = GatedMixtureOfExperts(3, 2)
+    layer.build((None, 4))
+    for weight in layer.weights:
+        weight.assign(rng.uniform(0.5, 1.5, weight.shape) * np.sign(rng.normal(size=weight.shape)))
+    gamma, beta, mean, variance = layer.class_normalization.normalization.weights
+    variance.assign(np.abs(variance))
+    x = rng.normal(size=(5, 4)).astype("float32")
+    log_p, log_not_p = layer.log_probabilities(x)
+    p = np.exp(np.asarray(log_p, "float64"))
+    np.testing.assert_allclose(p + np.exp(log_not_p), 1, atol=1e-6)
+    scores = p @ layer.class_kernel.numpy()
+    scores = (scores - mean.numpy()) / np.sqrt(variance.numpy() + 1e-3)
+    scores = gamma.numpy() * scores + beta.numpy()
+    expected = p / (1 + np.exp(-scores))
+    np.testing.assert_allclose(1 / (1 + np.exp(-layer(x).numpy())), expected, atol=1e-6)
+    # Gates of e^-60 leave that much of a probability near 1.
+    beta.assign(np.full(3, -60.0))
+    gamma.assign(np.zeros(3))
+    np.testing.assert_allclose(layer(x), log_p - 60.0, atol=1e-4)

@@ -248,10 +248,30 @@ SECTIONS: Sections = {
         ),
         _option("lstm_cells", "LstmModel: size of each layer's state.", int),
         _option("lstm_layers", "LstmModel: number of layers.", int),
+        _option(
+            "pooling",
+            "NetVLAD and GatedSoftDbof: how frames are pooled.",
+            choices=("vlad", "soft_bag"),
+        ),
+        _option(
+            "cluster_size",
+            "NetVLAD, GatedSoftDbof and NeXtVLAD: clusters of the first feature.",
+            int,
+        ),
+        _option(
+            "moe_prob_gating",
+            "NetVLAD and GatedSoftDbof: context gating of the probabilities too.",
+            bool,
+        ),
+        _option("expansion", "NeXtVLAD: factor by which features are expanded.", int),
+        _option("groups", "NeXtVLAD: groups of the first feature.", int),
+        _option(
+            "gating_reduction", "NeXtVLAD: units of the hidden layer for each one in its gate.", int
+        ),
         _option("moe_num_mixtures", "MoeModel, also as a head: experts per class.", int),
         _option(
             "video_level_classifier_model",
-            "DbofModel and LstmModel: the head.",
+            "DbofModel, LstmModel and NeXtVLAD: the head.",
             choices=("MoeModel", "LogisticModel"),
         ),
     ),

@@ -19,7 +19,9 @@ from yt8m_gat.models.imported import (
     constructor_parameters,
     import_classifier,
 )
+from yt8m_gat.models.learnable_pooling import LearnablePoolingClassifier
 from yt8m_gat.models.lstm import LstmClassifier
+from yt8m_gat.models.next_vlad import NeXtVladClassifier
 from yt8m_gat.models.transformer import TransformerClassifier
 from yt8m_gat.models.video_classifier import VideoClassifier
 from yt8m_gat.models.video_level import VideoLevelClassifier
@@ -31,7 +33,9 @@ BUILDERS: dict[str, type[VideoClassifier]] = {
     "clip": ClipClassifier,
     "dbof": DbofClassifier,
     "frame_level_logistic": FrameLevelLogisticClassifier,
+    "learnable_pooling": LearnablePoolingClassifier,
     "lstm": LstmClassifier,
+    "next_vlad": NeXtVladClassifier,
     "transformer": TransformerClassifier,
     "video_level": VideoLevelClassifier,
 }

@@ -127,6 +127,14 @@ class VideoClassifier(keras.Model):
             return joined
         return ops.where(ops.expand_dims(frame_mask, -1), joined, ops.zeros_like(joined))
 
+    def separate(self, frames: Any) -> list[Any]:
+        """Cuts frames [B, T, sum D], as from `concatenate`, into one [B, T, D] a feature."""
+        sizes = list(self.feature_sizes.values())
+        if len(sizes) == 1:
+            return [frames]
+        ends = [sum(sizes[:index]) for index in range(1, len(sizes))]
+        return ops.split(frames, ends, axis=-1)
+
     def symbolic_inputs(self, num_frames: int | None = None) -> dict[str, keras.KerasTensor]:
         """Returns Keras inputs for this model; with `num_frames` None, T is unknown."""
         time = (num_frames,) if self.frame_level else ()
