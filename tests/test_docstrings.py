@@ -15,6 +15,7 @@ ROOMS = ("attacks", "layers", "losses", "metrics")
 WITHOUT = {
     *("ClassificationLoss", "get_loss"),
     *("Attack", "AttackOptions", "AttackResult", "PassCount", "Problem", "RecordedPass"),
+    *("loss_and_gradients", "mask_frames"),
 }
 
 

@@ -88,10 +88,11 @@ def test_a_model_of_ones_own_is_trained_and_remembered(trained, folder):
 
 @pytest.mark.slow
 def test_it_is_attacked_and_predicted(trained, folder):
-    run(command("eval.py"), "--attacks=fgm", "--output_file=evaluation.json")
+    own = "my_attacks:EOT:draws=2:steps=2"
+    run(command("eval.py"), f"--attacks=fgm,{own}", "--output_file=evaluation.json")
     result = json.loads((folder / "evaluation.json").read_text())
-    (row,) = result["attacks"]
-    assert (row["attack"], row["loss"] > result["clean"]["loss"]) == ("fgm", True)
+    assert [row["attack"] for row in result["attacks"]] == ["fgm", own]
+    assert all(row["loss"] > result["clean"]["loss"] for row in result["attacks"])
     run(command("inference.py"))
     config = RunConfig.load(trained.path)
     served = tf.saved_model.load("runs/mine/export/1").signatures["serving_default"]

@@ -242,3 +242,40 @@ def test_unknown_names_are_errors():
         Ball("l1")
     with pytest.raises(ValueError, match="`scope` must be one of frame, example, joint"):
         Ball("l2", "batch")
+
+
+@pytest.mark.parametrize("ball", BALLS, ids=by_name)
+def test_shares_give_features_radii_of_their_own(ball, batch):
+    """Against the ball without shares, in the units r / share."""
+    own = Ball(ball.norm, ball.scope, (("audio", 0.2),))
+    units = {"rgb": 1.0, "audio": 0.2}
+    real = batch.frame_mask.numpy()[..., None]
+    values = {name: value * real for name, value in batch.features.items()}
+
+    def times(tensors, power):
+        return {name: value * units[name] ** power for name, value in tensors.items()}
+
+    args = (batch.frame_mask, EPSILON)
+    for got, want in (
+        (own.steepest_ascent(values, *args), ball.steepest_ascent(times(values, 1), *args)),
+        (own.surface(values, *args), ball.steepest_ascent(times(values, -1), *args)),
+        (own.project(values, *args), ball.project(times(values, -1), *args)),
+        (own.random_start(values, *args, 3), ball.random_start(values, *args, 3)),
+    ):
+        for name, value in times(want, 1).items():
+            np.testing.assert_allclose(got[name], value, rtol=1e-5, atol=1e-7)
+        assert np.all(own.norm_of(got, batch.frame_mask) <= EPSILON * (1 + 1e-5))
+        if ball.norm == "linf" or ball.scope == "frame":
+            rows = np.linalg.norm(got["audio"], ord=None if ball.norm == "l2" else np.inf, axis=2)
+            assert rows.max() <= 0.2 * EPSILON * (1 + 1e-5)
+
+
+def test_a_share_of_0_keeps_a_feature_as_it_is(batch):
+    own = Ball("l2", "joint", (("audio", 0.0),))
+    step = own.steepest_ascent(batch.features, batch.frame_mask, EPSILON)
+    assert not np.any(step["audio"])
+    alone = own.steepest_ascent({"rgb": batch.features["rgb"]}, batch.frame_mask, EPSILON)
+    np.testing.assert_allclose(step["rgb"], alone["rgb"], rtol=1e-6)
+    assert not np.any(own.project(batch.features, batch.frame_mask, EPSILON)["audio"])
+    with pytest.raises(ValueError, match=r"`shares` must be at least 0, and finite. Received: -1"):
+        Ball(shares=(("audio", -1),))

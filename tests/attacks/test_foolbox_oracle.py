@@ -1,16 +1,28 @@
-"""The same attacks by foolbox, over one tensor of both modalities with the mask closed over."""
+"""The same attacks by foolbox, through the wrapper that docs/EXTENDING.md shows."""
+
+import re
+from pathlib import Path
 
 import eagerpy as ep
 import foolbox
 import numpy as np
 import pytest
 import tensorflow as tf
-from attack_models import cross_entropy
+from attack_models import FrameOutputs, cross_entropy
 
 from yt8m_gat.attacks import PGD, Ball, FastGradient
 
 EPSILON = 0.4
 STEPS = 4
+
+
+def for_foolbox():
+    """Returns the page's function."""
+    text = (Path(__file__).resolve().parents[2] / "docs" / "EXTENDING.md").read_text("utf-8")
+    (block,) = re.findall(r"```python\n(import foolbox\n.*?)```", text, re.DOTALL)
+    names = {}
+    exec(block, names)
+    return names["for_foolbox"]
 
 
 def with_cross_entropy(attack_class, labels):
@@ -44,17 +56,12 @@ def test_equals_foolbox(theirs, options, ours, linear, batch):
     # Without the clip that has no frames, whose zero gradient foolbox cannot normalize.
     features = {name: value[:4] for name, value in batch.features.items()}
     mask, labels = batch.frame_mask[:4], batch.labels[:4]
-    real = mask[..., None]
-    clean = tf.concat([tf.where(real, v, 0.0) for v in features.values()], -1)
-
-    def model(inputs):
-        parts = tf.split(inputs, [v.shape[-1] for v in features.values()], -1)
-        return linear(dict(zip(features, parts, strict=True)), mask)
-
+    wrapped, clean = for_foolbox()(
+        lambda parts, mask: FrameOutputs(linear(parts, mask), None), features, mask
+    )
     attack = with_cross_entropy(getattr(foolbox.attacks, theirs), labels)(
         random_start=False, **options
     )
-    wrapped = foolbox.TensorFlowModel(model, bounds=(-100, 100))
     # `run`, not the call: the call judges success by a function that NumPy 2 has no more.
     criterion = foolbox.criteria.Misclassification(tf.zeros([4], tf.int32))
     expected = attack.run(wrapped, clean, criterion, epsilon=EPSILON)

@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 from attack_models import cross_entropy
 
-from yt8m_gat.attacks import PGD, Ball, dlr_loss, margin_loss
+from yt8m_gat.attacks import PGD, Ball, Criterion, dlr_loss, margin_loss
 
 RNG = np.random.default_rng(4)
 LOGITS = RNG.normal(size=(7, 6)).astype(np.float32)
@@ -46,6 +46,55 @@ def test_one_label_gives_the_paper_s_formula():
     np.testing.assert_allclose(dlr_loss(LABELS[:1], LOGITS[:1]), [expected], rtol=1e-6)
 
 
+def met_by_hand(name, k, labels, logits):
+    """Read off the ranks of the labels."""
+    ranks = [int((logits > value).sum()) for value in logits[labels > 0]]
+    if not ranks:
+        return False
+    if name == "any":
+        return max(ranks) >= max(k, len(ranks))
+    return min(ranks) >= (k if name == "all" else 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "k"), [("top1", 5), ("any", 1), ("any", 3), ("all", 1), ("all", 2)]
+)
+def test_a_criterion_is_met_where_the_ranks_say_so(name, k):
+    rng = np.random.default_rng(6)
+    labels, logits = (rng.random((200, 6)) < 0.3) * 1.0, rng.normal(size=(200, 6))
+    # With fewer other classes than k, the lowest one counts: not for this table of ranks.
+    enough = (labels == 0).sum(axis=1) >= k
+    labels, logits = labels[enough], logits[enough]
+    criterion = Criterion(name, k)
+    expected = [met_by_hand(name, k, *clip) for clip in zip(labels, logits, strict=True)]
+    np.testing.assert_array_equal(criterion.met(labels, logits), expected)
+    labelled = labels.any(axis=1)
+    np.testing.assert_array_equal(criterion.margin(labels, logits)[labelled] > 0,
+                                  np.array(expected)[labelled])  # fmt: skip
+    ratio = criterion.ratio(labels, logits).numpy()
+    np.testing.assert_array_equal(ratio > 0, expected)
+    leading = labels * 100 + logits  # All labels above all others: within [-1, 0], as in the paper.
+    in_range = criterion.ratio(labels, leading).numpy()
+    assert in_range.min() >= -1 and in_range.max() <= 0
+
+
+def test_a_target_is_raised_above_the_label():
+    """Eq. 4: -(z_y - z_t) / (z_(1) - (z_(3) + z_(4)) / 2), t the second of the other classes."""
+    z, criterion = LOGITS[:1], Criterion("top1")
+    target = criterion.target(LABELS[:1], z, 1).numpy()
+    others = np.argsort(-np.where(LABELS[0] > 0, -np.inf, z[0]))
+    np.testing.assert_array_equal(np.flatnonzero(target), others[1:2])
+    ordered = np.sort(z[0])[::-1]
+    expected = (z[0, others[1]] - z[0, 1]) / (ordered[0] - (ordered[2] + ordered[3]) / 2)
+    np.testing.assert_allclose(criterion.ratio(LABELS[:1], z, None, target), [expected], rtol=1e-5)
+    # Two classes have to pass the label: the lower of them is the term to raise.
+    both = Criterion("all", k=2)
+    target = both.target(LABELS[:1], z, 1).numpy()
+    assert set(np.flatnonzero(target)) == set(others[1:3])
+    lower = z[0, others[1:3]].min()
+    np.testing.assert_allclose(both.margin(LABELS[:1], z, None, target), [lower - z[0, 1]], 1e-5)
+
+
 def slope(logits):
     logits = tf.constant(logits)
     with tf.GradientTape() as tape:
@@ -79,7 +128,7 @@ def test_pgd_on_dlr_does_not_see_that_logits_are_scaled(attentive, batch):
     labels = labelled_at_top(attentive)
 
     def margins(model, loss, objective):
-        result = PGD(Ball(), 0.6, steps=8, objective=objective).attack(
+        result = PGD(Ball(), 0.6, steps=4, objective=objective).attack(
             model, loss, batch.features, batch.frame_mask, labels
         )
         return margin_loss(labels, attentive(result.features, batch.frame_mask)).numpy()[:4]

@@ -10,6 +10,7 @@ from yt8m_gat.attacks import (
     ATTACKS,
     PGD,
     AttackOptions,
+    Criterion,
     DeepFool,
     FastGradient,
     SquareSearch,
@@ -29,6 +30,7 @@ from yt8m_gat.config import (
 from yt8m_gat.data.quantization import dequantize
 from yt8m_gat.job_settings import EvaluationSettings
 from yt8m_gat.pipeline.attack_plan import plan_attacks
+from yt8m_gat.pipeline.evaluation_checks import check_options
 from yt8m_gat.pipeline.evaluation_options import EvaluationOptions
 from yt8m_gat.robustness.attack_spec import PIXELS, QUANTIZED, AttackSpec
 from yt8m_gat.robustness.protocol import sceptic_attacks
@@ -72,6 +74,30 @@ def test_its_own_epsilon_is_no_part_of_its_name():
     assert spec.radii((0.1, 0.5)) == (8.0,)
     assert AttackSpec.parse("pgd").radii((0.1, 0.5)) == (0.1, 0.5)
     assert AttackSpec.parse("deepfool").radii((0.1, 0.5)) == (None,)
+
+
+def test_a_feature_may_have_a_radius_of_its_own():
+    spec = AttackSpec.parse("pgd:epsilon_audio=0.1:epsilon=0.5:steps=3")
+    assert (spec.text, spec.epsilon) == ("pgd:epsilon_audio=0.1:steps=3", 0.5)
+    assert spec.build(0.5, SHARED).ball.shares == (("audio", 0.2),)
+    assert spec.settings(SHARED)["epsilon_audio"] == 0.1
+    assert build("square_linf:epsilon_rgb=0", 2.0).ball.shares == (("rgb", 0.0),)
+    with pytest.raises(ConfigError, match="a radius of 0 for the other features has no shares"):
+        spec.build(0.0, SHARED)
+    config = RunConfig(
+        data=DataConfig(feature_names=("rgb",), feature_sizes=(8,)), model=ModelConfig(name="GAT")
+    )
+    with pytest.raises(ConfigError, match=r"features: rgb. Received: epsilon_audio"):
+        check_options(EvaluationOptions(eval_data_pattern="x"), [spec], config)
+
+
+def test_the_ensemble_is_read():
+    attack = build("auto:criterion=any:k=3:queries=7:targets=2:steps=9:early_exit=false")
+    assert attack.criterion == Criterion("any", 3) and attack.early_exit is False
+    assert (attack.queries, attack.targets, attack.steps) == (7, 2, 9)
+    plain = build("auto_linf")
+    assert (plain.queries, plain.targets, plain.steps, plain.early_exit) == (5000, 9, 100, True)
+    assert plain.ball.norm == "linf" and plain.criterion.name == "top1"
 
 
 def test_rounding_is_to_what_bytes_can_hold():
@@ -139,7 +165,14 @@ def test_every_attack_has_its_options():
 
 @pytest.mark.parametrize("name", ATTACKS)
 def test_each_option_changes_the_attack(name):
-    values = {"norm_scope": "joint", "random_start": "true", "step_size": "0.125", "loss": "dlr"}
+    values = {
+        "norm_scope": "joint",
+        "random_start": "true",
+        "step_size": "0.125",
+        "loss": "dlr",
+        "criterion": "all",
+        "early_exit": "false",
+    }
     plain = AttackSpec.parse(name).build(0.5, AttackOptions())
     for option in ATTACK_OPTIONS[name]:
         changed = AttackSpec.parse(f"{name}:{option}={values.get(option, '77')}")
@@ -149,7 +182,7 @@ def test_each_option_changes_the_attack(name):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("fgsm", r"--attacks must be of fgm, .*adaptive. Received: 'fgsm'"),
+        ("fgsm", r"--attacks must be of fgm, .*adaptive, or module:Class. Received: 'fgsm'"),
         ("pgd:step=3", r"pgd takes OPTION=VALUE with the options norm_scope, steps, .*'step=3'"),
         ("fgm:steps=3", r"fgm takes .* options norm_scope, clip, round, epsilon"),
         ("deepfool:epsilon=1", r"deepfool takes .* options steps, clip, round\. Received"),
@@ -159,6 +192,9 @@ def test_each_option_changes_the_attack(name):
         ("pgd:norm_scope=row", r"norm_scope must be one of frame, example, joint"),
         ("pgd:loss=f6", r"loss must be one of loss, margin, dlr. Received: 'f6'"),
         ("pgd:steps=3:steps=4", r"steps is given twice"),
+        ("deepfool:epsilon_rgb=1", r"deepfool takes .* options steps, clip, round\. Received"),
+        ("pgd:epsilon_rgb=-1", r"epsilon_rgb must be at least 0, and finite. Received: '-1'"),
+        ("auto:criterion=top5", r"criterion must be one of top1, any, all"),
         ("pgd:epsilon=3:epsilon=4", r"epsilon is given twice"),
     ],
 )

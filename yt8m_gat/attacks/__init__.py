@@ -1,6 +1,7 @@
 """Perturbations of clips: balls, attacks, augmentation and natural corruptions."""
 
 from yt8m_gat.attacks.adaptive import AdaptivePGD
+from yt8m_gat.attacks.apgd import APGD
 from yt8m_gat.attacks.attack import (
     Attack,
     AttackResult,
@@ -10,6 +11,7 @@ from yt8m_gat.attacks.attack import (
     top1_is_label,
     top1_missed,
 )
+from yt8m_gat.attacks.auto import AutoAttack
 from yt8m_gat.attacks.ball import NORMS, SCOPES, Ball, mask_frames
 from yt8m_gat.attacks.corruptions import CORRUPTIONS, SEVERITIES, corrupt, corruptions_of
 from yt8m_gat.attacks.deepfool import DeepFool
@@ -17,15 +19,24 @@ from yt8m_gat.attacks.fast_gradient import FastGradient
 from yt8m_gat.attacks.feature_space import PIXEL_LEVELS, PIXEL_RANGE, clip_features
 from yt8m_gat.attacks.gradient_free import RandomSearch, SquareSearch
 from yt8m_gat.attacks.noise import RandomNoise
-from yt8m_gat.attacks.objectives import OBJECTIVE_LOSSES, OBJECTIVES, dlr_loss, margin_loss
+from yt8m_gat.attacks.objectives import (
+    CRITERIA,
+    OBJECTIVE_LOSSES,
+    OBJECTIVES,
+    Criterion,
+    dlr_loss,
+    margin_loss,
+)
 from yt8m_gat.attacks.pgd import PGD
 from yt8m_gat.attacks.recorded_pass import RecordedPass
 from yt8m_gat.attacks.registry import (
     ATTACKS,
+    ATTACKS_OF_ONE_RADIUS,
     ATTACKS_WITHOUT_EPSILON,
     AttackOptions,
     build_attack,
 )
+from yt8m_gat.attacks.sparse import SparseFrames
 from yt8m_gat.attacks.temporal import (
     QUANTIZATION_LEVEL,
     TemporalAugmentation,
@@ -35,9 +46,12 @@ from yt8m_gat.attacks.temporal import (
 from yt8m_gat.attacks.transfer import Transfer
 
 __all__ = [
+    "APGD",
     "ATTACKS",
+    "ATTACKS_OF_ONE_RADIUS",
     "ATTACKS_WITHOUT_EPSILON",
     "CORRUPTIONS",
+    "CRITERIA",
     "NORMS",
     "OBJECTIVES",
     "OBJECTIVE_LOSSES",
@@ -51,7 +65,9 @@ __all__ = [
     "Attack",
     "AttackOptions",
     "AttackResult",
+    "AutoAttack",
     "Ball",
+    "Criterion",
     "DeepFool",
     "FastGradient",
     "PassCount",
@@ -59,6 +75,7 @@ __all__ = [
     "RandomNoise",
     "RandomSearch",
     "RecordedPass",
+    "SparseFrames",
     "SquareSearch",
     "TemporalAugmentation",
     "Transfer",

@@ -3,6 +3,7 @@
 import abc
 import dataclasses
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import tensorflow as tf
@@ -27,6 +28,8 @@ class Problem(NamedTuple):
         frame_mask: Bool [B, T], True = real frame; None where features are [B, D].
         labels: Float [B, C], multi-hot.
         seed: Integer, for attacks that draw anything.
+        label_weights: [B, C], above 0 at the classes that count (the rated ones of a segment);
+            None: all do. `loss` takes them into account by itself.
     """
 
     model: Model
@@ -35,6 +38,7 @@ class Problem(NamedTuple):
     frame_mask: Any
     labels: Any
     seed: Any = 0
+    label_weights: Any = None
 
     def outputs_at(self, point: Mapping[str, tf.Tensor]) -> Any:
         """Returns the model's outputs on perturbed features."""
@@ -59,6 +63,7 @@ class AttackResult(NamedTuple):
         outputs: The model's outputs on the perturbed clip.
         clean_outputs: The model's outputs on the clean clip; None if the attack does not run the
             model there.
+        figures: {name: float [B]}, further figures of some attacks.
     """
 
     features: Tensors
@@ -69,6 +74,7 @@ class AttackResult(NamedTuple):
     logits: tf.Tensor
     outputs: Any
     clean_outputs: Any
+    figures: Mapping[str, tf.Tensor] = MappingProxyType({})
 
 
 class Perturbed(NamedTuple):
@@ -154,6 +160,26 @@ def keep_where(
     }
 
 
+class Highest(NamedTuple):
+    """The highest point seen so far, clip by clip, and its value, float32 [B]."""
+
+    point: Tensors
+    value: tf.Tensor
+
+    @classmethod
+    def nothing(cls, features: Tensors) -> "Highest":
+        """Returns `features` at minus infinity, which any point beats."""
+        first = next(iter(features.values()))
+        value = tf.fill(tf.shape(first)[:1], tf.constant(float("-inf"), tf.float32))
+        return cls(dict(features), tf.ensure_shape(value, first.shape[:1]))
+
+    def or_where_higher(self, point: Tensors, value: tf.Tensor) -> "Highest":
+        """Replaces the point of each clip where the value is higher."""
+        value = tf.cast(value, tf.float32)
+        higher = value > self.value
+        return Highest(keep_where(higher, point, self.point), tf.where(higher, value, self.value))
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Attack(abc.ABC):
     """The base class of methods that perturb clips so that a model gets them wrong.
@@ -220,21 +246,24 @@ class Attack(abc.ABC):
         frame_mask: Any,
         labels: Any,
         seed: Any = 0,
+        label_weights: Any = None,
     ) -> AttackResult:
         """Perturbs a batch and evaluates the model on it.
 
         Args:
             model: `(features, frame_mask) -> logits [B, C]`, the model in inference mode. It may
                 also return an object that has `logits`, as `yt8m_gat.models.ModelOutputs`.
-            loss: `(labels, logits) -> [B]`, what the attack raises; see `objective`. The loss, not
-                the attack, takes `label_weights` into account.
+            loss: `(labels, logits) -> [B]`, what the attack raises; see `objective`. It takes
+                `label_weights` into account by itself.
             features: {name: float [B, T, D]}.
             frame_mask: Bool [B, T], True = real frame; None where features are [B, D].
             labels: Float [B, C], multi-hot.
             seed: Integer, for attacks that draw anything.
+            label_weights: [B, C], above 0 at the classes that count, for the attacks that have
+                further losses or another criterion; None: all do.
         """
         features = {name: tf.convert_to_tensor(value) for name, value in features.items()}
-        problem = Problem(model, loss, features, frame_mask, labels, seed)
+        problem = Problem(model, loss, features, frame_mask, labels, seed, label_weights)
         attacked = self.perturb(problem)
         perturbed, outputs = attacked.features, attacked.outputs
         if self.round_to_levels is not None:
@@ -254,18 +283,26 @@ class Attack(abc.ABC):
             relative_norm=tf.math.divide_no_nan(
                 whole.norm_of(change, None), whole.norm_of(real, None)
             ),
-            success=self._criterion(labels, logits, attacked.clean_outputs),
+            success=self._succeeded(problem, logits, attacked.clean_outputs),
             loss=problem.loss_of(outputs),
             logits=logits,
             outputs=outputs,
             clean_outputs=attacked.clean_outputs,
+            figures=self._figures(change),
         )
 
     def _named(self, family: str) -> str:
         return family if self.ball.norm == "l2" else f"{family}_{self.ball.norm}"
 
-    def _criterion(self, labels: Any, logits: tf.Tensor, clean_outputs: Any) -> tf.Tensor:
-        return top1_missed(labels, logits)
+    def _figures(self, change: Tensors) -> dict[str, tf.Tensor]:
+        """Returns further figures [B] of the perturbation, {name: float [B, T, D]}."""
+        del change
+        return {}
+
+    def _succeeded(self, problem: Problem, logits: tf.Tensor, clean_outputs: Any) -> tf.Tensor:
+        """Returns a bool [B]: whether the attack's criterion is met."""
+        del clean_outputs
+        return top1_missed(problem.labels, logits)
 
     def _add(self, features: Tensors, perturbation: Tensors, frame_mask: Any) -> Tensors:
         """Returns features plus perturbation, within the bounds, 0 on padding."""

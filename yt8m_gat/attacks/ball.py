@@ -73,6 +73,10 @@ class Ball:
     | l2   | joint   | the real frames of one clip, all modalities | one a clip            |
     | linf | any     | one entry (the scope changes nothing)       | -                     |
 
+    With `shares`, the radius of a feature is that share of epsilon: the norm is that of
+    r_m / share_m over the features m, so that one ball has radii for several units. A feature with
+    a share of 0 never moves. The nearest point is then the nearest in that norm.
+
     `frame` is the reading of "the norm is taken across rows" (A-ART, eq. 4; GAT, eq. 3) that
     agrees with the papers' figures; the others are its alternatives.
 
@@ -83,9 +87,10 @@ class Ball:
     Args:
         norm: `l2` or `linf`.
         scope: `frame`, `example` or `joint`.
+        shares: (feature, share of epsilon that is its radius) pairs; of the others it is epsilon.
 
     Raises:
-        ValueError: If a name is unknown.
+        ValueError: If a name is unknown or a share is negative or infinite.
 
     Examples:
         >>> import tensorflow as tf
@@ -101,6 +106,7 @@ class Ball:
 
     norm: str = "l2"
     scope: str = "frame"
+    shares: tuple[tuple[str, float], ...] = ()
 
     def __post_init__(self) -> None:
         if self.norm not in NORMS:
@@ -111,6 +117,11 @@ class Ball:
             raise ValueError(
                 f"`scope` must be one of {', '.join(SCOPES)}. Received: scope={self.scope!r}"
             )
+        for name, share in self.shares:
+            if not 0 <= share < float("inf"):
+                raise ValueError(
+                    f"`shares` must be at least 0, and finite. Received: {share} of {name}"
+                )
 
     def steepest_ascent(
         self, gradients: Mapping[str, Any], frame_mask: Any, epsilon: Any
@@ -137,23 +148,36 @@ class Ball:
             ValueError: If a gradient is None, that is, if the loss does not depend on a feature.
         """
         require_gradients(gradients)
-        masked = _widen(mask_frames(gradients, frame_mask))
+        # By u = r / share, a linear function of r with slope G is one of u with slope share * G.
+        return self._onto_surface(self._times_shares(gradients), frame_mask, epsilon)
+
+    def surface(self, direction: Mapping[str, Any], frame_mask: Any, epsilon: Any) -> Tensors:
+        """Returns the point of the ball's surface in a direction; under linf, its corner there.
+
+        Where all shares are equal, this is `steepest_ascent`. A direction of 0 gives 0.
+        """
+        return self._onto_surface(self._over_shares(direction), frame_mask, epsilon)
+
+    def _onto_surface(self, values: Mapping[str, Any], frame_mask: Any, epsilon: Any) -> Tensors:
+        masked = _widen(mask_frames(values, frame_mask))
         if self.norm == "linf":
             steps = {name: tf.sign(gradient) for name, gradient in masked.items()}
             lengths = {name: tf.ones([], step.dtype) for name, step in steps.items()}
         else:
             steps, lengths, _ = self._scaled(masked)
-        return {
-            name: tf.cast(
-                tf.cast(epsilon, step.dtype) / lengths[name] * step, gradients[name].dtype
-            )
-            for name, step in steps.items()
-        }
+        return self._times_shares(
+            {
+                name: tf.cast(
+                    tf.cast(epsilon, step.dtype) / lengths[name] * step, values[name].dtype
+                )
+                for name, step in steps.items()
+            }
+        )
 
     def project(self, perturbation: Mapping[str, Any], frame_mask: Any, epsilon: Any) -> Tensors:
         """Returns the nearest point of the ball: `perturbation` itself inside, else rescaled (l2)
         or clipped (linf)."""
-        masked = _widen(mask_frames(perturbation, frame_mask))
+        masked = _widen(mask_frames(self._over_shares(perturbation), frame_mask))
         if self.norm == "linf":
             projected = {}
             for name, value in masked.items():
@@ -167,11 +191,13 @@ class Ball:
                 outside = lengths[name] * largest[name] > radius
                 surface = scaled[name] * (radius / lengths[name])
                 projected[name] = tf.where(outside, surface, value)
-        return {name: tf.cast(value, perturbation[name].dtype) for name, value in projected.items()}
+        return self._times_shares(
+            {name: tf.cast(value, perturbation[name].dtype) for name, value in projected.items()}
+        )
 
     def norm_of(self, perturbation: Mapping[str, Any], frame_mask: Any) -> tf.Tensor:
         """Returns the norm of a perturbation: float [B], the largest over a clip's balls."""
-        masked = _widen(mask_frames(perturbation, frame_mask))
+        masked = _widen(mask_frames(self._over_shares(perturbation), frame_mask))
         if self.norm == "linf":
             norms = {name: tf.abs(value) for name, value in masked.items()}
         else:
@@ -186,6 +212,22 @@ class Ball:
             for norm in norms.values()
         ]
         return tf.reduce_max(tf.stack(worst), axis=0)
+
+    def random_surface(
+        self, features: Mapping[str, Any], frame_mask: Any, epsilon: Any, seed: tf.Tensor
+    ) -> Tensors:
+        """Draws a point uniformly from the ball's surface (l2) or from its corners (linf).
+
+        Args:
+            features: Float [B, T, ...] per feature; only their shapes and types are used.
+            frame_mask: Bool [B, T], or None.
+            epsilon: Radius.
+            seed: A stateless seed [2].
+        """
+        whole = dataclasses.replace(self, shares=())
+        drawn = whole.surface(normal_like(features, seed), frame_mask, epsilon)
+        drawn = {name: tf.cast(value, features[name].dtype) for name, value in drawn.items()}
+        return self._times_shares(drawn)
 
     def random_start(
         self,
@@ -212,10 +254,10 @@ class Ball:
                 key = tf.random.fold_in(seed_pair(seed, 2 * draw), index)
                 unit = tf.random.stateless_uniform(tf.shape(value), key, minval=-1.0, maxval=1.0)
                 drawn[name] = tf.cast(tf.cast(epsilon, unit.dtype) * unit, value.dtype)
-            return mask_frames(drawn, frame_mask)
-        direction = self.steepest_ascent(
-            normal_like(features, seed_pair(seed, 2 * draw)), frame_mask, 1.0
-        )
+            return mask_frames(self._times_shares(drawn), frame_mask)
+        whole = dataclasses.replace(self, shares=())
+        drawn = normal_like(features, seed_pair(seed, 2 * draw))
+        direction = whole.surface(drawn, frame_mask, 1.0)
         ones = mask_frames(
             {name: tf.ones_like(value, tf.float32) for name, value in features.items()}, frame_mask
         )
@@ -228,8 +270,25 @@ class Ball:
             )
             uniform = tf.random.stateless_uniform(tf.shape(entries[name]), key)
             radius = uniform ** (1.0 / tf.maximum(entries[name], 1.0))
-            point[name] = tf.cast(tf.cast(epsilon, value.dtype) * radius * value, value.dtype)
-        return {name: tf.cast(value, features[name].dtype) for name, value in point.items()}
+            point[name] = tf.cast(epsilon, value.dtype) * radius * value
+        return self._times_shares(
+            {name: tf.cast(value, features[name].dtype) for name, value in point.items()}
+        )
+
+    def _times_shares(self, values: Mapping[str, Any]) -> Mapping[str, Any]:
+        shares = dict(self.shares)
+        return {
+            name: value * tf.cast(shares[name], value.dtype) if name in shares else value
+            for name, value in values.items()
+        }
+
+    def _over_shares(self, values: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Returns r_m / share_m; 0 where the share is 0."""
+        shares = {name: 1.0 / share if share else 0.0 for name, share in self.shares}
+        return {
+            name: value * tf.cast(shares[name], value.dtype) if name in shares else value
+            for name, value in values.items()
+        }
 
     def _axes(self, value: tf.Tensor) -> list[int]:
         rank = value.shape.rank

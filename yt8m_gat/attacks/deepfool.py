@@ -167,8 +167,8 @@ class DeepFool(Attack):
             slope = keep_where(closer, gradients, slope)
         return logits, nearest, slope
 
-    def _criterion(self, labels: Any, logits: tf.Tensor, clean_outputs: Any) -> tf.Tensor:
-        del labels
+    def _succeeded(self, problem: Problem, logits: tf.Tensor, clean_outputs: Any) -> tf.Tensor:
+        del problem
         clean = tf.argmax(logits_of(clean_outputs), axis=-1, output_type=tf.int32)
         return _argmax_differs(logits, clean)
 

@@ -23,6 +23,7 @@ class _SurfaceSearch(Attack):
     ball: Ball
     epsilon: float
     queries: int = 100
+    stop_above: float = dataclasses.field(default=float("inf"), kw_only=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -31,7 +32,7 @@ class _SurfaceSearch(Attack):
 
     @property
     def cost(self) -> PassCount:
-        """queries + 2 forward passes: the clean clip and the result cost one each."""
+        """At most queries + 2 forward passes: the clean clip and the result cost one each."""
         return PassCount(self.queries + 2, 0)
 
     @abc.abstractmethod
@@ -45,7 +46,7 @@ class _SurfaceSearch(Attack):
         features, frame_mask, seed = dict(problem.features), problem.frame_mask, problem.seed
 
         def surface(direction: Tensors) -> Tensors:
-            point = self.ball.steepest_ascent(direction, frame_mask, self.epsilon)
+            point = self.ball.surface(direction, frame_mask, self.epsilon)
             return {name: tf.cast(value, features[name].dtype) for name, value in point.items()}
 
         def loss_at(perturbation: Tensors) -> tf.Tensor:
@@ -63,9 +64,11 @@ class _SurfaceSearch(Attack):
             return index + 1, current, tf.where(higher, proposed, value)
 
         clean = loss_at({name: tf.zeros_like(value) for name, value in features.items()})
-        current = surface(normal_like(features, seed_pair(seed)))
+        current = self.ball.random_surface(features, frame_mask, self.epsilon, seed_pair(seed))
         _, current, value = tf.while_loop(
-            lambda index, *_: index < self.queries,
+            lambda index, _, value: tf.logical_and(
+                index < self.queries, tf.reduce_any(tf.maximum(value, clean) <= self.stop_above)
+            ),
             ask,
             (tf.constant(1), current, loss_at(current)),
             maximum_iterations=self.queries,
@@ -89,6 +92,7 @@ class RandomSearch(_SurfaceSearch):
         ball: The norm and what it is taken over.
         epsilon: Radius, in the units of the features.
         queries: Number of points at which the loss is evaluated.
+        stop_above: The search ends once the loss of every clip is above this.
         mutation: Size of the noise, as a share of the root mean square of each row.
 
     Raises:
@@ -146,6 +150,7 @@ class SquareSearch(_SurfaceSearch):
         ball: The norm and what it is taken over.
         epsilon: Radius, in the units of the features.
         queries: Number of points at which the loss is evaluated.
+        stop_above: The search ends once the loss of every clip is above this.
         first_share: Share of the frames times channels in the first block.
 
     Raises:

@@ -2,10 +2,8 @@
 
 import dataclasses
 
-import tensorflow as tf
-
 from yt8m_gat.attacks.attack import Attack, PassCount, Perturbed, Problem
-from yt8m_gat.attacks.ball import Ball, normal_like, seed_pair
+from yt8m_gat.attacks.ball import Ball, seed_pair
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,8 +46,7 @@ class RandomNoise(Attack):
     def perturb(self, problem: Problem) -> Perturbed:
         """Returns the noisy clips without running the model."""
         features, frame_mask = problem.features, problem.frame_mask
-        noise = self.ball.steepest_ascent(
-            normal_like(features, seed_pair(problem.seed)), frame_mask, self.epsilon
+        noise = self.ball.random_surface(
+            features, frame_mask, self.epsilon, seed_pair(problem.seed)
         )
-        noise = {name: tf.cast(value, features[name].dtype) for name, value in noise.items()}
         return Perturbed(self._add(features, noise, frame_mask))

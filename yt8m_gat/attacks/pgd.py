@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from yt8m_gat.attacks.attack import (
     Attack,
+    Highest,
     PassCount,
     Perturbed,
     Problem,
@@ -125,9 +126,9 @@ class PGD(Attack):
             problem: Its seed determines the point.
             draw: Integer, for several points from one seed.
         """
-        _, _, features, frame_mask, _, seed = problem
-        drawn = self.ball.random_start(features, frame_mask, self.epsilon, seed, draw)
-        return self._add(features, drawn, frame_mask)
+        features, mask = problem.features, problem.frame_mask
+        drawn = self.ball.random_start(features, mask, self.epsilon, problem.seed, draw)
+        return self._add(features, drawn, mask)
 
     def perturb(self, problem: Problem) -> Perturbed:
         """Returns the point with the highest objective seen, for each clip."""
@@ -159,23 +160,10 @@ def climb(attack: PGD, problem: Problem, look: Look, clean: Any = None) -> Pertu
     return Perturbed(ascent.best_of_restarts(), clean_outputs=clean)
 
 
-class _Highest(NamedTuple):
-    """The highest point seen so far, clip by clip, and the objective there, float32 [B]."""
-
-    point: Tensors
-    value: tf.Tensor
-
-    def or_where_higher(self, point: Tensors, value: tf.Tensor) -> "_Highest":
-        """Replaces the point of each clip where the objective is higher."""
-        value = tf.cast(value, tf.float32)
-        higher = value > self.value
-        return _Highest(keep_where(higher, point, self.point), tf.where(higher, value, self.value))
-
-
 class _Climb(NamedTuple):
     """One restart: the highest point, the last point, and the outputs at the first and the last."""
 
-    highest: _Highest
+    highest: Highest
     end: Tensors
     first: Any
     last: Any
@@ -192,7 +180,7 @@ class _Ascent:
 
     def once(self) -> Perturbed:
         """Climbs once from the clean clips; also gives the outputs there and on the result."""
-        climbed = self._climb_from(self.problem.features, self._nothing_seen())
+        climbed = self._climb_from(self.problem.features, Highest.nothing(self.problem.features))
         outputs = _outputs_on(climbed, self.problem)
         return Perturbed(climbed.highest.point, outputs, climbed.first)
 
@@ -200,24 +188,18 @@ class _Ascent:
         """Returns the highest point of all restarts; the first starts at the clean clips unless
         `random_start`."""
 
-        def restart(index: tf.Tensor, highest: _Highest) -> tuple[tf.Tensor, _Highest]:
+        def restart(index: tf.Tensor, highest: Highest) -> tuple[tf.Tensor, Highest]:
             climbed = self._climb_from(self._start(index), highest)
             return index + 1, climbed.highest
 
         _, highest = tf.while_loop(
             lambda index, _: index < self.attack.restarts,
             restart,
-            (tf.constant(0), self._nothing_seen()),
+            (tf.constant(0), Highest.nothing(self.problem.features)),
             maximum_iterations=self.attack.restarts,
             parallel_iterations=1,
         )
         return highest.point
-
-    def _nothing_seen(self) -> _Highest:
-        features = self.problem.features
-        first = next(iter(features.values()))
-        value = tf.fill(tf.shape(first)[:1], tf.constant(float("-inf"), tf.float32))
-        return _Highest(features, tf.ensure_shape(value, first.shape[:1]))
 
     def _start(self, index: tf.Tensor) -> Tensors:
         start = self.attack.random_point(self.problem, index)
@@ -225,14 +207,14 @@ class _Ascent:
             return start
         return keep_where(index[tf.newaxis] == 0, self.problem.features, start)
 
-    def _climb_from(self, start: Tensors, highest: _Highest) -> _Climb:
+    def _climb_from(self, start: Tensors, highest: Highest) -> _Climb:
         value, gradients, first = self.look(start, self.clean)
         highest = highest.or_where_higher(start, value)
         clean = first if self.clean is None else self.clean
 
         def step(
-            index: tf.Tensor, point: Tensors, gradients: Tensors, highest: _Highest
-        ) -> tuple[tf.Tensor, Tensors, Tensors, _Highest]:
+            index: tf.Tensor, point: Tensors, gradients: Tensors, highest: Highest
+        ) -> tuple[tf.Tensor, Tensors, Tensors, Highest]:
             point = self.attack.step_from(point, gradients, self.problem)
             value, gradients, _ = self.look(point, clean)
             return index + 1, point, gradients, highest.or_where_higher(point, value)

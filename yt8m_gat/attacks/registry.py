@@ -4,13 +4,17 @@ import dataclasses
 from collections.abc import Callable
 
 from yt8m_gat.attacks.adaptive import AdaptivePGD, MapDistance
+from yt8m_gat.attacks.apgd import APGD
 from yt8m_gat.attacks.attack import Attack
+from yt8m_gat.attacks.auto import AutoAttack
 from yt8m_gat.attacks.ball import Ball
 from yt8m_gat.attacks.deepfool import DeepFool
 from yt8m_gat.attacks.fast_gradient import FastGradient
 from yt8m_gat.attacks.gradient_free import RandomSearch, SquareSearch
 from yt8m_gat.attacks.noise import RandomNoise
+from yt8m_gat.attacks.objectives import Criterion
 from yt8m_gat.attacks.pgd import PGD
+from yt8m_gat.attacks.sparse import SparseFrames
 from yt8m_gat.attacks.temporal import TemporalAugmentation
 
 
@@ -20,12 +24,19 @@ class AttackOptions:
 
     Attributes:
         norm_scope: What an l2 norm is taken over: `frame`, `example` or `joint`.
-        steps: Steps of PGD.
+        shares: The radii of some features, as shares of epsilon, see `Ball`.
+        steps: Steps of PGD, and of the attack on few frames.
         step_size: PGD's step size, in the units of the features; None: 2.5 * epsilon / steps.
-        restarts: PGD's restarts, of which the worst case is kept.
-        random_start: Whether PGD's first restart, too, begins at a random point.
-        objective: What PGD raises: one of `OBJECTIVES`; `loss` is the model's own.
+        restarts: PGD's and APGD's restarts, of which the worst case is kept.
+        random_start: Whether their first restart, too, begins at a random point.
+        apgd_steps: Steps of APGD, also within `auto`.
+        objective: What PGD and APGD raise: one of `OBJECTIVES`; `loss` is the model's own.
         queries: Budget of the gradient-free searches.
+        auto_queries: Queries of `auto`.
+        auto_targets: Targets of `auto`.
+        criterion: When `auto` counts a clip as broken: one of `CRITERIA`.
+        criterion_k: Number of highest classes that its criterion looks at.
+        early_exit: Whether `auto` is done with a clip once it is broken.
         deepfool_steps: Maximum number of DeepFool's steps.
         temporal_steps: K of the temporal attack.
         non_key_frames: N of the temporal attack; None: all real frames.
@@ -35,12 +46,19 @@ class AttackOptions:
     """
 
     norm_scope: str = "frame"
+    shares: tuple[tuple[str, float], ...] = ()
     steps: int = 20
     step_size: float | None = None
     restarts: int = 1
     random_start: bool = False
+    apgd_steps: int = 100
     objective: str = "loss"
     queries: int = 100
+    auto_queries: int = 5000
+    auto_targets: int = 9
+    criterion: str = "top1"
+    criterion_k: int = 5
+    early_exit: bool = True
     deepfool_steps: int = 50
     temporal_steps: int = 1
     non_key_frames: int | None = None
@@ -55,7 +73,11 @@ class AttackOptions:
 
 
 def _l2(options: AttackOptions) -> Ball:
-    return Ball("l2", options.norm_scope)
+    return Ball("l2", options.norm_scope, options.shares)
+
+
+def _linf(options: AttackOptions) -> Ball:
+    return Ball("linf", shares=options.shares)
 
 
 def _pgd(ball: Ball, epsilon: float, options: AttackOptions) -> PGD:
@@ -67,6 +89,31 @@ def _pgd(ball: Ball, epsilon: float, options: AttackOptions) -> PGD:
         restarts=options.restarts,
         random_start=options.random_start,
         objective=options.objective,
+        **options.bounds,
+    )
+
+
+def _apgd(ball: Ball, epsilon: float, options: AttackOptions) -> APGD:
+    return APGD(
+        ball,
+        epsilon,
+        steps=options.apgd_steps,
+        restarts=options.restarts,
+        random_start=options.random_start,
+        objective=options.objective,
+        **options.bounds,
+    )
+
+
+def _auto(ball: Ball, epsilon: float, options: AttackOptions) -> AutoAttack:
+    return AutoAttack(
+        ball,
+        epsilon,
+        steps=options.apgd_steps,
+        targets=options.auto_targets,
+        queries=options.auto_queries,
+        criterion=Criterion(options.criterion, options.criterion_k),
+        early_exit=options.early_exit,
         **options.bounds,
     )
 
@@ -88,20 +135,25 @@ def _temporal(epsilon: float, options: AttackOptions) -> TemporalAugmentation:
     )
 
 
-LINF = Ball("linf")
-
 # `Transfer` needs another model, so it is built where that model is loaded.
 ATTACKS: dict[str, Callable[[float, AttackOptions], Attack]] = {
     "fgm": lambda epsilon, options: FastGradient(_l2(options), epsilon, **options.bounds),
-    "fgm_linf": lambda epsilon, options: FastGradient(LINF, epsilon, **options.bounds),
+    "fgm_linf": lambda epsilon, options: FastGradient(_linf(options), epsilon, **options.bounds),
     "pgd": lambda epsilon, options: _pgd(_l2(options), epsilon, options),
-    "pgd_linf": lambda epsilon, options: _pgd(LINF, epsilon, options),
+    "pgd_linf": lambda epsilon, options: _pgd(_linf(options), epsilon, options),
     "pgd_margin": lambda epsilon, options: _pgd(
         _l2(options), epsilon, dataclasses.replace(options, objective="margin")
     ),
+    "apgd": lambda epsilon, options: _apgd(_l2(options), epsilon, options),
+    "apgd_linf": lambda epsilon, options: _apgd(_linf(options), epsilon, options),
+    "auto": lambda epsilon, options: _auto(_l2(options), epsilon, options),
+    "auto_linf": lambda epsilon, options: _auto(_linf(options), epsilon, options),
+    "sparse": lambda epsilon, options: SparseFrames(
+        _l2(options), epsilon, options.steps, **options.bounds
+    ),
     "deepfool": _deepfool,
     "noise": lambda epsilon, options: RandomNoise(_l2(options), epsilon, **options.bounds),
-    "noise_linf": lambda epsilon, options: RandomNoise(LINF, epsilon, **options.bounds),
+    "noise_linf": lambda epsilon, options: RandomNoise(_linf(options), epsilon, **options.bounds),
     "random_search": lambda epsilon, options: RandomSearch(
         _l2(options), epsilon, options.queries, **options.bounds
     ),
@@ -109,18 +161,34 @@ ATTACKS: dict[str, Callable[[float, AttackOptions], Attack]] = {
         _l2(options), epsilon, options.queries, **options.bounds
     ),
     "square_linf": lambda epsilon, options: SquareSearch(
-        LINF, epsilon, options.queries, **options.bounds
+        _linf(options), epsilon, options.queries, **options.bounds
     ),
     "temporal": _temporal,
 }
 
 # Attacks that are run once, regardless of the list of epsilons.
 ATTACKS_WITHOUT_EPSILON = frozenset({"deepfool"})
+# Attacks whose ball has one radius for all features.
+ATTACKS_OF_ONE_RADIUS = frozenset({"deepfool", "temporal"})
 
 _L2 = {"norm_scope": "norm_scope"}
 _PGD_LINF = {name: name for name in ("steps", "step_size", "restarts", "random_start")}
 _PGD = {**_L2, **_PGD_LINF}
 _LOSS = {"loss": "objective"}
+_APGD_LINF = {
+    "steps": "apgd_steps",
+    "restarts": "restarts",
+    "random_start": "random_start",
+    **_LOSS,
+}
+_AUTO_LINF = {
+    "steps": "apgd_steps",
+    "targets": "auto_targets",
+    "queries": "auto_queries",
+    "criterion": "criterion",
+    "k": "criterion_k",
+    "early_exit": "early_exit",
+}
 _SEARCH_LINF = {"queries": "queries"}
 _SEARCH = {**_L2, **_SEARCH_LINF}
 
@@ -131,6 +199,11 @@ ATTACK_OPTIONS: dict[str, dict[str, str]] = {
     "pgd": {**_PGD, **_LOSS},
     "pgd_linf": {**_PGD_LINF, **_LOSS},
     "pgd_margin": _PGD,
+    "apgd": {**_L2, **_APGD_LINF},
+    "apgd_linf": _APGD_LINF,
+    "auto": {**_L2, **_AUTO_LINF},
+    "auto_linf": _AUTO_LINF,
+    "sparse": {**_L2, "steps": "steps"},
     "deepfool": {"steps": "deepfool_steps"},
     "noise": _L2,
     "noise_linf": {},

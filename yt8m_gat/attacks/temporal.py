@@ -158,7 +158,7 @@ class TemporalAugmentation(Attack):
 
     def perturb(self, problem: Problem, clean: RecordedPass | None = None) -> Perturbed:
         """Takes K signed steps within the ball; the model returns `logits` and `frames`."""
-        model, _, features, frame_mask, labels, seed = problem
+        model, _, features, frame_mask, labels, seed, _ = problem
         features = dict(features)
         epsilon = self.epsilon * self.level_size
         step_size = self.step_size

@@ -200,7 +200,9 @@ class Evaluator:
             if attack.objective != "loss":
                 other_loss = OBJECTIVE_LOSSES[attack.objective]
                 objective = functools.partial(other_loss, label_weights=weights)
-            attacked = attack.attack(self.forward, objective, features, frame_mask, labels, seed)
+            attacked = attack.attack(
+                self.forward, objective, features, frame_mask, labels, seed, weights
+            )
             clean = attacked.clean_outputs
             if clean is None and self.attention_distances is not None:
                 clean = self.forward(features, frame_mask)
@@ -210,6 +212,7 @@ class Evaluator:
                 "norm": attacked.norm,
                 "relative_norm": attacked.relative_norm,
                 "success": tf.cast(attacked.success, tf.float32),
+                **attacked.figures,
                 **result.figures,
             }
             return result._replace(figures=figures)

@@ -104,7 +104,7 @@ def plan_attacks(
                 continue
             seen.append(key)
             identity = {"attack": spec.text, "epsilon": epsilon, "options": settings}
-            if spec.name == "transfer":
+            if spec.takes_source:
                 identity |= source_identity
             attack = spec.build(epsilon, shared, source, map_distance)
             planned.append(PlannedAttack(attack, identity))

@@ -42,16 +42,23 @@ def check_options(
             "--clip_to_range and --round_to_levels are about dequantized features, and this "
             f"run {reason}: they have neither that range nor levels. Leave them out"
         )
+    for spec in specs:
+        for feature in spec.epsilons:
+            if feature not in data.sizes:
+                raise ConfigError(
+                    f"--attacks={spec.text}: epsilon_NAME is the radius of one of the run's "
+                    f"features: {', '.join(data.sizes)}. Received: epsilon_{feature}"
+                )
     if data.num_classes < 2 and any(spec.name == "deepfool" for spec in specs):
         raise ConfigError(
             "the attack deepfool looks for where the class of the highest score changes: it "
             "needs a run of at least two classes. Received: a run of 1"
         )
-    asks_for_transfer = any(spec.name == "transfer" for spec in specs)
-    if asks_for_transfer and options.transfer_from is None:
-        raise ConfigError("the attack transfer needs another run: --transfer_from")
+    for spec in specs:
+        if spec.needs_source and options.transfer_from is None:
+            raise ConfigError(f"the attack {spec.name} needs another run: --transfer_from")
     if options.transfer_from is not None and not (
-        asks_for_transfer or options.protocol or options.sanity_checks
+        any(spec.takes_source for spec in specs) or options.protocol or options.sanity_checks
     ):
         raise ConfigError(
             "--transfer_from is for the attack transfer: give --attacks=transfer, --protocol "

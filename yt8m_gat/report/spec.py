@@ -9,6 +9,9 @@ _NAMES = {
     "fgm": "fast gradient",
     "pgd": "PGD",
     "pgd_margin": "PGD on the margin",
+    "apgd": "APGD",
+    "auto": "worst of APGD and square search",
+    "sparse": "fewest frames",
     "transfer": "PGD on another model",
     "square": "square search",
     "random_search": "random search",
@@ -21,7 +24,12 @@ _OPTIONS = {
     "restarts": "{} restarts",
     "queries": "{} queries",
 }
-_SWITCHES = {"round=true": "rounded to bytes", "clip=true": "within the range of bytes"}
+_SWITCHES = {
+    "round=true": "rounded to bytes",
+    "clip=true": "within the range of bytes",
+    "loss=margin": "on the margin",
+    "loss=dlr": "on the DLR",
+}
 
 
 def spec_title(spec: str) -> str:
@@ -42,7 +50,8 @@ class Ball(NamedTuple):
     """The properties that attacks must share for their strengths to be compared.
 
     Attributes:
-        norm: What the l2 norm is taken over, `linf`, or "" if the row has no norm.
+        norm: What the l2 norm is taken over, `linf`, or "" if the row has no norm; and the radii
+            that single features have instead.
         rounded: Whether the result is rounded to bytes, which may leave the ball.
         epsilon: The radius.
     """
@@ -78,6 +87,8 @@ def ball_of(row: Mapping[str, Any]) -> Ball | None:
     options = options_of(row)
     name = row["attack"].split(":")[0]
     norm = "linf" if name.endswith("_linf") else str(options.get("norm_scope") or "")
+    own = [f"{key}={value}" for key, value in options.items() if key.startswith("epsilon_")]
+    norm = ", ".join([norm, *sorted(own)])
     return Ball(norm, options.get("round") is True, float(epsilon))
 
 

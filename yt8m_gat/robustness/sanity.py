@@ -87,11 +87,13 @@ def ball_of(row: Mapping[str, Any]) -> tuple[str, bool, float]:
         row: An attacked row with a radius: `options` (see `AttackSpec.settings`), `epsilon`.
 
     Returns:
-        What the l2 norm is taken over, or `linf`; whether the result is rounded, since rounding
-        may leave the ball; the radius.
+        What the l2 norm is taken over, or `linf`, and the radii that single features have instead;
+        whether the result is rounded, since rounding may leave the ball; the radius.
     """
     options = row["options"]
-    return options.get("norm_scope", "linf"), options["round"], float(row["epsilon"])
+    own = [f"{key}={value:g}" for key, value in options.items() if key.startswith("epsilon_")]
+    axes = ", ".join([options.get("norm_scope", "linf"), *sorted(own)])
+    return axes, options["round"], float(row["epsilon"])
 
 
 def sanity_specs(
