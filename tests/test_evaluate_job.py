@@ -117,10 +117,10 @@ def test_each_row_has_its_figures(whole):
     metrics = {"gap", "map", "map_all_scores", "perr", "hit_at_1", "loss", "num_videos"}
     figures = {"attention_entropy_audio", "distance_to_uniform_audio", "partitions", "intervals"}
     moved = {"attention_mse_audio", "attention_frobenius_audio"}
-    assert set(result["clean"]) == metrics | figures | {"zero_gradient_share", "hits"}
+    assert set(result["clean"]) == metrics | figures | {"zero_gradient_share", "hits", "margin"}
     attacks = {row["attack"]: row for row in result["attacks"]}
     assert list(attacks) == list(whole[1]["attacks"])
-    common = metrics | figures | moved | {"norm", "relative_norm", "success", "hits"}
+    common = metrics | figures | moved | {"norm", "relative_norm", "success", "hits", "margin"}
     identity = {"attack", "epsilon", "options"}
     rho = {"rho_mean", "rho_median", "share_not_flipped"}
     for name, row in attacks.items():
@@ -468,14 +468,20 @@ def test_a_failed_check_marks_the_model(runs, pattern, monkeypatch):
     assert rows == [("pgd", 0.5), ("fgm", 0.5), ("fgm", 1.0)]
     verdicts = {entry["check"]: entry["verdict"] for entry in result["sanity"]}
     assert verdicts["loss_over_epsilon"] == "pass"
+    assert verdicts["gradient"] == verdicts["deterministic"] == "pass"
+    gradients = result["gradients"]
+    assert (gradients["num_clips"], gradients["epsilon"]) == (4, 2.0)
+    assert all(abs(point["ratio"] - 1) < 0.01 for point in gradients["points"])
     assert "(!)" not in format_evaluation(result)
-    result["sanity"][0] |= {"verdict": "fail", "detail": "it falls"}
+    result["sanity"] = [
+        {**v, "verdict": "fail", "detail": "it falls"} if v["check"] == "loss_over_epsilon" else v
+        for v in result["sanity"]
+    ]
     text = format_evaluation(result)
     assert text.startswith("Gradient masking\n  fail    ")  # The verdicts come first.
     assert "pgd, epsilon 0.5 (!)" in text and "fgm, epsilon 1 (!)" in text
-    check = result["sanity"][0]["check"]
-    assert f"fail    {check}: it falls" in text
-    assert f"failed {check}" in text
+    assert "fail    loss_over_epsilon: it falls" in text
+    assert "failed loss_over_epsilon" in text
 
 
 def test_the_sceptics_protocol_is_planned_for_what_the_run_has(runs, pattern, tmp_path, capsys):
@@ -496,6 +502,8 @@ def test_the_sceptics_protocol_is_planned_for_what_the_run_has(runs, pattern, tm
     for text in ("pgd_margin:steps=20", "transfer:steps=20", "adaptive:steps=20"):
         assert (text, 2.0) in whole
     assert {("deepfool", None), ("pgd:steps=20", 0.05), ("pgd:steps=20", 8.0)} <= set(whole)
+    # One search, of as many queries as the protocol asks for.
+    assert [text for text, _ in whole if text.startswith("square")] == ["square:queries=5000"]
     # What the checks call `pgd` is the PGD of 20 steps that is there.
     assert not [text for text, _ in whole if text == "pgd"]
     config = dataclasses.replace(

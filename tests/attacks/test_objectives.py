@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 from attack_models import cross_entropy
 
-from yt8m_gat.attacks import PGD, Ball, Criterion, dlr_loss, margin_loss
+from yt8m_gat.attacks import PGD, Ball, Criterion, dlr_loss, margin_loss, normalized_loss
 
 RNG = np.random.default_rng(4)
 LOGITS = RNG.normal(size=(7, 6)).astype(np.float32)
@@ -137,3 +137,28 @@ def test_pgd_on_dlr_does_not_see_that_logits_are_scaled(attentive, batch):
     np.testing.assert_allclose(margins(scaled, dlr_loss, "dlr"), plain, atol=2e-2)
     # The cross-entropy of the scaled model is 0, and so is its gradient.
     assert margins(scaled, cross_entropy, "loss").mean() < plain.mean() - 0.5
+
+
+@pytest.mark.parametrize("factor", [1e-4, 1.0, 1e30])
+def test_normalized_logits_have_a_deviation_of_two_over_the_rated_classes(factor):
+    weights = np.array([1, 1, 0, 1, 1, 0], np.float32) * np.ones_like(LOGITS)
+    rated = LOGITS[:, weights[0] > 0]
+    scaled = 2 * rated / rated.std(axis=1, keepdims=True)
+    terms = np.log1p(np.exp(scaled)) - LABELS[:, weights[0] > 0] * scaled
+    with tf.GradientTape() as tape:
+        logits = tf.Variable(np.float32(factor) * LOGITS)
+        losses = normalized_loss(LABELS, logits, weights)
+    np.testing.assert_allclose(losses, terms.mean(axis=1), rtol=1e-5)
+    # A function that no factor changes has no slope along its logits.
+    gradient = tf.convert_to_tensor(tape.gradient(losses, logits)).numpy() * factor
+    along = np.sum(gradient * LOGITS, axis=1) / np.abs(gradient * LOGITS).sum(axis=1)
+    np.testing.assert_allclose(along, 0.0, atol=1e-5)
+    assert np.all(gradient[:, weights[0] == 0] == 0)
+
+
+def test_normalized_logits_that_are_equal_have_a_value_and_no_gradient():
+    logits = tf.Variable(np.full((1, 4), 3.0, np.float32))
+    with tf.GradientTape() as tape:
+        loss = normalized_loss(LABELS[:1, :4], logits)
+    np.testing.assert_allclose(loss, np.log(2), rtol=1e-6)
+    assert np.all(tape.gradient(loss, logits) == 0)

@@ -26,6 +26,7 @@ from yt8m_gat.attacks import (
     TemporalAugmentation,
     Transfer,
     build_attack,
+    gradient_free,
     margin_loss,
     top1_missed,
 )
@@ -221,7 +222,7 @@ def test_a_model_that_ignores_a_feature_is_an_error(linear, batch):
         (lambda: PGD(FRAME, 1.0, step_size=-1), "`step_size` must be at least 0"),
         (
             lambda: PGD(FRAME, 1.0, objective="f6"),
-            "one of loss, margin, dlr. Received: .*'f6'",
+            "one of loss, margin, dlr, normalized. Received: .*'f6'",
         ),
         (lambda: DeepFool(candidates=1), "`candidates` must be at least 2"),
         (lambda: DeepFool(overshoot=0), "`overshoot` must be positive"),
@@ -449,6 +450,49 @@ def test_gradient_free_search_climbs_but_not_above_pgd(search, ball, attentive, 
     assert many.mean() < best.mean()
     # And yet a good part of what the gradient finds.
     assert (many - clean)[:4].mean() > 0.4 * (best - clean)[:4].mean()
+
+
+def test_a_search_tells_how_far_fewer_queries_came(attentive, batch, monkeypatch):
+    monkeypatch.setattr(gradient_free, "CURVE", (1, 7, 20, 30))
+    seen, missed = [], []
+
+    def logged(labels, logits):
+        seen.append(cross_entropy(labels, logits).numpy())
+        missed.append(top1_missed(labels, logits).numpy())
+        return seen[-1]
+
+    result = SquareSearch(FRAME, 0.4, queries=30).attack(attentive, logged, *batch, 1)
+    # The clean clip, then 30 queries, then the result. A search starts after its first query.
+    assert set(result.figures) == {
+        f"{name}_after_{count}_queries" for name in ("loss", "success") for count in (7, 20)
+    }
+    for count in (7, 20):
+        best = np.argmax(seen[: count + 1], axis=0)
+        for name, of_queries in (("loss", seen), ("success", missed)):
+            expected = np.choose(best, of_queries[: count + 1])
+            found = result.figures[f"{name}_after_{count}_queries"]
+            np.testing.assert_allclose(found, expected, rtol=1e-6)
+    assert SquareSearch(FRAME, 0.4, queries=3).attack(attentive, logged, *batch).figures == {}
+
+
+def test_draws_follow_the_mean_gradient():
+    """A slope of 3 and of -1 in turn: alone, the second step goes back; the mean goes on."""
+    calls = itertools.count()
+
+    def model(features, frame_mask):
+        slope = 3.0 if next(calls) % 2 == 0 else -1.0
+        return slope * tf.reduce_sum(features["x"], axis=[1, 2])[:, None]
+
+    def loss(labels, logits):
+        return logits[:, 0]
+
+    clip = {"x": tf.zeros([1, 1, 1])}
+    attack = PGD(FRAME, 1.0, steps=2, step_size=0.25, draws=2)
+    result = attack.attack(model, loss, clip, [[True]], [[1.0]])
+    assert result.features["x"].numpy() == 0.5
+    assert attack.cost == (6, 4) and next(calls) in (5, 6)
+    with pytest.raises(ValueError, match=r"`draws` must be at least 1\. Received: draws=0"):
+        PGD(FRAME, 1.0, draws=0)
 
 
 def test_transfer_is_made_on_the_source_and_judged_on_the_target(linear, attentive, batch):

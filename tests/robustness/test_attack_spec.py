@@ -190,7 +190,7 @@ def test_each_option_changes_the_attack(name):
         ("pgd:steps=ten", r"steps must be a number. Received: 'ten'"),
         ("pgd:random_start=maybe", r"random_start must be true or false. Received: 'maybe'"),
         ("pgd:norm_scope=row", r"norm_scope must be one of frame, example, joint"),
-        ("pgd:loss=f6", r"loss must be one of loss, margin, dlr. Received: 'f6'"),
+        ("pgd:loss=f6", r"loss must be one of loss, margin, dlr, normalized. Received: 'f6'"),
         ("pgd:steps=3:steps=4", r"steps is given twice"),
         ("deepfool:epsilon_rgb=1", r"deepfool takes .* options steps, clip, round\. Received"),
         ("pgd:epsilon_rgb=-1", r"epsilon_rgb must be at least 0, and finite. Received: '-1'"),
@@ -222,12 +222,14 @@ def test_the_sceptics_table():
         "pgd:steps=100",
         "pgd:steps=20:restarts=5",
         "pgd_margin:steps=20",
+        "pgd:steps=20:loss=normalized",
         "transfer:steps=20",
-        "square",
+        "square:queries=5000",
         "random_search",
         "adaptive:steps=20",
         "pgd:steps=20:round=true",
         "pgd:steps=20",
+        "pgd:steps=20:loss=dlr",
     ]
     sweep = [epsilon for text, epsilon in found if text == "pgd:steps=20"][1:]
     assert sweep == sorted(sweep) and (sweep[0], sweep[-1]) == (0.05, 8.0)
@@ -259,7 +261,7 @@ def test_radii_for_pixels_are_in_proportion_to_the_norm_of_a_frame():
     assert unbounded_epsilon("example", 4, 1, radius_scale(32)) == 8.0 * 8 * 32 * 2
     sweep = [spec.epsilon for spec in sceptic_attacks([5.0], transfer=False, adaptive=False,
              rounded=True, scale=radius_scale(32)) if spec.epsilon not in (None, 5.0)]  # fmt: skip
-    assert sweep == [256.0 * radius for radius in SWEEP]
+    assert sweep == 2 * [256.0 * radius for radius in SWEEP]
 
 
 def test_taf_in_pixels_has_the_radius_of_its_objective():

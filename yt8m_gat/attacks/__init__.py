@@ -26,6 +26,7 @@ from yt8m_gat.attacks.objectives import (
     Criterion,
     dlr_loss,
     margin_loss,
+    normalized_loss,
 )
 from yt8m_gat.attacks.pgd import PGD
 from yt8m_gat.attacks.recorded_pass import RecordedPass
@@ -88,6 +89,7 @@ __all__ = [
     "loss_and_gradients",
     "margin_loss",
     "mask_frames",
+    "normalized_loss",
     "target_labels",
     "top1_is_label",
     "top1_missed",

@@ -71,6 +71,8 @@ class AdaptivePGD(PGD):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.draws != 1:
+            raise ValueError(f"`draws` must be 1 here. Received: draws={self.draws}")
         if not self.weight >= 0:
             raise ValueError(f"`weight` must be at least 0. Received: weight={self.weight}")
 

@@ -84,11 +84,13 @@ class Perturbed(NamedTuple):
         features: {name: float [B, T, D]}.
         outputs: The model's outputs on them; None if the attack has not computed them.
         clean_outputs: The model's outputs on the clean clips; None if not computed.
+        figures: Further figures of the attack itself, {name: float [B]}; None: there are none.
     """
 
     features: Tensors
     outputs: Any = None
     clean_outputs: Any = None
+    figures: Tensors | None = None
 
 
 class PassCount(NamedTuple):
@@ -288,7 +290,7 @@ class Attack(abc.ABC):
             logits=logits,
             outputs=outputs,
             clean_outputs=attacked.clean_outputs,
-            figures=self._figures(change),
+            figures={**self._figures(change), **(attacked.figures or {})},
         )
 
     def _named(self, family: str) -> str:

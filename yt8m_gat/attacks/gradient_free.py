@@ -12,13 +12,23 @@ from yt8m_gat.attacks.attack import (
     Perturbed,
     Problem,
     keep_where,
+    logits_of,
+    top1_missed,
 )
 from yt8m_gat.attacks.ball import Ball, Tensors, normal_like, seed_pair
+
+# Numbers of queries after which a longer search also gives its figures.
+CURVE = (100, 300, 1000, 3000)
 
 
 @dataclasses.dataclass(frozen=True)
 class _SurfaceSearch(Attack):
-    """Searches the ball's surface: a proposal that raises a clip's loss replaces its point."""
+    """Searches the ball's surface: a proposal that raises a clip's loss replaces its point.
+
+    `AttackResult.figures` has `loss_after_100_queries` and `success_after_100_queries`, and so on
+    for the numbers of `CURVE` below `queries`: the loss and the success of the best point until
+    then. They are not those of a shorter search, whose steps become small earlier.
+    """
 
     ball: Ball
     epsilon: float
@@ -49,35 +59,53 @@ class _SurfaceSearch(Attack):
             point = self.ball.surface(direction, frame_mask, self.epsilon)
             return {name: tf.cast(value, features[name].dtype) for name, value in point.items()}
 
-        def loss_at(perturbation: Tensors) -> tf.Tensor:
-            perturbed = self._add(features, perturbation, frame_mask)
-            return tf.cast(problem.loss_of(problem.outputs_at(perturbed)), tf.float32)
+        def seen_at(perturbation: Tensors) -> tf.Tensor:
+            """Returns float [2, B]: the loss, and 1 where no label is the top class."""
+            outputs = problem.outputs_at(self._add(features, perturbation, frame_mask))
+            missed = top1_missed(problem.labels, logits_of(outputs))
+            loss = tf.cast(problem.loss_of(outputs), tf.float32)
+            return tf.stack([loss, tf.cast(missed, tf.float32)])
 
         def ask(
-            index: tf.Tensor, current: Tensors, value: tf.Tensor
-        ) -> tuple[tf.Tensor, Tensors, tf.Tensor]:
+            index: tf.Tensor, current: Tensors, seen: tf.Tensor, curve: tf.Tensor
+        ) -> tuple[tf.Tensor, Tensors, tf.Tensor, tf.Tensor]:
             change = self._change(current, frame_mask, index, seed_pair(seed, index))
             proposal = surface({name: current[name] + change[name] for name in features})
-            proposed = loss_at(proposal)
-            higher = proposed > value
+            proposed = seen_at(proposal)
+            higher = proposed[0] > seen[0]
             current = keep_where(higher, proposal, current)
-            return index + 1, current, tf.where(higher, proposed, value)
+            seen = tf.where(higher, proposed, seen)
+            now = tf.reshape(tf.constant(counts, tf.int32) == index + 1, [-1, 1, 1])
+            return index + 1, current, seen, tf.where(now, seen, curve)
 
-        clean = loss_at({name: tf.zeros_like(value) for name, value in features.items()})
+        counts = [count for count in CURVE if 1 < count < self.queries]
+        nothing = {name: tf.zeros_like(value) for name, value in features.items()}
+        clean = seen_at(nothing)
         current = self.ball.random_surface(features, frame_mask, self.epsilon, seed_pair(seed))
-        _, current, value = tf.while_loop(
-            lambda index, _, value: tf.logical_and(
-                index < self.queries, tf.reduce_any(tf.maximum(value, clean) <= self.stop_above)
+        curve = tf.tile(tf.zeros_like(clean)[tf.newaxis], [len(counts), 1, 1])
+        asked, current, seen, curve = tf.while_loop(
+            lambda index, _, seen, __: tf.logical_and(
+                index < self.queries,
+                tf.reduce_any(tf.maximum(seen[0], clean[0]) <= self.stop_above),
             ),
             ask,
-            (tf.constant(1), current, loss_at(current)),
+            (tf.constant(1), current, seen_at(current), curve),
             maximum_iterations=self.queries,
             parallel_iterations=1,
         )
         best = self._add(features, current, frame_mask)
-        nothing = {name: tf.zeros_like(value) for name, value in features.items()}
-        kept = keep_where(value > clean, best, self._add(features, nothing, frame_mask))
-        return Perturbed(kept)
+        higher = seen[0] > clean[0]
+        kept = keep_where(higher, best, self._add(features, nothing, frame_mask))
+        # A search that has ended early would find no more.
+        unasked = tf.reshape(tf.constant(counts, tf.int32) > asked, [-1, 1, 1])
+        curve = tf.where(unasked, seen, curve)
+        # As in the result, the clean clip counts where no query was worse for the model.
+        curve = tf.where(curve[:, :1] > clean[0], curve, clean)
+        figures = {}
+        for place, count in enumerate(counts):
+            figures[f"loss_after_{count}_queries"] = curve[place, 0]
+            figures[f"success_after_{count}_queries"] = curve[place, 1]
+        return Perturbed(kept, figures=figures)
 
 
 @dataclasses.dataclass(frozen=True)

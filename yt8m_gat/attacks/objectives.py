@@ -248,6 +248,48 @@ def dlr_loss(labels: Any, logits: Any, label_weights: Any = None) -> tf.Tensor:
     return Criterion("top1").ratio(labels, logits, label_weights)
 
 
+def normalized_loss(labels: Any, logits: Any, label_weights: Any = None) -> tf.Tensor:
+    """Returns the binary cross-entropy of logits that are scaled to a fixed spread: float [B].
+
+    ```
+    loss = mean over classes of BCE(y, 2 z / s),  s = standard deviation of z over the classes
+    ```
+
+    No positive factor on the logits changes the value or the direction of its gradient, so that a
+    model with large logits is attacked like one with small ones. Unlike `dlr_loss` it is about all
+    classes, as GAP is. The spread of 2 is about that of the logits of models of YouTube-8M, whose
+    own loss it then nearly is. Logits that are all equal count as 0: their gradient is 0.
+
+    Args:
+        labels: [B, C], multi-hot.
+        logits: Float [B, C].
+        label_weights: As in `margin_loss`: classes that were not rated do not count.
+
+    Examples:
+        >>> from yt8m_gat.attacks import normalized_loss
+        >>> normalized_loss([[1.0, 0.0]], [[3.0, 1.0]]).numpy().round(4)  # As of logits 6 and 2.
+        array([1.0647], dtype=float32)
+        >>> normalized_loss([[1.0, 0.0]], [[3e4, 1e4]]).numpy().round(4)
+        array([1.0647], dtype=float32)
+    """
+    logits = tf.convert_to_tensor(logits)
+    positive = tf.convert_to_tensor(labels) > 0
+    rated = tf.ones_like(logits)
+    if label_weights is not None:
+        rated = tf.cast(tf.convert_to_tensor(label_weights) > 0, logits.dtype)
+    num_rated = tf.maximum(tf.reduce_sum(rated, axis=-1, keepdims=True), 1.0)
+    # Large logits would overflow when squared.
+    largest = tf.stop_gradient(tf.reduce_max(rated * tf.abs(logits), axis=-1, keepdims=True))
+    logits = tf.math.divide_no_nan(logits, largest)
+    mean = tf.reduce_sum(rated * logits, axis=-1, keepdims=True) / num_rated
+    variance = tf.reduce_sum(rated * tf.square(logits - mean), axis=-1, keepdims=True) / num_rated
+    # The square root has no gradient at 0.
+    deviation = tf.sqrt(tf.where(variance > 0, variance, 1.0))
+    scaled = tf.where(variance > 0, 2.0 * logits / deviation, 0.0)
+    terms = tf.nn.sigmoid_cross_entropy_with_logits(tf.cast(positive, logits.dtype), scaled)
+    return tf.reduce_sum(rated * terms, axis=-1) / num_rated[:, 0]
+
+
 # Objective -> `(labels, logits, label_weights) -> [B]`; a further one, `loss`, is the model's own.
-OBJECTIVE_LOSSES = {"margin": margin_loss, "dlr": dlr_loss}
+OBJECTIVE_LOSSES = {"margin": margin_loss, "dlr": dlr_loss, "normalized": normalized_loss}
 OBJECTIVES = ("loss", *OBJECTIVE_LOSSES)

@@ -15,7 +15,7 @@ from yt8m_gat.attacks.attack import (
     keep_where,
     loss_and_gradients,
 )
-from yt8m_gat.attacks.ball import Ball, Tensors, mask_frames
+from yt8m_gat.attacks.ball import Ball, Tensors, mask_frames, require_gradients
 from yt8m_gat.attacks.objectives import OBJECTIVES
 
 # (point, outputs on the clean clips) -> the objective [B], the gradients, the outputs.
@@ -40,6 +40,10 @@ class PGD(Attack):
     clean clip (unless `random_start`), and more restarts never end lower. The first restart starts
     at the clean clip unless `random_start`; the others at a point drawn uniformly from the ball.
 
+    A model that draws anything at inference has no one gradient. With `draws` above 1, each step
+    takes as many passes and follows the mean of their gradients, and the highest mean loss counts
+    (expectation over transformation); the passes above are multiplied by it, but for the last two.
+
     Args:
         ball: The norm and what it is taken over.
         epsilon: Radius, in the units of the features.
@@ -49,11 +53,13 @@ class PGD(Attack):
         random_start: Whether the first restart, too, begins at a random point.
         objective: The kind of loss that the caller passes, `loss`, `margin` or `dlr`; see `Attack`.
             The attack itself ascends any loss.
+        draws: Passes at each point whose gradients are averaged.
 
     Raises:
         ValueError: If a count is not positive, a step negative or an objective unknown.
 
-    Reference: Madry et al., 2018.
+    Reference: Madry et al., 2018; Athalye et al., "Synthesizing Robust Adversarial Examples", 2018,
+    for the draws.
 
     Examples:
         >>> import tensorflow as tf
@@ -74,10 +80,11 @@ class PGD(Attack):
     restarts: int = 1
     random_start: bool = False
     objective: str = "loss"
+    draws: int = 1
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for field in ("steps", "restarts"):
+        for field in ("steps", "restarts", "draws"):
             if getattr(self, field) < 1:
                 raise ValueError(
                     f"`{field}` must be at least 1. Received: {field}={getattr(self, field)}"
@@ -99,8 +106,9 @@ class PGD(Attack):
 
     @property
     def cost(self) -> PassCount:
-        """restarts * (steps + 1) + 1 forward passes, restarts * steps backward."""
-        return PassCount(self.restarts * (self.steps + 1) + 1, self.restarts * self.steps)
+        """restarts * (draws * steps + 1) + 1 forward passes, restarts * draws * steps backward."""
+        looks = self.restarts * self.draws * self.steps
+        return PassCount(looks + self.restarts + 1, looks)
 
     @property
     def length_of_step(self) -> float:
@@ -135,6 +143,8 @@ class PGD(Attack):
 
         def look(point: Tensors, clean: Any) -> tuple[tf.Tensor, Tensors, Any]:
             del clean
+            if self.draws > 1:
+                return _mean_of_draws(problem, point, self.draws)
             return loss_and_gradients(problem, point)
 
         return climb(self, problem, look)
@@ -230,6 +240,26 @@ class _Ascent:
         last = self.problem.outputs_at(end)
         highest = highest.or_where_higher(end, self.problem.loss_of(last))
         return _Climb(highest, end, first, last)
+
+
+def _mean_of_draws(problem: Problem, point: Tensors, draws: int) -> tuple[tf.Tensor, Tensors, Any]:
+    """Returns mean losses and gradients of several passes, and the outputs of the first."""
+    losses, gradients, outputs = loss_and_gradients(problem, point)
+    require_gradients(gradients)
+
+    def add(index: tf.Tensor, losses: tf.Tensor, gradients: Tensors) -> tuple[Any, ...]:
+        more_losses, more, _ = loss_and_gradients(problem, point)
+        summed = {name: value + more[name] for name, value in gradients.items()}
+        return index + 1, losses + more_losses, summed
+
+    _, losses, gradients = tf.while_loop(
+        lambda index, *_: index < draws,
+        add,
+        (tf.constant(1), losses, gradients),
+        maximum_iterations=draws - 1,
+        parallel_iterations=1,
+    )
+    return losses / draws, {name: value / draws for name, value in gradients.items()}, outputs
 
 
 def _same_clips(points: Tensors, others: Tensors) -> tf.Tensor:

@@ -31,6 +31,7 @@ class AttackOptions:
         random_start: Whether their first restart, too, begins at a random point.
         apgd_steps: Steps of APGD, also within `auto`.
         objective: What PGD and APGD raise: one of `OBJECTIVES`; `loss` is the model's own.
+        draws: Passes at each of PGD's points whose gradients are averaged.
         queries: Budget of the gradient-free searches.
         auto_queries: Queries of `auto`.
         auto_targets: Targets of `auto`.
@@ -53,6 +54,7 @@ class AttackOptions:
     random_start: bool = False
     apgd_steps: int = 100
     objective: str = "loss"
+    draws: int = 1
     queries: int = 100
     auto_queries: int = 5000
     auto_targets: int = 9
@@ -89,6 +91,7 @@ def _pgd(ball: Ball, epsilon: float, options: AttackOptions) -> PGD:
         restarts=options.restarts,
         random_start=options.random_start,
         objective=options.objective,
+        draws=options.draws,
         **options.bounds,
     )
 
@@ -175,6 +178,7 @@ _L2 = {"norm_scope": "norm_scope"}
 _PGD_LINF = {name: name for name in ("steps", "step_size", "restarts", "random_start")}
 _PGD = {**_L2, **_PGD_LINF}
 _LOSS = {"loss": "objective"}
+_DRAWS = {"draws": "draws"}
 _APGD_LINF = {
     "steps": "apgd_steps",
     "restarts": "restarts",
@@ -196,9 +200,9 @@ _SEARCH = {**_L2, **_SEARCH_LINF}
 ATTACK_OPTIONS: dict[str, dict[str, str]] = {
     "fgm": _L2,
     "fgm_linf": {},
-    "pgd": {**_PGD, **_LOSS},
-    "pgd_linf": {**_PGD_LINF, **_LOSS},
-    "pgd_margin": _PGD,
+    "pgd": {**_PGD, **_LOSS, **_DRAWS},
+    "pgd_linf": {**_PGD_LINF, **_LOSS, **_DRAWS},
+    "pgd_margin": {**_PGD, **_DRAWS},
     "apgd": {**_L2, **_APGD_LINF},
     "apgd_linf": _APGD_LINF,
     "auto": {**_L2, **_AUTO_LINF},
@@ -219,7 +223,7 @@ ATTACK_OPTIONS: dict[str, dict[str, str]] = {
 
 
 # Options that earlier versions did not have; rows of these were measured with the default.
-ADDED_OPTIONS = frozenset({"loss"})
+ADDED_OPTIONS = frozenset({"loss", "draws"})
 
 
 def build_attack(name: str, epsilon: float, options: AttackOptions | None = None) -> Attack:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from yt8m_gat.attacks import OBJECTIVE_LOSSES, Attack, DeepFool, Problem, corrupt
+from yt8m_gat.attacks import OBJECTIVE_LOSSES, Attack, DeepFool, Problem, corrupt, margin_loss
 from yt8m_gat.attacks.attack import loss_and_gradients
 from yt8m_gat.data.preprocessing import normalize_features, preprocess
 from yt8m_gat.data.progress import advance, progress_bar
@@ -115,7 +115,8 @@ class Evaluator:
             description: Shown beside the progress bar.
             groups: Name -> classes, for metrics over those classes and the videos that have one.
             zero_gradients: Also measure the share of examples at which the gradient of the loss by
-                the features is exactly 0, where an attack that follows the gradient is stuck.
+                the features is exactly 0, where an attack that follows the gradient is stuck, and
+                the mean margin, which attacked rows have too.
             observers: Called after each batch.
 
         Returns:
@@ -194,7 +195,7 @@ class Evaluator:
         """
 
         def measure_batch(inputs: dict[str, Any], seed: tf.Tensor) -> BatchResult:
-            features, frame_mask, labels, loss = self._prepared(inputs)
+            features, frame_mask, labels, loss = self.prepared(inputs)
             weights = inputs.get("label_weights")
             objective = loss
             if attack.objective != "loss":
@@ -212,6 +213,7 @@ class Evaluator:
                 "norm": attacked.norm,
                 "relative_norm": attacked.relative_norm,
                 "success": tf.cast(attacked.success, tf.float32),
+                "margin": margin_loss(labels, attacked.logits, weights),
                 **attacked.figures,
                 **result.figures,
             }
@@ -227,7 +229,7 @@ class Evaluator:
         if key not in self._clean:
 
             def measure_batch(inputs: dict[str, Any]) -> BatchResult:
-                features, frame_mask, labels, loss = self._prepared(inputs)
+                features, frame_mask, labels, loss = self.prepared(inputs)
                 if not zero_gradients:
                     outputs = self.forward(features, frame_mask)
                     losses = loss(labels, outputs.logits)
@@ -235,8 +237,12 @@ class Evaluator:
                 problem = Problem(self.forward, loss, features, frame_mask, labels)
                 losses, gradients, outputs = loss_and_gradients(problem, features)
                 result = self._result(features, frame_mask, outputs, losses)
-                share = {"zero_gradient_share": _is_zero(gradients, losses)}
-                return result._replace(figures={**share, **result.figures})
+                figures = {
+                    "zero_gradient_share": _is_zero(gradients, losses),
+                    "margin": margin_loss(labels, outputs.logits, inputs.get("label_weights")),
+                    **result.figures,
+                }
+                return result._replace(figures=figures)
 
             self._clean[key] = traced(measure_batch, inputs)
         return self._clean[key]
@@ -247,7 +253,7 @@ class Evaluator:
         """Returns `(inputs, seed) -> BatchResult`."""
 
         def measure_batch(inputs: dict[str, Any], seed: tf.Tensor) -> BatchResult:
-            features, clean_mask, labels, loss = self._prepared(inputs)
+            features, clean_mask, labels, loss = self.prepared(inputs)
             dequantized, _ = preprocess(inputs["features"], inputs["num_frames"])
             corrupted, frame_mask = corrupt(
                 corruption.name,
@@ -268,7 +274,7 @@ class Evaluator:
 
         return traced(measure_batch, inputs, tf.constant(0))
 
-    def _prepared(
+    def prepared(
         self, inputs: dict[str, Any]
     ) -> tuple[dict[str, tf.Tensor], tf.Tensor | None, tf.Tensor, Callable[..., tf.Tensor]]:
         """Returns features and mask as the model takes them, the labels, and the clips' loss."""

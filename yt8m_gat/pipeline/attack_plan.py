@@ -10,9 +10,15 @@ from yt8m_gat.attacks.adaptive import MapDistance
 from yt8m_gat.config import RunConfig
 from yt8m_gat.pipeline.evaluation_options import EvaluationOptions
 from yt8m_gat.pipeline.run_evaluator import build_evaluator
-from yt8m_gat.robustness.attack_spec import PIXELS, QUANTIZED, AttackSpec
-from yt8m_gat.robustness.protocol import sceptic_attacks
-from yt8m_gat.robustness.sanity import SWEEP, radius_scale, sanity_specs, unbounded_epsilon
+from yt8m_gat.robustness.attack_spec import PIXELS, QUANTIZED, AttackSpec, Bounds
+from yt8m_gat.robustness.protocol import PROTOCOL_QUERIES, sceptic_attacks
+from yt8m_gat.robustness.sanity import (
+    ENOUGH_QUERIES,
+    SWEEP,
+    radius_scale,
+    sanity_specs,
+    unbounded_epsilon,
+)
 from yt8m_gat.run_folder import RunFolder
 from yt8m_gat.weights.load import load_run
 
@@ -29,6 +35,29 @@ class PlannedAttack:
         """The text that the progress bar shows."""
         epsilon = self.identity["epsilon"]
         return self.identity["attack"] + ("" if epsilon is None else f" {epsilon:g}")
+
+
+def first_radius(options: EvaluationOptions, config: RunConfig) -> float:
+    """Returns the radius at which the checks compare attacks."""
+    return (*options.epsilons, config.objective.epsilon)[0]
+
+
+def shared_options(options: EvaluationOptions, config: RunConfig) -> AttackOptions:
+    """Returns the options that hold where a specification sets none."""
+    bounds, pixels = _bounds(config), config.data.clips is not None
+    return AttackOptions(
+        norm_scope=options.norm_scope or config.objective.norm_scope,
+        steps=options.attack_steps,
+        restarts=options.attack_restarts,
+        queries=options.attack_queries,
+        # A pixel outside of its range is no picture.
+        clip_to_range=bounds.clip_to_range if options.clip_to_range or pixels else None,
+        round_to_levels=bounds.round_to_levels if options.round_to_levels else None,
+    )
+
+
+def _bounds(config: RunConfig) -> Bounds:
+    return QUANTIZED if config.data.clips is None else PIXELS
 
 
 def plan_attacks(
@@ -50,16 +79,8 @@ def plan_attacks(
     epsilons = tuple(options.epsilons) or (config.objective.epsilon,)
     pixels = config.data.clips is not None
     scale = radius_scale(config.data.clips.crop_size if config.data.clips else None)
-    bounds = PIXELS if pixels else QUANTIZED
-    shared = AttackOptions(
-        norm_scope=options.norm_scope or config.objective.norm_scope,
-        steps=options.attack_steps,
-        restarts=options.attack_restarts,
-        queries=options.attack_queries,
-        # A pixel outside of its range is no picture.
-        clip_to_range=bounds.clip_to_range if options.clip_to_range or pixels else None,
-        round_to_levels=bounds.round_to_levels if options.round_to_levels else None,
-    )
+    shared = shared_options(options, config)
+    bounds = _bounds(config)
     specs = [*specs]
     if options.protocol == "sceptic":
         rounded = config.data.has_levels
@@ -83,7 +104,8 @@ def plan_attacks(
         frames, features = config.data.max_frames, len(config.data.sizes)
         unbounded = unbounded_epsilon(shared.norm_scope, frames, features, scale)
         radii = (*(scale * epsilon for epsilon in SWEEP), unbounded)
-        needed = sanity_specs(epsilons[0], source_run is not None, radii)
+        queries = PROTOCOL_QUERIES if options.protocol else ENOUGH_QUERIES
+        needed = sanity_specs(epsilons[0], source_run is not None, radii, queries)
         specs += [AttackSpec.parse(text).at(epsilon) for text, epsilon in needed]
     source, source_identity = None, {}
     if source_run is not None:

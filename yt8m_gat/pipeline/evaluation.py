@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from yt8m_gat.attacks import Attack
+from yt8m_gat.attacks import Attack, Ball
 from yt8m_gat.config import ConfigError, RunConfig
 from yt8m_gat.data import (
     Reader,
@@ -35,9 +35,10 @@ from yt8m_gat.pipeline.activation_measures import (
     measure_class_activation,
     measure_true_spans,
 )
-from yt8m_gat.pipeline.attack_plan import PlannedAttack, plan_attacks
+from yt8m_gat.pipeline.attack_plan import PlannedAttack, first_radius, plan_attacks, shared_options
 from yt8m_gat.pipeline.evaluation_checks import check_options, other_run
 from yt8m_gat.pipeline.evaluation_options import EvaluationOptions
+from yt8m_gat.pipeline.gradient_measures import measure_gradients
 from yt8m_gat.pipeline.profile_observer import ProfileObserver
 from yt8m_gat.pipeline.run_evaluator import build_evaluator, square_maps, total_map_distance
 from yt8m_gat.pipeline.run_extractor import check_extractor
@@ -60,6 +61,8 @@ MAX_SCORE_BYTES = 4 * 2**30
 # and output frames per clip.
 NEIGHBOURHOOD = 10
 SENSITIVITY_FRAMES = 20
+# Clips whose gradients are compared with differences of the loss.
+GRADIENT_VIDEOS = 200
 # Most files that `provenance` names; it also gives their number.
 NAMED_FILES = 10
 
@@ -161,6 +164,8 @@ class _Evaluation:
         self._clean_row()
         for index, planned in enumerate(self.planned):
             self._attack_row(planned, first=index == 0)
+        if options.sanity_checks or options.protocol:
+            self._gradients()
         for corruption in options.corruptions_on(self.config.data.clips is not None):
             identity = {"corruption": corruption.name, "severity": corruption.severity}
             if not corruption.per_frame:
@@ -193,6 +198,10 @@ class _Evaluation:
                 num_features=len(self.config.data.sizes),
                 can_reach_zero=self.segments is None,
                 scale=radius_scale(clips.crop_size if clips else None),
+                gradients=result.get("gradients"),
+                # Segments are rated for few classes, so frequencies say nothing of them.
+                positives=None if self.segments else result["classes"]["positives"],
+                top_k=options.top_k,
             )
             self.record.set(sanity=verdicts)
         # Each pass leaves out the same records, so the last pass's summary is enough.
@@ -374,6 +383,28 @@ class _Evaluation:
                 )
             section = {"sensitivity": sensitivity.result(), "sensitivity_videos": count}
             self.record.set(attention={**attention, **section})
+
+    def _gradients(self) -> None:
+        """Compares gradients with differences of the loss at the first radius, for the checks."""
+        shared = shared_options(self.options, self.config)
+        epsilon = first_radius(self.options, self.config)
+        identity = {
+            "norm_scope": shared.norm_scope,
+            "steps": shared.steps,
+            "num_videos": min(GRADIENT_VIDEOS, self.num_videos),
+        }
+        earlier = self.record.section("gradients")
+        same = {**identity, "epsilon": epsilon}.items() <= earlier.items()
+        if epsilon > 0 and not same:
+            measured = measure_gradients(
+                self.evaluator,
+                first_videos(self._batches(), GRADIENT_VIDEOS),
+                Ball("l2", shared.norm_scope),
+                epsilon,
+                shared.steps,
+                shared.clip_to_range,
+            )
+            self.record.set(gradients={**identity, **measured})
 
     def _class_activation(self) -> None:
         if not self.record.section("class_activation"):

@@ -8,6 +8,10 @@ from yt8m_gat.report.spec import Ball, attack_title, ball_of, spec_order
 from yt8m_gat.report.strongest import main_ball, strongest
 
 _CHECKS = {
+    "trained": "the model has learned more than how frequent the labels are",
+    "deterministic": "two passes on one clip agree",
+    "gradient": "the gradient is that of the loss",
+    "logit_scale": "no factor on the logits lowers the loss",
     "loss_over_epsilon": "the loss never falls as epsilon grows",
     "pgd_over_single_step": "PGD is at least as strong as one step",
     "unbounded": "an attack without bounds leaves no Hit@1",
@@ -15,9 +19,9 @@ _CHECKS = {
     "white_box_over_gradient_free": "white box is at least as strong as a gradient-free search",
     "white_box_over_noise": "white box is at least as strong as noise",
     "enough_steps": "more steps change nothing",
-    "zero_gradients": "no clip has a gradient of zero",
+    "zero_gradients": "hardly any clip has a gradient of nearly zero",
 }
-_KINDS = {"pass": "", "fail": "bad", "warning": "bad"}
+_KINDS = {"pass": "", "fail": "bad", "warning": "bad", "undertrained": "bad"}
 
 
 def verdict_tables(runs: Sequence[ReportedRun]) -> list[str]:

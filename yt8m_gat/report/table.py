@@ -87,10 +87,14 @@ def _verdicts(sanity: list[dict[str, str]]) -> list[str]:
     if not sanity:
         return []
     lines = ["Gradient masking"]
-    for verdict in dict.fromkeys(["fail", "warning", *(v["verdict"] for v in sanity)]):
+    spoken = ("fail", "undertrained", "warning")
+    for verdict in dict.fromkeys([*spoken, *(v["verdict"] for v in sanity)]):
         of_kind = [v for v in sanity if v["verdict"] == verdict]
-        if verdict in ("fail", "warning"):
-            lines += [f"  {verdict:8}{v['check']}: {v['detail']}" for v in of_kind]
+        if verdict in spoken:
+            lines += [
+                f"  {verdict:8}{' ' * (len(verdict) > 7)}{v['check']}: {v['detail']}"
+                for v in of_kind
+            ]
         else:
             lines.append(f"  {verdict:8}{', '.join(v['check'] for v in of_kind)}")
     return [*lines, ""]

@@ -6,6 +6,8 @@ from yt8m_gat.robustness.attack_spec import AttackSpec
 from yt8m_gat.robustness.sanity import SWEEP
 
 PROTOCOLS = ("sceptic",)
+# Queries of its search without gradients, whose row has the figures after fewer, too.
+PROTOCOL_QUERIES = 5000
 
 
 def sceptic_attacks(
@@ -20,9 +22,10 @@ def sceptic_attacks(
     """Returns the attacks of the sceptic's table; the clean row comes on top.
 
     They are the fast gradient; noise of the same norm; PGD of 20 and 100 steps, and of 20 with 5
-    restarts (worst per clip, by the loss); the margin loss; transfer from another run; two searches
-    without gradients; an attack that aims at the attention maps too; PGD rounded back to bytes;
-    DeepFool; and PGD over the radii from 0.05 to 8, times `scale`.
+    restarts (worst per clip, by the loss); the margin; PGD on normalized logits, which no scaling
+    hides; transfer from another run; two searches without gradients; an attack that aims at the
+    attention maps too; PGD rounded back to bytes; DeepFool; and PGD over the radii from 0.05 to 8,
+    times `scale`, on the loss and on the difference of logits ratio.
 
     Args:
         epsilons: Radii of all attacks but DeepFool and the sweep.
@@ -40,12 +43,17 @@ def sceptic_attacks(
         "pgd:steps=100",
         "pgd:steps=20:restarts=5",
         "pgd_margin:steps=20",
+        "pgd:steps=20:loss=normalized",
         *(["transfer:steps=20"] if transfer else []),
-        "square",
+        f"square:queries={PROTOCOL_QUERIES}",
         "random_search",
         *(["adaptive:steps=20"] if adaptive else []),
         *(["pgd:steps=20:round=true"] if rounded else []),
     ]
     specs = [AttackSpec.parse(text).at(epsilon) for text in texts for epsilon in epsilons]
-    sweep = [AttackSpec.parse("pgd:steps=20").at(scale * epsilon) for epsilon in SWEEP]
+    sweep = [
+        AttackSpec.parse(text).at(scale * epsilon)
+        for text in ("pgd:steps=20", "pgd:steps=20:loss=dlr")
+        for epsilon in SWEEP
+    ]
     return [*specs, *([AttackSpec.parse("deepfool")] if deepfool else []), *sweep]

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from yt8m_gat.robustness.sanity import ball_of
+from yt8m_gat.robustness.measured_row import ball_of
 
 
 def packed(hits: np.ndarray) -> dict[str, Any]:
