@@ -1,14 +1,18 @@
 """Trains models on real clips in which local evidence is real: spoken words of the GRID corpus.
 
-    python benchmarks/grid.py --grid_dir=grid_s1 --picture=embedding.tflite --output_dir=runs/grid
+    python benchmarks/grid.py --grid_dir=grid_s1 --picture=none --kinds=sound --output_dir=sound
+    python benchmarks/grid.py --grid_dir=grid_s1 --picture=pixels --fit_pca=32 \
+        --kinds=picture,both,late --sound_dir=sound --output_dir=runs
 
 `grid_dir` holds `clips/*.mp4` and `labels.csv` (clip and the six words that it says). `yt8m-gat
-extract` makes the records at 25 frames a second: the picture of the mouth by `--picture`
-(`pixels`: the gray values of 36 x 28 pixels), the sound by `--sound`. Clips are split 6 : 1 : 1
-by a hash of their names. Each model is trained on sound, on picture and on both, once for each
-seed, and evaluated on the test clips with its best weights by validation GAP. The accuracy of a
-place is the share of clips whose word in that place is the one that the model scores highest
-among the words of the place. Called again, it goes on where it stopped.
+extract` makes the records at 25 frames a second: the picture of the mouth by `--picture` (`pixels`:
+the gray values of 36 x 28 pixels), the sound by `--sound`. Clips are split 6 : 1 : 1 by a hash of
+their names. Each model is trained on sound, on picture and on both, once for each seed, and
+evaluated on the test clips with its best weights by validation GAP. `late` averages the
+probabilities of the picture's run and of the run on sound in `--sound_dir`, with the weight that
+has the highest validation GAP. The accuracy of a place is the share of clips whose word in that
+place is the one that the model scores highest among the words of the place. Called again, it goes
+on where it stopped.
 """
 
 import argparse
@@ -18,6 +22,8 @@ import statistics
 import subprocess
 import sys
 from pathlib import Path
+
+import numpy as np
 
 ROOT = Path(__file__).resolve().parents[1]
 PLACES = ("command", "color", "preposition", "letter", "digit", "adverb")
@@ -77,6 +83,14 @@ def extract(options):
     return words
 
 
+def predict(options, train_dir, records, scores):
+    run(
+        train_dir.with_suffix(".log"),
+        *("inference", f"--train_dir={train_dir}", f"--input_data_pattern={records}"),
+        *(f"--output_file={scores}", f"--top_k={options.num_classes}"),
+    )
+
+
 def train_and_test(options, sizes, model, kind, seed):
     train_dir = (options.output_dir / f"{model}_{kind}_{seed}").resolve()
     log = train_dir.with_suffix(".log")
@@ -98,11 +112,7 @@ def train_and_test(options, sizes, model, kind, seed):
             *(["--local_masks=bd10"] if model in ("GMSA", "GAT") else []),
         )
         test = f"{records}/test*.tfrecord"
-        run(
-            log,
-            *("inference", f"--train_dir={train_dir}", f"--input_data_pattern={test}"),
-            *(f"--output_file={scores}", f"--top_k={options.num_classes}"),
-        )
+        predict(options, train_dir, test, scores)
         run(
             log,
             *("eval", f"--train_dir={train_dir}", f"--eval_data_pattern={test}"),
@@ -111,22 +121,69 @@ def train_and_test(options, sizes, model, kind, seed):
     return json.loads(figures.read_text(encoding="utf-8")), scores
 
 
-def place_accuracy(scores, words, label_names):
-    """Place -> share of the clips whose word the model scores highest in that place."""
-    of_place = {
-        place: {number for number, name in label_names.items() if name.startswith(f"{place}:")}
-        for place in PLACES
-    }
-    hits, num_clips = dict.fromkeys(PLACES, 0), 0
-    with scores.open(encoding="utf-8") as file:
+def read_scores(path, num_classes):
+    """Clip -> the probability of each class, from a Kaggle CSV with all classes."""
+    scores = {}
+    with path.open(encoding="utf-8") as file:
         for row in csv.DictReader(file):
             pairs = row["LabelConfidencePairs"].split()
-            ranked = [int(number) for number in pairs[::2]]  # Highest first.
-            num_clips += 1
-            for place, word in zip(PLACES, words[row["VideoId"]], strict=True):
-                best = next(number for number in ranked if number in of_place[place])
-                hits[place] += label_names[best] == f"{place}:{word}"
-    return {place: hits[place] / num_clips for place in PLACES}
+            scores[row["VideoId"]] = np.zeros(num_classes)
+            scores[row["VideoId"]][np.array(pairs[::2], int)] = np.array(pairs[1::2], float)
+    return scores
+
+
+def place_accuracy(scores, words, label_names):
+    """Place -> share of the clips whose word the model scores highest in that place."""
+    accuracy = {}
+    for index, place in enumerate(PLACES):
+        numbers = [n for n, name in sorted(label_names.items()) if name.startswith(f"{place}:")]
+        best = [label_names[numbers[np.argmax(row[numbers])]] for row in scores.values()]
+        hits = [
+            name == f"{place}:{words[clip][index]}" for name, clip in zip(best, scores, strict=True)
+        ]
+        accuracy[place] = statistics.mean(hits)
+    return accuracy
+
+
+def labels_of(clips, words, label_names):
+    """Returns the labels of the clips, multi-hot [clips, classes]."""
+    numbers = {name: number for number, name in label_names.items()}
+    labels = np.zeros((len(clips), len(label_names)), bool)
+    for row, clip in zip(labels, clips, strict=True):
+        row[
+            [numbers[f"{place}:{word}"] for place, word in zip(PLACES, words[clip], strict=True)]
+        ] = 1
+    return labels
+
+
+def fuse(options, model, seed, words, label_names):
+    """Returns the figures and scores of the average of a run on picture and one on sound."""
+    from yt8m_gat.metrics import evaluate
+
+    scores = {}
+    for kind, folder in (("picture", options.output_dir), ("sound", options.sound_dir)):
+        for split in ("validate", "test"):
+            train_dir = (folder / f"{model}_{kind}_{seed}").resolve()
+            path = train_dir.with_suffix(".csv" if split == "test" else ".validate.csv")
+            if not path.is_file():
+                predict(options, train_dir, f"{folder.resolve()}/records/{split}*.tfrecord", path)
+            scores[kind, split] = read_scores(path, options.num_classes)
+
+    def average(split, weight):
+        sound = scores["sound", split]
+        return {
+            clip: weight * picture + (1 - weight) * sound[clip]
+            for clip, picture in scores["picture", split].items()
+        }
+
+    def figures_of(fused):
+        labels = labels_of(list(fused), words, label_names)
+        return evaluate(labels, np.array(list(fused.values())))
+
+    weights = [tenth / 10 for tenth in range(11)]
+    weight = max(weights, key=lambda weight: figures_of(average("validate", weight))["gap"])
+    fused = average("test", weight)
+    return {"picture_weight": weight, "clean": figures_of(fused), "attacks": [{"gap": None}]}, fused
 
 
 def main():
@@ -136,8 +193,9 @@ def main():
     parser.add_argument("--sound", default="log_mel", help="a model of extract")
     parser.add_argument("--fit_pca", help="the number of picture values that a PCA keeps")
     parser.add_argument("--output_dir", type=Path, required=True)
+    parser.add_argument("--sound_dir", type=Path, help="late: --output_dir of the runs on sound")
     parser.add_argument("--models", default=",".join(MODELS))
-    parser.add_argument("--kinds", default=",".join(FEATURES))
+    parser.add_argument("--kinds", default=",".join(FEATURES), help="of sound, picture, both, late")
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--num_epochs", type=int, default=150)
     parser.add_argument("flags", nargs="*", help="flags for every train, after --")
@@ -163,7 +221,11 @@ def main():
         for model in options.models.split(","):
             rows = []
             for seed in options.seeds.split(","):
-                result, scores = train_and_test(options, sizes, model, kind, seed)
+                if kind == "late":
+                    result, scores = fuse(options, model, seed, words, label_names)
+                else:
+                    result, path = train_and_test(options, sizes, model, kind, seed)
+                    scores = read_scores(path, options.num_classes)
                 accuracy = place_accuracy(scores, words, label_names)
                 rows.append({"features": kind, "model": model, "seed": int(seed), **result})
                 rows[-1]["place_accuracy"] = accuracy
@@ -172,8 +234,9 @@ def main():
                 "GAP": [row["clean"]["gap"] for row in rows],
                 "MAP": [row["clean"]["map"] for row in rows],
                 **{place: [row["place_accuracy"][place] for row in rows] for place in PLACES},
-                "GAP, FGM": [row["attacks"][0]["gap"] for row in rows],
             }
+            if kind != "late":
+                columns["GAP, FGM"] = [row["attacks"][0]["gap"] for row in rows]
             cells = [
                 f"{statistics.mean(c):.3f} ± {statistics.stdev(c) if len(c) > 1 else 0:.3f}"
                 for c in columns.values()

@@ -69,7 +69,9 @@ def collect(table, rows):
 
 
 def cell(values, digits):
-    """Returns the mean, with half of its interval where there are several values."""
+    """Returns the mean, with half of its interval where there are several values; -: no values."""
+    if None in values:
+        return "-"
     half = half_interval(values)
     mean = f"{statistics.mean(values):.{digits}f}"
     return mean if half is None else f"{mean} ± {half:.{digits}f}"
@@ -182,7 +184,11 @@ def make(name, table, data, output_dir):
         words[0] = sys.executable if words[0] == "python" else words[0]
         print(f"{name}, about {table['minutes']} min: {shlex.join(words)}", flush=True)
         subprocess.run(words, cwd=ROOT, check=True)
-    rows = json.loads((folder / table["json"]).read_text(encoding="utf-8"))
+    rows = [
+        row
+        for path in table["json"]
+        for row in json.loads((folder / path).read_text(encoding="utf-8"))
+    ]
     commit = ("git", "describe", "--always", "--dirty", "--abbrev=7", "--exclude=*")
     stored = {
         "commands": table["commands"],
