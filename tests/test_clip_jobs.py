@@ -139,6 +139,14 @@ def test_bad_records_are_named_or_left_out_by_every_job(trained, files, tmp_path
     assert capsys.readouterr().err.count("3 of 27 records") == 1
 
 
+def test_a_softmax_is_trained_on_one_label_a_clip(files, tmp_path):
+    lists = {"one": [1], "two": [0, 1]}
+    records = [raw.record(name, [raw.flat(40)], labels) for name, labels in lists.items()]
+    path = write(tmp_path / "two.tfrecord", records)
+    with pytest.raises(BadRecordError, match=r"record 1 .*it has 2 labels instead of one .*Remedy"):
+        pipeline.train(RunFolder(tmp_path / "run"), config(), train_data_pattern=path)
+
+
 def test_a_resumed_run_is_the_run(files, tmp_path):
     """Also where it was stopped in the middle of an epoch."""
     weights = []

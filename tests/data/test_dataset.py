@@ -1,5 +1,6 @@
 import itertools
 import os
+import time
 from pathlib import Path
 
 import handmade_records as hand
@@ -369,3 +370,15 @@ def test_real_videos():
     assert sum(len(b["video_id"]) for b in batches) == 284
     assert batches[0]["features"]["mean_rgb"].shape == [100, 1024]
     assert (batches[0]["labels"].numpy().sum(axis=1) >= 1).all()
+
+
+def test_a_remote_storage_that_does_not_answer_is_told(monkeypatch, capsys):
+    def never(_):
+        while not (told := capsys.readouterr().err):
+            time.sleep(0.01)
+        raise tf.errors.UnavailableError(None, None, told)
+
+    monkeypatch.setattr(dataset_module, "_SECONDS_TO_LIST", 0.01)
+    monkeypatch.setattr(tf.io.gfile, "glob", never)
+    with pytest.raises(ConfigError, match=r"warning: --x: 'gs://b/\*' has not answered for 0.01 s"):
+        find_files("gs://b/*", "x")

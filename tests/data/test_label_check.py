@@ -166,6 +166,10 @@ def test_vectors_read_as_indices_are_recognized(tmp_path, lists, refused):
     with pytest.raises(ConfigError, match=message):
         check_labels(paths, schema(), "x")
     check_labels(paths, schema(labels_are="indices"), "x")
+    if length != schema().num_classes:  # Of a run with one label a clip, they are repeated classes.
+        remedy = f"--labels_are=indices, or with --labels_are=multi_hot --num_classes={length} of"
+        with pytest.raises(ConfigError, match=remedy):
+            check_labels(paths, schema(one_label=True), "x")
 
 
 @pytest.mark.parametrize("key", ["id", "video_id", "m"])

@@ -1,6 +1,7 @@
 """Batches of raw clips: which frames, which part of them, the same each time; bad records."""
 
 import collections
+import dataclasses
 import json
 
 import numpy as np
@@ -21,7 +22,7 @@ from yt8m_gat.data import (
     clips,
     parse_frame_batch,
 )
-from yt8m_gat.data.clips import crop_and_resize, parse_clip_batch, sample_frames
+from yt8m_gat.data.clips import crop_and_resize, find_clip_faults, parse_clip_batch, sample_frames
 from yt8m_gat.data.dataset import batch_parser
 from yt8m_gat.data.diagnosis import finding_in
 
@@ -311,6 +312,25 @@ def test_inspect_suggests_the_loss_of_several_labels(tmp_path, capsys):
     assert inspect.main([path]) == 0
     text = capsys.readouterr().out
     assert "train --model=TSM --num_classes=4 --label_loss=CrossEntropyLoss --train_" in text
+
+
+@pytest.mark.parametrize("form", ["indices", "multi_hot"])
+def test_a_softmax_needs_one_label_a_clip(form):
+    lists = [[2], [2, 2], [], [0, 3]]  # Of 4 classes; a class listed twice is one label.
+    if form == "multi_hot":
+        lists = [[0, 0, 1, 0], [0, 0, 1, 0], [0] * 4, [1, 0, 0, 1]]
+    records = [raw.record(f"c{n}", [raw.flat(9)] * 2, labels) for n, labels in enumerate(lists)]
+    settings = dataclasses.replace(
+        schema(ClipConfig(num_segments=2, crop_size=8)), one_label=True, labels_are=form
+    )
+    batch = parse_clip_batch(tf.constant(records[:2]), settings)
+    np.testing.assert_array_equal(batch["labels"], [[0, 0, 1, 0]] * 2)
+    for record, count in zip(records[2:], (0, 2), strict=True):
+        with pytest.raises(tf.errors.InvalidArgumentError, match=f"it has {count} labels instead"):
+            parse_clip_batch(tf.constant([record]), settings)
+    assert find_clip_faults(tf.constant(records), settings).numpy().tolist() == [
+        *(b"", b"", b"label", b"label")
+    ]
 
 
 def test_labels_are_looked_for_where_raw_clips_have_them(files):

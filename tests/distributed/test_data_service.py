@@ -1,6 +1,7 @@
 """Input through a tf.data service, a dispatcher and two workers on loopback."""
 
 import collections
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -9,13 +10,24 @@ import pytest
 from two_workers import start, wait_for
 
 from yt8m_gat import pipeline
-from yt8m_gat.config import ConfigError, DataConfig, ModelConfig, RunConfig, TrainingConfig
+from yt8m_gat.config import (
+    ClipConfig,
+    ConfigError,
+    DataConfig,
+    ModelConfig,
+    RunConfig,
+    TrainingConfig,
+)
 from yt8m_gat.data import BadRecordError, Reader, RecordSchema, Shuffle
 from yt8m_gat.models import build_from_config
 from yt8m_gat.run_folder import RunFolder
-from yt8m_gat.training import Distribution, read_state
-from yt8m_gat.training.data_service import read_through
+from yt8m_gat.training import Distribution, data_service, read_state
+from yt8m_gat.training.data_service import read_through, wait_for_dispatcher
 from yt8m_gat.training.loop import Trainer
+
+sys.path.append(str(Path(__file__).parents[1] / "data"))
+import raw_clips as raw
+from handmade_records import write
 
 pytestmark = pytest.mark.slow
 
@@ -128,6 +140,47 @@ def test_two_training_workers_share_the_records(address, tmp_path, sample_dir):
         assert process.returncode == 0, errors[-3000:]
     state = read_state(RunFolder(tmp_path))
     assert (state.epoch, state.examples) == (2, 2 * 96)
+
+
+def test_raw_clips_come_through_the_service(address, tmp_path):
+    records = [raw.record(f"clip{n}", [raw.flat(9 * n)] * 2, [n % 2]) for n in range(10)]
+    path = write(tmp_path / "clips.tfrecord", records)
+    clips = ClipConfig(num_segments=2, crop_size=8)
+    data = DataConfig(
+        **{"feature_names": ("image",), "feature_sizes": (3,), "labels_key": "clip/label/index"},
+        **{"num_classes": 2, "max_frames": 2, "clips": clips},
+    )
+    reader = Reader([path], RecordSchema.from_config(data), 4, shuffle=Shuffle(), check_files=False)
+    reader.dataset = read_through(address, reader.dataset, Distribution())
+    counts = collections.Counter()
+    for batch in reader:
+        counts.update(batch["video_id"].numpy().tolist())
+        numbers = [int(name.removeprefix(b"clip")) for name in batch["video_id"].numpy()]
+        colors = batch["features"]["image"].numpy().mean(axis=(1, 2, 3, 4))
+        assert colors.tolist() == pytest.approx([9 * number for number in numbers], abs=1)
+    assert len(counts) == 10 and set(counts.values()) == {1}
+    config = RunConfig(
+        data=data,
+        model=ModelConfig(name="tiny_clip_model:TinyClipModel"),
+        training=TrainingConfig(batch_size=4, data_service=address, num_epochs=1),
+    )
+    state = pipeline.train(RunFolder(tmp_path / "run"), config, train_data_pattern=path)
+    assert state.examples == 10
+
+
+def test_a_service_that_does_not_answer_is_named(tmp_path, sample_dir, capsys, monkeypatch):
+    with socket.socket() as taken:  # A port at which nobody listens.
+        taken.bind(("127.0.0.1", 0))
+        address = f"grpc://127.0.0.1:{taken.getsockname()[1]}"
+        monkeypatch.setattr(data_service, "SECONDS_TO_ANSWER", 0.2)
+        with pytest.raises(ConfigError, match=rf"{address} must be .*Connection refused.*Start"):
+            train(RunFolder(tmp_path), config_for(address), sample_dir)
+    line = f"waiting up to 0.2 s for the tf.data service at {address}: "
+    assert capsys.readouterr().err.count(line) == 1
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        wait_for_dispatcher(f"grpc://127.0.0.1:{listening.getsockname()[1]}")
+    with pytest.raises(ConfigError, match=r"no-such-host\.invalid:5 must be"):
+        wait_for_dispatcher("grpc://no-such-host.invalid:5")
 
 
 @pytest.mark.parametrize("value", ["host:1", "grpc://host", "grpc://:5", "http://host:5"])

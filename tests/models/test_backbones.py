@@ -281,6 +281,8 @@ def test_pixels_are_normalized_as_the_network_was_trained():
         (("Tiny", 32, 2, "shfit"), "one of none, shift.*'shfit'"),
         (("Tiny", 32, 2, "none", False, "imagenet"), "must be a file for Tiny"),
         (("Tiny", 32, 2, "none", False, "nowhere.weights.h5"), "Received: 'nowhere.weights.h5'"),
+        (("ResNet50V2", 16, 2), "takes: Input size must be at least 32x32.*a larger --crop_size"),
+        (("ResNet10Small", 16, 2, "none", True), "crop_size=16, maps of 1 x 1. Give a larger"),
     ],
 )
 def test_wrong_arguments(arguments, message):

@@ -122,6 +122,30 @@ def test_words_are_folders_lists_files_and_patterns(tmp_path):
         clips_of([f"{here}/empty"])
 
 
+def test_a_wrong_number_of_pictures_is_named(tmp_path):
+    (tmp_path / "frames").mkdir()
+    for number in (1, 2):
+        write(tmp_path / f"frames/{number:05d}.jpg", "")
+    assert read_clips(write(tmp_path / "right.txt", "frames 2 7\n")) == [
+        Clip(str(tmp_path / "frames"), ("7",))
+    ]
+    with pytest.raises(ClipListError, match=r"wrong.txt: .*frames with 2, and the count 3\. Copy"):
+        read_clips(write(tmp_path / "wrong.txt", "frames 3 7\n"))
+
+
+def test_a_folder_with_one_picture_is_a_clip_of_one_frame(tmp_path):
+    """Beside folders it may be their poster."""
+    for name in ("cat/poster1.jpg", "cat/a/00001.jpg", "cat/b/1.jpg", "cat/b/2.jpg"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        write(tmp_path / name, "")
+    folders = [str(tmp_path / "cat" / name) for name in "ab"]
+    assert clips_of([str(tmp_path)]) == [Clip(folder, ("cat",)) for folder in folders]
+    assert clips_of([folders[0]]) == [Clip(folders[0])]
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ClipListError, match=r"no numbered pictures \(00001\.jpg"):
+        clips_of([str(tmp_path / "empty")])
+
+
 def test_class_numbers_of_names_and_of_numbers():
     clips = [Clip("a", ("dog", "ant")), Clip("b", ("cat",)), Clip("c")]
     names = label_names(clips)

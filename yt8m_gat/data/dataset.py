@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import glob
 import os
-from collections.abc import Callable, Sequence
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +35,10 @@ from yt8m_gat.data.segments import SEGMENT_KINDS, parse_rated_segments, parse_wi
 from yt8m_gat.data.skipping import SkippedRecords
 from yt8m_gat.data.tfrecord import check_framing, read_records
 from yt8m_gat.paths import expanded, is_remote
+from yt8m_gat.untrusted import printable
+
+_SECONDS_TO_LIST = 15
+"""After so many seconds without an answer of a remote storage, a warning says so."""
 
 SHUFFLE_BUFFER = 1024
 """Number of records; full-size frame-level ones have up to 345 KB, so this is up to 350 MB."""
@@ -100,9 +107,29 @@ def _local_files(flag: str, pattern: str) -> list[str]:
     return files
 
 
+@contextlib.contextmanager
+def _told_after(seconds: float, message: str) -> Iterator[None]:
+    """Prints a warning if what is done inside takes longer than `seconds`."""
+    timer = threading.Timer(
+        seconds, print, [printable(f"warning: {message}")], {"file": sys.stderr, "flush": True}
+    )
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
 def _remote_files(flag: str, pattern: str) -> list[str]:
     try:
-        files = tf.io.gfile.glob(pattern)
+        with _told_after(
+            _SECONDS_TO_LIST,
+            f"{flag}: {pattern!r} has not answered for {_SECONDS_TO_LIST} s, and TensorFlow tries "
+            "again for many minutes. Check the address, the credentials and the network; press "
+            "Ctrl-C twice to stop",
+        ):
+            files = tf.io.gfile.glob(pattern)
     except tf.errors.OpError as error:
         raise ConfigError(
             f"{flag}: {pattern!r} cannot be looked up: {str(error).splitlines()[0]}. Check the "

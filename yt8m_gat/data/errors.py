@@ -31,7 +31,7 @@ class Fault(enum.StrEnum):
     """A frame of a raw clip is no JPEG file, or a broken one."""
     NOT_FINITE = "not_finite"
     LABEL = "label"
-    """A label is outside the vocabulary."""
+    """A label is outside the vocabulary, or there is not the one label that there must be."""
     RATING = "rating"
     """A segment's rating is incomplete, outside the clip or outside the vocabulary."""
 

@@ -128,11 +128,15 @@ def check_labels(
             break
     if not segments and not schema.multi_hot_labels and labels.looks_multi_hot:
         (length,) = labels.lengths
+        vectors = f"--labels_are=multi_hot --num_classes={length}"
+        remedies = [f"{vectors} of train.py", "--labels_are=indices if they are classes after all"]
+        if length != schema.num_source_classes and schema.one_label:
+            # Vectors would have the run's length, so these are classes that are listed twice.
+            remedies = ["--labels_are=indices", f"{vectors} of train.py if they are vectors"]
         raise ConfigError(
             f"--{flag_name}: the lists under {schema.labels_key!r} look like 0/1 vectors over "
-            f"{length} classes, and would be read as the classes 0 and 1. Train with "
-            f"--labels_are=multi_hot --num_classes={length} of train.py, or with "
-            "--labels_are=indices if they are classes after all"
+            f"{length} classes, and would be read as the classes 0 and 1 of "
+            f"{schema.num_source_classes}. Train with {', or with '.join(remedies)}"
         )
     if seen and not labelled:
         raise ConfigError(

@@ -254,6 +254,28 @@ def check_context(
             lambda _: f"is outside 0 .. {last}",
             _VOCABULARY_REMEDY,
         )
+        if schema.one_label:
+            _check_one_label(labels, checks, schema)
+
+
+def _check_one_label(labels: tf.SparseTensor, checks: Checks, schema: RecordSchema) -> None:
+    """Checks that each record has one class, which may be listed twice."""
+    # Those outside of the vocabulary have a fault of their own.
+    last = schema.num_source_classes - 1
+    inside = tf.clip_by_value(labels.values, 0, 1 if schema.multi_hot_labels else last)
+    inside = tf.SparseTensor(labels.indices, inside, labels.dense_shape)
+    if schema.multi_hot_labels:
+        inside = tf.sparse.retain(inside, labels.indices[:, 1] <= last)
+    counts = tf.math.count_nonzero(class_labels(inside, schema), axis=1)
+    checks.require(
+        Fault.LABEL,
+        tf.equal(counts, 1),
+        lambda record: tf.strings.join(
+            ["it has ", _text(counts[record]), " labels instead of one"]
+        ),
+        "give each clip the one class that SoftmaxLoss chooses, train on several by "
+        "--label_loss=CrossEntropyLoss, or leave such records out by --on_bad_record=skip",
+    )
 
 
 def _check_label_vectors(labels: tf.SparseTensor, checks: Checks, num_classes: int) -> None:

@@ -100,6 +100,7 @@ class RecordSchema:
         other_sizes: (name, bytes of a frame) of the other features of the records. They are not
             read, but records with exactly these features are read faster.
         clips: How raw clips are read; None: the records hold features.
+        one_label: Whether a record must have exactly one label, as a softmax over classes needs.
 
     Raises:
         ConfigError: A value is invalid; the message names it and the flag it comes from.
@@ -115,6 +116,7 @@ class RecordSchema:
     feature_types: tuple[str, ...] = ()
     other_sizes: tuple[tuple[str, int], ...] = ()
     clips: ClipConfig | None = None
+    one_label: bool = False
 
     def __post_init__(self) -> None:
         sizes = self.feature_sizes

@@ -114,13 +114,15 @@ class TemporalPyramid(keras.Layer):
             raise ValueError("the number of frames must be known. Received: levels [B, None, ...]")
         if channels % below or (channels // below) & (channels // below - 1):
             raise ValueError(
-                "the channels of res5 must be those of res4 times a power of two. Received: "
-                f"{below} and {channels}"
+                "the channels of the last level must be those of the one before it times a power "
+                f"of two. Received: {below} and {channels}. Take a network whose stages double "
+                "their channels"
             )
         if width % self.groups:
             raise ValueError(
-                "`groups` must divide half the channels of res5. Received: "
-                f"groups={self.groups}, {channels} channels"
+                "`groups` must divide half the channels of the last level. Received: "
+                f"groups={self.groups}, {channels} channels. Take a network whose last map has a "
+                f"multiple of {2 * self.groups} channels, or other `groups`"
             )
         self.normalizations: dict[str, keras.layers.BatchNormalization] = {}
         self.auxiliary_normalizations: dict[str, keras.layers.BatchNormalization] = {}

@@ -111,6 +111,8 @@ def build_backbone(
     branches = residual_branches(network)
     if not branches:
         raise ValueError(f"`backbone` must have residual blocks. Received: backbone={name!r}")
+    if both_levels:
+        _check_levels(branches, name, crop_size)
     outputs = [*([_last_stage_input(branches)] if both_levels else []), network.output]
     network = keras.Model(network.inputs[0], outputs, name=network.name)
     before: dict[str, keras.Layer] = {}
@@ -178,7 +180,10 @@ def _plain_network(
             )
         except Exception as error:
             if weights != IMAGENET:
-                raise
+                raise ValueError(
+                    f"`crop_size` must be one that {name} takes: {error}. Give a larger "
+                    "--crop_size, or a --backbone for small pictures, such as ResNet10Small"
+                ) from error
             # keras.utils.get_file raises plain exceptions.
             raise ValueError(
                 f"ImageNet's weights of {name} cannot be downloaded: {error}. Download them "
@@ -394,6 +399,22 @@ def _is_plain_3x3(conv: keras.Layer) -> bool:
         and conv.groups == 1
         and conv.dilation_rate == (1, 1)
     )
+
+
+def _check_levels(branches: Sequence[ResidualBranch], name: str, crop_size: int) -> None:
+    """Refuses pictures so small that the maps of several stages have one size.
+
+    The stages are told apart by the sizes of their maps.
+    """
+    size = branches[-1].output.shape[1:3]
+    of_this_size = [branch for branch in branches if branch.output.shape[1:3] == size]
+    if any(max(conv.strides) > 1 for branch in of_this_size[1:] for conv in branch.convolutions):
+        raise ValueError(
+            f"`crop_size` must be so large that the last stage of {name} halves its maps, because "
+            "a temporal pyramid takes those before and after it. Received: "
+            f"crop_size={crop_size}, maps of {size[0]} x {size[1]}. Give a larger --crop_size, or "
+            "leave out --temporal_pyramid"
+        )
 
 
 def _last_stage_input(branches: Sequence[ResidualBranch]) -> keras.KerasTensor:

@@ -9,7 +9,14 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from yt8m_gat.config import ConfigError, RunConfig, as_hinted, get_recipe, is_import_path
+from yt8m_gat.config import (
+    CONFIG_FILE,
+    ConfigError,
+    RunConfig,
+    as_hinted,
+    get_recipe,
+    is_import_path,
+)
 from yt8m_gat.import_path import described, require_trust, words_of
 from yt8m_gat.models.clip import ClipClassifier
 from yt8m_gat.models.dbof import DbofClassifier
@@ -128,15 +135,16 @@ def _checked_options(
     listed = sorted(accepted)
     if not is_import_path(name):
         listed = [f"--{option}" for option in listed if option not in _WITHOUT_FLAG]
-    flag = "--model_options: {}" if is_import_path(name) else "--{}"
     checked = {}
     for option, value in options.items():
+        flag = f"--model_options: {option}" if is_import_path(name) else f"--{option}"
+        if option in _WITHOUT_FLAG and not is_import_path(name):
+            flag = f"{CONFIG_FILE}: model option {option}"
         if option not in accepted:
             raise ConfigError(
-                f"{flag.format(option)} is no option of --model={name}; it has "
-                f"{', '.join(listed) or 'none'}"
+                f"{flag} is no option of --model={name}; it has {', '.join(listed) or 'none'}"
             )
-        checked[option] = as_hinted(_hint_of(parameters[option]), value, flag.format(option))
+        checked[option] = as_hinted(_hint_of(parameters[option]), value, flag)
     return checked
 
 

@@ -1,6 +1,7 @@
 """The job that trains a run, new or resumed."""
 
 import contextlib
+import dataclasses
 import os
 from collections.abc import Sequence
 
@@ -31,6 +32,7 @@ from yt8m_gat.training import (
     build_objective,
     check_objective,
 )
+from yt8m_gat.training.data_service import wait_for_dispatcher
 from yt8m_gat.weights.copying import copy_weights
 from yt8m_gat.weights.files import stored_architecture
 from yt8m_gat.weights.load import load_classifier, load_run
@@ -111,6 +113,8 @@ def _train(
             "--batch_size must be a multiple of the number of workers with --data_service. "
             f"Received: {config.training.batch_size} and {distribution.num_workers} workers"
         )
+    if config.training.data_service:
+        wait_for_dispatcher(config.training.data_service)
     files = find_files(train_data_pattern, "train_data_pattern")
     eval_files = find_files(eval_data_pattern, "eval_data_pattern") if eval_data_pattern else []
     keras.config.set_dtype_policy(config.training.mixed_precision)
@@ -127,6 +131,8 @@ def _train(
         _start_from(classifier, config, trust_code)
     check_objective(build_objective(config.objective, config.data.clips is not None), classifier)
     schema = read_schema(folder, config, label_map)
+    if config.data.clips is not None and config.objective.label_loss == "SoftmaxLoss":
+        schema = dataclasses.replace(schema, one_label=True)
     extractor = extractor_to_keep(folder, files, eval_files, start_new_model)
 
     def validation_batches() -> Reader:

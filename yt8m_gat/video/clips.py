@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from yt8m_gat.untrusted import excerpt, quoted, read_text
-from yt8m_gat.video.frame_folder import is_frame_folder
+from yt8m_gat.video.frame_folder import is_frame_folder, num_pictures
 
 VIDEO_ENDINGS = frozenset(
     {
@@ -89,8 +89,9 @@ def read_clips(path: str | os.PathLike) -> list[Clip]:
     A file whose name ends in `.csv` has the columns `path,label[,start,end]`, in this order or as
     its first line names them; the label may be empty. Any other file has lines `path label`, as
     other video code writes them; the label is what follows the last blank. A path may be a folder
-    of numbered pictures, also as `folder count label`. Paths are relative to
-    the folder of the list. Lines with equal path, start and end are one clip with several labels.
+    of numbered pictures, also as `folder count label`, with the number of the pictures. Paths are
+    relative to the folder of the list. Lines with equal path, start and end are one clip with
+    several labels.
 
     Args:
         path: The list, in UTF-8.
@@ -115,7 +116,9 @@ def read_clips(path: str | os.PathLike) -> list[Clip]:
     read = _read_csv if os.fspath(path).lower().endswith(".csv") else _read_lines
     folder = os.path.dirname(os.fspath(path))
     clips = [
-        dataclasses.replace(clip, path=_without_count(os.path.join(folder, clip.path)))
+        dataclasses.replace(
+            clip, path=_without_count(_shown(path), os.path.join(folder, clip.path))
+        )
         for clip in read(_shown(path), text)
     ]
     if not clips:
@@ -236,20 +239,29 @@ def _clips_in(folder: Path) -> list[Clip]:
             if not name.startswith(".") and os.path.splitext(name)[1].lower() in VIDEO_ENDINGS
         ]
         clips += [Clip(os.path.normpath(os.path.join(place, name)), parts[:1]) for name in files]
-        if not files and is_frame_folder(names):
+        # A single picture may also be the poster of the clips in the folders below.
+        if not files and is_frame_folder(names) and not (num_pictures(names) == 1 and folders):
             clips.append(Clip(os.path.normpath(place), parts[:1]))
     if not clips:
         raise ClipListError(
             f"{_shown(folder)}: the folder holds no file with an ending of video or sound "
-            "(.mp4, .mkv, .webm, ...); name the files by a pattern"
+            "(.mp4, .mkv, .webm, ...), and no numbered pictures (00001.jpg, 00002.jpg, ...); name "
+            "the files by a pattern"
         )
     return clips
 
 
-def _without_count(path: str) -> str:
+def _without_count(source: str, path: str) -> str:
     """Returns the folder of `folder count`, as lists of folders of frames have it; else `path`."""
     folder, _, count = path.rpartition(" ")
     if count.isdecimal() and not os.path.lexists(path) and os.path.isdir(folder):
+        pictures = num_pictures(os.listdir(folder))
+        if int(count) != pictures:
+            raise ClipListError(
+                f"{source}: a folder must hold as many pictures as its line says. Received: "
+                f"{_shown(folder)} with {pictures}, and the count {int(count)}. Copy the folder "
+                "again, or correct the count or leave it out"
+            )
         path = folder
     return os.path.normpath(path)
 

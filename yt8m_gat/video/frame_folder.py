@@ -18,7 +18,12 @@ _NUMBERED = re.compile(r"(.*?)(\d+)(\.[A-Za-z]+)")
 def is_frame_folder(names: Iterable[str]) -> bool:
     """Returns whether these names of files are those of a folder of numbered pictures."""
     pictures = [name for name in names if _ending(name) in FRAME_ENDINGS]
-    return len(pictures) > 1 and all(_NUMBERED.fullmatch(name) for name in pictures)
+    return bool(pictures) and all(_NUMBERED.fullmatch(name) for name in pictures)
+
+
+def num_pictures(names: Iterable[str]) -> int:
+    """Returns how many of these names of files are those of pictures."""
+    return sum(_ending(name) in FRAME_ENDINGS for name in names)
 
 
 def frame_pattern(folder: str | os.PathLike) -> tuple[str, int]:
