@@ -1,4 +1,4 @@
-"""Checks, scores and shows a submission CSV; see `yt8m_gat.prediction.kaggle`.
+"""Checks, scores, shows and blends submission CSVs; see `yt8m_gat.prediction.kaggle`.
 
 The exit code is 0, or 1 when a rule is broken; every violation is printed with its line.
 """
@@ -8,10 +8,11 @@ import json
 import sys
 from collections.abc import Sequence
 
-from yt8m_gat.cli import CommandParser
+from yt8m_gat.cli import CommandParser, numbers
 from yt8m_gat.data.label_space import read_label_names
 from yt8m_gat.locks import only_writer
 from yt8m_gat.paths import input_path, output_path, read_paths
+from yt8m_gat.prediction.blending import METHODS, blend_submissions
 from yt8m_gat.prediction.kaggle import (
     check_submission,
     describe_rows,
@@ -22,6 +23,7 @@ from yt8m_gat.untrusted import print_error
 
 PATHS = {
     "submission": input_path,
+    "submissions": input_path,
     "truth": input_path,
     "label_names": input_path,
     "output_file": output_path,
@@ -40,8 +42,16 @@ def _parser() -> CommandParser:
         "sheet", help="write a copy for spreadsheets, in which no id is a formula"
     )
     sheet.add_argument("--output_file", required=True, help="the copy")
+    blend = commands.add_parser("blend", help="combine 2018 submissions of several models")
+    blend.add_argument("submissions", nargs="+", help="the CSVs, about the same videos")
+    blend.add_argument("--output_file", required=True, help="the blend")
+    blend.add_argument("--weights", default="", help="a number for each CSV; default: all alike")
+    blend.add_argument(
+        "--method", choices=METHODS, default="mean", help="mean of scores, of ranks, or geometric"
+    )
     for command in (check, score, show, sheet):
         command.add_argument("submission", help="the CSV")
+    for command in (check, score, show, sheet, blend):
         command.add_argument(
             "--num_classes", type=int, default=3862, help="classes of the label space"
         )
@@ -73,16 +83,27 @@ def main(argv: Sequence[str]) -> int:
     options = parser.parse_args(argv)
     max_per_class = options.segment_max_pred if options.command == "check" else 100_000
     try:
-        read_paths(options, PATHS, positional=("submission", "truth"))
+        read_paths(options, PATHS, positional=("submission", "submissions", "truth"))
+        blends = options.command == "blend"
+        submissions = options.submissions if blends else [options.submission]
         num_violations = 0
-        for violation in check_submission(
-            options.submission, options.num_classes, options.top_k, max_per_class
-        ):
-            print(violation)
-            num_violations += 1
+        for path in submissions:
+            violations = check_submission(path, options.num_classes, options.top_k, max_per_class)
+            num_before = num_violations
+            for violation in violations:
+                print(f"{path}: {violation}" if blends else violation)
+                num_violations += 1
+            if num_violations > num_before:
+                print(f"{path}: {num_violations - num_before} violations", file=sys.stderr)
         if num_violations:
-            print(f"{options.submission}: {num_violations} violations", file=sys.stderr)
             return 1
+        if blends:
+            weights = numbers("weights", options.weights) if options.weights else ()
+            with only_writer(options.output_file):
+                blend_submissions(
+                    submissions, options.output_file, weights, options.method, options.top_k
+                )
+            return 0
         if options.command == "check":
             print(f"{options.submission}: no violation")
             return 0

@@ -4,6 +4,7 @@
     yt8m-gat kaggle score submission.csv truth.csv
     yt8m-gat kaggle show submission.csv --label_names=vocabulary.csv
     yt8m-gat kaggle sheet submission.csv --output_file=to_look_at.csv
+    yt8m-gat kaggle blend a.csv b.csv --output_file=blend.csv
 
 The exit code is 0, or 1 when a rule is broken; every violation is printed with its line.
 """
@@ -111,8 +112,8 @@ def score_submission(
     Raises:
         ValueError: If the truth is malformed, or the two files have different videos.
     """
-    submission = _read(submission_path, VIDEO_HEADER)
-    truth = _read(truth_path, TRUTH_HEADER)
+    submission = read_submission(submission_path, VIDEO_HEADER)
+    truth = read_submission(truth_path, TRUTH_HEADER)
     _check_truth(truth, truth_path, num_classes)
     submission_ids, truth_ids = submission["VideoId"], truth["VideoId"]
     problems = [
@@ -302,7 +303,7 @@ def _repetitions(name: str, values: Sequence[str]) -> Iterator[str]:
         seen.add(value)
 
 
-def _read(path: str | os.PathLike, header: str) -> pd.DataFrame:
+def read_submission(path: str | os.PathLike, header: str) -> pd.DataFrame:
     """Returns the CSV as strings; "NA" and the like are ids, not missing values."""
     table = pd.read_csv(path, dtype=str, keep_default_na=False)
     if ",".join(table.columns) != header:

@@ -364,7 +364,7 @@ def video_rows(
     pairs[:, 1::2] = scores
     row_format = "%s," + " ".join(["%i %g"] * top_k)
     return [
-        row_format % (_quoted(_decoded(video_id)), *row)
+        row_format % (quoted_field(_decoded(video_id)), *row)
         for video_id, row in zip(video_ids, pairs.tolist(), strict=True)
     ]
 
@@ -529,7 +529,8 @@ def _segment_video_id(video_id: bytes | str) -> str:
     return text
 
 
-def _quoted(text: str) -> str:
+def quoted_field(text: str) -> str:
+    """Returns a field of a CSV, quoted if it has a comma or a quote."""
     if "," in text or '"' in text:
         return '"' + text.replace('"', '""') + '"'
     return text
