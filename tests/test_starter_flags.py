@@ -210,6 +210,8 @@ def test_false_for_a_boolean_of_the_model_reaches_it(flag):
 def test_false_for_a_boolean_outside_the_model():
     for argument in off("jit_compile"):
         assert parse(argument).training.jit_compile is False
+    for argument in off("watch_overfitting"):
+        assert parse(argument).training.watch_overfitting is False
     for argument in off("frame_features"):
         assert parse("--model=MoeModel", argument).data.frame_features is False
         with pytest.raises(ConfigError, match="--model=GAT reads frames"):
@@ -219,7 +221,7 @@ def test_false_for_a_boolean_outside_the_model():
 def test_every_boolean_flag_is_among_those():
     values = defined("train.py")
     booleans = {flag for flag in values if values[flag].flag_type() == "bool"}
-    tried = set(BOOLEAN_OPTIONS) | {"jit_compile", "frame_features"}
+    tried = set(BOOLEAN_OPTIONS) | {"jit_compile", "frame_features", "watch_overfitting"}
     assert booleans - FALSE_BY_DEFAULT == tried
     config = parse()
     for flag in booleans & FALSE_BY_DEFAULT:

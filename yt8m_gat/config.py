@@ -43,7 +43,7 @@ TEMPORAL_LOSSES = ("cam", "ce", "random_noise")
 CAM_GRADIENTS = ("logit", "loss")
 CAM_NORMALIZATIONS = ("range", "maximum")
 TEMPORAL_EXAMPLES = ("both", "correct", "wrong")
-LABEL_LOSSES = ("CrossEntropyLoss", "HingeLoss", "SoftmaxLoss")
+LABEL_LOSSES = ("CrossEntropyLoss", "HingeLoss", "SoftmaxLoss", "FocalLoss", "AsymmetricLoss")
 CLASS_REDUCTIONS = ("mean", "sum")
 LABEL_FORMS = ("indices", "multi_hot")
 FEATURE_TYPES = ("uint8", "float32", "float_list")
@@ -64,12 +64,14 @@ _FIXED_TRAINING = (
     "batch_size",
     "optimizer",
     "momentum",
+    "ema_momentum",
     "shuffle_buffer",
     "num_readers",
     "seed",
     "finetune_from",
     "mixed_precision",
 )
+LEARNING_RATE_SCHEDULES = ("exponential", "cosine")
 OPTIMIZERS = ("Adam", "AdamW", "SGD", "RMSprop", "Adagrad", "Lamb")
 
 
@@ -346,6 +348,7 @@ class ObjectiveConfig:
     Attributes:
         label_loss: Loss of the labels, from logits: one of `LABEL_LOSSES`, or the import path
             `module:name` of a function or of a `ClassificationLoss`.
+        label_loss_options: Arguments of that loss, as `label_smoothing`; not with an import path.
         class_reduction: Its reduction over the classes. `beta` is chosen for a mean: a sum over
             3,862 classes would need a beta 3,862 times as large.
         adversarial: `none` (CE), `output` (L_Adv, ART), `frobenius` (L_AdvFr, A-ART, GAT),
@@ -385,6 +388,7 @@ class ObjectiveConfig:
     """
 
     label_loss: str = "CrossEntropyLoss"
+    label_loss_options: dict[str, Any] = dataclasses.field(default_factory=dict)
     class_reduction: str = "mean"
     adversarial: str = "none"
     epsilon: float = 0.5
@@ -409,6 +413,11 @@ class ObjectiveConfig:
     def __post_init__(self) -> None:
         if is_import_path(self.label_loss):
             _require_import_path("label_loss", self.label_loss)
+            if self.label_loss_options:
+                raise ConfigError(
+                    "--label_loss_options is for the losses of this package; give yours other "
+                    f"defaults. Received: --label_loss={self.label_loss}"
+                )
         else:
             _require_choice("label_loss", self.label_loss, (*LABEL_LOSSES, "module:name"))
         _require_choice("class_reduction", self.class_reduction, CLASS_REDUCTIONS)
@@ -513,6 +522,9 @@ class TrainingConfig:
         batch_size: Clips per step.
         optimizer: Name of the Keras optimizer.
         base_learning_rate: Learning rate of the first step.
+        learning_rate_schedule: `exponential`: the staircase and the drops below; `cosine`: half a
+            cosine from the end of the warm-up to 0 at `max_steps` (Loshchilov and Hutter, 2017).
+        warmup_steps: The rate rises linearly to the schedule's over these steps; 0: no warm-up.
         learning_rate_decay: Factor applied every `learning_rate_decay_examples` examples, as a
             staircase (1: never).
         learning_rate_decay_examples: See above.
@@ -521,11 +533,17 @@ class TrainingConfig:
         drop_factor: See above.
         finetune_from: Run folder whose best weights training starts from; None: fresh weights.
         momentum: Momentum of SGD.
+        ema_momentum: m of the exponential moving average of the weights, a <- m a + (1 - m) w after
+            each step. With m > 0 the averages are validated, kept as the best weights and
+            exported, and the raw weights are validated beside them; 0: there are no averages.
         clip_gradient_norm: Largest l2 norm of one variable's gradient; 0: no clipping.
         clip_global_norm: Largest l2 norm of all gradients together; 0: no clipping.
         num_epochs: Passes over the training data.
         max_steps: Stop after this many steps, regardless of epochs; None: no such limit.
         eval_steps: Steps between validations; an epoch that is shorter ends with one.
+        watch_overfitting: Whether each validation of a run that is trained against attacks also
+            measures a batch under a single step and under PGD, and warns when only the second
+            breaks the model (catastrophic overfitting).
         checkpoint_steps: Steps between checkpoints; a validation writes one too.
         early_stopping_patience: Validations without a better GAP before training stops; 0: never.
         plateau_patience: Validations without a better GAP before the rate is reduced; 0: never.
@@ -553,17 +571,21 @@ class TrainingConfig:
     batch_size: int = 64
     optimizer: str = "Adam"
     base_learning_rate: float = 2e-4
+    learning_rate_schedule: str = "exponential"
+    warmup_steps: int = 0
     learning_rate_decay: float = 1.0
     learning_rate_decay_examples: float = 4e6
     drop_epochs: tuple[int, ...] = ()
     drop_factor: float = 0.1
     finetune_from: str | None = None
     momentum: float = 0.0
+    ema_momentum: float = 0.0
     clip_gradient_norm: float = 0.0
     clip_global_norm: float = 0.0
     num_epochs: int = 5
     max_steps: int | None = None
     eval_steps: int = 10_000
+    watch_overfitting: bool = True
     checkpoint_steps: int = 1000
     early_stopping_patience: int = 5
     plateau_patience: int = 3
@@ -593,6 +615,7 @@ class TrainingConfig:
             "shuffle_buffer",
             "seed",
             "micro_batch_size",
+            "warmup_steps",
         ):
             _require_at_least(flag, getattr(self, flag), 0)
         _require_at_least("learning_rate_decay_examples", self.learning_rate_decay_examples, 1)
@@ -600,14 +623,16 @@ class TrainingConfig:
             _require_at_least(flag, getattr(self, flag), 0)
         if self.clip_gradient_norm and self.clip_global_norm:
             raise ConfigError("--clip_gradient_norm and --clip_global_norm exclude each other")
-        if not 0 <= self.momentum < 1:
-            raise ConfigError(f"--momentum must be in [0, 1). Received: {self.momentum!r}")
+        for flag in ("momentum", "ema_momentum"):
+            if not 0 <= getattr(self, flag) < 1:
+                raise ConfigError(f"--{flag} must be in [0, 1). Received: {getattr(self, flag)!r}")
         if self.momentum and self.optimizer != "SGD":
             raise ConfigError(
                 f"--momentum is for --optimizer=SGD. Received: --optimizer={self.optimizer}"
             )
         if self.max_steps is not None:
             _require_at_least("max_steps", self.max_steps, 1)
+        self._check_schedule()
         _require_choice("on_bad_record", self.on_bad_record, ON_BAD_RECORD)
         if not 0 <= self.max_bad_fraction <= 1:
             raise ConfigError(
@@ -644,6 +669,23 @@ class TrainingConfig:
                     "--on_bad_record=skip checks records in this process: it needs no "
                     f"--data_service. Received: {self.data_service!r}"
                 )
+
+    def _check_schedule(self) -> None:
+        _require_choice(
+            "learning_rate_schedule", self.learning_rate_schedule, LEARNING_RATE_SCHEDULES
+        )
+        if self.learning_rate_schedule != "cosine":
+            return
+        if self.max_steps is None or self.max_steps <= self.warmup_steps:
+            raise ConfigError(
+                "--learning_rate_schedule=cosine needs --max_steps, at which the rate is 0, above "
+                f"--warmup_steps. Received: {self.max_steps} and {self.warmup_steps}"
+            )
+        if self.learning_rate_decay != 1 or self.drop_epochs:
+            raise ConfigError(
+                "--learning_rate_schedule=cosine excludes --learning_rate_decay and --drop_epochs. "
+                f"Received: {self.learning_rate_decay:g} and {list(self.drop_epochs)}"
+            )
 
 
 class StoredConfig:

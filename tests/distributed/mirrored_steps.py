@@ -20,7 +20,7 @@ from yt8m_gat.training import (
     build_distribution,
     build_objective,
 )
-from yt8m_gat.training.optimizer import build_optimizer
+from yt8m_gat.training.optimizer import averaged_weights, build_optimizer
 from yt8m_gat.training.step import TrainingStep
 
 CLASSES, DEVICES = 4, 3
@@ -72,6 +72,7 @@ CASES = {
         {"base_learning_rate": 1e-30},
         False,
     ),
+    "averaged weights": (LOGISTIC, {"adversarial": "none"}, {"ema_momentum": 0.5}, False),
     "loss scale": (LOGISTIC, {"adversarial": "none"}, {"mixed_precision": "mixed_float16"}, False),
 }
 
@@ -133,7 +134,13 @@ def run(distribution, model, objective, training, weighted):
             for v in trained.classifier.variables
             if "moving" in v.path
         },
-        "weights": [w.numpy().tolist() for w in trained.classifier.trainable_variables],
+        "weights": [
+            weight.numpy().tolist()
+            for weight in (
+                *trained.classifier.trainable_variables,
+                *(averaged_weights(trained.optimizer) or ()),
+            )
+        ],
     }
 
 

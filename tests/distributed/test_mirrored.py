@@ -16,6 +16,7 @@ ALIKE = (
     "frobenius",
     "micro batches",
     "temporal",
+    "averaged weights",
     "loss scale",
 )
 

@@ -3,9 +3,10 @@
 import dataclasses
 import re
 
+import keras
 import pytest
 
-from yt8m_gat.config import TrainingConfig
+from yt8m_gat.config import ConfigError, TrainingConfig
 from yt8m_gat.data.identity import FileIdentity
 from yt8m_gat.training import TrainingState
 
@@ -25,7 +26,8 @@ def test_a_new_state_has_done_nothing():
         **dict.fromkeys(("step", "epoch", "batch", "examples", "best_step"), 0),
         **dict.fromkeys(("since_best", "since_reduction", "last_validation"), 0),
         **dict.fromkeys(("nonfinite", "nonfinite_in_a_row"), 0),
-        **dict.fromkeys(("best_gap", "train_files", "eval_files")),
+        **dict.fromkeys(("best_gap", "best_pgd_gap", "train_files", "eval_files")),
+        "fgm_gap_then": 0.0,
         "rate_factor": 1.0,
         "ordered": True,
     }
@@ -123,3 +125,53 @@ def test_decay_drops_and_plateaus_multiply():
     }
     found = rate(config, examples=25, epoch=3, rate_factor=0.125)
     assert found == pytest.approx(0.8 * 0.5**2 * 0.25 * 0.125)
+
+
+def test_the_cosine_is_that_of_keras():
+    config = {"learning_rate_schedule": "cosine", "max_steps": 13, "warmup_steps": 3}
+    schedule = keras.optimizers.schedules.CosineDecay(0.8, decay_steps=10)
+    found = [rate(config, step=step, rate_factor=0.5) for step in (3, 4, 8, 12, 13, 20)]
+    expected = [0.5 * float(schedule(step)) for step in (0, 1, 5, 9, 10, 17)]
+    assert found == pytest.approx(expected, rel=1e-5, abs=1e-9)
+
+
+@pytest.mark.parametrize("schedule", ["exponential", "cosine"])
+def test_the_rate_rises_to_that_of_the_schedule(schedule):
+    config = {"learning_rate_schedule": schedule, "max_steps": 100, "warmup_steps": 4}
+    found = [rate(config, step=step) for step in range(5)]
+    assert found == pytest.approx([0.2, 0.4, 0.6, 0.8, 0.8])
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"learning_rate_schedule": "linear"}, "must be one of exponential, cosine"),
+        ({"learning_rate_schedule": "cosine"}, "cosine needs --max_steps"),
+        (
+            {"learning_rate_schedule": "cosine", "max_steps": 5, "warmup_steps": 5},
+            "above --warmup_steps. Received: 5 and 5",
+        ),
+        (
+            {"learning_rate_schedule": "cosine", "max_steps": 5, "drop_epochs": (3,)},
+            "cosine excludes --learning_rate_decay and --drop_epochs",
+        ),
+        ({"warmup_steps": -1}, "--warmup_steps must be at least 0"),
+        ({"ema_momentum": 1.0}, r"--ema_momentum must be in \[0, 1\)"),
+    ],
+)
+def test_schedules_that_cannot_work(settings, message):
+    with pytest.raises(ConfigError, match=message):
+        TrainingConfig(**settings)
+
+
+def test_only_a_fall_under_pgd_by_itself_is_catastrophic():
+    state = TrainingState()
+    assert [state.record_watch(*gaps) for gaps in ((0.3, 0.2), (0.5, 0.4))] == [False, False]
+    assert (state.best_pgd_gap, state.fgm_gap_then) == (0.4, 0.5)
+    assert not state.record_watch(0.5, 0.2)  # Half is not less than half.
+    assert state.record_watch(0.45, 0.19)
+    assert not state.record_watch(0.44, 0.19)  # A single step breaks the model too.
+    small = TrainingState(best_pgd_gap=0.03, fgm_gap_then=0.03)
+    assert not small.record_watch(0.03, 0.0101) and small.record_watch(0.03, 0.0099)
+    again = TrainingState.from_json(state.to_json())
+    assert again.record_watch(0.45, 0.19)

@@ -281,6 +281,12 @@ SECTIONS: Sections = {
             "Loss of the labels, or module:name for a function or class of your own.",
             choices=configs.LABEL_LOSSES,
         ),
+        Flag(
+            "label_loss_options",
+            "Arguments of that loss, as a JSON object: '{\"label_smoothing\": 0.1}' for "
+            "CrossEntropyLoss and SoftmaxLoss, gamma and alpha for FocalLoss, positive_gamma, "
+            "negative_gamma and margin for AsymmetricLoss.",
+        ),
         _objective(
             "class_reduction",
             "Reduction of that loss over the classes.",
@@ -360,9 +366,21 @@ SECTIONS: Sections = {
         _training("optimizer", "The optimizer.", choices=configs.OPTIMIZERS),
         _training("momentum", "Momentum of SGD."),
         _training(
+            "ema_momentum",
+            "Momentum of a moving average of the weights, which is validated beside the raw ones, "
+            "kept as the best weights and exported; 0 means no average.",
+        ),
+        _training(
             "base_learning_rate",
             "Learning rate of the first step; with --finetune_from that at which the run ended.",
         ),
+        _training(
+            "learning_rate_schedule",
+            "How the rate falls; cosine needs --max_steps, at which it is 0, and replaces the "
+            "defaults of decay, drops and plateaus.",
+            choices=configs.LEARNING_RATE_SCHEDULES,
+        ),
+        _training("warmup_steps", "Steps over which the rate rises to that of the schedule."),
         _training(
             "learning_rate_decay",
             "Factor on the rate after each --learning_rate_decay_examples; 1 means no decay.",
@@ -379,6 +397,11 @@ SECTIONS: Sections = {
         _training("num_epochs", "Passes over the training data; 15 with --finetune_from."),
         _training("max_steps", "Stop after this many steps."),
         _training("eval_steps", "Steps between validations; a shorter epoch ends with one."),
+        _training(
+            "watch_overfitting",
+            "In adversarial training, validate a batch also under a single step and under PGD, and "
+            "warn when only PGD breaks the model.",
+        ),
         _training("checkpoint_steps", "Steps between checkpoints; a validation writes one too."),
         _training(
             "early_stopping_patience",
@@ -459,6 +482,10 @@ def config_from_flags(values: flags.FlagValues) -> configs.RunConfig:
         **recipe.defaults_of(ObjectiveConfig),
         **given_for(ObjectiveConfig),
     }
+    if values.label_loss_options is not None:
+        objective["label_loss_options"] = _json_object(
+            "label_loss_options", values.label_loss_options, '{"label_smoothing": 0.1}'
+        )
     _refuse_unused(values, name, objective["adversarial"], {**recipe.options, **options})
     if recipe.dual_normalization and objective["adversarial"] == "temporal":
         options.setdefault("dual_normalization", True)
@@ -473,10 +500,15 @@ def config_from_flags(values: flags.FlagValues) -> configs.RunConfig:
         rate = RunFolder(values.finetune_from).last_learning_rate()
         if rate is not None:
             finetuning["base_learning_rate"] = rate
+    training_flags = given_for(TrainingConfig)
+    falling: dict[str, Any] = {}
+    if training_flags.get("learning_rate_schedule") == "cosine":
+        falling = {"learning_rate_decay": 1.0, "drop_epochs": (), "plateau_patience": 0}
     training = {
         **recipe.defaults_of(TrainingConfig),
         **finetuning,
-        **given_for(TrainingConfig),
+        **falling,
+        **training_flags,
     }
     if "optimizer" in training:
         training["optimizer"] = OPTIMIZERS.get(training["optimizer"], training["optimizer"])
@@ -543,17 +575,21 @@ _READ_BY = {
 }
 
 
+def _json_object(flag: str, text: str, example: str) -> dict[str, Any]:
+    try:
+        value = parse_json(text)
+    except ValueError as error:
+        raise configs.ConfigError(f"--{flag} must be JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise configs.ConfigError(
+            f"--{flag} must be a JSON object, as in '{example}'. Received: {excerpt(value)}"
+        )
+    return value
+
+
 def _with_model_options(options: dict[str, Any], text: str) -> dict[str, Any]:
     """Merges the options from single flags with those of `--model_options`."""
-    try:
-        more = parse_json(text)
-    except ValueError as error:
-        raise configs.ConfigError(f"--model_options must be JSON: {error}") from error
-    if not isinstance(more, dict):
-        raise configs.ConfigError(
-            """--model_options must be a JSON object, as in '{"width": 64}'. """
-            f"Received: {excerpt(more)}"
-        )
+    more = _json_object("model_options", text, '{"width": 64}')
     twice = sorted(options.keys() & more.keys())
     if twice:
         raise configs.ConfigError(

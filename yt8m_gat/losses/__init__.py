@@ -1,5 +1,6 @@
 """Classification losses and attention-map penalties, in `keras.ops`."""
 
+from yt8m_gat.losses.asymmetric import AsymmetricLoss
 from yt8m_gat.losses.attention_penalty import (
     average_over_heads,
     distance_to_uniform,
@@ -13,18 +14,21 @@ from yt8m_gat.losses.classification import (
     FunctionLoss,
     HingeLoss,
     SoftmaxLoss,
-    get_loss,
 )
 from yt8m_gat.losses.divergence import (
     BernoulliDivergence,
     SoftmaxDivergence,
     get_divergence,
 )
+from yt8m_gat.losses.focal import FocalLoss
+from yt8m_gat.losses.registry import get_loss
 
 __all__ = [
+    "AsymmetricLoss",
     "BernoulliDivergence",
     "ClassificationLoss",
     "CrossEntropyLoss",
+    "FocalLoss",
     "FunctionLoss",
     "HingeLoss",
     "SoftmaxDivergence",

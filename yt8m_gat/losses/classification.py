@@ -3,6 +3,7 @@
 All of them reduce over the classes to one value per example; the caller averages over the batch.
 """
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
@@ -111,14 +112,33 @@ class CrossEntropyLoss(ClassificationLoss):
     code adds 1e-5 inside the logs of probabilities instead.) Reduction and weights are those of
     `ClassificationLoss`.
 
+    Args:
+        class_reduction: See `ClassificationLoss`.
+        unrated_as_negative: See `ClassificationLoss`.
+        label_smoothing: s in [0, 1]: labels y become (1 - s) y + s / 2, as in
+            `keras.losses.BinaryCrossentropy`.
+
     Examples:
         >>> from yt8m_gat.losses import CrossEntropyLoss
         >>> CrossEntropyLoss("sum")([[1.0, 0.0]], [[0.0, 0.0]]).numpy().round(4)  # 2 log 2
         array([1.3863], dtype=float32)
     """
 
+    def __init__(
+        self, class_reduction: str, unrated_as_negative: bool = False, label_smoothing: float = 0.0
+    ):
+        super().__init__(class_reduction, unrated_as_negative)
+        check_share("label_smoothing", label_smoothing)
+        self.label_smoothing = label_smoothing
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the constructor's arguments."""
+        return {**super().get_config(), "label_smoothing": self.label_smoothing}
+
     def class_terms(self, labels: KerasTensor, logits: KerasTensor) -> KerasTensor:
         """Computes the binary cross-entropy of each class, `[B, C]`."""
+        if self.label_smoothing:
+            labels = (1.0 - self.label_smoothing) * labels + self.label_smoothing / 2
         return ops.binary_crossentropy(labels, logits, from_logits=True)
 
 
@@ -153,15 +173,37 @@ class SoftmaxLoss(ClassificationLoss):
     classes; "mean" divides it by C. Reduction and weights are those of `ClassificationLoss`; the
     softmax is over all classes, rated or not.
 
+    Args:
+        class_reduction: See `ClassificationLoss`.
+        unrated_as_negative: See `ClassificationLoss`.
+        label_smoothing: s in [0, 1]: targets t = y / sum(y) become (1 - s) t + s / C, as in
+            `keras.losses.CategoricalCrossentropy`; an example without a label still has loss 0.
+
     Examples:
         >>> from yt8m_gat.losses import SoftmaxLoss
         >>> SoftmaxLoss("sum")([[1.0, 0.0]], [[3.0, 3.0]]).numpy().round(4)  # log 2
         array([0.6931], dtype=float32)
     """
 
+    def __init__(
+        self, class_reduction: str, unrated_as_negative: bool = False, label_smoothing: float = 0.0
+    ):
+        super().__init__(class_reduction, unrated_as_negative)
+        check_share("label_smoothing", label_smoothing)
+        self.label_smoothing = label_smoothing
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the constructor's arguments."""
+        return {**super().get_config(), "label_smoothing": self.label_smoothing}
+
     def class_terms(self, labels: KerasTensor, logits: KerasTensor) -> KerasTensor:
         """Computes the share of each class in the softmax cross-entropy, `[B, C]`."""
-        targets = ops.divide_no_nan(labels, ops.sum(labels, axis=-1, keepdims=True))
+        count = ops.sum(labels, axis=-1, keepdims=True)
+        targets = ops.divide_no_nan(labels, count)
+        if self.label_smoothing:
+            share = self.label_smoothing / ops.cast(ops.shape(labels)[-1], labels.dtype)
+            smooth = (1.0 - self.label_smoothing) * targets + share
+            targets = ops.where(count > 0, smooth, ops.zeros_like(smooth))
         return -targets * ops.log_softmax(logits, axis=-1)
 
 
@@ -210,29 +252,16 @@ class FunctionLoss(ClassificationLoss):
         return terms
 
 
-_LOSSES = {
-    "CrossEntropyLoss": CrossEntropyLoss,
-    "HingeLoss": HingeLoss,
-    "SoftmaxLoss": SoftmaxLoss,
-}
+def check_share(name: str, value: float) -> None:
+    """Raises ValueError unless an option is in [0, 1]."""
+    if not 0 <= value <= 1:
+        raise ValueError(f"`{name}` must be in [0, 1]. Received: {name}={value!r}")
 
 
-def get_loss(
-    name: str, class_reduction: str, unrated_as_negative: bool = False
-) -> ClassificationLoss:
-    """Returns the loss that the flag `--label_loss` names.
-
-    Args:
-        name: "CrossEntropyLoss", "HingeLoss" or "SoftmaxLoss".
-        class_reduction: "mean" or "sum".
-        unrated_as_negative: See `ClassificationLoss`.
-
-    Raises:
-        ValueError: If either is unknown.
-    """
-    if name not in _LOSSES:
-        raise ValueError(f"The loss must be one of {', '.join(_LOSSES)}. Received: {name!r}")
-    return _LOSSES[name](class_reduction, unrated_as_negative)
+def check_exponent(name: str, value: float) -> None:
+    """Raises ValueError unless an option is an exponent whose power has a bounded gradient."""
+    if value != 0 and not 1 <= value < math.inf:
+        raise ValueError(f"`{name}` must be 0, or at least 1. Received: {name}={value!r}")
 
 
 def _check_same_shape(name: str, values: KerasTensor, logits: KerasTensor) -> None:

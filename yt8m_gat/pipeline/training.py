@@ -150,8 +150,16 @@ def _train(
     if eval_files:
         check_labels(eval_files, schema, "eval_data_pattern", segments=segments)
     check_labels(files, schema, "train_data_pattern", segments=segments)
-    if eval_files and next(iter(validation_batches()), None) is None:
-        raise no_examples(eval_files, "eval_data_pattern", config.data.segment_labels)
+    watched_batch = None
+    if eval_files:
+        watched_batch = next(iter(validation_batches()), None)
+        if watched_batch is None:
+            raise no_examples(eval_files, "eval_data_pattern", config.data.segment_labels)
+    if not config.training.watch_overfitting or config.objective.adversarial in (
+        "none",
+        "temporal",
+    ):
+        watched_batch = None
     if distribution.is_chief:
         folder.prepare(
             config,
@@ -184,6 +192,7 @@ def _train(
         eval_files,
         [*callbacks, *imported_callbacks.make(config, folder.path)],
         distribution=distribution,
+        watched_batch=watched_batch,
     )
     if trainer.restore(accept_new_data) and distribution.is_chief:
         print(f"{folder.path}: resuming at step {trainer.state.step}", flush=True)
@@ -220,7 +229,8 @@ def _report(folder: RunFolder, config: RunConfig, trainer: Trainer, eval_data_pa
     """Prints how long training took, where the best weights are, and the next command."""
     state = trainer.state
     if state.best_gap is not None:
-        best = f"best validation GAP {state.best_gap:.4f} at step {state.best_step}, weights in"
+        weights = "averaged weights" if config.training.ema_momentum else "weights"
+        best = f"best validation GAP {state.best_gap:.4f} at step {state.best_step}, {weights} in"
     elif folder.best_weights.is_file():
         best = "no validation: the last weights are in"
     else:

@@ -174,7 +174,9 @@ def _by(
 
 def _label_loss(run: ReportedRun) -> str:
     objective = run.config.objective
-    words = [objective.label_loss, f"{objective.class_reduction} over the classes"]
+    words = [objective.label_loss]
+    words += [f"{name} {value}" for name, value in objective.label_loss_options.items()]
+    words += [f"{objective.class_reduction} over the classes"]
     if objective.unrated_as_negative:
         words.append("unrated classes as negatives")
     return ", ".join(words)

@@ -135,8 +135,12 @@ _SETTINGS: dict[str, Read] = {
     "epsilon of TAF, levels of bytes": _with(_TEMPORAL, lambda o: o.temporal_epsilon),
     "steps of TAF": _with(_TEMPORAL, lambda o: o.temporal_steps),
     "loss of the labels": _of(lambda c: c.objective.label_loss),
+    "options of that loss": _of(
+        lambda c: ", ".join(f"{k}={shown(v)}" for k, v in c.objective.label_loss_options.items())
+    ),
     "reduction over classes": _of(lambda c: c.objective.class_reduction),
     "optimizer": _of(lambda c: c.training.optimizer),
+    "momentum of averaged weights": _of(lambda c: c.training.ema_momentum or None),
     "learning rate, as logged": _learning_rates,
     "batch size": _of(lambda c: c.training.batch_size),
     "last step logged": _last("step"),

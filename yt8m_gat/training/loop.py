@@ -1,5 +1,6 @@
 """The training loop of `train.py`: resumable at any step, validated by exact metrics."""
 
+import contextlib
 import dataclasses
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -10,6 +11,7 @@ import tensorflow as tf
 from absl import logging
 from tqdm import tqdm
 
+from yt8m_gat.attacks import PIXEL_RANGE
 from yt8m_gat.config import ConfigError, RunConfig
 from yt8m_gat.data import (
     Reader,
@@ -26,7 +28,8 @@ from yt8m_gat.training.adversarial_model import AdversarialModel
 from yt8m_gat.training.data_service import read_through
 from yt8m_gat.training.distribution import Distribution
 from yt8m_gat.training.objective import build_objective
-from yt8m_gat.training.optimizer import build_optimizer
+from yt8m_gat.training.optimizer import averaged_weights, build_optimizer
+from yt8m_gat.training.overfitting_watch import OverfittingWatch
 from yt8m_gat.training.state import TrainingState
 from yt8m_gat.training.step import StepResult, TrainingStep
 from yt8m_gat.training.step_log import StepMeans
@@ -65,6 +68,11 @@ class Trainer:
     validates, writes the folder and decides what to resume, and it tells the others. A signal to
     any worker, or a callback that stops training, ends the run for all after the next step.
 
+    Averaged weights: with `ema_momentum`, each validation measures the averages (`gap` and so on),
+    which early stopping compares and which are kept as the best weights, and beside them the raw
+    weights (`raw_gap` and so on). The moving statistics of batch normalization are those of the raw
+    weights in both. The checkpoint holds both kinds; `--checkpoint=last` reads the raw ones.
+
     Logging: see `TrainingLog`.
 
     Args:
@@ -88,6 +96,8 @@ class Trainer:
         log_seconds: A line is also logged this many seconds after the last one.
         distribution: The replicas that train; `classifier` was made in its strategy's scope. None:
             one device.
+        watched_batch: Validation clips that each validation attacks, see `OverfittingWatch`; None:
+            nothing is attacked.
     """
 
     def __init__(
@@ -104,6 +114,7 @@ class Trainer:
         log_steps: int = 100,
         log_seconds: float = 10.0,
         distribution: Distribution | None = None,
+        watched_batch: Batch | None = None,
     ) -> None:
         self.config = config
         self.distribution = distribution or Distribution()
@@ -142,6 +153,12 @@ class Trainer:
             list(callbacks), model=self.model, epochs=config.training.num_epochs, steps=None
         )
 
+        self._watch = None
+        if watched_batch is not None:
+            bounds = PIXEL_RANGE if config.data.clips is not None else None
+            self._watch = OverfittingWatch(
+                self.model, config.objective, bounds, watched_batch, measure_logits
+            )
         self._state_variable = tf.Variable(self.state.to_json(), dtype=tf.string, trainable=False)
         self._step: TrainingStep | None = None
         self._rate = math.nan
@@ -308,7 +325,8 @@ class Trainer:
                 self._run_validation()
             # Without any validation, now or in an earlier call, the last weights are the best.
             if self.validate is None and self.state.best_gap is None:
-                self._save_best()
+                with self._averaged():
+                    self._save_best()
             self.save()
             if self.state.finished(self.config.training) is not None:
                 self.log.fill_bar()
@@ -494,24 +512,61 @@ class Trainer:
         self.callbacks.on_test_begin()
         if self.distribution.is_chief:
             self._check_weights()
-            metrics = self.validate()
-        # All workers need the same figure: early stopping and the learning rate depend on it.
-        gap = self.distribution.agree(metrics.get("gap", 0.0))
+            if self._watch is not None:
+                metrics |= self._watched()
+        with self._averaged() as averaged:
+            if self.distribution.is_chief:
+                self._check_weights()
+                metrics |= self.validate()
+            # All workers need the same figure: early stopping and the rate depend on it.
+            gap = self.distribution.agree(metrics.get("gap", 0.0))
+            if state.record_validation(gap, self.config.training):
+                self._save_best()
+        if averaged and self.distribution.is_chief:
+            metrics |= {f"raw_{name}": value for name, value in self.validate().items()}
         logs = {**metrics, "gap": gap}
         self.callbacks.on_test_end(logs)
         self._validation_logs = {f"val_{name}": value for name, value in logs.items()}
-        best = state.record_validation(gap, self.config.training)
-        if best:
-            self._save_best()
         if self.distribution.is_chief:
             self.log.record("validation", metrics)
+            of = f" of averaged weights, {metrics['raw_gap']:.4f} of raw" if averaged else ""
             tqdm.write(
-                f"step {state.step}: validation GAP {gap:.4f}"
+                f"step {state.step}: validation GAP {gap:.4f}{of}"
                 f" (best {state.best_gap:.4f} at step {state.best_step}){loss}"
             )
             self.log.show({})
         self.save()
         self.log.restart_speed()
+
+    def _watched(self) -> dict[str, float]:
+        """Returns the figures of the watched batch, and warns when only PGD breaks the model."""
+        figures, state = self._watch(), self.state
+        best = state.best_pgd_gap
+        if state.record_watch(figures["fgm_gap"], figures["pgd_gap"]):
+            logging.warning(
+                "Catastrophic overfitting at step %d: under PGD the GAP of %d validation clips is "
+                "%.3f, after %.3f before; under a single step it is %.3f. The model resists single "
+                "steps only; train with a lower --epsilon, or with --adversarial=pgd or trades.",
+                *(state.step, self._watch.num_clips, figures["pgd_gap"], best, figures["fgm_gap"]),
+            )
+        return figures
+
+    @contextlib.contextmanager
+    def _averaged(self) -> Iterator[bool]:
+        """Gives the classifier its averaged weights for a while; yields whether there are any."""
+        averages = averaged_weights(self.model.optimizer)
+        if averages is None:
+            yield False
+            return
+        variables = self.model.trainable_variables
+        raw = [tf.identity(tf.convert_to_tensor(variable)) for variable in variables]
+        try:
+            for variable, average in zip(variables, averages, strict=True):
+                variable.assign(average)
+            yield True
+        finally:
+            for variable, value in zip(variables, raw, strict=True):
+                variable.assign(value)
 
     def _save_best(self) -> None:
         if self.distribution.is_chief:

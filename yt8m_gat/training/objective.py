@@ -282,10 +282,19 @@ def build_loss(config: ObjectiveConfig, weighted: bool = True) -> Classification
         weighted: False: `label_weights` are never passed, and `unrated_as_negative` is ignored.
 
     Raises:
-        ConfigError: See `import_loss`.
+        ConfigError: An option of the loss is not valid; see `import_loss` too.
     """
-    make = import_loss if is_import_path(config.label_loss) else get_loss
-    return make(config.label_loss, config.class_reduction, config.unrated_as_negative and weighted)
+    arguments = (
+        config.label_loss,
+        config.class_reduction,
+        config.unrated_as_negative and weighted,
+    )
+    if is_import_path(config.label_loss):
+        return import_loss(*arguments)
+    try:
+        return get_loss(*arguments, **config.label_loss_options)
+    except ValueError as error:
+        raise ConfigError(f"--label_loss_options: {error}") from error
 
 
 def build_objective(config: ObjectiveConfig, pixels: bool = False) -> Objective:

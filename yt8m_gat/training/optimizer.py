@@ -62,7 +62,9 @@ def build_optimizer(config: TrainingConfig, num_replicas: int = 1) -> keras.opti
     before it adds. Each replica has 1/N of the summed gradient (`TrainingStep`), so its bound is
     1/N too.
     """
-    options = {"momentum": config.momentum} if config.momentum else {}
+    options: dict[str, Any] = {"momentum": config.momentum} if config.momentum else {}
+    if config.ema_momentum:
+        options |= {"use_ema": True, "ema_momentum": config.ema_momentum}
     optimizer = _OPTIMIZERS[config.optimizer](
         learning_rate=config.base_learning_rate,
         clipnorm=config.clip_gradient_norm / num_replicas or None,
@@ -72,3 +74,15 @@ def build_optimizer(config: TrainingConfig, num_replicas: int = 1) -> keras.opti
     if config.mixed_precision == "mixed_float16":
         return keras.optimizers.LossScaleOptimizer(optimizer)
     return optimizer
+
+
+def averaged_weights(optimizer: keras.optimizers.Optimizer) -> list[tf.Tensor] | None:
+    """Returns Keras' moving averages of the trainable weights, in their order.
+
+    None if the optimizer keeps none, or has not taken a step yet.
+    """
+    if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+        optimizer = optimizer.inner_optimizer
+    if not optimizer.use_ema or int(tf.convert_to_tensor(optimizer.iterations)) == 0:
+        return None
+    return [tf.convert_to_tensor(a) for a in optimizer._model_variables_moving_average]

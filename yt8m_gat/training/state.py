@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 
 from yt8m_gat.config import ConfigError, TrainingConfig, from_dict
 from yt8m_gat.data.identity import FileIdentity
@@ -29,6 +30,8 @@ class TrainingState:
         nonfinite: Steps so far whose loss or gradients were not finite and that were left out;
             they count as steps, and their clips as seen.
         nonfinite_in_a_row: Number of consecutive such steps up to the last step.
+        best_pgd_gap: Best GAP of the watched batch under PGD so far; None: never measured.
+        fgm_gap_then: Its GAP under a single step at that validation.
         ordered: Whether the batches of the current epoch came in the order that is a function of
             seed and epoch.
         train_files: The files of the latest training; None: an older version, which did not record
@@ -48,6 +51,8 @@ class TrainingState:
     last_validation: int = 0
     nonfinite: int = 0
     nonfinite_in_a_row: int = 0
+    best_pgd_gap: float | None = None
+    fgm_gap_then: float = 0.0
     ordered: bool = True
     train_files: tuple[FileIdentity, ...] | None = None
     eval_files: tuple[FileIdentity, ...] | None = None
@@ -87,9 +92,23 @@ class TrainingState:
             self.since_reduction = 0
         return False
 
+    def record_watch(self, fgm_gap: float, pgd_gap: float) -> bool:
+        """Compares the watched batch with the validation at which PGD did least harm.
+
+        Returns:
+            Whether PGD has come to break the model while a single step has not: the GAP under PGD
+            is less than half of its best (and less by 0.02, so that nothing is said of noise),
+            and that under a single step at least nine tenths of what it was then.
+        """
+        if self.best_pgd_gap is None or pgd_gap > self.best_pgd_gap:
+            self.best_pgd_gap, self.fgm_gap_then = pgd_gap, fgm_gap
+            return False
+        collapsed = pgd_gap < min(0.5 * self.best_pgd_gap, self.best_pgd_gap - 0.02)
+        return collapsed and fgm_gap >= 0.9 * self.fgm_gap_then
+
     def forget_best(self) -> None:
         """Restarts the comparison of validations, since the next ones use other files."""
-        self.best_gap = None
+        self.best_gap = self.best_pgd_gap = None
         self.best_step = self.last_validation = self.since_best = self.since_reduction = 0
 
     def finished(self, config: TrainingConfig) -> str | None:
@@ -106,12 +125,16 @@ class TrainingState:
         return None
 
     def learning_rate(self, config: TrainingConfig) -> float:
-        """Returns the next step's rate: staircase by examples, drops by epochs, and plateaus."""
-        stairs = self.examples // config.learning_rate_decay_examples
-        drops = sum(self.epoch >= epoch for epoch in config.drop_epochs)
-        return (
-            config.base_learning_rate
-            * config.learning_rate_decay**stairs
-            * config.drop_factor**drops
-            * self.rate_factor
-        )
+        """Returns the next step's rate: schedule, warm-up and plateaus multiplied."""
+        rate = config.base_learning_rate * self.rate_factor
+        if config.learning_rate_schedule == "cosine":
+            start = config.warmup_steps
+            done = max(0.0, min((self.step - start) / (config.max_steps - start), 1.0))
+            rate *= 0.5 * (1.0 + math.cos(math.pi * done))
+        else:
+            stairs = self.examples // config.learning_rate_decay_examples
+            drops = sum(self.epoch >= epoch for epoch in config.drop_epochs)
+            rate *= config.learning_rate_decay**stairs * config.drop_factor**drops
+        if self.step < config.warmup_steps:
+            rate *= (self.step + 1) / config.warmup_steps
+        return rate
