@@ -65,6 +65,9 @@ _FIXED_TRAINING = (
     "optimizer",
     "momentum",
     "ema_momentum",
+    "mixup_alpha",
+    "frame_dropout",
+    "temporal_crop",
     "shuffle_buffer",
     "num_readers",
     "seed",
@@ -548,6 +551,10 @@ class TrainingConfig:
         early_stopping_patience: Validations without a better GAP before training stops; 0: never.
         plateau_patience: Validations without a better GAP before the rate is reduced; 0: never.
         plateau_factor: Factor on the rate then.
+        mixup_alpha: Clips of features are mixed in pairs, with weights from Beta(alpha, alpha); 0:
+            they are not.
+        frame_dropout: Probability with which a frame of features is left out.
+        temporal_crop: Least share of a clip of features that is kept, as one stretch; 1: all of it.
         shuffle_buffer: Records in the shuffle buffer.
         num_readers: Files read in parallel.
         on_bad_record: `error`: a record that cannot be read ends the run; `skip`: it is left out
@@ -590,6 +597,9 @@ class TrainingConfig:
     early_stopping_patience: int = 5
     plateau_patience: int = 3
     plateau_factor: float = 0.1
+    mixup_alpha: float = 0.0
+    frame_dropout: float = 0.0
+    temporal_crop: float = 1.0
     shuffle_buffer: int = 1024
     num_readers: int = 8
     on_bad_record: str = "error"
@@ -623,7 +633,7 @@ class TrainingConfig:
             _require_at_least(flag, getattr(self, flag), 0)
         if self.clip_gradient_norm and self.clip_global_norm:
             raise ConfigError("--clip_gradient_norm and --clip_global_norm exclude each other")
-        for flag in ("momentum", "ema_momentum"):
+        for flag in ("momentum", "ema_momentum", "frame_dropout"):
             if not 0 <= getattr(self, flag) < 1:
                 raise ConfigError(f"--{flag} must be in [0, 1). Received: {getattr(self, flag)!r}")
         if self.momentum and self.optimizer != "SGD":
@@ -645,7 +655,8 @@ class TrainingConfig:
                 "--base_learning_rate must be positive, and finite. "
                 f"Received: {self.base_learning_rate!r}"
             )
-        for flag in ("learning_rate_decay", "drop_factor", "plateau_factor"):
+        _require_at_least("mixup_alpha", self.mixup_alpha, 0)
+        for flag in ("learning_rate_decay", "drop_factor", "plateau_factor", "temporal_crop"):
             if not 0 < getattr(self, flag) <= 1:
                 raise ConfigError(f"--{flag} must be in (0, 1]. Received: {getattr(self, flag)!r}")
         _require_choice("mixed_precision", self.mixed_precision, PRECISIONS)
@@ -669,6 +680,11 @@ class TrainingConfig:
                     "--on_bad_record=skip checks records in this process: it needs no "
                     f"--data_service. Received: {self.data_service!r}"
                 )
+
+    @property
+    def augments_features(self) -> bool:
+        """Whether frames of features are cropped, left out or mixed."""
+        return bool(self.mixup_alpha or self.frame_dropout or self.temporal_crop < 1)
 
     def _check_schedule(self) -> None:
         _require_choice(
@@ -769,12 +785,29 @@ class RunConfig(StoredConfig):
             raise ConfigError(
                 "--unrated_as_negative is about rated segments: it needs --segment_labels"
             )
+        self._check_augmentation()
         if self.data.clips is not None:
             self._check_non_key_frames(self.data.clips.num_segments)
         if not self.data.frame_features and self.objective.adversarial != "none":
             raise ConfigError(
                 "--adversarial needs a frame-level model. "
                 f"Received: --model={self.model.name} --adversarial={self.objective.adversarial}"
+            )
+
+    def _check_augmentation(self) -> None:
+        """Refuses augmentation of frame features where there are none, or no known labels."""
+        if not self.training.augments_features:
+            return
+        if self.data.clips is not None or not self.data.frame_features:
+            raise ConfigError(
+                "--mixup_alpha, --frame_dropout and --temporal_crop are about frames of features; "
+                "raw clips have --augmentation=mixup and --sampling. Received: "
+                f"--model={self.model.name}"
+            )
+        if self.training.mixup_alpha and self.data.segment_labels:
+            raise ConfigError(
+                "--mixup_alpha needs clips whose labels are all known; rated segments have "
+                "--frame_dropout and --temporal_crop. Received: --segment_labels"
             )
 
     def _check_non_key_frames(self, num_segments: int) -> None:

@@ -127,6 +127,18 @@ SECTIONS: Sections = {
         ),
         _data("max_frames", "Clips are cut after this many frames."),
         _data("normalize", "l2 normalization of the features.", choices=configs.NORMALIZATIONS),
+        _training(
+            "mixup_alpha",
+            "Training mixes pairs of clips of features, with weights from Beta(alpha, alpha); 0: "
+            "no mixing.",
+        ),
+        _training(
+            "frame_dropout", "Training leaves out each frame of features with this probability."
+        ),
+        _training(
+            "temporal_crop",
+            "Training keeps a stretch of each clip of features, at least this share of it.",
+        ),
         _training("shuffle_buffer", "Records in the shuffle buffer."),
         _training("num_readers", "Files that are read in parallel."),
         _training(

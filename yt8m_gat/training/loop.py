@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -20,6 +21,7 @@ from yt8m_gat.data import (
     as_pair,
     no_examples,
 )
+from yt8m_gat.data.feature_augmentation import augment_features
 from yt8m_gat.data.identity import file_changes, identify_files
 from yt8m_gat.data.parsing import Batch
 from yt8m_gat.models import VideoClassifier
@@ -389,6 +391,16 @@ class Trainer:
             max_bad_fraction=training.max_bad_fraction,
             check_files=self._data_is_ordered,
         )
+        if training.augments_features:
+            augmented = functools.partial(
+                augment_features,
+                seed=training.seed,
+                epoch=state.epoch,
+                least_share=training.temporal_crop,
+                drop_rate=training.frame_dropout,
+                mixup_alpha=training.mixup_alpha,
+            )
+            reader.dataset = reader.dataset.map(augmented, num_parallel_calls=tf.data.AUTOTUNE)
         state.ordered = self._data_is_ordered
         if not self._data_is_ordered:
             reader.dataset = read_through(training.data_service, reader.dataset, self.distribution)
