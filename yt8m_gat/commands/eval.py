@@ -109,7 +109,10 @@ SECTIONS: Sections = {
         _setting("min_positives", "Positives that a class needs to be compared.", least=1),
     ),
     "Robustness": (
-        _setting("attacks", "Attacks, with options: fgm,pgd:steps=100:restarts=5,..."),
+        _setting(
+            "attacks",
+            "Attacks, with options: auto,pgd:steps=100:restarts=5,my_attacks:MyAttack,...",
+        ),
         _setting("epsilons", "Their radii.", unset="the run's --epsilon"),
         _setting("attack_steps", "Steps of PGD, where an attack does not say.", least=1),
         _setting("attack_restarts", "Restarts of PGD; the worst is kept for each clip.", least=1),
