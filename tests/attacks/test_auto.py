@@ -50,8 +50,13 @@ def test_broken_clips_take_no_further_part(attentive, batch):
         sizes.append(len(features["rgb"]))
         return attentive(features, frame_mask)
 
+    def weighted(num_clips):
+        """A loss that knows the whole batch, as that of rated segments does."""
+        weights = tf.range(1.0, num_clips + 1.0)
+        return lambda labels, logits: weights * cross_entropy(labels, logits)
+
     attack = dataclasses.replace(SMALL, early_exit=True)
-    result = attack.attack(model, cross_entropy, batch.features, batch.frame_mask, labels, 3)
+    result = attack.attack(model, weighted(5), batch.features, batch.frame_mask, labels, 3)
     # All look at the clean clips and at the result; clip 0 is broken from the first.
     assert sizes[0] == sizes[-1] == 5 and max(sizes[1:-1]) == 4
     assert result.success[0] and result.norm[0] == 0
@@ -61,7 +66,7 @@ def test_broken_clips_take_no_further_part(attentive, batch):
     four = [batch.features[name][:4] for name in ("rgb", "audio")]
     sizes.clear()
     without.attack(
-        model, cross_entropy, dict(zip(("rgb", "audio"), four, strict=True)),
+        model, weighted(4), dict(zip(("rgb", "audio"), four, strict=True)),
         batch.frame_mask[:4], labels[:4], 3,
     )  # fmt: skip
     assert len(sizes) < without.cost.forward / 3

@@ -9,11 +9,14 @@ import tensorflow as tf
 
 from yt8m_gat.attacks import (
     PGD,
+    AutoAttack,
     Ball,
     DeepFool,
     FastGradient,
     RandomNoise,
+    SparseFrames,
     corrupt,
+    dlr_loss,
     margin_loss,
 )
 from yt8m_gat.data import preprocess
@@ -169,11 +172,19 @@ cross_entropy = get_loss("CrossEntropyLoss", "mean")
     [
         (FastGradient(Ball(), 0.7), cross_entropy),
         (PGD(Ball(), 0.7, steps=1, step_size=0.7, objective="margin"), margin_loss),
+        (PGD(Ball(), 0.7, steps=1, step_size=0.7, objective="dlr"), dlr_loss),
+        (SparseFrames(Ball(), 0.7, steps=2), margin_loss),
+        pytest.param(
+            AutoAttack(Ball(), 0.7, steps=2, targets=1, queries=2),
+            cross_entropy,
+            marks=pytest.mark.slow,
+        ),
     ],
+    ids=lambda value: getattr(value, "name", ""),
 )
 def test_an_attacked_row_is_that_of_the_attacked_clips(attack, climbed):
     batches, model = make_batches(), SmallModel()
-    losses, norms, successes, distances = [], [], [], []
+    losses, norms, successes, distances, frames = [], [], [], [], []
 
     def change(features, mask, labels, examples):
         def logits(features, mask):
@@ -183,6 +194,7 @@ def test_an_attacked_row_is_that_of_the_attacked_clips(attack, climbed):
         losses.extend(cross_entropy(labels, found.logits).numpy())
         norms.extend(found.relative_norm.numpy())
         successes.extend(found.success.numpy())
+        frames.extend((found.features["rgb"] != features["rgb"]).numpy().any(axis=2).sum(axis=1))
         for place in range(len(norms) - len(distances)):
             maps = [
                 model.forward(x, mask).attention_maps["rgb"]["global"][place, 0].numpy()
@@ -199,6 +211,9 @@ def test_an_attacked_row_is_that_of_the_attacked_clips(attack, climbed):
     assert row["loss"] == pytest.approx(np.mean(losses), rel=1e-5)
     assert row["relative_norm"] == pytest.approx(np.mean(norms), rel=1e-5)
     assert row["success"] == pytest.approx(np.mean(successes))
+    if isinstance(attack, SparseFrames):
+        assert row["perturbed_frames"] == pytest.approx(np.mean(frames))
+        assert 0 < np.mean(frames) < 3
     mse, frobenius = np.mean(distances, axis=0)
     assert row["attention_mse_rgb"] == pytest.approx(mse, rel=1e-4)
     assert row["attention_frobenius_rgb"] == pytest.approx(frobenius, rel=1e-4)

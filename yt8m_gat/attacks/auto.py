@@ -160,11 +160,23 @@ class AutoAttack(Attack):
             def of(values: Any) -> Any:
                 return tf.nest.map_structure(lambda value: tf.gather_nd(value, places), values)
 
+            mask, weights = (
+                None if values is None else of(tf.convert_to_tensor(values))
+                for values in (problem.frame_mask, problem.label_weights)
+            )
+
+            def loss(labels: Any, part_logits: tf.Tensor) -> tf.Tensor:
+                # The caller's loss may know the weights of the whole batch.
+                del labels
+                whole = tf.tensor_scatter_nd_update(logits, places, part_logits)
+                return of(problem.loss(problem.labels, whole))
+
             part = problem._replace(
+                loss=loss,
                 features=of(problem.features),
                 labels=of(tf.convert_to_tensor(problem.labels)),
-                frame_mask=None if problem.frame_mask is None else of(problem.frame_mask),
-                label_weights=None if problem.label_weights is None else of(problem.label_weights),
+                frame_mask=mask,
+                label_weights=weights,
             )
             found = stage(part, of(logits), of(highest))
             return tf.nest.map_structure(
