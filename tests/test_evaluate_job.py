@@ -117,10 +117,11 @@ def test_each_row_has_its_figures(whole):
     metrics = {"gap", "map", "map_all_scores", "perr", "hit_at_1", "loss", "num_videos"}
     figures = {"attention_entropy_audio", "distance_to_uniform_audio", "partitions", "intervals"}
     moved = {"attention_mse_audio", "attention_frobenius_audio"}
-    assert set(result["clean"]) == metrics | figures | {"zero_gradient_share", "hits", "margin"}
+    kept = {"hits", "pairs", "margin"}
+    assert set(result["clean"]) == metrics | figures | kept | {"zero_gradient_share"}
     attacks = {row["attack"]: row for row in result["attacks"]}
     assert list(attacks) == list(whole[1]["attacks"])
-    common = metrics | figures | moved | {"norm", "relative_norm", "success", "hits", "margin"}
+    common = metrics | figures | moved | kept | {"norm", "relative_norm", "success"}
     identity = {"attack", "epsilon", "options"}
     rho = {"rho_mean", "rho_median", "share_not_flipped"}
     for name, row in attacks.items():

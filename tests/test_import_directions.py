@@ -47,7 +47,7 @@ ALLOWED = {
         "disk",
     },
     "evaluation": {"data", "metrics", "attacks", "config", "disk", "job_settings"},
-    "robustness": {"data", "attacks", "config", "import_path"},
+    "robustness": {"data", "attacks", "metrics", "config", "import_path"},
     "explanation": {"attacks"},
     "prediction": {"data", "metrics", "config", "disk", "locks", "paths"},
     "export": {"data", "models", "weights", "config", "run_folder", "disk", "locks"},

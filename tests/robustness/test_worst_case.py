@@ -1,10 +1,12 @@
 """Robust Hit@1 on rows written by hand."""
 
 import numpy as np
+import pytest
 
 from yt8m_gat.attacks import AttackOptions
+from yt8m_gat.metrics import EvaluationMetrics, evaluate
 from yt8m_gat.robustness.attack_spec import AttackSpec
-from yt8m_gat.robustness.worst_case import packed, worst_cases
+from yt8m_gat.robustness.worst_case import packed, packed_pairs, worst_cases
 
 
 def row(attack, epsilon, hits):
@@ -36,3 +38,27 @@ def test_a_clip_counts_that_is_right_clean_and_under_every_attack_of_a_ball():
     assert second["hit_at_1"] == (clean & linf & other).mean()
     assert 0 < first["hit_at_1"] < min(x.mean() for x in (clean, fgm, pgd, noise))
     assert worst_cases({"hits": packed(clean)}, attacks[2:7]) == []
+
+
+def test_each_clip_takes_the_attack_that_leaves_its_own_average_precision_lowest():
+    rng = np.random.default_rng(1)
+    labels = rng.random((9, 6)) < 0.4
+    # Of the rows, one breaks the first clips and one the last, so that both leave a higher GAP.
+    scores = np.tile(np.where(labels, 0.9, 0.1), (3, 1, 1)) + 0.05 * rng.random((3, 9, 6))
+    scores[1, :5] = 1.0 - scores[1, :5]
+    scores[2, 5:] = 1.0 - scores[2, 5:]
+    rows = []
+    for name, of_row in zip(("clean", "fgm", "pgd"), scores, strict=True):
+        metrics = EvaluationMetrics(6, top_k=4)
+        metrics.update(labels, of_row.astype("float32"))
+        kept = {"pairs": packed_pairs(*metrics.top_pairs), "gap": metrics.result()["gap"]}
+        rows.append({**row("fgm" if name == "clean" else name, 0.5, metrics.hits_at_1), **kept})
+    [worst] = worst_cases(rows[0], rows[1:])
+    mixed = np.concatenate([scores[1, :5], scores[2, 5:]]).astype("float32")
+    assert worst["gap"] == pytest.approx(evaluate(labels, mixed, top_k=4)["gap"], abs=1e-12)
+    assert worst["gap"] < min(of["gap"] for of in rows)
+    # The lowest row counts where its GAP is lower; a row without pairs leaves GAP unknown.
+    [worst] = worst_cases(rows[0], [rows[1], {**rows[2], "gap": 0.0}])
+    assert worst["gap"] == 0.0
+    del rows[2]["pairs"]
+    assert "gap" not in worst_cases(rows[0], rows[1:])[0]

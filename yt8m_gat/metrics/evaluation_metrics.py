@@ -178,6 +178,12 @@ class EvaluationMetrics:
         """Whether each video is a hit at 1, bool [N], in the order seen; `hit_at_1` is its mean."""
         return self._videos().top_hits[:, 0]
 
+    @property
+    def top_pairs(self) -> tuple[np.ndarray, np.ndarray, int]:
+        """The pairs of GAP, best first: scores and hits `[N, k]`, and the number of positives."""
+        videos = self._videos()
+        return videos.top_scores, videos.top_hits, int(videos.label_counts.sum())
+
     def per_class_accuracy(self) -> np.ndarray | None:
         """Returns the terms of `mean_class_accuracy`, float64 [C], NaN for a class without a video.
 

@@ -47,7 +47,7 @@ from yt8m_gat.pipeline.shown_clips import show_clips
 from yt8m_gat.provenance import command_line
 from yt8m_gat.robustness.attack_spec import AttackSpec
 from yt8m_gat.robustness.sanity import radius_scale, sanity_checks
-from yt8m_gat.robustness.worst_case import packed, worst_cases
+from yt8m_gat.robustness.worst_case import packed, packed_pairs, worst_cases
 from yt8m_gat.run_folder import RunFolder
 from yt8m_gat.untrusted import printable
 from yt8m_gat.weights.files import weights_digest
@@ -63,6 +63,8 @@ NEIGHBOURHOOD = 10
 SENSITIVITY_FRAMES = 20
 # Clips whose gradients are compared with differences of the loss.
 GRADIENT_VIDEOS = 200
+# Clips up to which rows keep the pairs of GAP, for its worst case: 110 bytes a clip and row.
+MAX_CLIPS_WITH_PAIRS = 2000
 # Most files that `provenance` names; it also gives their number.
 NAMED_FILES = 10
 
@@ -290,6 +292,8 @@ class _Evaluation:
             raise ConfigError(f"--partitions={self.options.partitions}: {error}") from error
         if self.planned and kind != "corruptions":
             row["hits"] = packed(measured.metrics.hits_at_1)
+            if measured.num_examples <= MAX_CLIPS_WITH_PAIRS:
+                row["pairs"] = packed_pairs(*measured.metrics.top_pairs)
         row["intervals"] = measured.metrics.intervals()
         self.measured.add(_row_name(kind, identity))
         self.record.add(kind, identity, row, measured.group_results(), **sections)

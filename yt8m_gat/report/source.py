@@ -107,7 +107,7 @@ _PARTS = {
         "a comparison with baseline, top and bottom",
     ),
     "worst_cases": (
-        [{"axes": str, "epsilon": _NUMBER, "hit_at_1": _NUMBER}],
+        [{"axes": str, "epsilon": _NUMBER, "hit_at_1": _NUMBER, "gap?": _NUMBER}],
         "a list of balls with axes, epsilon and hit_at_1",
     ),
     "provenance": ({"earlier_calls?": [dict]}, "an object, its earlier_calls a list of such"),

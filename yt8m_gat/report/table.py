@@ -168,7 +168,7 @@ def _worst_cases(balls: list[dict[str, Any]]) -> list[str]:
         f" ({len(ball['attacks'])} attacks)": ball
         for ball in balls
     }
-    return _titled("Worst of all attacks, clip by clip", rows, {"hit_at_1": "Hit@1"})
+    return _titled("Worst of all attacks, clip by clip", rows, {"gap": "GAP", "hit_at_1": "Hit@1"})
 
 
 def _partitions(rows: Mapping[str, Mapping[str, Any]]) -> list[str]:
