@@ -24,7 +24,7 @@ NO_PATHS = {
         *("class_reduction", "adversarial", "norm_scope", "temporal_loss", "cam_gradient"),
         *("temporal_examples", "optimizer", "on_bad_record", "mixed_precision", "on_nonfinite"),
         *("distribute", "data_service", "feature_types", "labels_key", "labels_are"),
-        *("model_options", "callbacks"),
+        *("model_options", "callbacks", "label_loss_options", "learning_rate_schedule", "pooling"),
     },
     "yt8m_gat.commands.eval": {
         *("eval_data_pattern", "clips", "attacks", "epsilons", "corruptions", "severities"),
@@ -37,7 +37,7 @@ NO_PATHS = {
     },
     "yt8m_gat.commands.label_space": set(),
     "yt8m_gat.commands.sample": set(),
-    "yt8m_gat.commands.kaggle": {"keys"},
+    "yt8m_gat.commands.kaggle": {"keys", "weights"},
     "yt8m_gat.commands.report": set(),
     "yt8m_gat.commands.explain": {"input_data_pattern", "video_id", "label"},
     "yt8m_gat.commands.archive": set(),

@@ -92,12 +92,19 @@ OTHER = {
     },
     ObjectiveConfig: {
         "label_loss": ("--label_loss=HingeLoss", "HingeLoss"),
+        "label_loss_options": (
+            '--label_loss_options={"label_smoothing": 0.5}',
+            {"label_smoothing": 0.5},
+        ),
         "class_reduction": ("--class_reduction=sum", "sum"),
         "adversarial": ("--adversarial=output", "output"),
         "epsilon": ("--epsilon=2", 2.0),
         "norm_scope": ("--norm_scope=joint", "joint"),
         "alpha": ("--alpha=0.5", 0.5),
+        "clean_weight": ("--clean_weight=0.5", 0.5),
         "beta": ("--beta=0.1", 0.1),
+        "adversarial_steps": ("--adversarial_steps=3", 3),
+        "adversarial_step_size": ("--adversarial_step_size=2", 2.0),
         "penalized_levels": ("--penalized_levels=global,bd20:2", ("global", "bd20:2")),
         "temporal_loss": ("--temporal_loss=ce", "ce"),
         "temporal_epsilon": ("--temporal_epsilon=16", 16.0),
@@ -114,17 +121,24 @@ OTHER = {
         "batch_size": ("--batch_size=7", 7),
         "optimizer": ("--optimizer=SGD", "SGD"),
         "base_learning_rate": ("--base_learning_rate=0.1", 0.1),
+        "learning_rate_schedule": ("--learning_rate_schedule=cosine", "cosine"),
+        "warmup_steps": ("--warmup_steps=3", 3),
         "learning_rate_decay": ("--learning_rate_decay=0.9", 0.9),
         "learning_rate_decay_examples": ("--learning_rate_decay_examples=10", 10),
         "drop_epochs": ("--drop_epochs=2", (2,)),
         "drop_factor": ("--drop_factor=0.5", 0.5),
         "finetune_from": ("--finetune_from=x", "x"),
         "momentum": ("--momentum=0.9", 0.9),
+        "ema_momentum": ("--ema_momentum=0.9", 0.9),
         "clip_gradient_norm": ("--clip_gradient_norm=1", 1.0),
         "clip_global_norm": ("--clip_global_norm=20", 20.0),
         "num_epochs": ("--num_epochs=2", 2),
         "max_steps": ("--max_steps=3", 3),
         "eval_steps": ("--eval_steps=4", 4),
+        "watch_overfitting": ("--nowatch_overfitting", False),
+        "mixup_alpha": ("--mixup_alpha=0.2", 0.2),
+        "frame_dropout": ("--frame_dropout=0.1", 0.1),
+        "temporal_crop": ("--temporal_crop=0.5", 0.5),
         "checkpoint_steps": ("--checkpoint_steps=6", 6),
         "early_stopping_patience": ("--early_stopping_patience=1", 1),
         "plateau_patience": ("--plateau_patience=1", 1),
@@ -158,6 +172,10 @@ def test_every_setting_has_a_flag_that_changes_it(section):
             config = parse("--feature_names=a,b", "--feature_sizes=3,4")
         elif name == "momentum":
             config = parse("--optimizer=SGD", argument)
+        elif name == "learning_rate_schedule":
+            config = parse("--max_steps=9", argument)
+        elif name.startswith("adversarial_"):
+            config = parse("--adversarial=pgd", argument)
         elif name == "unrated_as_negative":
             config = parse("--segment_labels", argument)
         elif name.startswith("temporal_") or name in (
@@ -210,6 +228,9 @@ def test_wrong_values_name_the_flag(argument, message):
         (("--model=ART", "--beta=0.5"), "--beta .* --adversarial=output: it is for frobenius"),
         (("--model=ART", "--penalized_levels=global"), "--penalized_levels .* no effect"),
         (("--model=Transformer", "--alpha=3"), "--alpha .* --adversarial=none"),
+        (("--adversarial=trades", "--alpha=3"), "--alpha .* --adversarial=trades"),
+        (("--adversarial=fast", "--adversarial_steps=3"), "--adversarial_steps .* it is for pgd"),
+        (("--label_loss_options=[1]",), "--label_loss_options must be a JSON object"),
         (("--model=Transformer", "--epsilon=0.5"), "--epsilon .* --adversarial=none"),
         (("--adversarial=temporal", "--epsilon=1"), "--epsilon .* --adversarial=temporal"),
         (("--temporal_epsilon=4",), "--temporal_epsilon .* it is for temporal"),
