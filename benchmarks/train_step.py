@@ -31,6 +31,7 @@ from yt8m_gat.training import AdversarialModel, build_objective, build_optimizer
 # the features is not needed. The floors are multiply-adds relative to CE.
 FLOORS = {"none": 1.0, "output": 2.18, "frobenius": 2.21, "jensen_shannon": 2.21, "temporal": 2.39}
 MODELS = {"Transformer": 1.0, "GMSA": 1.46, "GateOp": 1.48, "ShareAtt": 1.0, "GateAtt": 1.41}
+POOLINGS = ("NetVLAD", "GatedSoftDbof", "NeXtVLAD")
 SIZES = {"rgb": 1024, "audio": 128}
 HIDDEN_SIZE = 1280
 
@@ -58,6 +59,31 @@ def least_operations(num_frames: int, num_classes: int) -> float:
     """
     counts = operations(num_frames, num_classes)
     return 3 * (counts["dense"] + counts["maps"]) - counts["projections"]
+
+
+def least_operations_of_pooling(name: str, num_frames: int, num_classes: int) -> float:
+    """Returns the operations of a CE step of a model that pools frames, for one clip.
+
+    The sizes are the recipes'. The backward pass costs twice the forward pass, without the gradient
+    of NeXtVLAD's expansion by the features.
+    """
+    per_frame, per_clip, avoided = 0, 0, 0
+    if name == "NeXtVLAD":
+        hidden, expansion = 2048, 2
+        for size, clusters, groups in ((1024, 128, 8), (128, 64, 4)):
+            expanded = expansion * size
+            avoided += num_frames * size * expanded
+            # The expansion, the attention over groups, the assignments, and the weighted sum.
+            per_frame += expanded * (size + groups + groups * clusters + clusters)
+            per_clip += clusters * expanded // groups * hidden
+        per_clip += 2 * hidden * hidden // 8 + hidden * num_classes
+    else:
+        hidden, vlad = 1024, name == "NetVLAD"
+        for size, clusters in ((1024, 256), (128, 128)) if vlad else ((1024, 4096), (128, 512)):
+            per_frame += size * clusters * (2 if vlad else 1)
+            per_clip += (size if vlad else 1) * clusters * hidden
+        per_clip += hidden**2 + 5 * hidden * num_classes + num_classes**2
+    return 2 * (3 * (num_frames * per_frame + per_clip) - avoided)
 
 
 def matrix_product_rate(rows: int) -> tuple[float, float]:
@@ -131,12 +157,18 @@ def main() -> None:
     parser.add_argument("--output_file", help="also write the table there, as JSON")
     options = parser.parse_args()
 
+    sizes = (options.max_frames, options.num_classes)
+    of_pooling = {
+        name: least_operations_of_pooling(name, *sizes) / least_operations(*sizes)
+        for name in POOLINGS
+    }
     chosen = [name for name in options.steps_of.split(",") if name]
     kinds = [
         (model_name, adversarial, floor)
         for model_name, adversarial, floor in [
             *(("Transformer", name, floor) for name, floor in FLOORS.items()),
             *((name, "none", floor) for name, floor in MODELS.items() if name != "Transformer"),
+            *((name, "none", floor) for name, floor in of_pooling.items()),
         ]
         if not chosen or f"{model_name}:{adversarial}" in chosen
     ]
