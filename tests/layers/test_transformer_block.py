@@ -157,3 +157,44 @@ def test_one_seed_for_the_block_and_its_attention_gives_no_equal_matrices():
 def test_wrong_arguments(arguments, message):
     with pytest.raises(ValueError, match=message):
         small_block(**arguments)
+
+
+class Doubling(keras.layers.Layer):
+    """Stands for attention: twice its input."""
+
+    map_names = ()
+
+    def call(self, x, frame_mask=None, training=None, return_attention_maps=False):
+        return 2 * x
+
+
+@pytest.mark.parametrize("normalize_output", [False, True])
+def test_pre_norm_normalizes_before_each_part_and_not_the_residual(normalize_output, clips):
+    x, frame_mask = clips
+    block = TransformerBlock(
+        Doubling(), feed_forward_size=5, pre_norm=True, normalize_output=normalize_output
+    )
+    block.build(x.shape)
+    rng = np.random.default_rng(0)
+    block.set_weights([rng.normal(size=w.shape) for w in block.get_weights()])
+
+    def norm(x, layer):
+        gamma, beta = (w.numpy() for w in (layer.gamma, layer.beta))
+        centered = x - x.mean(axis=-1, keepdims=True)
+        return gamma * centered / np.sqrt(x.var(axis=-1, keepdims=True) + 1e-5) + beta
+
+    first, second, *last = block.normalizations
+    assert len(last) == normalize_output
+    (w, b), (v, c) = block.hidden_dense.get_weights(), block.output_dense.get_weights()
+    attended = x + 2 * norm(x.astype("float64"), first)
+    expected = attended + np.maximum(norm(attended, second) @ w + b, 0) @ v + c
+    for layer in last:
+        expected = norm(expected, layer)
+    result = block(x, frame_mask=frame_mask).numpy()
+    np.testing.assert_allclose(result[frame_mask], expected[frame_mask], atol=1e-4)
+    assert not np.any(result[~frame_mask])
+
+
+def test_an_output_that_is_normalized_anyway_is_refused():
+    with pytest.raises(ValueError, match="`normalize_output` is for `pre_norm`"):
+        TransformerBlock(Doubling(), normalize_output=True)

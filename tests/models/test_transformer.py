@@ -222,3 +222,35 @@ def test_local_levels_alone(rng):
     inputs = clips(rng, [9, 4], 9)
     mask = inputs.pop(FRAME_MASK)
     assert list(model.forward(inputs, mask).attention_maps["rgb"]) == ["bd3", "tp2"]
+
+
+@pytest.mark.parametrize("pre_norm", [False, True])
+def test_layers_add_blocks_of_the_same_size(pre_norm):
+    """A block has 4 + 2 kernels D x D with biases and two normalizations: 6 D^2 + 10 D weights.
+
+    Pre-norm ends each modality with one normalization more, of 2 D.
+    """
+    one, three = (
+        small("Transformer", num_layers=n, pre_norm=pre_norm).count_params() for n in (1, 3)
+    )
+    assert three - one == 2 * sum(6 * d**2 + 10 * d for d in SIZES.values())
+    if pre_norm:
+        assert one - small("Transformer").count_params() == 2 * sum(SIZES.values())
+
+
+def test_a_deeper_stack_keeps_the_names_of_the_first_block_and_masks_padding(rng):
+    model = small(num_layers=2, pre_norm=True, dual_normalization=True)
+    paths = [w.path.partition("/")[2] for w in model.weights]
+    first = [w.path.partition("/")[2] for w in small(dual_normalization=True).weights]
+    assert set(first) < set(paths)
+    inputs = clips(rng, [7, 3], 7)
+    longer = {
+        key: np.pad(value, [(0, 0), (0, 9), (0, 0)][: value.ndim]) for key, value in inputs.items()
+    }
+    np.testing.assert_allclose(model(inputs), model(longer), atol=1e-5)
+    mask = inputs.pop(FRAME_MASK)
+    outputs = model.forward(inputs, mask)
+    assert not np.any(outputs.frames.numpy()[~mask])
+    assert list(outputs.attention_maps["rgb"]) == list(model.attention_levels)
+    with pytest.raises(ValueError, match=r"`num_layers` must be positive. Received: num_layers=0"):
+        small(num_layers=0)

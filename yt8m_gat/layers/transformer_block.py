@@ -1,4 +1,4 @@
-"""One post-norm Transformer encoder block around any of the attention layers."""
+"""One Transformer encoder block around any of the attention layers."""
 
 from typing import Any
 
@@ -18,6 +18,13 @@ class TransformerBlock(keras.Layer):
         X' = LayerNorm(X + Dropout(Attention(X)))
         Y  = LayerNorm(X' + Dropout(W_2 relu(W_1 X' + b_1) + b_2))
 
+    With `pre_norm` the normalization is before each of both, and the residual path has none:
+
+        X' = X + Dropout(Attention(LayerNorm(X)))
+        Y  = X' + Dropout(W_2 relu(W_1 LayerNorm(X') + b_1) + b_2)
+
+    which trains deep stacks without warm-up. The last block of such a stack normalizes its output.
+
     Masking: the mask goes to the attention layer, and padded rows of the output are exactly 0.
 
     Args:
@@ -28,6 +35,8 @@ class TransformerBlock(keras.Layer):
         dual_normalization: whether there is a second pair of normalization layers for an
             auxiliary (adversarial) path that shares everything else.
         seed: integer for the initial weights and the dropout; `None`: the global seed of Keras.
+        pre_norm: see above.
+        normalize_output: with `pre_norm`: whether Y is normalized.
 
     Call arguments:
         x: float [B, T, D]; `T` may be unknown.
@@ -41,12 +50,14 @@ class TransformerBlock(keras.Layer):
         `attention.map_names`.
 
     Raises:
-        ValueError: if `feed_forward_size` is not positive, if `dropout` is not in [0, 1), or if
-            the auxiliary normalization is requested without `dual_normalization`.
+        ValueError: if `feed_forward_size` is not positive, if `dropout` is not in [0, 1), if
+            `normalize_output` is set without `pre_norm`, or if the auxiliary normalization is
+            requested without `dual_normalization`.
 
     Reference:
         "Attention Is All You Need", 3.1; GAT, section 3. The second normalization is that of TAF,
-        section 3.3; it is dropped at inference.
+        section 3.3; it is dropped at inference. Pre-norm: "On Layer Normalization in the
+        Transformer Architecture" (Xiong et al., 2020), figure 1b and section 3.2.
 
     Examples:
         >>> import numpy as np
@@ -66,6 +77,8 @@ class TransformerBlock(keras.Layer):
         dropout: float = 0.0,
         dual_normalization: bool = False,
         seed: int | None = None,
+        pre_norm: bool = False,
+        normalize_output: bool = False,
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -76,11 +89,18 @@ class TransformerBlock(keras.Layer):
             )
         if not 0 <= dropout < 1:
             raise ValueError(f"`dropout` must be in [0, 1). Received: dropout={dropout}")
+        if normalize_output and not pre_norm:
+            raise ValueError(
+                "`normalize_output` is for `pre_norm`: otherwise the output is normalized already. "
+                "Received: normalize_output=True, pre_norm=False"
+            )
         self.attention = attention
         self.feed_forward_size = feed_forward_size
         self.dropout = dropout
         self.dual_normalization = dual_normalization
         self.seed = seed
+        self.pre_norm = pre_norm
+        self.normalize_output = normalize_output
         self._attention_dropout = self._make_dropout("attention_dropout")
         self._feed_forward_dropout = self._make_dropout("feed_forward_dropout")
         self.normalizations = self._make_normalizations("normalization")
@@ -96,7 +116,7 @@ class TransformerBlock(keras.Layer):
     def _make_normalizations(self, name: str) -> list[LayerNormalization]:
         return [
             LayerNormalization(dtype=self.dtype_policy, name=f"{part}_{name}")
-            for part in ("attention", "feed_forward")
+            for part in ("attention", "feed_forward") + ("output",) * self.normalize_output
         ]
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
@@ -136,22 +156,26 @@ class TransformerBlock(keras.Layer):
                 "layers. Received: dual_normalization=False; construct it with "
                 "dual_normalization=True"
             )
-        first, second = (
+        first, second, *last = (
             self.auxiliary_normalizations if auxiliary_normalization else self.normalizations
         )
         attended = self.attention(
-            x,
+            first(x) if self.pre_norm else x,
             frame_mask=frame_mask,
             training=training,
             return_attention_maps=return_attention_maps,
         )
         if return_attention_maps:
             attended, maps = attended
-        x = first(x + self._attention_dropout(attended, training=training))
+        x = x + self._attention_dropout(attended, training=training)
+        if not self.pre_norm:
+            x = first(x)
         # As one matrix of all rows; see `linear`.
-        rows = ops.reshape(x, (-1, x.shape[-1]))
+        rows = ops.reshape(second(x) if self.pre_norm else x, (-1, x.shape[-1]))
         fed_forward = ops.reshape(self.output_dense(self.hidden_dense(rows)), ops.shape(x))
-        x = second(x + self._feed_forward_dropout(fed_forward, training=training))
+        x = x + self._feed_forward_dropout(fed_forward, training=training)
+        for normalization in last if self.pre_norm else (second,):
+            x = normalization(x)
         if frame_mask is not None:
             x = x * ops.cast(ops.expand_dims(frame_mask, -1), x.dtype)
         return (x, maps) if return_attention_maps else x
@@ -181,6 +205,8 @@ class TransformerBlock(keras.Layer):
             "dropout": self.dropout,
             "dual_normalization": self.dual_normalization,
             "seed": self.seed,
+            "pre_norm": self.pre_norm,
+            "normalize_output": self.normalize_output,
         }
 
     @classmethod

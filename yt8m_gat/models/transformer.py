@@ -1,4 +1,4 @@
-"""The papers' classifier: one Transformer block per modality, late fusion, mean over time."""
+"""The papers' classifier: Transformer blocks per modality, late fusion, mean over time."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -22,10 +22,10 @@ ATTENTIONS = ("learned", "uniform")
 
 @keras.saving.register_keras_serializable(package="yt8m_gat")
 class TransformerClassifier(VideoClassifier):
-    """Positional encoding and one Transformer block per modality, then late fusion.
+    """Positional encoding and Transformer blocks per modality, then late fusion.
 
     ```
-    F_m    = Block_m(X_m + PE)                    [B, T, D_m]   one per modality m
+    F_m    = Block_m(X_m + PE)                    [B, T, D_m]   `num_layers` per modality m
     F      = concat_m F_m                         [B, T, sum D_m]
     logits = Dense(relu(Dense(mean over real frames of F)))
     ```
@@ -57,6 +57,10 @@ class TransformerClassifier(VideoClassifier):
         feed_forward_size: Width of the blocks' feed-forward layers; None: D of each modality.
         dropout: Dropout rate inside the blocks and after the hidden layer. The papers give none.
         dual_normalization: Whether each block has a second set of normalization layers (TAF).
+        num_layers: Blocks of each modality, one after another; the papers have one. The attention
+            maps of the outputs, which penalties and reports read, are those of the last.
+        pre_norm: Whether the blocks normalize before attention and feed-forward, and once at the
+            end, not after each.
 
     Reference: GAT section 3 and 4.1; local temporal section 2 and 3. Layer sizes that the papers
     do not give follow from the model sizes they report (12,824,342 parameters for SA).
@@ -77,9 +81,13 @@ class TransformerClassifier(VideoClassifier):
         feed_forward_size: int | None = None,
         dropout: float = 0.0,
         dual_normalization: bool = False,
+        num_layers: int = 1,
+        pre_norm: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(feature_sizes, num_classes, frame_level=True, **kwargs)
+        if num_layers < 1:
+            raise ValueError(f"`num_layers` must be positive. Received: num_layers={num_layers}")
         if fusion not in FUSIONS:
             raise ValueError(f"`fusion` must be one of {FUSIONS}. Received: fusion={fusion!r}")
         if attention not in ATTENTIONS:
@@ -99,6 +107,8 @@ class TransformerClassifier(VideoClassifier):
         self.feed_forward_size = feed_forward_size
         self.dropout = dropout
         self.dual_normalization = dual_normalization
+        self.num_layers = num_layers
+        self.pre_norm = pre_norm
         if not global_attention and fusion != "operations":
             raise ValueError(
                 f"`fusion={fusion!r}` needs the global level. Received: global_attention=False"
@@ -117,10 +127,13 @@ class TransformerClassifier(VideoClassifier):
                 feed_forward_size=feed_forward_size,
                 dropout=dropout,
                 dual_normalization=dual_normalization,
+                pre_norm=pre_norm,
+                normalize_output=pre_norm and layer == num_layers - 1,
                 dtype=self.dtype_policy,
-                name=f"{identifier}_block",
+                name=f"{identifier}_block" + (f"_{layer + 1}" if layer else ""),
             )
             for identifier in self.identifiers.values()
+            for layer in range(num_layers)
         ]
         self.pooling = MaskedMeanPooling(dtype=self.dtype_policy, name="pooling")
         self.hidden = keras.layers.Dense(
@@ -213,16 +226,18 @@ class TransformerClassifier(VideoClassifier):
     ) -> tuple[Any, dict[str, dict[str, Any]]]:
         """Computes contextual frames F [B, T, sum D_m] and attention maps; see `ModelOutputs`."""
         frames, attention_maps = [], {}
-        for name, block in zip(self.feature_sizes, self.blocks, strict=True):
-            encoded, maps = block(
-                self.positional_encoding(features[name]),
-                frame_mask=frame_mask,
-                training=training,
-                auxiliary_normalization=auxiliary_normalization,
-                return_attention_maps=True,
-            )
+        for index, name in enumerate(self.feature_sizes):
+            encoded = self.positional_encoding(features[name])
+            for block in self.blocks[index * self.num_layers :][: self.num_layers]:
+                encoded, maps = block(
+                    encoded,
+                    frame_mask=frame_mask,
+                    training=training,
+                    auxiliary_normalization=auxiliary_normalization,
+                    return_attention_maps=True,
+                )
             frames.append(encoded)
-            attention_maps[name] = dict(zip(block.attention.map_names, maps, strict=True))
+            attention_maps[name] = dict(zip(self.attention_levels, maps, strict=True))
         frames = frames[0] if len(frames) == 1 else ops.concatenate(frames, axis=-1)
         return frames, attention_maps
 
@@ -261,4 +276,6 @@ class TransformerClassifier(VideoClassifier):
             "feed_forward_size": self.feed_forward_size,
             "dropout": self.dropout,
             "dual_normalization": self.dual_normalization,
+            "num_layers": self.num_layers,
+            "pre_norm": self.pre_norm,
         }
