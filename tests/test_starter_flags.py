@@ -184,6 +184,7 @@ BOOLEAN_OPTIONS = {
     "sample_random_frames": ["--model=DbofModel"],
     "dbof_add_batch_norm": ["--model=DbofModel"],
     "moe_prob_gating": ["--model=NetVLAD"],
+    "pre_norm": ["--model=Transformer"],
 }
 # Booleans of train.py that are false anyway.
 FALSE_BY_DEFAULT = {

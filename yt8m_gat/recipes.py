@@ -125,6 +125,12 @@ RECIPES: dict[str, Recipe] = {
         "YouTube-8M starter code",
         defaults={**_STARTER, "normalize": "none", "base_learning_rate": 0.001},
     ),
+    # Not normalized, and at that rate, for the reasons of the LSTM's gates.
+    "AttentionGru": Recipe(
+        "gru",
+        "Temporal Modeling Approaches (Li et al., 2017), two-stream sequence model",
+        defaults={**_STARTER, "normalize": "none", "base_learning_rate": 0.001},
+    ),
     "NetVLAD": Recipe("learnable_pooling", _WILLOW, defaults=_KAGGLE),
     "GatedSoftDbof": Recipe(
         "learnable_pooling",

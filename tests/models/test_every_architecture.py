@@ -17,6 +17,7 @@ OPTIONS = {
     "transformer": {"num_heads": 2, "max_frames": 5, "hidden_size": 6},
     "dbof": {"iterations": 3, "dbof_cluster_size": 6, "dbof_hidden_size": 4},
     "lstm": {"lstm_cells": 4},
+    "gru": {"gru_cells": 3},
     "learnable_pooling": {"cluster_size": 8, "hidden_size": 4},
     "next_vlad": {"cluster_size": 4, "groups": 2, "hidden_size": 4, "gating_reduction": 2},
     "ShareAtt": {"local_masks": ("bd3",)},

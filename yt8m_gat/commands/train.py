@@ -205,6 +205,8 @@ SECTIONS: Sections = {
             "Learned attention maps, or uniform ones, which no attack can move.",
             choices=("learned", "uniform"),
         ),
+        _option("num_layers", "Transformer blocks per modality, one after another.", int),
+        _option("pre_norm", "Normalize before attention and feed-forward, not after.", bool),
         _option("hidden_size", "Units of the classifier's hidden layer.", int),
         _option(
             "feed_forward_size",
@@ -260,6 +262,8 @@ SECTIONS: Sections = {
         ),
         _option("lstm_cells", "LstmModel: size of each layer's state.", int),
         _option("lstm_layers", "LstmModel: number of layers.", int),
+        _option("gru_cells", "AttentionGru: size of the state of each direction.", int),
+        _option("gru_layers", "AttentionGru: number of bidirectional layers.", int),
         _option(
             "pooling",
             "NetVLAD and GatedSoftDbof: how frames are pooled.",
@@ -283,7 +287,7 @@ SECTIONS: Sections = {
         _option("moe_num_mixtures", "MoeModel, also as a head: experts per class.", int),
         _option(
             "video_level_classifier_model",
-            "DbofModel, LstmModel and NeXtVLAD: the head.",
+            "DbofModel, LstmModel, AttentionGru and NeXtVLAD: the head.",
             choices=("MoeModel", "LogisticModel"),
         ),
     ),

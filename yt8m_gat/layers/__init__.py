@@ -8,6 +8,7 @@ from yt8m_gat.layers.attention import (
     expand_attention_map,
 )
 from yt8m_gat.layers.attention_level import AttentionLevel
+from yt8m_gat.layers.attention_pooling import AttentionPooling
 from yt8m_gat.layers.context_gating import ContextGating
 from yt8m_gat.layers.dual_batch_normalization import DualBatchNormalization
 from yt8m_gat.layers.gated_map_attention import GatedMapAttention
@@ -30,6 +31,7 @@ from yt8m_gat.layers.transformer_block import TransformerBlock
 __all__ = [
     "AcrossFrames",
     "AttentionLevel",
+    "AttentionPooling",
     "ContextGating",
     "DualBatchNormalization",
     "GatedMapAttention",

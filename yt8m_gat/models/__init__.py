@@ -4,6 +4,7 @@ from yt8m_gat.models.clip import ClipClassifier
 from yt8m_gat.models.dbof import DbofClassifier
 from yt8m_gat.models.feature_identifiers import feature_identifiers
 from yt8m_gat.models.frame_level_logistic import FrameLevelLogisticClassifier
+from yt8m_gat.models.gru import GruClassifier
 from yt8m_gat.models.learnable_pooling import LearnablePoolingClassifier
 from yt8m_gat.models.lstm import LstmClassifier
 from yt8m_gat.models.mixture_of_experts import GatedMixtureOfExperts, MixtureOfExperts
@@ -25,6 +26,7 @@ __all__ = [
     "DbofClassifier",
     "FrameLevelLogisticClassifier",
     "GatedMixtureOfExperts",
+    "GruClassifier",
     "LearnablePoolingClassifier",
     "LstmClassifier",
     "MixtureOfExperts",

@@ -21,6 +21,7 @@ from yt8m_gat.import_path import described, require_trust, words_of
 from yt8m_gat.models.clip import ClipClassifier
 from yt8m_gat.models.dbof import DbofClassifier
 from yt8m_gat.models.frame_level_logistic import FrameLevelLogisticClassifier
+from yt8m_gat.models.gru import GruClassifier
 from yt8m_gat.models.imported import (
     check_classifier,
     constructor_parameters,
@@ -40,6 +41,7 @@ BUILDERS: dict[str, type[VideoClassifier]] = {
     "clip": ClipClassifier,
     "dbof": DbofClassifier,
     "frame_level_logistic": FrameLevelLogisticClassifier,
+    "gru": GruClassifier,
     "learnable_pooling": LearnablePoolingClassifier,
     "lstm": LstmClassifier,
     "next_vlad": NeXtVladClassifier,
