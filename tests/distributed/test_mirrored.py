@@ -47,6 +47,24 @@ def check_that_devices_draw_numbers_of_their_own_and_one_seed_moves_on(states, l
 
 
 @pytest.mark.slow
+def test_raw_clips_on_two_devices_against_one(tmp_path):
+    """A second mirrored run in the process does not meet the exchanges of the first."""
+    finished = subprocess.run(
+        [sys.executable, Path(__file__).with_name("mirrored_clips.py"), tmp_path],
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert finished.returncode == 0, finished.stderr[-4000:]
+    report = json.loads(finished.stdout.splitlines()[-1])
+    assert {case["examples"] for case in report.values()} == {15}
+    assert all(case["finite"] for case in report.values())
+    one, two = (report[f"alike, {name}"]["weights"] for name in ("none", "mirrored"))
+    for ours, theirs in zip(one, two, strict=True):
+        np.testing.assert_allclose(theirs, ours, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.slow
 def test_three_devices_against_one():
     """One test, because every worker process of pytest would make the report anew."""
     finished = subprocess.run(

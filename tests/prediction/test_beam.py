@@ -19,13 +19,16 @@ from exported_model import FRAME_SIZES, MAX_FRAMES, NUM_CLASSES, OPTIONS, frame_
 
 from yt8m_gat import pipeline
 from yt8m_gat.commands import beam as beam_command
-from yt8m_gat.config import DataConfig, ModelConfig, RunConfig
+from yt8m_gat.config import ClipConfig, DataConfig, ModelConfig, RunConfig
 from yt8m_gat.models import build_from_config
 from yt8m_gat.prediction import beam
 from yt8m_gat.prediction.kaggle import check_submission
 from yt8m_gat.prediction.submission import VIDEO_HEADER
 from yt8m_gat.run_folder import RunFolder
 from yt8m_gat.weights.load import load_classifier
+
+sys.path.append(str(Path(__file__).parents[1] / "data"))
+import raw_clips as raw
 
 ROOT = Path(__file__).resolve().parents[2]
 LOCAL = "--runner=FnApiRunner"
@@ -213,6 +216,33 @@ def commands_of_the_documentation():
         for line in text.splitlines()
         if line.strip().startswith("yt8m-gat beam ")
     ]
+
+
+def test_raw_clips(tmp_path):
+    """A TSM as it was built, on clips of one color each."""
+    tf.keras.utils.set_random_seed(0)
+    config = RunConfig(
+        data=DataConfig(
+            **{"feature_names": ("image",), "feature_sizes": (3,), "num_classes": 3},
+            **{"max_frames": 2, "clips": ClipConfig(num_segments=2, crop_size=8)},
+        ),
+        model=ModelConfig(name="TSM", options={"backbone": "ResNet10Small"}),
+    )
+    folder = RunFolder(tmp_path / "run")
+    folder.prepare(config)
+    build_from_config(config).save_weights(folder.best_weights)
+    version = pipeline.export(load_classifier(folder, config), config, tmp_path / "export")
+    records = [raw.record(f"c{n}", [raw.flat(40 * n)] * 3, [0]) for n in range(6)]
+    write(tmp_path / "clips.tfrecord", records)
+    output = tmp_path / "csv" / "submission"
+    predict(version, str(tmp_path / "clips.tfrecord"), output, "--top_k=3")
+    rows = rows_of(output.parent.glob("submission-*"))
+    expected = tmp_path / "expected.csv"
+    pipeline.infer(
+        folder, input_data_pattern=f"{tmp_path}/clips.tfrecord", output_file=expected, top_k=3
+    )
+    assert rows.keys() == {f"c{n}" for n in range(6)}
+    assert_same_rows(rows, rows_of([expected]))
 
 
 def test_the_documentation_names_options_that_exist():

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import os
 import sys
 from collections.abc import Iterator
@@ -121,8 +122,7 @@ def build_distribution(name: str, jit_compile: bool = False) -> Distribution:
         return Distribution()
     if name == "mirrored":
         devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
-        strategy = tf.distribute.MirroredStrategy([device.name for device in devices])
-        distribution = Distribution(strategy)
+        distribution = Distribution(_mirrored(tuple(device.name for device in devices)))
     else:
         cluster, job, index = read_tf_config(os.environ.get("TF_CONFIG"))
         workers = [("chief", 0)] * len(cluster.get("chief", ()))
@@ -155,6 +155,13 @@ def build_distribution(name: str, jit_compile: bool = False) -> Distribution:
             "remove one of the two"
         )
     return distribution
+
+
+@functools.cache
+def _mirrored(devices: tuple[str, ...]) -> tf.distribute.Strategy:
+    """Makes the strategy of some devices, once: each counts its exchanges from the same number, so
+    that those of a second one in a process would be taken for the first one's."""
+    return tf.distribute.MirroredStrategy(list(devices))
 
 
 def read_tf_config(text: str | None) -> tuple[dict[str, Any], str, int]:
