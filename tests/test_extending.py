@@ -88,7 +88,7 @@ def test_a_model_of_ones_own_is_trained_and_remembered(trained, folder):
 
 @pytest.mark.slow
 def test_it_is_attacked_and_predicted(trained, folder):
-    own = "my_attacks:EOT:draws=2:steps=2"
+    own = "my_attacks:EOT:samples=2:steps=2"
     run(command("eval.py"), f"--attacks=fgm,{own}", "--output_file=evaluation.json")
     result = json.loads((folder / "evaluation.json").read_text())
     assert [row["attack"] for row in result["attacks"]] == ["fgm", own]

@@ -75,7 +75,7 @@ class AttackSpec:
     @classmethod
     def parse(cls, text: str) -> "AttackSpec":
         """Reads `pgd`, `pgd:steps=100:restarts=5`, `pgd:round=true`, `fgm:epsilon=8`,
-        `pgd:epsilon_audio=0.1`, `my_attacks:MyAttack:draws=8`, ...
+        `pgd:epsilon_audio=0.1`, `my_attacks:MyAttack:samples=8`, ...
 
         The last is a class of the user's own, see `ImportedAttackSpec`; it is imported.
 
