@@ -127,7 +127,7 @@ SECTIONS: Sections = {
         _setting("round_to_levels", "Attacks end on levels of dequantized bytes."),
         _setting(
             "transfer_from",
-            "Run folder of the model on which the attack transfer is made.",
+            "Run folder of the model (best of other training) that the attack transfer is made on.",
             path=input_path,
         ),
         _setting("corruptions", "Natural corruptions, or all."),
