@@ -132,13 +132,12 @@ def trained_step(name, adversarial, learning_rate=0.1, jit_compile=False, **opti
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", OPTIONS)
-@pytest.mark.parametrize("adversarial", ["output", "temporal"])
-def test_every_weight_moves_in_a_step_against_a_perturbation(name, adversarial):
+def test_every_weight_moves_in_a_step_of_taf(name):
     """TAF's perturbation is a gradient of a gradient."""
-    model, step = trained_step(name, adversarial)
+    model, step = trained_step(name, "temporal")
     before = [variable.numpy() for variable in model.trainable_variables]
     terms = step(stored_batch())
-    assert float(terms.adversarial_loss) > float(terms.clean_loss) or adversarial == "temporal"
+    assert np.isfinite(terms.adversarial_loss)
     for variable, old in zip(model.trainable_variables, before, strict=True):
         assert np.isfinite(variable).all()
         if variable.name != "beta" or not any(part in variable.path for part in SHIFTS[name]):
@@ -150,6 +149,7 @@ def test_every_weight_moves_in_a_step_against_a_perturbation(name, adversarial):
 def test_a_step_compiled_by_xla_is_the_same(name):
     data = stored_batch()
     plain, compiled = (trained_step(name, "output", jit_compile=jit)[1](data) for jit in (0, 1))
+    assert float(plain.adversarial_loss) > float(plain.clean_loss)
     for term, expected in zip(compiled, plain, strict=True):
         np.testing.assert_allclose(term, expected, atol=1e-4)
 
