@@ -70,7 +70,7 @@ def test_every_mutation_of_a_models_options_is_built_or_refused(name):
         ("GAT", {"local_masks": "bd20"}, "--local_masks must be list. Received: 'bd20'"),
         ("GAT", {"local_masks": ("bd20", 3)}, "--local_masks must be str. Received: 3"),
         ("GAT", {"local_masks": ("bd" + "9" * 5000,)}, "An attention level must be"),
-        ("GAT", {"fusion": ["maps"]}, "--fusion must be str. Received: ('maps',)"),
+        ("GAT", {"fusion": ["maps"]}, "model option fusion must be str. Received: ('maps',)"),
         ("GAT", {"feed_forward_size": {}}, "--feed_forward_size must be int. Received: {}"),
         ("GAT", {"max_frames": 3}, "max_frames is no option of --model=GAT"),
         ("GAT", {"dtype": "int8"}, "dtype is no option of --model=GAT"),

@@ -117,6 +117,8 @@ class Ball:
             raise ValueError(
                 f"`scope` must be one of {', '.join(SCOPES)}. Received: scope={self.scope!r}"
             )
+        # Keras stores a tuple as a list.
+        object.__setattr__(self, "shares", tuple((name, share) for name, share in self.shares))
         for name, share in self.shares:
             if not 0 <= share < float("inf"):
                 raise ValueError(

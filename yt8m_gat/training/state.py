@@ -135,6 +135,6 @@ class TrainingState:
             stairs = self.examples // config.learning_rate_decay_examples
             drops = sum(self.epoch >= epoch for epoch in config.drop_epochs)
             rate *= config.learning_rate_decay**stairs * config.drop_factor**drops
-        if self.step < config.warmup_steps:
+        if 0 <= self.step < config.warmup_steps:
             rate *= (self.step + 1) / config.warmup_steps
         return rate
