@@ -114,6 +114,7 @@ def test_it_keeps_the_highest_loss_not_the_highest_sum(with_maps, batch):
     assert np.all(found.loss.numpy() >= clean.numpy() - 1e-6)
 
 
+@pytest.mark.slow
 def test_it_keeps_the_promises_of_an_attack(with_maps, batch):
     adaptive = attack()
     assert adaptive.name == "adaptive"

@@ -69,7 +69,12 @@ def test_without_shuffle_the_order_is_that_of_the_input(files):
 
 
 @pytest.mark.parametrize(
-    ("options", "window"), [({}, None), ({"buffer": 0}, None), ({"buffer": 5}, 16)]
+    ("options", "window"),
+    [
+        pytest.param({}, None, marks=pytest.mark.slow),
+        pytest.param({"buffer": 0}, None, marks=pytest.mark.slow),
+        ({"buffer": 5}, 16),
+    ],
 )
 def test_order_is_a_permutation_that_is_a_function_of_seed_and_epoch(
     files, monkeypatch, options, window
@@ -96,7 +101,7 @@ def test_two_passes_over_one_dataset_are_the_same(files):
     assert first == second
 
 
-@pytest.mark.parametrize("shuffle", [None, Shuffle()])
+@pytest.mark.parametrize("shuffle", [pytest.param(None, marks=pytest.mark.slow), Shuffle()])
 def test_skipping_is_dropping_the_first_batches(files, monkeypatch, shuffle):
     monkeypatch.setattr(dataset_module, "BUCKET_WINDOW", 16)
     every = batches(files, shuffle=shuffle)

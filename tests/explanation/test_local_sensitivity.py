@@ -63,7 +63,7 @@ def test_maps_of_raw_clips_count_as_vectors():
     np.testing.assert_allclose(norms["image"], expected, rtol=1e-5)
 
 
-@pytest.mark.parametrize("index", [0, 1])
+@pytest.mark.parametrize("index", [pytest.param(0, marks=pytest.mark.slow), 1])
 def test_exact_norms_are_those_of_the_whole_jacobian(frames_fn, features, index):
     sensitivity = LocalSensitivity(frames_fn, exact=True, copies=20)
     rows, norms = sensitivity.gradient_norms(*clip(features, index))

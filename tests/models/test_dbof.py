@@ -112,6 +112,7 @@ def stored_batch(count=16):
     return tf.nest.map_structure(tf.constant, (inputs, labels))
 
 
+@pytest.mark.slow
 def test_a_step_moves_the_averages_once_and_draws_once():
     """After one step the input's moving mean is 0.9 * 0 + 0.1 * the sampled frames' mean."""
     data = stored_batch()

@@ -56,7 +56,13 @@ def logits_of(model, auxiliary=False):
 
 
 @pytest.mark.parametrize(
-    ("name", "dual"), [(name, dual) for name in ARCHITECTURES for dual in {False, name in DUAL}]
+    ("name", "dual"),
+    [
+        # Each takes a second or two; GAT has their parts.
+        pytest.param(name, dual, marks=[pytest.mark.slow] * (name in ("GateOp", "ShareAtt")))
+        for name in ARCHITECTURES
+        for dual in {False, name in DUAL}
+    ],
 )
 def test_copied_weights_make_the_same_function(name, dual):
     source, target = small(name, 0, dual), small(name, 1, dual)

@@ -194,6 +194,7 @@ def test_temporal_augmentation_moves_clips_through_map_gates(rng):
             np.testing.assert_array_equal(moved, mask)
 
 
+@pytest.mark.slow
 def test_a_training_step_with_temporal_augmentation_goes_through_map_gates(rng):
     model = AdversarialModel(
         small("GateAtt", local_masks=("bd3",)),

@@ -66,6 +66,7 @@ def test_settings_in_pixels():
     assert features.perturbation.augmentation.level_size == pytest.approx(4 / 255)
 
 
+@pytest.mark.slow
 def test_taf_moves_weights_and_both_sets_of_averages_as_its_two_passes_do(clips, classifier):
     """The update is that of two passes written out, through each path's own normalization."""
     pixels = {"image": tf.cast(clips, tf.float32)}

@@ -84,10 +84,8 @@ def test_a_replica_draws_its_own_numbers_and_the_seeds_stay_those_of_one_machine
     assert np.abs(logits[3] - logits[2]).max() > 1e-3
 
 
-@pytest.mark.parametrize(
-    ("size", "graph"),
-    [(3, True), *(pytest.param(n, False, marks=pytest.mark.slow) for n in (1, 4))],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("size", "graph"), [(3, True), (1, False), (4, False)])
 def test_the_parts_add_up_to_the_batch(size, graph):
     found, _ = update_of(size, batch(), "frobenius", graph=graph)
     assert_same(found, whole_update("frobenius"), rtol=1e-4, atol=1e-6)

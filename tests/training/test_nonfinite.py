@@ -94,7 +94,7 @@ class Snapshots(keras.callbacks.Callback):
         self.after.append({variable.path: variable.numpy() for variable in variables})
 
 
-@pytest.mark.parametrize("kind", ["loss", "gradients"])
+@pytest.mark.parametrize("kind", ["loss", pytest.param("gradients", marks=pytest.mark.slow)])
 def test_a_step_that_is_left_out_changes_nothing_of_the_model(
     tmp_path, sample_dir, monkeypatch, kind, caplog
 ):
