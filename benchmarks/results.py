@@ -20,7 +20,6 @@ import shlex
 import statistics
 import subprocess
 import sys
-import time
 import tomllib
 from pathlib import Path
 
@@ -175,7 +174,6 @@ def make(name, table, data, output_dir):
         return False
     folder = (output_dir / name).resolve()
     folder.mkdir(parents=True, exist_ok=True)
-    started = time.monotonic()
     for command in table["commands"]:
         words = [
             re.sub(r"\$(\w+)", lambda match: data[match[1]], word).replace("{dir}", str(folder))
@@ -196,7 +194,6 @@ def make(name, table, data, output_dir):
             commit, cwd=ROOT, check=True, capture_output=True, text=True
         ).stdout.strip(),
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-        "minutes": round((time.monotonic() - started) / 60),
         "lines": collect(table, rows),
     }
     STORED.mkdir(exist_ok=True)
