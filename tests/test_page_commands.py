@@ -127,7 +127,10 @@ def place(sample_dir, tmp_path_factory):
     (folder / "clips.csv").write_text("\n".join(lines) + "\n")
     (folder / "new.csv").write_text("path\nnew/holiday.mp4\n")
     (folder / "segment_label_ids.csv").write_text("Index\n0\n1\n2\n3\n")
-    (folder / "submission.csv").write_text("VideoId,LabelConfidencePairs\nb002,0 0.5\nb003,1 0.4\n")
+    for name in ("submission", "netvlad", "gat"):
+        (folder / f"{name}.csv").write_text(
+            "VideoId,LabelConfidencePairs\nb002,0 0.5\nb003,1 0.4\n"
+        )
     (folder / "vocabulary.csv").write_text(
         "Index,TrainVideoCount,KnowledgeGraphId,Name,WikiUrl,Vertical1,Vertical2,Vertical3,"
         "WikiDescription\n"
