@@ -1,3 +1,4 @@
+import csv
 import json
 import re
 import subprocess
@@ -8,7 +9,7 @@ import pytest
 
 from yt8m_gat.commands.kaggle import main
 from yt8m_gat.metrics import EvaluationMetrics, evaluate
-from yt8m_gat.prediction.kaggle import check_submission, score_submission
+from yt8m_gat.prediction.kaggle import check_submission, score_submission, write_sheet
 from yt8m_gat.prediction.submission import SegmentSubmissionWriter, SubmissionWriter
 
 VIDEO_HEADER = "VideoId,LabelConfidencePairs"
@@ -97,7 +98,10 @@ def test_what_the_writers_write_has_no_violation(tmp_path):
         # A row longer than the limit of the csv module.
         writer.write(["abcd"] * 20_000, range(0, 100_000, 5), rng.random((20_000, 50), "f4"))
     assert (tmp_path / "segments.csv").stat().st_size > 25 * 131_072
+    limit = csv.field_size_limit()
     assert list(check_submission(tmp_path / "segments.csv", num_classes=50)) == []
+    write_sheet(tmp_path / "segments.csv", tmp_path / "sheet.csv")
+    assert csv.field_size_limit() == limit  # It holds for the whole process.
 
 
 def write_truth(path, ids, labels):

@@ -9,6 +9,7 @@
 The exit code is 0, or 1 when a rule is broken; every violation is printed with its line.
 """
 
+import contextlib
 import csv
 import itertools
 import math
@@ -61,9 +62,7 @@ def check_submission(
     Yields:
         `line N: the rule, what was received`, in the order of the file, N counted from 1.
     """
-    with open(path, encoding="utf-8", newline="") as file:
-        # A 2019 row of 100,000 segments is far longer than the 128 KiB that csv takes by default.
-        csv.field_size_limit(sys.maxsize)
+    with open(path, encoding="utf-8", newline="") as file, _rows_of_any_length():
         rows = csv.reader(file)
         header = ",".join(next(rows, []))
         if header not in (VIDEO_HEADER, SEGMENT_HEADER):
@@ -197,8 +196,7 @@ def describe_rows(
 
     missing = dict.fromkeys(keys)
     shown = 0
-    with open(path, encoding="utf-8", newline="") as file:
-        csv.field_size_limit(sys.maxsize)
+    with open(path, encoding="utf-8", newline="") as file, _rows_of_any_length():
         rows = csv.reader(file)
         of_videos = ",".join(next(rows)) == VIDEO_HEADER
         for key, content in rows:
@@ -234,11 +232,24 @@ def write_sheet(path: str | os.PathLike, sheet: str | os.PathLike) -> None:
         replacing(sheet) as temporary,
         open(path, encoding="utf-8", newline="") as file,
         open(temporary, "w", encoding="utf-8", newline="") as copy,
+        _rows_of_any_length(),
     ):
-        csv.field_size_limit(sys.maxsize)
         writer = csv.writer(copy, lineterminator="\n")
         for row in csv.reader(file):
             writer.writerow(["'" + cell if cell[:1] in _FORMULA else cell for cell in row])
+
+
+@contextlib.contextmanager
+def _rows_of_any_length() -> Iterator[None]:
+    """Lifts csv's limit on a field, which holds for the whole process, and restores it.
+
+    A 2019 row of 100,000 segments is far longer than the 128 KiB that csv takes by default.
+    """
+    limit = csv.field_size_limit(sys.maxsize)
+    try:
+        yield
+    finally:
+        csv.field_size_limit(limit)
 
 
 def _video_row_violations(
