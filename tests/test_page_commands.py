@@ -111,7 +111,7 @@ def place(sample_dir, tmp_path_factory):
     for place in ("2", "data/frame"):
         (folder / place).parent.mkdir(exist_ok=True)
         (folder / place).symlink_to(sample_dir)
-    for name in ("gat", "gat_seed1", "sa"):
+    for name in ("gat", "sa"):
         write_run(folder / "runs" / name)
     for split, count in (("validate", 12), ("held_out", 8), ("test", 4)):
         records = [rated_clip(rng, f"{split}{number}", number % 4) for number in range(count)]

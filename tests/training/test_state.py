@@ -36,6 +36,13 @@ def test_a_new_state_has_done_nothing():
     assert TrainingState.from_json(state.to_json()) == state
 
 
+@pytest.mark.parametrize("name", ["step", "epoch", "since_best"])
+def test_counts_below_0_are_refused(name):
+    text = dataclasses.replace(TrainingState(), **{name: -1}).to_json()
+    with pytest.raises(ConfigError, match=rf"state\.{name} must be at least 0\. Received: -1"):
+        TrainingState.from_json(text)
+
+
 def test_the_best_is_forgotten_and_a_validation_due():
     state, _ = recorded([0.5, 0.4], plateau_patience=1, plateau_factor=0.5)
     state.forget_best()

@@ -72,7 +72,11 @@ class TrainingState:
             values = parse_json(text)
         except ValueError as error:
             raise ConfigError(f"a checkpoint's state of training is not JSON: {error}") from error
-        return from_dict(cls, values, "state.")
+        state = from_dict(cls, values, "state.")
+        for name, value in vars(state).items():
+            if isinstance(value, int) and value < 0:
+                raise ConfigError(f"state.{name} must be at least 0. Received: {value}")
+        return state
 
     def record_validation(self, gap: float, config: TrainingConfig) -> bool:
         """Counts one validation for early stopping and for the plateau (GAT section 4.1).
@@ -135,6 +139,6 @@ class TrainingState:
             stairs = self.examples // config.learning_rate_decay_examples
             drops = sum(self.epoch >= epoch for epoch in config.drop_epochs)
             rate *= config.learning_rate_decay**stairs * config.drop_factor**drops
-        if 0 <= self.step < config.warmup_steps:
+        if self.step < config.warmup_steps:
             rate *= (self.step + 1) / config.warmup_steps
         return rate
