@@ -8,7 +8,7 @@ commit, the date and the intervals, and the table is written into its page. A ta
 no --data names is left as it is, and said so. --render only writes the stored tables into the
 pages; --check compares them, and the figures that the prose quotes, with what is stored.
 
-Prose quotes a figure as `0.734<!-- grid: sound, SA, GAP -->`.
+Prose of any page quotes a figure as `0.734<!-- grid: sound, SA, GAP -->`.
 """
 
 import argparse
@@ -151,13 +151,15 @@ def faults():
         text = page.read_text(encoding="utf-8")
         if filled(text, tables, stored) != text:
             found.append(f"{page.name}: a table differs; python benchmarks/results.py --render")
-        found += [f"{page.name}: {fault}" for fault in wrong_quotes(text, tables, stored)]
         marked = {match[2] for match in _BLOCK.finditer(text)}
         found += [
             f"{page.name}: no markers of the table '{name}'"
             for name, table in tables.items()
             if ROOT / table["page"] == page and name not in marked
         ]
+    for page in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]:
+        quotes = wrong_quotes(page.read_text(encoding="utf-8"), tables, stored)
+        found += [f"{page.name}: {fault}" for fault in quotes]
     return found
 
 
