@@ -22,7 +22,8 @@ ALLOWED = {
     "interrupt": set(),
     "paths": {"config"},
     "locks": {"disk", "interrupt"},
-    "run_folder": {"config", "disk", "locks", "paths", "weights"},
+    "calibration": {"config"},
+    "run_folder": {"calibration", "config", "disk", "locks", "paths", "weights"},
     "starter_flags": set(),
     "reduction": set(),
     "layers": {"reduction"},
@@ -50,8 +51,10 @@ ALLOWED = {
     "robustness": {"data", "attacks", "metrics", "config", "import_path"},
     "explanation": {"attacks"},
     "prediction": {"data", "metrics", "config", "disk", "locks", "paths"},
-    "export": {"data", "models", "weights", "config", "run_folder", "disk", "locks"},
-    "report": {"config", "run_folder", "weights"},
+    "export": {
+        *("calibration", "data", "models", "weights", "config", "run_folder", "disk", "locks"),
+    },
+    "report": {"calibration", "config", "run_folder", "weights"},
     "commands": {
         *("cli", "config", "disk", "interrupt", "job_settings", "locks", "near_miss", "paths"),
         *("recipes", "run_folder", "starter_flags", "acquisition", "data", "prediction", "export"),
@@ -131,6 +134,7 @@ def test_only_commands_define_flags():
     [
         *("cli", "config", "disk", "interrupt", "locks", "paths", "run_folder", "starter_flags"),
         *(
+            "calibration",
             "job_settings",
             "near_miss",
             "recipes",

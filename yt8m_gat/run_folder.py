@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from yt8m_gat.calibration import CALIBRATION_FILE
 from yt8m_gat.config import CONFIG_FILE, ConfigError, RunConfig
 from yt8m_gat.disk import remove_unfinished, replacing, writing
 from yt8m_gat.locks import only_writer_in, renew
@@ -36,12 +37,13 @@ class RunFolder:
     | `extractor/` | the extractor of its records, if they have one: `extractor.json`, the small files that it names, and `label_names.csv` |
     | `checkpoints/` | the newest states of training, for resuming |
     | `best.weights.h5` | the model's weights at its best validation GAP |
+    | `calibration.json` | temperature and thresholds of some weights, see `yt8m_gat.calibration` |
     | `metrics.jsonl` | an object per line: a start, means over some steps, a validation, the end |
     | `events/` | the same for TensorBoard |
     | `.lock` | the lock of the process that trains here, while it does |
 
     Files are written under a temporary name and renamed, so an existing file is complete. Only
-    `train.py` writes here, one process at a time (`only_writer`); any process may read.
+    training and calibration write here, one process at a time (`only_writer`); any may read.
     """  # noqa: E501
 
     def __init__(self, path: str | os.PathLike) -> None:
@@ -74,6 +76,11 @@ class RunFolder:
     def backbone(self) -> Path:
         """The architecture of a backbone that was read from a file."""
         return self.path / BACKBONE
+
+    @property
+    def calibration(self) -> Path:
+        """Temperature and thresholds, if the run has been calibrated."""
+        return self.path / CALIBRATION_FILE
 
     @property
     def extractor(self) -> Path:
@@ -208,7 +215,10 @@ class RunFolder:
         between leaves a folder whose run is still known."""
         for folder in (self.checkpoints, self.events, self.extractor):
             shutil.rmtree(folder, ignore_errors=True)
-        files = (self.best_weights, self.metrics, self.label_map, self.backbone)
+        files = (
+            *(self.best_weights, self.metrics, self.label_map, self.backbone),
+            self.calibration,
+        )
         for path in (*files, self.path / CONFIG_FILE):
             path.unlink(missing_ok=True)
 

@@ -279,9 +279,9 @@ def test_what_is_not_ours_is_refused(tmp_path, first):
 
 def test_a_newer_version_is_refused(tgz, tmp_path):
     members = members_of(tgz)
-    members["format.json"] = b'{"format": "yt8m_gat model", "version": 4}'
+    members["format.json"] = b'{"format": "yt8m_gat model", "version": 5}'
     path = write_tgz(tmp_path / "newer.tgz", *members.items())
-    assert_refused(path, tmp_path / "model", r"version 1 to 3\. Received: version 4; a newer yt8m")
+    assert_refused(path, tmp_path / "model", r"version 1 to 4\. Received: version 5; a newer yt8m")
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ COMMANDS: dict[str, dict[str, str]] = {
     "Train and use a model": {
         "train": "train a model, or continue the run in --train_dir",
         "eval": "measure a run: clean, under attack, under corruptions",
+        "calibrate": "fit the temperature of a run, and thresholds for its tags",
         "inference": "predict records or video files into a Kaggle CSV",
         "beam": "predict with an exported model on Apache Beam",
         "archive": "pack the best model of a run into one file, and unpack it",

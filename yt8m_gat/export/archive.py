@@ -4,13 +4,16 @@ An archive is a gzip-compressed tar file with these members, of which `format.js
 
 | member | content |
 |---|---|
-| `format.json` | `{"format": "yt8m_gat model", "version": 1}`; 2: extractor; 3: backbone |
+| `format.json` | `{"format": "yt8m_gat model", "version": V}`: V from 1 to 4, see below |
 | `config.json` | the run's configuration |
 | `best.weights.h5` | its best weights |
 | `versions.json` | versions of the packages that trained it, if known |
 | `label_map.csv` | its label map, if it has one |
 | `backbone.json` | the architecture of its backbone, if that was read from a file |
+| `calibration.json` | temperature and thresholds, if it is calibrated |
 | `extractor/NAME` | the files of its extractor, if it has one: at most 8, with plain names |
+
+The version is 2 with an extractor, 3 with a backbone, 4 with a calibration, and else 1.
 
 An archive may come from anywhere, so nothing in it is trusted: members of other names or kinds
 (absolute paths, `..`, links, devices), repeated ones and too large ones are refused before
@@ -37,7 +40,7 @@ from yt8m_gat.run_folder import RunFolder
 from yt8m_gat.untrusted import excerpt, parse_json
 
 FORMAT = "yt8m_gat model"
-VERSION = 3
+VERSION = 4
 FORMAT_FILE = "format.json"
 VERSIONS_FILE = "versions.json"
 
@@ -67,6 +70,7 @@ def _member_paths(folder: RunFolder) -> dict[str, Path]:
         folder.path / VERSIONS_FILE,
         folder.label_map,
         folder.backbone,
+        folder.calibration,
     ]
     of_extractor = sorted(folder.extractor.iterdir()) if folder.extractor.is_dir() else []
     named = {f"{folder.extractor.name}/{path.name}": path for path in of_extractor}
@@ -103,6 +107,7 @@ def write_archive(folder: RunFolder, path: str | os.PathLike) -> None:
         # The lowest version that knows the members, so that older installations can read it.
         version = 2 if any(map(_EXTRACTOR_FILE.fullmatch, members)) else 1
         version = 3 if folder.backbone.name in members else version
+        version = 4 if folder.calibration.name in members else version
         about = json.dumps({"format": FORMAT, "version": version}).encode()
         archive.addfile(_member(FORMAT_FILE, len(about)), io.BytesIO(about))
         for name, content in members.items():

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 import tensorflow as tf
 
+from yt8m_gat.calibration import Calibration
 from yt8m_gat.config import CLIP_FEATURE
 from yt8m_gat.data import (
     RecordSchema,
@@ -30,6 +31,7 @@ FRAMES = "frames"
 CLIPS = "clips"
 ATTENTION = "attention"
 IMAGES = "images"
+TAGS = "tags"
 PROVENANCE_FILE = "assets.extra/provenance.json"
 """File in a SavedModel's folder, ignored by loaders, that records the source of its weights."""
 
@@ -69,6 +71,7 @@ class ServingModule(tf.Module):
         normalize: l2 normalization after dequantizing, as in training.
         top_k: Predictions per video of `serve`, `attend` and `classify_images`.
         extractor: Makes the features of pictures; None: there is no signature `images`.
+        calibration: Temperature and thresholds; None: there is no signature `tags`.
     """
 
     def __init__(
@@ -78,6 +81,7 @@ class ServingModule(tf.Module):
         normalize: str = "none",
         top_k: int = 20,
         extractor: Extractor | None = None,
+        calibration: Calibration | None = None,
     ) -> None:
         super().__init__()
         # A tuple would be tracked as a data structure too; only the values are saved.
@@ -86,6 +90,7 @@ class ServingModule(tf.Module):
             self.weights += extractor.variables
         self._classifier = _Untracked(classifier)
         self._extractor = _Untracked(extractor)
+        self._calibration = _Untracked(calibration)
         self._schema = schema
         self._normalize = normalize
         self._top_k = min(top_k, classifier.num_classes)
@@ -105,7 +110,7 @@ class ServingModule(tf.Module):
         `serving_default` (see `serve`) always; `frames` (see `frames`) of a model of frame
         features; `clips` (see `clips`) of one of raw clips; `attention` (see `attend`) of one
         whose every block has a global attention map; `images` (see `classify_images`) with an
-        extractor.
+        extractor; `tags` (see `tag`) of a calibrated run.
         """
         records = tf.TensorSpec([None], tf.string, name="example_bytes")
         signatures = {SERVING_DEFAULT: _function(self.serve, records)}
@@ -126,6 +131,8 @@ class ServingModule(tf.Module):
             if self._extractor.value.has_sound:
                 specs.append(tf.TensorSpec([None, None], tf.float32, name="waveform"))
             signatures[IMAGES] = _function(self.classify_images, *specs)
+        if self._calibration.value is not None:
+            signatures[TAGS] = _function(self.tag, records)
         return signatures
 
     def serve(self, example_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -142,10 +149,25 @@ class ServingModule(tf.Module):
             tf.errors.InvalidArgumentError: A record is bad; the message names it, the fault and
                 the remedy (`yt8m_gat.data.parse_frame_batch`).
         """
-        video_id, features, frame_mask, _ = self._parse(example_bytes)
-        inputs = features if frame_mask is None else {**features, "frame_mask": frame_mask}
-        logits = self._classifier.value(inputs, training=False)
+        video_id, logits = self._classify(example_bytes)
         return {"video_id": video_id, **self._top(logits)}
+
+    def tag(self, example_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Predicts calibrated probabilities and tags from records; the signature `tags`.
+
+        Args:
+            example_bytes: As in `serve`.
+
+        Returns:
+            `video_id` [N] string, `probabilities` [N, C] float32, calibrated, and `is_tag` [N, C]
+            bool: whether each is at least the threshold of its class.
+
+        Raises:
+            tf.errors.InvalidArgumentError: As `serve`.
+        """
+        video_id, logits = self._classify(example_bytes)
+        probabilities, is_tag = calibrated(self._classifier.value, logits, self._calibration.value)
+        return {"video_id": video_id, "probabilities": probabilities, "is_tag": is_tag}
 
     def frames(self, frames: tf.Tensor, num_frames: tf.Tensor) -> dict[str, tf.Tensor]:
         """Predicts from frames, in the form of the starter code's export for MediaPipe.
@@ -336,6 +358,14 @@ class ServingModule(tf.Module):
             if self._extractor.value.has_sound:
                 inputs["waveform"] = tf.zeros([1, 1])
             yield IMAGES, inputs
+        if TAGS in signatures:
+            yield TAGS, {"example_bytes": record}
+
+    def _classify(self, example_bytes: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Returns the video_id and the logits [N, C] of records."""
+        video_id, features, frame_mask, _ = self._parse(example_bytes)
+        inputs = features if frame_mask is None else {**features, "frame_mask": frame_mask}
+        return video_id, self._classifier.value(inputs, training=False)
 
     def _parse(
         self, example_bytes: tf.Tensor
@@ -361,6 +391,22 @@ class ServingModule(tf.Module):
         probabilities = self._classifier.value.probabilities(logits)
         predictions, class_indexes = tf.math.top_k(probabilities, self._top_k)
         return {"class_indexes": class_indexes, "predictions": predictions}
+
+
+def calibrated(
+    classifier: VideoClassifier, logits: tf.Tensor, calibration: Calibration
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Returns the calibrated probabilities [B, C] float32, and whether each is a tag.
+
+    Args:
+        classifier: The model that gave the logits.
+        logits: [B, C].
+        calibration: That of its weights.
+    """
+    probabilities = classifier.probabilities(tf.cast(logits, tf.float32) / calibration.temperature)
+    # Thresholds lie between two float32 numbers.
+    thresholds = tf.constant(calibration.thresholds, tf.float64)
+    return probabilities, tf.cast(probabilities, tf.float64) >= thresholds
 
 
 class _Untracked:
@@ -415,6 +461,7 @@ def export_saved_model(
     top_k: int = 20,
     provenance: Mapping[str, Any] | None = None,
     extractor: Extractor | None = None,
+    calibration: Calibration | None = None,
 ) -> Path:
     """Writes the next numeric version in `export_dir`, completely or not at all.
 
@@ -428,6 +475,7 @@ def export_saved_model(
         top_k: Predictions per video.
         provenance: Where the weights come from, for `PROVENANCE_FILE`; None: it is not written.
         extractor: Makes the features of pictures, for the signature `images`.
+        calibration: Temperature and thresholds, for the signature `tags`.
 
     Returns:
         The folder of the new version.
@@ -443,7 +491,9 @@ def export_saved_model(
             shutil.rmtree(path, ignore_errors=True)
         versions = [int(path.name) for path in base.iterdir() if re.fullmatch("[0-9]+", path.name)]
         target = base / str(max(versions, default=0) + 1)
-        module = ServingModule(without_auxiliary(classifier), schema, normalize, top_k, extractor)
+        module = ServingModule(
+            without_auxiliary(classifier), schema, normalize, top_k, extractor, calibration
+        )
         # TensorFlow has its own error for a full disk. A server ignores names that are not numbers,
         # and so the temporary folder.
         with replacing(target, tf.errors.OpError) as temporary:

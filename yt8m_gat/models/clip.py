@@ -191,9 +191,10 @@ class ClipClassifier(VideoClassifier):
         logits = self.consensus(self.dense(pooled), frame_mask=frame_mask)
         return ModelOutputs(logits, frames, {}, auxiliary_logits)
 
-    def probabilities(self, logits: Any) -> Any:
-        """Returns the softmax or the sigmoids of logits [B, C]; see `single_label`."""
-        return ops.softmax(logits) if self.single_label else ops.sigmoid(logits)
+    @property
+    def exclusive_classes(self) -> bool:
+        """Whether probabilities are a softmax; see `single_label`."""
+        return self.single_label
 
     def symbolic_inputs(self, num_frames: int | None = None) -> dict[str, keras.KerasTensor]:
         """Returns Keras inputs for this model, whose number of frames is fixed."""

@@ -74,6 +74,11 @@ class VideoClassifier(keras.Model):
         return ()
 
     @property
+    def exclusive_classes(self) -> bool:
+        """Whether a clip has one class, so that probabilities are a softmax."""
+        return False
+
+    @property
     def has_square_maps(self) -> bool:
         """Whether every attention map is [B, N, T, T], also at local levels."""
         return False
@@ -115,9 +120,9 @@ class VideoClassifier(keras.Model):
     def probabilities(self, logits: Any) -> Any:
         """Returns the probability of each class, [B, C]: the sigmoid of its logit.
 
-        A subclass whose classes exclude each other returns their softmax.
+        If classes exclude each other (`exclusive_classes`), it is their softmax.
         """
-        return ops.sigmoid(logits)
+        return ops.softmax(logits) if self.exclusive_classes else ops.sigmoid(logits)
 
     def concatenate(self, features: dict[str, Any], frame_mask: Any = None) -> Any:
         """Concatenates the features: [B, T, sum D] or [B, sum D], exactly 0 on padding."""

@@ -7,6 +7,7 @@ import contextlib
 
 from yt8m_gat import cli
 from yt8m_gat.data import BadRecordError, TooManyBadRecordsError
+from yt8m_gat.pipeline.calibration import calibrate
 from yt8m_gat.pipeline.evaluation import evaluate
 from yt8m_gat.pipeline.evaluation_of_each_state import evaluate_each
 from yt8m_gat.pipeline.explanation import explain
@@ -25,6 +26,7 @@ __all__ = [
     "BadRecordError",
     "attention_figures",
     "build_evaluator",
+    "calibrate",
     "evaluate",
     "evaluate_each",
     "explain",

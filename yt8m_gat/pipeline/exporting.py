@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from yt8m_gat.calibration import Calibration
 from yt8m_gat.config import ConfigError, RunConfig
 from yt8m_gat.data import RecordSchema
 from yt8m_gat.export import export_saved_model
@@ -23,6 +24,7 @@ def export(
     export_dir: str | os.PathLike,
     provenance: Mapping[str, Any] | None = None,
     extractor_dir: Path | None = None,
+    calibration: Calibration | None = None,
 ) -> Path:
     """Writes `classifier` as the next version of a SavedModel below `export_dir`.
 
@@ -33,6 +35,7 @@ def export(
         provenance: Where the weights come from, written beside the model; see `weights_of`.
         extractor_dir: The extractor that the run keeps. If it can become a part of the model, that
             has the signature `images`; otherwise a line on the standard error says why not.
+        calibration: That of these weights, for the signature `tags`; None: there is none.
 
     Raises:
         WriteError: See `yt8m_gat.export.export_saved_model`.
@@ -46,6 +49,7 @@ def export(
         config.data.normalize,
         provenance=provenance,
         extractor=graph_extractor(config, extractor_dir),
+        calibration=calibration,
     )
 
 

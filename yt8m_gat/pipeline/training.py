@@ -18,6 +18,7 @@ from yt8m_gat.data import (
 )
 from yt8m_gat.metrics import evaluate as evaluate_arrays
 from yt8m_gat.models import VideoClassifier, build_from_config
+from yt8m_gat.pipeline.calibration import calibration_of
 from yt8m_gat.pipeline.exporting import export
 from yt8m_gat.pipeline.run_evaluator import build_evaluator
 from yt8m_gat.pipeline.run_extractor import extractor_to_keep
@@ -202,7 +203,12 @@ def _train(
             loaded = load_run(folder, config, trust_code=True)
             provenance = weights_of(folder, "best", loaded)
             version = export(
-                loaded.classifier, config, export_dir, provenance, extractor_dir=folder.extractor
+                loaded.classifier,
+                config,
+                export_dir,
+                provenance,
+                extractor_dir=folder.extractor,
+                calibration=calibration_of(folder, config.data.num_classes, loaded.digest),
             )
             print(f"SavedModel: {version}")
         _report(folder, config, trainer, eval_data_pattern)

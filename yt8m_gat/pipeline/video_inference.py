@@ -17,6 +17,7 @@ from yt8m_gat.digests import digest_of
 from yt8m_gat.extraction.extractor import Extractor
 from yt8m_gat.import_path import require_trust
 from yt8m_gat.job_settings import InferenceSettings
+from yt8m_gat.pipeline.calibration import calibration_of
 from yt8m_gat.pipeline.run_extractor import place_of_extractor
 from yt8m_gat.pipeline.run_settings import class_names, read_schema
 from yt8m_gat.pipeline.video_prediction import VideoClassification, VideoPrediction
@@ -56,7 +57,8 @@ def infer_videos(
         output_file: The file to write.
         format: `csv`, the Kaggle CSV of 2018; or `json`, one object a line: `video_id`, `file`,
             `duration`, `num_frames`, `faults`, and `labels`, each with its `label`, `name`,
-            `probability` and `seconds`, the stretches `[start, end]` that carried it.
+            `probability` and `seconds`, the stretches `[start, end]` that carried it. A calibrated
+            run adds `tags`, each with its `label`, `name` and calibrated `probability`.
         top_k: Labels per video.
         checkpoint: `best` or `last`.
         on_bad_record: `error`: stop at a video that cannot be read; or `skip`: report it, and
@@ -83,6 +85,9 @@ def infer_videos(
     names = class_names(folder, schema, label_names)
     loaded = load_run(folder, config, checkpoint, trust_code)
     extract = Extractor.load(place, picture=picture, sound=sound)
+    calibration = None
+    if format == "json":
+        calibration = calibration_of(folder, config.data.num_classes, loaded.digest)
     settings = {
         "weights": loaded.digest,
         "configuration": digest_of([config.to_json().encode()]),
@@ -93,12 +98,15 @@ def infer_videos(
         "versions": [tf.__version__, keras.__version__, np.__version__],
         "on_bad_record": on_bad_record,
     }
+    if calibration is not None:
+        settings["calibration"] = digest_of([calibration.to_json().encode()])
     classify = VideoClassification(
         loaded.classifier,
         schema,
         config.data.normalize,
         top_k,
         with_activation=format == "json",
+        calibration=calibration,
     )
     num_bad = 0
     if format == "json":
@@ -169,7 +177,19 @@ def json_object(path: str, predicted: VideoPrediction, names: Mapping[int, str])
                 zip(predicted.labels, predicted.probabilities, strict=True)
             )
         ],
+        **_tags(predicted, names),
     }
+
+
+def _tags(predicted: VideoPrediction, names: Mapping[int, str]) -> dict[str, Any]:
+    """Returns the tags of a video under `tags`; nothing for a run that is not calibrated."""
+    if predicted.tags is None:
+        return {}
+    tags = [
+        {"label": label, "name": names.get(label), "probability": _rounded(probability)}
+        for label, probability in predicted.tags.items()
+    ]
+    return {"tags": tags}
 
 
 def _rounded(value: float) -> float:

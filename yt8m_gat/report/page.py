@@ -13,6 +13,7 @@ from yt8m_gat.report.attention import (
     true_spans_table,
 )
 from yt8m_gat.report.beside import map_distance_table, published_tables
+from yt8m_gat.report.calibration import calibration_figures, calibration_table
 from yt8m_gat.report.class_gains import MarkedClasses, class_gain_figures
 from yt8m_gat.report.curves import (
     corruption_curves,
@@ -67,6 +68,7 @@ def build_page(
     robustness, corruption = robustness_curves(runs), corruption_curves(runs)
     profiles, training = profile_figures(groups), training_curves(runs)
     gain = {**gain_figures(runs), **class_gain_figures(runs, marked)}
+    reliability = calibration_figures(runs)
     colors = {run.name: index for index, run in enumerate(runs)}
     clips, clip_figures = clip_parts(groups, colors)
     attention = [
@@ -169,6 +171,14 @@ def build_page(
             [*corruption_table(groups), *gallery(corruption)],
         ),
         *section(
+            "Calibration",
+            "Whether a probability is the share of clips that it is true for. Temperature: the "
+            "number that logits are divided by. ECE: the mean distance of probability and share, "
+            "over all pairs of clip and class, and over the likeliest class of each clip. Before "
+            "and after the division, on the clips that it was fitted on.",
+            [*calibration_table(runs), *gallery(reliability)],
+        ),
+        *section(
             "Training",
             "As logged in metrics.jsonl, over the optimizer's steps. Losses share an axis where "
             "they are the same function of the outputs; between charts they are not comparable.",
@@ -184,6 +194,7 @@ def build_page(
         **profiles,
         **clip_figures,
         **corruption,
+        **reliability,
         **training,
     }
     return document(title, body), figures

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from yt8m_gat.calibration import Calibration
 from yt8m_gat.config import CONFIG_FILE, ConfigError, RunConfig
 from yt8m_gat.digests import digest_of
 from yt8m_gat.run_folder import RunFolder
@@ -127,6 +128,7 @@ class ReportedRun:
         history: The lines of `metrics.jsonl`.
         warning: A warning that the evaluation was left out, or that it may not be of the run's
             present state; may be empty.
+        calibration: Its temperature and thresholds; None: it has none of its present state.
         unreadable: A message for each file of the run that is malformed and left out.
     """
 
@@ -136,6 +138,7 @@ class ReportedRun:
     history: list[dict[str, Any]]
     warning: str = ""
     unreadable: tuple[str, ...] = ()
+    calibration: Calibration | None = None
 
     @property
     def clean(self) -> dict[str, Any]:
@@ -325,8 +328,19 @@ def read_run(
         history = folder.read_metrics()
     except (ConfigError, OSError) as error:
         unreadable.append(f"{name}: {error}")
+    calibration = None
+    try:
+        calibration = Calibration.load(folder.path)
+    except (ConfigError, OSError) as error:
+        unreadable.append(f"{name}: {error}")
+    if calibration and calibration.weights != weights_digest(folder, calibration.checkpoint):
+        unreadable.append(
+            f"{name}: {folder.calibration} belongs to other weights than the folder holds now; "
+            "write it again by yt8m-gat calibrate"
+        )
+        calibration = None
     warning = warning and f"{name}: {warning}"
-    return ReportedRun(name, config, evaluation, history, warning, tuple(unreadable))
+    return ReportedRun(name, config, evaluation, history, warning, tuple(unreadable), calibration)
 
 
 def _provenance(
