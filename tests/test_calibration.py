@@ -172,6 +172,7 @@ def test_an_archive_holds_the_calibration(calibrated, tmp_path):
     assert Calibration.load(read_archive(tmp_path / "model.tgz", tmp_path / "model")) == kept
 
 
+@pytest.mark.slow
 def test_too_many_logits_are_refused_with_the_remedy(calibrated, sample_dir, monkeypatch):
     folder, _ = calibrated
     monkeypatch.setattr(pipeline.calibration, "MAX_SCORE_BYTES", 4 * 8 * 20)

@@ -30,7 +30,7 @@ ALLOWED = {
     "losses": {"reduction"},
     "metrics": set(),
     "attacks": set(),
-    "models": {"layers", "config", "import_path"},
+    "models": {"layers", "config", "import_path", "recipes"},
     "weights": {"models", "config", "import_path", "disk"},
     "video": set(),
     "extraction": {"video", "data", "config", "disk", "locks", "paths"},

@@ -40,6 +40,8 @@ NO_PATHS = {
     "yt8m_gat.commands.kaggle": {"keys", "weights"},
     "yt8m_gat.commands.report": set(),
     "yt8m_gat.commands.calibrate": {"eval_data_pattern"},
+    "yt8m_gat.commands.ensemble": {"weights", "eval_data_pattern"},
+    "yt8m_gat.commands.export": set(),
     "yt8m_gat.commands.explain": {"input_data_pattern", "video_id", "label"},
     "yt8m_gat.commands.archive": set(),
     "yt8m_gat.commands.extract": {

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 from yt8m_gat.disk import replacing
-from yt8m_gat.recipes import RECIPES, Recipe
+from yt8m_gat.recipes import ENSEMBLE, RECIPES, Recipe
 from yt8m_gat.untrusted import excerpt, parse_json, quoted, read_text
 
 CONFIG_FILE = "config.json"
@@ -88,7 +88,9 @@ def is_import_path(name: str) -> bool:
 
 
 def get_recipe(name: str) -> Recipe:
-    """Returns the recipe called `name`; that of a class `module:Class` sets no defaults.
+    """Returns the recipe called `name`.
+
+    That of a class `module:Class`, or of an ensemble, sets no defaults.
 
     Raises:
         ConfigError: There is none; the message lists the recipes.
@@ -96,6 +98,8 @@ def get_recipe(name: str) -> Recipe:
     if is_import_path(name):
         _require_import_path("model", name)
         return Recipe("imported", name, frame_level=None)
+    if name == ENSEMBLE:
+        return Recipe("ensemble", "several runs", frame_level=None)
     if name not in RECIPES:
         raise ConfigError(
             f"--model must be one of {', '.join(RECIPES)}, or module:Class. Received: {name!r}"
@@ -342,6 +346,56 @@ class ModelConfig:
         # JSON has no tuples: options from flags and from files get one form.
         frozen = {k: tuple(v) if isinstance(v, list) else v for k, v in self.options.items()}
         object.__setattr__(self, "options", frozen)
+        self.members  # noqa: B018 - refuses what does not read as members
+
+    @property
+    def members(self) -> tuple[EnsembleMember, ...]:
+        """The members of an ensemble; none of any other model."""
+        if self.name != ENSEMBLE:
+            return ()
+        members = self.options.get("members")
+        if set(self.options) != {"members"} or not isinstance(members, tuple) or not members:
+            raise ConfigError(
+                f"--model={ENSEMBLE} is made of trained runs by `yt8m-gat ensemble`, which lists "
+                f"them as its members. Received: {excerpt(self.options)}"
+            )
+        return tuple(from_dict(EnsembleMember, member, "members.") for member in members)
+
+    @property
+    def code(self) -> tuple[str, ...]:
+        """Import paths of the code of the model, or of its members."""
+        if is_import_path(self.name):
+            return (self.name,)
+        return tuple(path for member in self.members for path in member.model.code)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EnsembleMember:
+    """One model of an ensemble, and the run that it was taken from.
+
+    Attributes:
+        name: See `ModelConfig`.
+        options: Likewise.
+        weight: Its weight in the mean.
+        train_dir: The run, for people to read.
+        digest: That of its weights.
+    """
+
+    name: str
+    options: dict[str, Any]
+    weight: float
+    train_dir: str
+    digest: str
+
+    def __post_init__(self) -> None:
+        self.model  # noqa: B018 - refuses an unknown name
+        if not 0 < self.weight < math.inf:
+            raise ConfigError(f"--weights must be positive, and finite. Received: {self.weight!r}")
+
+    @property
+    def model(self) -> ModelConfig:
+        """Its architecture."""
+        return ModelConfig(name=self.name, options=self.options)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -759,7 +813,7 @@ class RunConfig(StoredConfig):
                 f"--model={self.model.name} reads video-level records; remove --frame_features, "
                 "or choose a frame-level model"
             )
-        if recipe.clips != (self.data.clips is not None) and not is_import_path(self.model.name):
+        if recipe.frame_level is not None and recipe.clips != (self.data.clips is not None):
             raise ConfigError(
                 f"--model={self.model.name} reads {'raw clips' if recipe.clips else 'features'}: "
                 f"data.clips must {'' if recipe.clips else 'not '}be set"
@@ -822,7 +876,8 @@ class RunConfig(StoredConfig):
     @property
     def code(self) -> tuple[str, ...]:
         """Import paths of the code that runs when this run's model and loss are loaded."""
-        return tuple(p for p in (self.model.name, self.objective.label_loss) if is_import_path(p))
+        loss = self.objective.label_loss
+        return (*self.model.code, *((loss,) if is_import_path(loss) else ()))
 
     @classmethod
     def load(cls, train_dir: str | os.PathLike, flag: str = "train_dir") -> RunConfig:

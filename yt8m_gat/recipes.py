@@ -94,6 +94,9 @@ def _clip_recipe(source: str, **options: Any) -> Recipe:
     return Recipe("clip", source, options, clips=True, defaults=_CLIPS)
 
 
+ENSEMBLE = "Ensemble"
+"""The model of a run of `yt8m-gat ensemble`, which cannot be trained and so is no recipe."""
+
 RECIPES: dict[str, Recipe] = {
     "Transformer": Recipe("transformer", "GAT, eq. 1 (SA); Non-ART; Baseline"),
     "ART": Recipe("transformer", "A-ART, eq. 2", adversarial="output"),

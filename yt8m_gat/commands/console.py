@@ -20,7 +20,7 @@ def overview() -> str:
         "Train, attack, evaluate and serve classifiers of YouTube-8M frame features.",
     ]
     for part, commands in COMMANDS.items():
-        lines += ["", f"{part}:", *(f"  {name:{width}}  {line}" for name, line in commands.items())]
+        lines += [f"{part}:", *(f"  {name:{width}}  {line}" for name, line in commands.items())]
     return "\n".join(lines)
 
 

@@ -18,7 +18,9 @@ COMMANDS: dict[str, dict[str, str]] = {
         "eval": "measure a run: clean, under attack, under corruptions",
         "calibrate": "fit the temperature of a run, and thresholds for its tags",
         "inference": "predict records or video files into a Kaggle CSV",
+        "export": "write the model of a run as a SavedModel, for TensorFlow Serving",
         "beam": "predict with an exported model on Apache Beam",
+        "ensemble": "make one run of several: their mean, or the mean of their weights",
         "archive": "pack the best model of a run into one file, and unpack it",
     },
     "Look at results": {

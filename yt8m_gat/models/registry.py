@@ -12,6 +12,7 @@ import tensorflow as tf
 from yt8m_gat.config import (
     CONFIG_FILE,
     ConfigError,
+    ModelConfig,
     RunConfig,
     as_hinted,
     get_recipe,
@@ -20,6 +21,7 @@ from yt8m_gat.config import (
 from yt8m_gat.import_path import described, require_trust, words_of
 from yt8m_gat.models.clip import ClipClassifier
 from yt8m_gat.models.dbof import DbofClassifier
+from yt8m_gat.models.ensemble import EnsembleClassifier
 from yt8m_gat.models.frame_level_logistic import FrameLevelLogisticClassifier
 from yt8m_gat.models.gru import GruClassifier
 from yt8m_gat.models.imported import (
@@ -33,6 +35,7 @@ from yt8m_gat.models.next_vlad import NeXtVladClassifier
 from yt8m_gat.models.transformer import TransformerClassifier
 from yt8m_gat.models.video_classifier import VideoClassifier
 from yt8m_gat.models.video_level import VideoLevelClassifier
+from yt8m_gat.recipes import ENSEMBLE
 from yt8m_gat.untrusted import excerpt
 
 # Recipe.family -> builder. The recipes themselves are in `yt8m_gat.recipes`, because the commands
@@ -96,22 +99,32 @@ def build_model(
         A built model; see `VideoClassifier` for its inputs and outputs.
 
     Raises:
-        ConfigError: The recipe or class is unknown, an option is unknown or has the wrong type, or
-            the class does not follow the convention of `VideoClassifier`.
+        ConfigError: The recipe or class is unknown, an ensemble has no members, an option is
+            unknown or has the wrong type, or the class does not follow the convention of
+            `VideoClassifier`.
         ValueError: The seed is negative, or the builder refuses the value of an option.
     """
     if seed is not None and seed < 0:
         # `random.seed` ignores the sign.
         raise ValueError(f"`seed` must be at least 0. Received: seed={seed}")
+    shared = {
+        **{"max_frames": max_frames, "num_segments": num_segments, "crop_size": crop_size},
+        **{"seed": seed, "backbone_architecture": backbone_architecture},
+    }
+    if name == ENSEMBLE:
+        members = ModelConfig(name=name, options=options).members
+        models = [
+            build_model(
+                member.name, feature_sizes, num_classes, dtype=dtype, **shared, **member.options
+            )
+            for member in members
+        ]
+        return EnsembleClassifier(models, [member.weight for member in members], dtype=dtype)
     recipe = get_recipe(name)
     imported = is_import_path(name)
     builder = import_classifier(name) if imported else BUILDERS[recipe.family]
     parameters = constructor_parameters(builder)
     arguments = _checked_options(name, parameters, {**recipe.options, **options})
-    shared = {
-        **{"max_frames": max_frames, "num_segments": num_segments, "crop_size": crop_size},
-        **{"seed": seed, "backbone_architecture": backbone_architecture},
-    }
     arguments |= {key: value for key, value in shared.items() if key in parameters}
     arguments |= {"feature_sizes": feature_sizes, "num_classes": num_classes, "dtype": dtype}
     with contextlib.nullcontext() if seed is None else _seeded(seed):

@@ -8,10 +8,11 @@ import contextlib
 from yt8m_gat import cli
 from yt8m_gat.data import BadRecordError, TooManyBadRecordsError
 from yt8m_gat.pipeline.calibration import calibrate
+from yt8m_gat.pipeline.ensembling import make_ensemble, make_soup
 from yt8m_gat.pipeline.evaluation import evaluate
 from yt8m_gat.pipeline.evaluation_of_each_state import evaluate_each
 from yt8m_gat.pipeline.explanation import explain
-from yt8m_gat.pipeline.exporting import export
+from yt8m_gat.pipeline.exporting import export, export_run
 from yt8m_gat.pipeline.inference import infer, model_folder
 from yt8m_gat.pipeline.run_evaluator import attention_figures, build_evaluator
 from yt8m_gat.pipeline.run_settings import read_schema
@@ -31,8 +32,11 @@ __all__ = [
     "evaluate_each",
     "explain",
     "export",
+    "export_run",
     "infer",
     "infer_videos",
+    "make_ensemble",
+    "make_soup",
     "model_folder",
     "partial_file",
     "read_schema",

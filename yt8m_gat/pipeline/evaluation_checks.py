@@ -29,6 +29,13 @@ def check_options(
             f"{', '.join(options.needing_frames)} need a frame-level run. Received: a run of "
             f"--model={config.model.name}"
         )
+    cam = [f"--{name}" for name in ("class_activation", "true_spans") if getattr(options, name)]
+    cam += ["--attacks=temporal"] if any(spec.name == "temporal" for spec in specs) else []
+    if config.model.members and cam:
+        raise ConfigError(
+            f"{', '.join(cam)} need the frames that logits depend on, and an ensemble has none: "
+            "evaluate its members"
+        )
     options.corruptions_on(data.clips is not None)  # Refuses those of the other kind.
     if options.corruption_draws != "frame" and (data.clips is None or not options.corruptions):
         raise ConfigError("--corruption_draws is for --corruptions of a run on raw clips")
@@ -72,7 +79,8 @@ def other_run(
     """Opens another run, which must see the same data; returns None without a path.
 
     Args:
-        flag: The flag that names it, `transfer_from` or `compare_to`.
+        flag: The flag that names it: `transfer_from`, `runs`, `teacher`, or `compare_to`, whose run
+            may have other features.
         path: Its folder, or None.
         config: The run under test.
         trust_code: Run the code that the other run names.
@@ -85,13 +93,15 @@ def other_run(
         return None
     other = RunConfig.load(path, flag)
     compared = ["num_classes", "label_map", "frame_features"]
-    if flag == "transfer_from":
+    if flag != "compare_to":
         compared += ["sizes", "feature_types", "normalize", "max_frames", "clips"]
     different = [
         f"{name}: {getattr(other.data, name)!r} != {getattr(config.data, name)!r}"
         for name in compared
         if getattr(other.data, name) != getattr(config.data, name)
     ]
+    if flag == "runs" and not different and list(other.data.sizes) != list(config.data.sizes):
+        different = [f"order of features: {list(other.data.sizes)} != {list(config.data.sizes)}"]
     if different:
         raise ConfigError(
             f"--{flag}={path} holds a run on other data (its != ours): {'; '.join(different)}"

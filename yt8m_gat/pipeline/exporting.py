@@ -15,7 +15,11 @@ from yt8m_gat.export.saved_model import IMAGES
 from yt8m_gat.extraction.config import EXTRACTOR_FILE
 from yt8m_gat.extraction.extractor import Extractor
 from yt8m_gat.extraction.in_graph import GraphExtractor
+from yt8m_gat.pipeline.calibration import calibration_of
+from yt8m_gat.run_folder import RunFolder
 from yt8m_gat.untrusted import printable
+from yt8m_gat.weights.load import load_run
+from yt8m_gat.weights.loaded_classifier import weights_of
 
 
 def export(
@@ -50,6 +54,36 @@ def export(
         provenance=provenance,
         extractor=graph_extractor(config, extractor_dir),
         calibration=calibration,
+    )
+
+
+def export_run(
+    folder: RunFolder,
+    export_dir: str | os.PathLike,
+    checkpoint: str = "best",
+    trust_code: bool = False,
+) -> Path:
+    """Writes the model of a run as `export` does, with its extractor and its calibration.
+
+    Args:
+        folder: The run.
+        export_dir: Folder of the versions.
+        checkpoint: `best` or `last`.
+        trust_code: Run the code that the run names, see `yt8m_gat.weights.load.load_run`.
+
+    Raises:
+        FileNotFoundError: The run has no such weights yet.
+        WriteError: See `yt8m_gat.export.export_saved_model`.
+    """
+    config = RunConfig.load(folder.path)
+    loaded = load_run(folder, config, checkpoint, trust_code)
+    return export(
+        loaded.classifier,
+        config,
+        export_dir,
+        weights_of(folder, checkpoint, loaded),
+        extractor_dir=folder.extractor,
+        calibration=calibration_of(folder, config.data.num_classes, loaded.digest),
     )
 
 

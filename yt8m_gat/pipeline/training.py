@@ -18,8 +18,7 @@ from yt8m_gat.data import (
 )
 from yt8m_gat.metrics import evaluate as evaluate_arrays
 from yt8m_gat.models import VideoClassifier, build_from_config
-from yt8m_gat.pipeline.calibration import calibration_of
-from yt8m_gat.pipeline.exporting import export
+from yt8m_gat.pipeline.exporting import export_run
 from yt8m_gat.pipeline.run_evaluator import build_evaluator
 from yt8m_gat.pipeline.run_extractor import extractor_to_keep
 from yt8m_gat.pipeline.run_settings import read_schema
@@ -36,8 +35,7 @@ from yt8m_gat.training import (
 from yt8m_gat.training.data_service import wait_for_dispatcher
 from yt8m_gat.weights.copying import copy_weights
 from yt8m_gat.weights.files import stored_architecture
-from yt8m_gat.weights.load import load_classifier, load_run
-from yt8m_gat.weights.loaded_classifier import weights_of
+from yt8m_gat.weights.load import load_classifier
 
 
 def train(
@@ -200,16 +198,7 @@ def _train(
     state = trainer.run()
     if distribution.is_chief:
         if export_dir is not None and state.finished(config.training) is not None:
-            loaded = load_run(folder, config, trust_code=True)
-            provenance = weights_of(folder, "best", loaded)
-            version = export(
-                loaded.classifier,
-                config,
-                export_dir,
-                provenance,
-                extractor_dir=folder.extractor,
-                calibration=calibration_of(folder, config.data.num_classes, loaded.digest),
-            )
+            version = export_run(folder, export_dir, trust_code=True)
             print(f"SavedModel: {version}")
         _report(folder, config, trainer, eval_data_pattern)
     distribution.agree(0)  # Wait for all: a worker that exits ends the others.
