@@ -124,7 +124,7 @@ def test_each_validation_has_the_figures_of_both_and_of_the_watched_batch(whole)
 def test_the_watch_measures_what_the_attacks_reach(whole, sample_dir):
     """On a model that is nearly linear the last point of PGD is its highest one."""
     trainer, batch = whole[0], first_batch(sample_dir)
-    watch, ball, epsilon = trainer._watch, Ball("l2", "frame"), CONFIG.objective.epsilon
+    watch, ball, epsilon = trainer._validation.watch, Ball("l2", "frame"), CONFIG.objective.epsilon
     figures = watch()
     inputs = {**batch["features"], "num_frames": batch["num_frames"]}
     features, mask = trainer.model.prepare(inputs)
@@ -166,7 +166,7 @@ def test_a_resumed_run_ends_with_the_same_bits(whole, sample_dir, tmp_path):
 
 def test_a_model_that_only_pgd_breaks_is_warned_about(whole, caplog):
     trainer = whole[0]
-    watch = trainer._watch
+    watch = trainer._validation.watch
     try:
         trainer.state.best_pgd_gap, trainer.state.fgm_gap_then = 0.8, 0.9
         figures = {"fgm_gap": 0.9, "pgd_gap": 0.1}
@@ -177,9 +177,9 @@ def test_a_model_that_only_pgd_breaks_is_warned_about(whole, caplog):
             def __call__(self):
                 return figures
 
-        trainer._watch = Broken()
-        assert trainer._watched() == figures
+        trainer._validation.watch = Broken()
+        assert trainer._validation._watched(trainer.state) == figures
         assert "Catastrophic overfitting at step 8: under PGD the GAP of 16" in caplog.text
         assert "is 0.100, after 0.800 before; under a single step it is 0.900" in caplog.text
     finally:
-        trainer._watch = watch
+        trainer._validation.watch = watch

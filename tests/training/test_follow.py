@@ -28,7 +28,7 @@ CONFIG = RunConfig(
 
 
 def write(folder, **state):
-    """What `Trainer.save` leaves, as far as a follower reads it."""
+    """What `SavedRun.save` leaves, as far as a follower reads it."""
     variable = tf.Variable(TrainingState(**state).to_json())
     checkpoint = tf.train.Checkpoint(state=variable)
     tf.train.CheckpointManager(checkpoint, str(folder.checkpoints), 3).save(state["step"])

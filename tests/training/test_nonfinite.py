@@ -13,7 +13,7 @@ import tensorflow as tf
 from yt8m_gat import pipeline
 from yt8m_gat.config import DataConfig, ModelConfig, ObjectiveConfig, RunConfig, TrainingConfig
 from yt8m_gat.run_folder import RunFolder
-from yt8m_gat.training import AdversarialModel, NonFiniteLossError
+from yt8m_gat.training import AdversarialModel, NonFiniteLossError, nonfinite
 from yt8m_gat.training import loop as training_loop
 from yt8m_gat.weights.load import load_classifier
 
@@ -137,7 +137,7 @@ def test_skipping_costs_a_good_run_nothing(tmp_path, sample_dir):
 
 
 def test_too_many_in_a_row_end_the_run(tmp_path, sample_dir, monkeypatch):
-    monkeypatch.setattr(training_loop, "MAX_NONFINITE_IN_A_ROW", 3)
+    monkeypatch.setattr(nonfinite, "MAX_NONFINITE_IN_A_ROW", 3)
     # Two in a row twice, then all.
     Poison(monkeypatch, "loss", lambda index: index in (0, 1, 3, 4) or index > 5)
     folder = RunFolder(tmp_path)

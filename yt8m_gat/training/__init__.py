@@ -8,7 +8,8 @@ from yt8m_gat.training.distribution import (
 )
 from yt8m_gat.training.follow import follow, read_state
 from yt8m_gat.training.imported_callbacks import ImportedCallbacks
-from yt8m_gat.training.loop import NonFiniteLossError, Trainer
+from yt8m_gat.training.loop import Trainer
+from yt8m_gat.training.nonfinite import NonFiniteLossError
 from yt8m_gat.training.objective import (
     AscentPerturbation,
     GradientPerturbation,

@@ -1,10 +1,7 @@
 """The training loop of `train.py`: resumable at any step, validated by exact metrics."""
 
-import contextlib
-import dataclasses
-import functools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -13,46 +10,28 @@ from absl import logging
 from tqdm import tqdm
 
 from yt8m_gat.attacks import PIXEL_RANGE
-from yt8m_gat.config import ConfigError, RunConfig
-from yt8m_gat.data import (
-    Reader,
-    RecordSchema,
-    Shuffle,
-    as_pair,
-    no_examples,
-)
-from yt8m_gat.data.feature_augmentation import augment_features
-from yt8m_gat.data.identity import file_changes, identify_files
+from yt8m_gat.config import RunConfig
+from yt8m_gat.data import Reader, RecordSchema, as_pair, no_examples
 from yt8m_gat.data.parsing import Batch
 from yt8m_gat.models import VideoClassifier
 from yt8m_gat.run_folder import RunFolder
 from yt8m_gat.training.adversarial_model import AdversarialModel
-from yt8m_gat.training.data_service import read_through
 from yt8m_gat.training.distribution import Distribution
+from yt8m_gat.training.ending import Ending
+from yt8m_gat.training.epoch_data import EpochData
+from yt8m_gat.training.nonfinite import NonFiniteSteps
 from yt8m_gat.training.objective import build_objective
-from yt8m_gat.training.optimizer import averaged_weights, build_optimizer
+from yt8m_gat.training.optimizer import averaged, build_optimizer
 from yt8m_gat.training.overfitting_watch import OverfittingWatch
+from yt8m_gat.training.run_files import RunFiles
+from yt8m_gat.training.saved_run import SavedRun
 from yt8m_gat.training.state import TrainingState
 from yt8m_gat.training.step import StepResult, TrainingStep
 from yt8m_gat.training.step_log import StepMeans
-from yt8m_gat.training.stop_request import StopRequest
 from yt8m_gat.training.training_log import TrainingLog
-from yt8m_gat.weights.checkpoints import Checkpoints, checkpointable, newest_checkpoint
-from yt8m_gat.weights.files import checkpoint_prefix
-from yt8m_gat.weights.hdf5 import save_weights
+from yt8m_gat.training.validation import Validate, Validation
 
-Validate = Callable[[], dict[str, float]]
 Measure = Callable[..., dict[str, float]]
-
-_REMEDY = "Lower --base_learning_rate, or set --clip_gradient_norm"
-
-
-MAX_NONFINITE_IN_A_ROW = 10
-"""Consecutive steps that `--on_nonfinite=skip` leaves out before it gives up."""
-
-
-class NonFiniteLossError(ArithmeticError):
-    """Loss, gradients or weights were not finite; names the step and, for a loss, the clips."""
 
 
 class Trainer:
@@ -70,12 +49,12 @@ class Trainer:
     validates, writes the folder and decides what to resume, and it tells the others. A signal to
     any worker, or a callback that stops training, ends the run for all after the next step.
 
-    Averaged weights: with `ema_momentum`, each validation measures the averages (`gap` and so on),
-    which early stopping compares and which are kept as the best weights, and beside them the raw
-    weights (`raw_gap` and so on). The moving statistics of batch normalization are those of the raw
-    weights in both. The checkpoint holds both kinds; `--checkpoint=last` reads the raw ones.
+    Averaged weights: with `ema_momentum`, early stopping compares the averages, and these are the
+    best weights. The checkpoint holds both kinds; `--checkpoint=last` reads the raw ones.
 
-    Logging: see `TrainingLog`.
+    The parts have a trade each: `EpochData` reads, `TrainingStep` computes a step, `Validation`
+    measures and chooses the best weights, `SavedRun` writes and restores, `RunFiles` compares the
+    files of a resumed run, `Ending` knows when to stop, `TrainingLog` shows and writes figures.
 
     Args:
         config: The run.
@@ -119,62 +98,46 @@ class Trainer:
         watched_batch: Batch | None = None,
     ) -> None:
         self.config = config
-        self.distribution = distribution or Distribution()
-        self.schema = schema
-        self.files = list(files)
         self.folder = folder
-        self.validate = validate
-        self.eval_files = list(eval_files)
+        self.distribution = distribution or Distribution()
         self.state = TrainingState()
-
-        def measure_logits(labels: Any, logits: tf.Tensor, **options: Any) -> dict[str, float]:
-            return measure(labels, classifier.probabilities(logits).numpy(), **options)
-
-        self.log = TrainingLog(
-            config,
-            self.files,
-            folder,
-            measure_logits,
-            log_steps,
-            log_seconds,
-            self.distribution.is_chief,
-        )
         self.ended_by: str | None = None
-        with self.distribution.strategy.scope():
-            self.model = AdversarialModel(
-                classifier,
-                build_objective(config.objective, config.data.clips is not None),
-                normalize=config.data.normalize,
-                regularization_penalty=config.objective.regularization_penalty,
-                micro_batch_size=config.training.micro_batch_size or None,
-            )
-            optimizer = build_optimizer(config.training, self.distribution.num_replicas)
-            self.model.compile(optimizer=optimizer)
-            self.model.optimizer.build(self.model.trainable_variables)
+        self.model = _compiled_model(config, classifier, self.distribution)
         self.callbacks = keras.callbacks.CallbackList(
             list(callbacks), model=self.model, epochs=config.training.num_epochs, steps=None
         )
 
-        self._watch = None
+        def measure_logits(labels: Any, logits: tf.Tensor, **options: Any) -> dict[str, float]:
+            return measure(labels, classifier.probabilities(logits).numpy(), **options)
+
+        is_chief = self.distribution.is_chief
+        self.log = TrainingLog(
+            config, list(files), folder, measure_logits, log_steps, log_seconds, is_chief
+        )
+        watch = None
         if watched_batch is not None:
             bounds = PIXEL_RANGE if config.data.clips is not None else None
-            self._watch = OverfittingWatch(
+            watch = OverfittingWatch(
                 self.model, config.objective, bounds, watched_batch, measure_logits
             )
-        self._state_variable = tf.Variable(self.state.to_json(), dtype=tf.string, trainable=False)
+        self._data = EpochData(config, schema, files, self.distribution)
+        self._files = RunFiles(files, eval_files, folder, self.distribution)
+        self._saved = SavedRun(folder, self.model, self.distribution)
+        self._nonfinite = NonFiniteSteps(config.training, folder, is_chief)
+        self._ending = Ending(config.training, self.model, self.distribution)
+        self._validation = Validation(
+            validate,
+            watch,
+            config.training,
+            self.model,
+            self._saved,
+            self.distribution,
+            self.callbacks,
+            self.log,
+        )
         self._step: TrainingStep | None = None
         self._rate = math.nan
-        self._signalled = self._stop_training = False
         self._epoch_means = StepMeans()
-        self._validation_logs: dict[str, float] = {}
-        self._checkpoints = Checkpoints(
-            folder.checkpoints,
-            {
-                "classifier": checkpointable(classifier),
-                "optimizer": checkpointable(self.model.optimizer),
-                "state": self._state_variable,
-            },
-        )
 
     @property
     def seconds(self) -> float:
@@ -199,24 +162,15 @@ class Trainer:
                 not see the chief's.
             WorkerLostError: Another worker ended.
         """
-        prefix = newest_checkpoint(self.folder.checkpoints) if self.distribution.is_chief else None
-        step = -1 if prefix is None else int(prefix.rpartition("-")[2])
-        step = int(self.distribution.agree(step))
-        if step < 0:
+        restored = self._saved.restore()
+        if restored is None:
             if self.distribution.is_chief:  # A run killed before its first checkpoint leaves lines.
                 self.folder.forget_metrics_after(0, 0)
-            self._identify_files()
+            self._files.record(self.state)
             return False
-        prefix = checkpoint_prefix(self.folder.checkpoints, step)
-        if not tf.io.gfile.exists(prefix + ".index"):
-            raise ConfigError(
-                f"--train_dir={self.folder.path} must be a folder that all workers share. The "
-                f"chief goes on at {prefix}, which is not there on this one"
-            )
-        self._checkpoints.read(prefix)
-        self.state = TrainingState.from_json(self._state_variable.numpy().decode())
-        self._check_files(accept_new_data)
-        if self.state.batch and not (self.state.ordered and self._data_is_ordered):
+        self.state = restored
+        self._files.compare(self.state, accept_new_data)
+        if self.state.batch and not (self.state.ordered and self._data.is_ordered):
             logging.warning(
                 "The order of the data is not that of a tf.data service: epoch %d begins again, of "
                 "which %d batches had been seen.",
@@ -224,82 +178,8 @@ class Trainer:
                 self.state.batch,
             )
             self.state.batch = 0
-        if self.distribution.is_chief:
-            kept = self.folder.forget_metrics_after(self.state.step, self.state.epoch)
-            times = [line.get("seconds") for line in kept]
-            self.log.seconds = max((t for t in times if isinstance(t, int | float)), default=0.0)
+        self.log.forget_after(self.state)
         return True
-
-    def _check_files(self, accept_new_data: bool) -> None:
-        """Rejects other files than those of the state, or begins a fresh epoch with them."""
-        before, state = dataclasses.replace(self.state), self.state
-        self._identify_files()
-        changes = {
-            "train_data_pattern": file_changes(before.train_files, state.train_files),
-            "eval_data_pattern": file_changes(before.eval_files, state.eval_files),
-        }
-        # The chief decides, also for a worker that sees other files than it does.
-        new = {flag: self.distribution.agree(float(bool(changes[flag]))) for flag in changes}
-        named = [
-            f"--{flag} names other files than the run in {self.folder.path} has used: "
-            f"{changes[flag] or 'the chief sees others'}"
-            for flag in changes
-            if new[flag]
-        ]
-        if named and not accept_new_data:
-            raise ConfigError(
-                f"{'. '.join(named)}. Name the same files, wherever they lie now; or go on with "
-                "these with --accept_new_data: in a fresh epoch, and, if they are for validation, "
-                "with the best GAP so far forgotten"
-            )
-        if new["train_data_pattern"] and state.batch:
-            state.epoch += 1
-            state.batch = 0
-            named.append(f"epoch {state.epoch} begins with these files")
-        if new["eval_data_pattern"] and state.best_gap is not None:
-            named.append(
-                f"the best GAP, {state.best_gap:.4f} at step {state.best_step}, was of other files "
-                f"and is forgotten; {self.folder.best_weights} stays until the next validation"
-            )
-            state.forget_best()
-        if before.train_files is None:
-            named.append(
-                "the run, of an older version, does not say which files it has used: nobody can "
-                "tell whether these are the same"
-            )
-        if named and self.distribution.is_chief:
-            logging.warning("%s.", "; ".join(named))
-
-    def _identify_files(self) -> None:
-        """Records the files in the state; without validation, its earlier files stay recorded."""
-        self.state.train_files = identify_files(self.files)
-        if self.eval_files:
-            self.state.eval_files = identify_files(self.eval_files)
-
-    def save(self) -> None:
-        """Writes a checkpoint, on the chief only.
-
-        Raises:
-            NonFiniteLossError: A weight is not finite.
-            InUseError: The folder's lock was deleted, and another process trains there now.
-        """
-        if self.distribution.is_chief:
-            self._check_weights()
-            self.folder.put_back()
-            self._state_variable.assign(self.state.to_json())
-            self._checkpoints.write(self.state.step)
-
-    def _check_weights(self) -> None:
-        bad = [
-            weight.path
-            for weight in self.classifier.weights
-            if not tf.reduce_all(tf.math.is_finite(tf.convert_to_tensor(weight)))
-        ]
-        if bad:
-            raise NonFiniteLossError(
-                f"after step {self.state.step} these weights are not finite: {', '.join(bad[:3])}"
-                f"; nothing of it was saved. {_REMEDY}"
-            )
 
     def run(self) -> TrainingState:
         """Trains until the configuration, early stopping or a signal ends it.
@@ -316,94 +196,33 @@ class Trainer:
             BadRecordError: A training record does not fit the schema.
             TooManyBadRecordsError: More bad records were skipped than the configuration allows.
         """
-        self.log.start(self.state)
+        state = self.state
+        self.log.start(state)
         self.callbacks.on_train_begin()
-        with StopRequest() as stop, self.log.bar():
-            while not self._ended(stop):
-                self._run_epoch(stop)
+        with self._ending, self.log.bar():
+            while not self._ending.is_due(state):
+                self._run_epoch()
             self.log.write_steps()
-            self.ended_by = self._why_ended(stop)
-            if not self._signalled and self.state.last_validation < self.state.step:
-                self._run_validation()
+            self.ended_by = self._ending.reason(state)
+            if not self._ending.signalled and state.last_validation < state.step:
+                self._validation.run(state)
             # Without any validation, now or in an earlier call, the last weights are the best.
-            if self.validate is None and self.state.best_gap is None:
-                with self._averaged():
-                    self._save_best()
-            self.save()
-            if self.state.finished(self.config.training) is not None:
+            if self._validation.validate is None and state.best_gap is None:
+                with averaged(self.model):
+                    self._saved.save_best(state.step)
+            self._saved.save(state)
+            if state.finished(self.config.training) is not None:
                 self.log.fill_bar()
-        self.callbacks.on_train_end({**self._epoch_means.means(), **self._validation_logs})
+        self.callbacks.on_train_end(self._means_and_validation())
         self.log.end(self.ended_by)
-        if self.state.nonfinite:
-            logging.warning(
-                "%d of %d steps were left out: loss or gradients not finite; %s names their clips.",
-                self.state.nonfinite,
-                self.state.step,
-                self.folder.metrics,
-            )
-        return self.state
+        self._nonfinite.warn(state)
+        return state
 
-    def _ended(self, stop: StopRequest) -> bool:
-        if self.distribution.num_workers == 1:
-            self._signalled = stop.signal_name is not None
-            self._stop_training = self.model.stop_training
-        # With several workers the last step has exchanged the flags: all must end together.
-        return (
-            self._signalled
-            or self._stop_training
-            or self.state.finished(self.config.training) is not None
-        )
-
-    def _why_ended(self, stop: StopRequest) -> str:
-        if self._signalled:
-            return f"stopped by {stop.signal_name or 'a signal to another worker'}"
-        return self.state.finished(self.config.training) or "stopped by a callback"
-
-    @property
-    def _data_is_ordered(self) -> bool:
-        return self.config.training.data_service is None
-
-    @property
-    def _own_batches(self) -> bool:
-        """Whether each worker reads batches that no other one reads."""
-        return self.distribution.num_workers > 1 and not self._data_is_ordered
-
-    def _run_epoch(self, stop: StopRequest) -> None:
+    def _run_epoch(self) -> None:
+        """Trains to the end of the current epoch, or until the run ends."""
         state, training = self.state, self.config.training
-        batch_size = training.batch_size
-        if self._own_batches:
-            batch_size //= self.distribution.num_workers
-        reader = Reader(
-            self.files,
-            self.schema,
-            batch_size,
-            shuffle=Shuffle(
-                seed=training.seed,
-                epoch=state.epoch,
-                buffer=training.shuffle_buffer,
-                num_readers=training.num_readers,
-            ),
-            skip_batches=state.batch,
-            # XLA would compile again for each length.
-            fixed_num_frames=training.jit_compile,
-            segments="rated" if self.config.data.segment_labels else None,
-            on_bad_record=training.on_bad_record,
-            max_bad_fraction=training.max_bad_fraction,
-            check_files=self._data_is_ordered,
-        )
-        if training.augments_features:
-            augmented = functools.partial(
-                augment_features,
-                seed=training.seed,
-                epoch=state.epoch,
-                least_share=training.temporal_crop,
-                drop_rate=training.frame_dropout,
-                mixup_alpha=training.mixup_alpha,
-            )
-            reader.dataset = reader.dataset.map(augmented, num_parallel_calls=tf.data.AUTOTUNE)
-        state.ordered = self._data_is_ordered
-        if not self._data_is_ordered:
-            reader.dataset = read_through(training.data_service, reader.dataset, self.distribution)
+        reader = self._data.reader(state)
+        state.ordered = self._data.is_ordered
         if self._step is None:
             self._step = TrainingStep(
                 self.model,
@@ -411,21 +230,44 @@ class Trainer:
                 as_pair(reader.dataset.element_spec),
                 skip_nonfinite=training.on_nonfinite == "skip",
                 jit_compile=training.jit_compile,
-                own_batches=self._own_batches,
+                own_batches=self._data.own_batches,
             )
         self.callbacks.on_epoch_begin(state.epoch)
         self._epoch_means = StepMeans()
-        for batch, has_rows in self._together(iter(reader), reader.dataset.element_spec):
-            self._epoch_means.add(self._run_step(batch, has_rows, stop))
+        for batch, has_rows in self._data.batches(reader):
+            self._epoch_means.add(self._run_step(batch, has_rows))
             if state.step % training.eval_steps == 0:
-                self._run_validation()
+                self._validation.run(state)
             elif state.step % training.checkpoint_steps == 0:
                 self.log.write_steps()
-                self.save()
-            if self._ended(stop):
+                self._saved.save(state)
+            if self._ending.is_due(state):
                 return
+        self._end_epoch(reader)
+
+    def _run_step(self, batch: Batch, has_rows: bool) -> StepResult:
+        state = self.state
+        self.callbacks.on_train_batch_begin(state.batch)
+        rate = state.learning_rate(self.config.training)
+        if rate != self._rate:
+            self.model.optimizer.learning_rate = self._rate = rate
+        result = self._step(as_pair(batch), **self._ending.requests(), has_rows=has_rows)
+        self._ending.exchange(result)
+        self._nonfinite.check(result, batch, state)
+        state.step += 1
+        state.batch += 1
+        state.examples += result.num_examples
+        self.callbacks.on_train_batch_end(state.batch - 1, result.terms)
+        self.log.add_step(result, batch if has_rows else None, rate)
+        return result
+
+    def _end_epoch(self, reader: Reader) -> None:
+        """Counts an epoch whose batches have all been seen, and validates where that is due."""
+        state = self.state
         if state.batch == 0:
-            raise no_examples(self.files, "train_data_pattern", self.config.data.segment_labels)
+            raise no_examples(
+                self._data.files, "train_data_pattern", self.config.data.segment_labels
+            )
         if reader.skipped is not None and self.distribution.is_chief:
             self.log.record("bad_records", reader.skipped.as_dict())
             tqdm.write(f"epoch {state.epoch}: {reader.skipped.summary()}")
@@ -434,161 +276,28 @@ class Trainer:
         state.batch = 0
         self.log.end_epoch(steps_of_epoch)
         steps_per_epoch = state.step // state.epoch
-        if state.step - state.last_validation >= min(training.eval_steps, steps_per_epoch):
-            self._run_validation()
-        self.callbacks.on_epoch_end(
-            state.epoch - 1, {**self._epoch_means.means(), **self._validation_logs}
+        due = min(self.config.training.eval_steps, steps_per_epoch)
+        if state.step - state.last_validation >= due:
+            self._validation.run(state)
+        self.callbacks.on_epoch_end(state.epoch - 1, self._means_and_validation())
+
+    def _means_and_validation(self) -> dict[str, float]:
+        """Returns the means of the epoch so far, and the figures of the latest validation."""
+        return {**self._epoch_means.means(), **self._validation.logs}
+
+
+def _compiled_model(
+    config: RunConfig, classifier: VideoClassifier, distribution: Distribution
+) -> AdversarialModel:
+    """Puts a classifier, the objective of its run and an optimizer, built, into one model."""
+    with distribution.strategy.scope():
+        model = AdversarialModel(
+            classifier,
+            build_objective(config.objective, config.data.clips is not None),
+            normalize=config.data.normalize,
+            regularization_penalty=config.objective.regularization_penalty,
+            micro_batch_size=config.training.micro_batch_size or None,
         )
-
-    def _together(
-        self, batches: Iterator[Batch], spec: dict[str, Any]
-    ) -> Iterator[tuple[Batch, bool]]:
-        """Yields the batches with True, then stand-ins with False while another worker has more."""
-        if not self._own_batches:
-            yield from ((batch, True) for batch in batches)
-            return
-        while True:
-            batch = next(batches, None)
-            if not self.distribution.any(batch is not None):
-                return
-            if batch is not None:
-                yield batch, True
-            else:
-                yield tf.nest.map_structure(_stand_in, spec), False
-
-    def _run_step(self, batch: Batch, has_rows: bool, stop: StopRequest) -> StepResult:
-        state, training = self.state, self.config.training
-        self.callbacks.on_train_batch_begin(state.batch)
-        rate = state.learning_rate(training)
-        if rate != self._rate:
-            self.model.optimizer.learning_rate = self._rate = rate
-        result = self._step(
-            as_pair(batch),
-            stop=stop.signal_name is not None,
-            stop_training=bool(self.model.stop_training),
-            has_rows=has_rows,
-        )
-        if self.distribution.num_workers > 1:
-            self._signalled, self._stop_training = result.stop, result.stop_training
-        self._check_finite(result, batch)
-        state.step += 1
-        state.batch += 1
-        state.examples += result.num_examples
-        self.callbacks.on_train_batch_end(state.batch - 1, result.terms)
-        self.log.add_step(result, batch if has_rows else None, rate)
-        return result
-
-    def _check_finite(self, result: StepResult, batch: Batch) -> None:
-        """Raises at, or counts, a step whose loss or gradients are not finite."""
-        state = self.state
-        if result.finite:
-            state.nonfinite_in_a_row = 0
-            return
-        ids = [video_id.decode(errors="replace") for video_id in batch["video_id"].numpy()]
-        loss = result.terms["loss"]
-        reason = "gradients are not finite" if math.isfinite(loss) else f"loss is {loss}"
-        reason = f"at step {state.step + 1} the {reason}; nothing of it was saved"
-        clips = f"Clips: {', '.join(ids)}"
-        if self.config.training.on_nonfinite == "stop":
-            raise NonFiniteLossError(
-                f"{reason}. {_REMEDY}, or leave such steps out with --on_nonfinite=skip. {clips}"
-            )
-        state.nonfinite += 1
-        state.nonfinite_in_a_row += 1
-        if state.nonfinite_in_a_row >= MAX_NONFINITE_IN_A_ROW:
-            raise NonFiniteLossError(
-                f"{reason}, and nothing was learnt from the {MAX_NONFINITE_IN_A_ROW - 1} before it "
-                f"either. {_REMEDY}. {clips}"
-            )
-        if self.distribution.is_chief:
-            self.folder.append_metrics(
-                {
-                    "kind": "nonfinite",
-                    "step": state.step + 1,
-                    "epoch": state.epoch,
-                    "loss": loss if math.isfinite(loss) else None,
-                    "video_ids": ids,
-                }
-            )
-
-    def _run_validation(self) -> None:
-        state = self.state
-        self.log.write_steps()
-        loss = self.log.loss_since_validation()
-        if self.validate is None:
-            state.last_validation = state.step
-            if self.distribution.is_chief:
-                tqdm.write(f"step {state.step}: no validation{loss}")
-            return
-        metrics = {}
-        self.callbacks.on_test_begin()
-        if self.distribution.is_chief:
-            self._check_weights()
-            if self._watch is not None:
-                metrics |= self._watched()
-        with self._averaged() as averaged:
-            if self.distribution.is_chief:
-                self._check_weights()
-                metrics |= self.validate()
-            # All workers need the same figure: early stopping and the rate depend on it.
-            gap = self.distribution.agree(metrics.get("gap", 0.0))
-            if state.record_validation(gap, self.config.training):
-                self._save_best()
-        if averaged and self.distribution.is_chief:
-            metrics |= {f"raw_{name}": value for name, value in self.validate().items()}
-        logs = {**metrics, "gap": gap}
-        self.callbacks.on_test_end(logs)
-        self._validation_logs = {f"val_{name}": value for name, value in logs.items()}
-        if self.distribution.is_chief:
-            self.log.record("validation", metrics)
-            of = f" of averaged weights, {metrics['raw_gap']:.4f} of raw" if averaged else ""
-            tqdm.write(
-                f"step {state.step}: validation GAP {gap:.4f}{of}"
-                f" (best {state.best_gap:.4f} at step {state.best_step}){loss}"
-            )
-            self.log.show({})
-        self.save()
-        self.log.restart_speed()
-
-    def _watched(self) -> dict[str, float]:
-        """Returns the figures of the watched batch, and warns when only PGD breaks the model."""
-        figures, state = self._watch(), self.state
-        best = state.best_pgd_gap
-        if state.record_watch(figures["fgm_gap"], figures["pgd_gap"]):
-            logging.warning(
-                "Catastrophic overfitting at step %d: under PGD the GAP of %d validation clips is "
-                "%.3f, after %.3f before; under a single step it is %.3f. The model resists single "
-                "steps only; train with a lower --epsilon, or with --adversarial=pgd or trades.",
-                *(state.step, self._watch.num_clips, figures["pgd_gap"], best, figures["fgm_gap"]),
-            )
-        return figures
-
-    @contextlib.contextmanager
-    def _averaged(self) -> Iterator[bool]:
-        """Gives the classifier its averaged weights for a while; yields whether there are any."""
-        averages = averaged_weights(self.model.optimizer)
-        if averages is None:
-            yield False
-            return
-        variables = self.model.trainable_variables
-        raw = [tf.identity(tf.convert_to_tensor(variable)) for variable in variables]
-        try:
-            for variable, average in zip(variables, averages, strict=True):
-                variable.assign(average)
-            yield True
-        finally:
-            for variable, value in zip(variables, raw, strict=True):
-                variable.assign(value)
-
-    def _save_best(self) -> None:
-        if self.distribution.is_chief:
-            self._check_weights()
-            self.folder.put_back()
-            save_weights(self.classifier, self.folder.best_weights, self.state.step)
-
-
-def _stand_in(spec: tf.TensorSpec) -> tf.Tensor:
-    """Makes a batch of one row, which only stands for a batch and has weight 0."""
-    shape = [1 if size is None else size for size in spec.shape]
-    value = "" if spec.dtype == tf.string else 1
-    return tf.fill(shape, tf.constant(value, spec.dtype))
+        model.compile(optimizer=build_optimizer(config.training, distribution.num_replicas))
+        model.optimizer.build(model.trainable_variables)
+    return model

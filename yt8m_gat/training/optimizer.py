@@ -1,5 +1,7 @@
-"""Optimizers by name."""
+"""Optimizers by name, and the averages of the weights that they keep."""
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import keras
@@ -86,3 +88,21 @@ def averaged_weights(optimizer: keras.optimizers.Optimizer) -> list[tf.Tensor] |
     if not optimizer.use_ema or int(tf.convert_to_tensor(optimizer.iterations)) == 0:
         return None
     return [tf.convert_to_tensor(a) for a in optimizer._model_variables_moving_average]
+
+
+@contextlib.contextmanager
+def averaged(model: keras.Model) -> Iterator[bool]:
+    """Gives a model the averages of its weights for a while; yields whether there are any."""
+    averages = averaged_weights(model.optimizer)
+    if averages is None:
+        yield False
+        return
+    variables = model.trainable_variables
+    raw = [tf.identity(tf.convert_to_tensor(variable)) for variable in variables]
+    try:
+        for variable, average in zip(variables, averages, strict=True):
+            variable.assign(average)
+        yield True
+    finally:
+        for variable, value in zip(variables, raw, strict=True):
+            variable.assign(value)

@@ -72,6 +72,13 @@ class TrainingLog:
         self._last_batch: dict[str, Any] = {}
         self._shown: dict[str, str] = {}
 
+    def forget_after(self, state: TrainingState) -> None:
+        """Drops the lines that a run resumed from `state` writes again; takes up its duration."""
+        if self.is_chief:
+            kept = self.folder.forget_metrics_after(state.step, state.epoch)
+            times = [line.get("seconds") for line in kept]
+            self.seconds = max((t for t in times if isinstance(t, int | float)), default=0.0)
+
     def start(self, state: TrainingState) -> None:
         """Starts writing.
 
