@@ -58,14 +58,11 @@ def measure_gradients(
         return forward(features, mask).logits
 
     @tf.function(reduce_retracing=True, autograph=False)
-    def gradient_at(inputs: Any, point: Tensors) -> tuple[tf.Tensor, Tensors]:
+    def gradient_at(inputs: Any, point: Tensors) -> tuple[tf.Tensor, Any]:
         _, mask, labels, loss = evaluator.prepared(inputs)
         problem = Problem(forward, loss, point, mask, labels)
         losses, gradients, _ = loss_and_gradients(problem, point)
-        return losses, {
-            name: tf.zeros_like(value) if gradients[name] is None else gradients[name]
-            for name, value in point.items()
-        }
+        return losses, gradients
 
     @tf.function(reduce_retracing=True, autograph=False)
     def loss_at(inputs: Any, point: Tensors) -> tf.Tensor:
