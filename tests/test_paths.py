@@ -27,7 +27,8 @@ NO_PATHS = {
         *("model_options", "callbacks", "label_loss_options", "learning_rate_schedule", "pooling"),
     },
     "yt8m_gat.commands.eval": {
-        *("eval_data_pattern", "clips", "attacks", "epsilons", "corruptions", "severities"),
+        *("eval_data_pattern", "clips", "attacks", "epsilons", "sigma", "radii"),
+        *("corruptions", "severities"),
     },
     "yt8m_gat.commands.inference": {"input_data_pattern", "input_video_pattern"},
     "yt8m_gat.commands.demo": set(),

@@ -139,6 +139,7 @@ OTHER = {
         "mixup_alpha": ("--mixup_alpha=0.2", 0.2),
         "frame_dropout": ("--frame_dropout=0.1", 0.1),
         "temporal_crop": ("--temporal_crop=0.5", 0.5),
+        "frame_noise": ("--frame_noise=0.25", 0.25),
         "checkpoint_steps": ("--checkpoint_steps=6", 6),
         "early_stopping_patience": ("--early_stopping_patience=1", 1),
         "plateau_patience": ("--plateau_patience=1", 1),

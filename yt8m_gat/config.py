@@ -68,6 +68,7 @@ _FIXED_TRAINING = (
     "mixup_alpha",
     "frame_dropout",
     "temporal_crop",
+    "frame_noise",
     "shuffle_buffer",
     "num_readers",
     "seed",
@@ -609,6 +610,8 @@ class TrainingConfig:
             they are not.
         frame_dropout: Probability with which a frame of features is left out.
         temporal_crop: Least share of a clip of features that is kept, as one stretch; 1: all of it.
+        frame_noise: Standard deviation of the normal noise that is added to each frame of features,
+            in their dequantized units; 0: none.
         shuffle_buffer: Records in the shuffle buffer.
         num_readers: Files read in parallel.
         on_bad_record: `error`: a record that cannot be read ends the run; `skip`: it is left out
@@ -654,6 +657,7 @@ class TrainingConfig:
     mixup_alpha: float = 0.0
     frame_dropout: float = 0.0
     temporal_crop: float = 1.0
+    frame_noise: float = 0.0
     shuffle_buffer: int = 1024
     num_readers: int = 8
     on_bad_record: str = "error"
@@ -709,7 +713,8 @@ class TrainingConfig:
                 "--base_learning_rate must be positive, and finite. "
                 f"Received: {self.base_learning_rate!r}"
             )
-        _require_at_least("mixup_alpha", self.mixup_alpha, 0)
+        for flag in ("mixup_alpha", "frame_noise"):
+            _require_at_least(flag, getattr(self, flag), 0)
         for flag in ("learning_rate_decay", "drop_factor", "plateau_factor", "temporal_crop"):
             if not 0 < getattr(self, flag) <= 1:
                 raise ConfigError(f"--{flag} must be in (0, 1]. Received: {getattr(self, flag)!r}")
@@ -737,8 +742,10 @@ class TrainingConfig:
 
     @property
     def augments_features(self) -> bool:
-        """Whether frames of features are cropped, left out or mixed."""
-        return bool(self.mixup_alpha or self.frame_dropout or self.temporal_crop < 1)
+        """Whether frames of features are cropped, left out, mixed or made noisy."""
+        return bool(
+            self.mixup_alpha or self.frame_dropout or self.frame_noise or self.temporal_crop < 1
+        )
 
     def _check_schedule(self) -> None:
         _require_choice(
@@ -854,14 +861,20 @@ class RunConfig(StoredConfig):
             return
         if self.data.clips is not None or not self.data.frame_features:
             raise ConfigError(
-                "--mixup_alpha, --frame_dropout and --temporal_crop are about frames of features; "
-                "raw clips have --augmentation=mixup and --sampling. Received: "
+                "--mixup_alpha, --frame_dropout, --temporal_crop and --frame_noise are about "
+                "frames of features; raw clips have --augmentation=mixup and --sampling. Received: "
                 f"--model={self.model.name}"
             )
         if self.training.mixup_alpha and self.data.segment_labels:
             raise ConfigError(
                 "--mixup_alpha needs clips whose labels are all known; rated segments have "
                 "--frame_dropout and --temporal_crop. Received: --segment_labels"
+            )
+        if self.training.frame_noise and self.data.normalize != "none":
+            raise ConfigError(
+                "--frame_noise is added to dequantized features, and certificates add theirs to "
+                "the l2-normalized ones that such a run sees: leave out one of the two. "
+                f"Received: --normalize={self.data.normalize}"
             )
 
     def _check_non_key_frames(self, num_segments: int) -> None:

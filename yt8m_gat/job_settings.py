@@ -31,6 +31,13 @@ class EvaluationSettings:
             they are the same in all frames of a clip.
         protocol: `sceptic`: the attacks of `sceptic_attacks`, and the sanity checks.
         sanity_checks: Add verdicts on gradient masking, and the attacks that they need.
+        certify: Certify the classifier smoothed by noise, see `yt8m_gat.robustness.certificate`.
+        sigma: Standard deviations of that noise, each for a smoothed classifier of its own.
+        radii: Radii at which certified shares are given; by default up to 3 sigma.
+        samples: Noisy copies of each clip that bound what it certifies.
+        certify_selection_samples: Further copies, which choose what to certify.
+        certify_alpha: Most probability that a statement about a clip is false.
+        certify_threshold: Probability from which a label counts as shown.
         partitions: Also give mean and deviation over this many disjoint parts; 0: no parts.
         max_videos: Evaluate only the first N videos of the files; 0: all.
         batch_size: Clips, or segments, in a batch; None: as in training.
@@ -73,6 +80,13 @@ class EvaluationSettings:
     corruption_draws: str = "frame"
     protocol: str | None = None
     sanity_checks: bool = False
+    certify: bool = False
+    sigma: Sequence[float] = ()
+    radii: Sequence[float] = ()
+    samples: int = 1000
+    certify_selection_samples: int = 100
+    certify_alpha: float = 0.001
+    certify_threshold: float = 0.5
     partitions: int = 0
     max_videos: int = 0
     batch_size: int | None = None

@@ -12,6 +12,7 @@ from yt8m_gat.data.feature_augmentation import (
     drop_frames,
     mix_clips,
 )
+from yt8m_gat.data.quantization import dequantize
 
 NUM_FRAMES = np.array([9, 5, 1, 12], np.int32)
 SEED = tf.constant([3, 4])
@@ -113,12 +114,39 @@ def test_choices_follow_from_seed_epoch_and_ids():
         np.testing.assert_array_equal(ours, theirs)
 
 
+def test_noise_has_its_deviation_on_real_frames_of_dequantized_features():
+    clips = {name: tf.repeat(value, 500, axis=2) for name, value in batch()["features"].items()}
+    noisy = augment_features({**batch(), "features": clips}, seed=1, epoch=2, noise=0.25)
+    assert list(noisy["num_frames"].numpy()) == list(NUM_FRAMES)
+    real = np.arange(12) < NUM_FRAMES[:, None]
+    noise = {}
+    for name, value in noisy["features"].items():
+        added = value.numpy() - dequantize(clips[name].numpy())
+        assert value.dtype == tf.float32 and (value.numpy()[~real] == 0).all()
+        # 27 frames of 500 entries: the mean is known to 0.002, the deviation to 0.0015.
+        noise[name] = added[real]
+        assert abs(noise[name].mean()) < 0.01
+        assert noise[name].std() == pytest.approx(0.25, abs=0.007)
+    # Of its own in each feature, each clip and each epoch.
+    assert abs(np.corrcoef(noise["a"].ravel(), noise["b"].ravel())[0, 1]) < 0.05
+    assert abs(np.corrcoef(noise["a"][0], noise["a"][9])[0, 1]) < 0.2
+    later = augment_features({**batch(), "features": clips}, seed=1, epoch=3, noise=0.25)
+    assert (later["features"]["a"].numpy() != noisy["features"]["a"].numpy())[real].mean() > 0.99
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
         (lambda: Training(frame_dropout=1.0), r"--frame_dropout must be in \[0, 1\)"),
         (lambda: Training(temporal_crop=0.0), r"--temporal_crop must be in \(0, 1\]"),
         (lambda: Training(mixup_alpha=-1.0), "--mixup_alpha must be at least 0"),
+        (lambda: Training(frame_noise=-1.0), "--frame_noise must be at least 0"),
+        (
+            lambda: RunConfig(
+                data=DataConfig(normalize="concat"), training=Training(frame_noise=0.2)
+            ),
+            "--frame_noise is added to dequantized features",
+        ),
         (
             lambda: RunConfig(
                 data=DataConfig(segment_labels=True), training=Training(mixup_alpha=0.2)

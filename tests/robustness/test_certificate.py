@@ -15,6 +15,7 @@ from scipy import stats
 from yt8m_gat.attacks import PGD, Ball, FastGradient
 from yt8m_gat.config import ConfigError
 from yt8m_gat.robustness.certificate import (
+    SCOPES,
     CertificateTotals,
     ClipCertificates,
     certify,
@@ -262,7 +263,7 @@ def test_what_a_perturbation_of_a_radius_can_do_at_most():
     first = np.array([2.0, -1.0, 0.0, 0.9])
     labels = np.array([[3.0, 0.5, 1.0], [0.6, -2.0, 5.0], [0.0, 0.0, -0.1], [2.0, 2.0, 0.4]])
     truth = np.array([[1, 1, 0], [1, 0, 0], [0, 0, 1], [0, 1, 0]])
-    totals = CertificateTotals([0.0, 0.45, 1.0], num_features=2)
+    totals = CertificateTotals({scope: [0.0, 0.45, 1.0] for scope in SCOPES}, num_features=2)
     for rows in (slice(0, 3), slice(3, 4)):
         part = ClipCertificates(first[rows], labels[rows])
         totals.add(part, truth[rows], np.array([2, 2, 2, 2])[rows])

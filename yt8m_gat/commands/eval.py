@@ -144,6 +144,31 @@ SECTIONS: Sections = {
             choices=("sceptic",),
         ),
     ),
+    "Certificates": (
+        _setting("certify", "Certify the classifier smoothed by noise, see docs/ROBUSTNESS.md."),
+        _setting("sigma", "Standard deviations of the noise, in units of the features."),
+        _setting(
+            "radii", "Radii at which certified shares are given.", unset="0 to 3 times --sigma"
+        ),
+        _setting("samples", "Noisy copies of each clip, which bound what it certifies.", least=1),
+        _setting(
+            "certify_selection_samples",
+            "Further copies, which choose what to certify.",
+            least=1,
+        ),
+        _setting(
+            "certify_alpha",
+            "Most probability that a statement about a clip is false.",
+            least=0,
+            most=1,
+        ),
+        _setting(
+            "certify_threshold",
+            "Probability from which a label counts as shown.",
+            least=0,
+            most=1,
+        ),
+    ),
     "Explanations": (
         _setting("attention", "Attention profiles and local sensitivity."),
         _setting(

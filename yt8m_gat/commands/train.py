@@ -139,6 +139,11 @@ SECTIONS: Sections = {
             "temporal_crop",
             "Training keeps a stretch of each clip of features, at least this share of it.",
         ),
+        _training(
+            "frame_noise",
+            "Training adds normal noise of this standard deviation to the features, as eval.py "
+            "--certify does.",
+        ),
         _training("shuffle_buffer", "Records in the shuffle buffer."),
         _training("num_readers", "Files that are read in parallel."),
         _training(

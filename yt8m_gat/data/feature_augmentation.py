@@ -1,4 +1,4 @@
-"""Augmentation of batches of frame features in training: crops in time, lost frames, MixUp.
+"""Augmentation of frame features in training: crops in time, lost frames, MixUp, noise.
 
 Every choice is a function of a seed and of the ids in the batch, so that a resumed run makes the
 same ones, and so does any number of workers.
@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
+
+from yt8m_gat.data.preprocessing import preprocess
 
 # Tells these draws from those of the order of the data, which have the same seed and epoch.
 _STREAM = 1
@@ -140,6 +142,40 @@ def mix_clips(
     return mixed, of_own * labels + (1.0 - of_own) * tf.gather(labels, partners)
 
 
+def add_noise(
+    features: Mapping[str, tf.Tensor], num_frames: tf.Tensor, deviation: float, seed: tf.Tensor
+) -> Frames:
+    """Adds normal noise to each entry of each real frame.
+
+    Args:
+        features: {name: [B, T, D]}, bytes or floats.
+        num_frames: int32 [B].
+        deviation: The standard deviation, in units of dequantized features.
+        seed: int [2].
+
+    Returns:
+        Dequantized features of the same shapes, float32, 0 on padding. They are not rounded to
+        levels or cut to their range: randomized smoothing needs models for the whole noise.
+
+    Examples:
+        >>> import tensorflow as tf
+        >>> from yt8m_gat.data.feature_augmentation import add_noise
+        >>> clip = {"x": tf.zeros([1, 3, 1])}
+        >>> (add_noise(clip, tf.constant([2]), 0.5, tf.constant([0, 1]))["x"][0, :, 0] != 0).numpy()
+        array([ True,  True, False])
+    """
+    frames, real = preprocess(features, num_frames)
+    seeds = tf.unstack(tf.random.split(seed, len(frames), alg="philox"))
+    return {
+        name: tf.where(
+            real[..., None],
+            value + tf.random.stateless_normal(tf.shape(value), of, stddev=deviation, alg="philox"),
+            0.0,
+        )
+        for (name, value), of in zip(frames.items(), seeds, strict=True)
+    }
+
+
 def augment_features(
     batch: Mapping[str, Any],
     *,
@@ -148,8 +184,9 @@ def augment_features(
     least_share: float = 1.0,
     drop_rate: float = 0.0,
     mixup_alpha: float = 0.0,
+    noise: float = 0.0,
 ) -> dict[str, Any]:
-    """Augments a batch of frame features: crops, then lost frames, then MixUp.
+    """Augments a batch of frame features: crops, then lost frames, then MixUp, then noise.
 
     Args:
         batch: A batch of `yt8m_gat.data`, with labels.
@@ -158,9 +195,10 @@ def augment_features(
         least_share: See `crop_in_time`; 1: no crops.
         drop_rate: See `drop_frames`; 0: none.
         mixup_alpha: See `mix_clips`; 0: no mixing.
+        noise: Standard deviation, see `add_noise`; 0: none.
 
     Returns:
-        A batch of the same form.
+        A batch of the same form; with noise, its features are dequantized.
     """
     together = tf.strings.reduce_join(batch["video_id"], separator="\n")
     fingerprint = tf.bitcast(tf.fingerprint(together[tf.newaxis]), tf.int64)[0]
@@ -176,6 +214,10 @@ def augment_features(
         features, num_frames = drop_frames(features, num_frames, drop_rate, seeds[1])
     if mixup_alpha > 0:
         features, labels = mix_clips(features, num_frames, labels, mixup_alpha, seeds[2])
+    if noise > 0:
+        # Split off after the others, whose draws stay as they were.
+        of_noise = tf.random.experimental.stateless_fold_in(of_batch, 1, alg="philox")
+        features = add_noise(features, num_frames, noise, of_noise)
     # XLA needs the static shapes, which these operations lose.
     features = {
         name: tf.ensure_shape(value, batch["features"][name].shape)

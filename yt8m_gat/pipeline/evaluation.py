@@ -7,6 +7,7 @@ from yt8m_gat.evaluation.record import EvaluationRecord
 from yt8m_gat.locks import only_writer
 from yt8m_gat.pipeline.attack_plan import plan_attacks
 from yt8m_gat.pipeline.baseline_comparison import add_comparison
+from yt8m_gat.pipeline.certificate_measures import add_certificates
 from yt8m_gat.pipeline.evaluated_run import EvaluatedRun
 from yt8m_gat.pipeline.evaluation_options import EvaluationOptions
 from yt8m_gat.pipeline.evaluation_rows import EvaluationRows
@@ -96,6 +97,8 @@ class _Evaluation:
             add_gradients(target, record)
         for corruption in options.corruptions_on(target.config.data.clips is not None):
             self.rows.add_corruption(corruption)
+        if options.certify:
+            add_certificates(target, record)
         if options.attention:
             add_sensitivity(target, record)
         if options.class_activation:

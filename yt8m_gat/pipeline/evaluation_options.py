@@ -9,6 +9,7 @@ from yt8m_gat.config import NORM_SCOPES, ConfigError
 from yt8m_gat.evaluation.evaluator import Corruption
 from yt8m_gat.job_settings import EvaluationSettings
 from yt8m_gat.robustness.protocol import PROTOCOLS
+from yt8m_gat.robustness.smoothing import Smoothing
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -30,6 +31,7 @@ class EvaluationOptions(EvaluationSettings):
                 raise ConfigError(
                     f"--epsilons must be at least 0, and finite. Received: {epsilon:g}"
                 )
+        self._check_certificates()
         for severity in self.severities:
             if severity not in SEVERITIES:
                 raise ConfigError(
@@ -63,6 +65,34 @@ class EvaluationOptions(EvaluationSettings):
             )
         if self.output_file is not None and not Path(self.output_file).absolute().parent.is_dir():
             raise ConfigError(f"--output_file={self.output_file}: its folder does not exist")
+
+    def _check_certificates(self) -> None:
+        if self.certify and not self.sigma:
+            raise ConfigError(
+                "--certify needs the standard deviation of the noise, in units of the features: "
+                "--sigma=0.25,0.5"
+            )
+        for flag in ("sigma", "radii"):
+            if getattr(self, flag) and not self.certify:
+                raise ConfigError(f"--{flag} is for certificates: give --certify too")
+        for radius in self.radii:
+            if not 0 <= radius < math.inf:
+                raise ConfigError(f"--radii must be at least 0, and finite. Received: {radius:g}")
+        _ = self.smoothings  # Refuses values out of range.
+
+    @property
+    def smoothings(self) -> list[Smoothing]:
+        """The smoothed classifiers to certify."""
+        return [
+            Smoothing(
+                sigma,
+                self.samples,
+                self.certify_selection_samples,
+                self.certify_alpha,
+                self.certify_threshold,
+            )
+            for sigma in dict.fromkeys(self.sigma)
+        ]
 
     def corruptions_on(self, pixels: bool) -> list[Corruption]:
         """Returns each corruption at each severity, of raw clips or of features.

@@ -14,6 +14,7 @@ from yt8m_gat.report.attention import (
 )
 from yt8m_gat.report.beside import map_distance_table, published_tables
 from yt8m_gat.report.calibration import calibration_figures, calibration_table
+from yt8m_gat.report.certificates import certificate_curves, certificate_tables
 from yt8m_gat.report.class_gains import MarkedClasses, class_gain_figures
 from yt8m_gat.report.curves import (
     corruption_curves,
@@ -66,6 +67,7 @@ def build_page(
     groups = group_runs(runs)
     in_short, answer_figures = answer(runs)
     robustness, corruption = robustness_curves(runs), corruption_curves(runs)
+    certified = certificate_curves(runs)
     profiles, training = profile_figures(groups), training_curves(runs)
     gain = {**gain_figures(runs), **class_gain_figures(runs, marked)}
     reliability = calibration_figures(runs)
@@ -120,6 +122,14 @@ def build_page(
             "the interval over the clips. A curve that rises by more than that is a sign of masked "
             "gradients.",
             gallery(robustness),
+        ),
+        *section(
+            "Certificates",
+            "What no perturbation within a radius can change, of the classifier smoothed by noise "
+            "(not of the plain one): the share of clips whose first class stays one of their "
+            "labels. In the features, over all frames of a clip (joint), or for each frame of "
+            "each feature. Abstained: the samples decide nothing.",
+            [*certificate_tables(runs), *gallery(certified)],
         ),
         *section(
             "Results",
@@ -190,6 +200,7 @@ def build_page(
     figures = {
         **answer_figures,
         **robustness,
+        **certified,
         **gain,
         **profiles,
         **clip_figures,

@@ -111,6 +111,16 @@ _PARTS = {
         [{"axes": str, "epsilon": _NUMBER, "hit_at_1": _NUMBER, "gap?": _NUMBER}],
         "a list of balls with axes, epsilon and hit_at_1",
     ),
+    "certificates": (
+        [
+            {
+                **{"sigma": _NUMBER, "samples": _NUMBER, "alpha": _NUMBER, "threshold": _NUMBER},
+                "first_class": {"wrong": _NUMBER, "abstained": _NUMBER},
+                "curve": [{"norm_scope": str, "epsilon": _NUMBER, "hit_at_1": _NUMBER}],
+            }
+        ],
+        "a list of smoothed classifiers with sigma, samples, first_class and curve",
+    ),
     "provenance": ({"earlier_calls?": [dict]}, "an object, its earlier_calls a list of such"),
     "classes": ({"ap?": [_NUMBER], "positives?": [_NUMBER]}, "figures of the classes"),
 }
@@ -183,6 +193,11 @@ class ReportedRun:
     def worst_cases(self) -> list[dict[str, Any]]:
         """Hit@1 over all attacks of a ball, clip by clip."""
         return self.evaluation.get("worst_cases", [])
+
+    @property
+    def certificates(self) -> list[dict[str, Any]]:
+        """Certified shares of the classifier smoothed by noise, a row per sigma."""
+        return self.evaluation.get("certificates", [])
 
     @property
     def on_segments(self) -> bool:

@@ -71,6 +71,7 @@ def format_evaluation(result: dict[str, Any]) -> str:
     compared = {label: row for label, row in rows.items() if label == "clean" or row is worst}
     parts += _intervals(compared)
     parts += _worst_cases(result.get("worst_cases", []))
+    parts += _certificates(result.get("certificates", []))
     parts += _partitions(compared)
     parts += _titled("DeepFool, rho of the clips that flipped", rows, _DEEPFOOL)
     parts += _attention(compared)
@@ -169,6 +170,22 @@ def _worst_cases(balls: list[dict[str, Any]]) -> list[str]:
         for ball in balls
     }
     return _titled("Worst of all attacks, clip by clip", rows, {"gap": "GAP", "hit_at_1": "Hit@1"})
+
+
+def _certificates(certificates: list[dict[str, Any]]) -> list[str]:
+    """Returns a table of each smoothed classifier: what it holds at least, at each radius."""
+    parts = []
+    for row in certificates:
+        first = row["first_class"]
+        title = (
+            f"Certified, smoothed by sigma {row['sigma']:g} ({row['samples']} samples, failure "
+            f"{row['alpha']:g} a clip); first class wrong {100 * first['wrong']:.2f} %, abstained "
+            f"{100 * first['abstained']:.2f} % of {row['num_clips']}"
+        )
+        rows = {f"{at['norm_scope']}, radius {at['epsilon']:.4g}": at for at in row["curve"]}
+        columns = {"hit_at_1": "Hit@1", "recall": "recall", "precision": "precision"}
+        parts += _titled(title, rows, columns)
+    return parts
 
 
 def _partitions(rows: Mapping[str, Mapping[str, Any]]) -> list[str]:

@@ -44,7 +44,7 @@ Perturbations via Randomized Smoothing", 2020.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -54,6 +54,8 @@ from yt8m_gat.metrics.bootstrap import LEVEL, NUM_RESAMPLES, interval, resample_
 from yt8m_gat.robustness.smoothing import Smoothing, Votes
 
 SCOPES = ("joint", "frame")
+# Radii of the curves, in units of sigma.
+_RADII = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0)
 
 
 def lower_bound(successes: Any, samples: int, alpha: float) -> np.ndarray:
@@ -164,6 +166,25 @@ def largest_radius(smoothing: Smoothing) -> float:
     return max(smoothing.sigma * float(stats.norm.ppf(bound)), 0.0)
 
 
+def default_radii(sigma: float, num_features: int, max_frames: int) -> dict[str, list[float]]:
+    """Returns radii for `CertificateTotals`: up to 3 sigma, and what that is for each frame.
+
+    Args:
+        sigma: Standard deviation of the noise.
+        num_features: M.
+        max_frames: T of the longest clips.
+
+    Examples:
+        >>> from yt8m_gat.robustness.certificate import default_radii
+        >>> radii = default_radii(0.5, num_features=1, max_frames=100)
+        >>> radii["joint"][-1], radii["frame"][-1]
+        (1.5, 0.15)
+    """
+    joint = [factor * sigma for factor in _RADII]
+    share = math.sqrt(num_features * max_frames)
+    return {"joint": joint, "frame": [radius / share for radius in joint]}
+
+
 class CertificateTotals:
     """Adds up the certificates of the batches of a set, at several radii.
 
@@ -181,12 +202,12 @@ class CertificateTotals:
     `frame`, r is the radius of each real frame of each feature; with `joint`, of the whole clip.
 
     Args:
-        radii: The radii.
+        radii: Scope (of `SCOPES`) -> its radii, of each as many.
         num_features: M.
     """
 
-    def __init__(self, radii: Sequence[float], num_features: int) -> None:
-        self._radii = np.asarray(radii, np.float64)
+    def __init__(self, radii: Mapping[str, Sequence[float]], num_features: int) -> None:
+        self._radii = np.array([radii[scope] for scope in SCOPES], np.float64)  # [2, R]
         self._num_features = num_features
         self._batches: list[tuple[np.ndarray, ...]] = []
         self._first: list[np.ndarray] = []
@@ -215,7 +236,7 @@ class CertificateTotals:
         joint = np.stack(
             [np.ones(len(positive)), np.sqrt(self._num_features * np.asarray(num_frames))]
         )
-        needed = joint[:, np.newaxis] * self._radii[:, np.newaxis]
+        needed = joint[:, np.newaxis] * self._radii[..., np.newaxis]
         hits = certificates.first > needed
         shown, possible = np.zeros(hits.shape, np.int64), np.zeros(hits.shape, np.int64)
         for place in np.ndindex(hits.shape[:2]):
@@ -260,7 +281,7 @@ class CertificateTotals:
         curve = [
             {
                 "norm_scope": scope,
-                "epsilon": float(self._radii[place]),
+                "epsilon": float(self._radii[of, place]),
                 **{name: _or_none(values[index, of, place]) for index, name in enumerate(names)},
                 "intervals": {
                     "level": LEVEL,
@@ -272,7 +293,7 @@ class CertificateTotals:
                 },
             }
             for of, scope in enumerate(SCOPES)
-            for place in range(len(self._radii))
+            for place in range(self._radii.shape[1])
         ]
         return {
             "num_labels": int(num_labels.sum()),
