@@ -68,7 +68,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import numbers
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -563,25 +563,8 @@ def _write_splits(
     record: Callable[[str, int], bytes],
     show_progress: bool,
 ) -> None:
-    digits = max(2, len(str(config.num_shards - 1)))
-    paths = {
-        split: [
-            folder / f"{split}{shard:0{digits}d}.tfrecord" for shard in range(config.num_shards)
-        ]
-        for split in SPLITS
-    }
-    left_over = sorted(
-        path.name
-        for split in SPLITS
-        for path in folder.glob(f"{split}*.tfrecord")
-        if path not in paths[split]
-    )
-    if left_over:
-        listed = ", ".join(left_over[:3]) + (" ..." if len(left_over) > 3 else "")
-        raise FileExistsError(
-            f"--output_dir must hold no shards of another sample. {folder} holds {listed}: remove "
-            "them or name another folder"
-        )
+    paths = {split: shard_paths(folder, split, config.num_shards) for split in SPLITS}
+    refuse_other_shards(folder, paths)
     with (
         replacing(folder / "label_names.csv") as temporary,
         temporary.open("w", newline="", encoding="utf-8") as file,
@@ -599,10 +582,41 @@ def _write_splits(
             bar.set_description(split)
             for shard, path in enumerate(paths[split]):
                 numbers_of_clips = range(shard, getattr(config, f"num_{split}"), config.num_shards)
-                _write_shard(path, (record(split, index) for index in numbers_of_clips), bar)
+                write_shard(path, (record(split, index) for index in numbers_of_clips), bar)
 
 
-def _write_shard(path: Path, records: Iterable[bytes], bar: tqdm) -> None:
+def shard_paths(folder: Path, name: str, num_shards: int) -> list[Path]:
+    """Returns the paths `folder/name00.tfrecord ...` of a set of shards."""
+    digits = max(2, len(str(num_shards - 1)))
+    return [folder / f"{name}{shard:0{digits}d}.tfrecord" for shard in range(num_shards)]
+
+
+def refuse_other_shards(folder: Path, paths: Mapping[str, Sequence[Path]]) -> None:
+    """Checks that a folder holds no shards that would not be replaced.
+
+    Args:
+        folder: The folder.
+        paths: The shards that are to be written, by their name without number.
+
+    Raises:
+        FileExistsError: A pattern such as ``train*.tfrecord`` would mix them with others.
+    """
+    left_over = sorted(
+        path.name
+        for name, ours in paths.items()
+        for path in folder.glob(f"{name}*.tfrecord")
+        if path not in ours
+    )
+    if left_over:
+        listed = ", ".join(left_over[:3]) + (" ..." if len(left_over) > 3 else "")
+        raise FileExistsError(
+            f"--output_dir must hold no shards of another sample. {folder} holds {listed}: remove "
+            "them or name another folder"
+        )
+
+
+def write_shard(path: Path, records: Iterable[bytes], bar: tqdm) -> None:
+    """Writes a file of records completely or not at all; each one moves the bar on."""
     import tensorflow as tf
 
     with (
