@@ -527,7 +527,9 @@ def test_video_level_features_without_a_mask(name, linear, batch):
     result = attack.attack(model, cross_entropy, features, None, batch.labels)
     clean = cross_entropy(batch.labels, model(features, None))
     assert result.features["audio"].shape == (5, 3)
-    assert np.all(result.norm > 0)
+    # Of the clips that are missed when clean, one attack has no more to ask.
+    unmoved = top1_missed(batch.labels, model(features, None)) if "hop" in name else False
+    assert np.all((result.norm > 0) | unmoved)
     if name.startswith(("fgm", "pgd")):
         # On an affine model the cross-entropy is convex: a step along the gradient raises it.
         assert np.all(result.loss > clean)

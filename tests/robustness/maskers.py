@@ -194,3 +194,16 @@ class Shattered(Plain):
 
     def seen(self, values):
         return values + 0.02 * tf.sin(1000.0 * values)
+
+
+class Distracting(Plain):
+    """Logits that hardly depend on the frames, but for jumps where the decision changes.
+
+    Between the jumps they slope, truly, with the size of the frames: what follows the loss walks
+    there.
+    """
+
+    def __call__(self, features, frame_mask):
+        top = tf.argmax(super().__call__(features, frame_mask), axis=1)
+        size = tf.reduce_sum(features["rgb"] ** 2, axis=[1, 2])[:, None]
+        return 6.0 * tf.one_hot(top, CLASSES, dtype=size.dtype) - 3.0 - 0.05 * size

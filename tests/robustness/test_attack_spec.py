@@ -226,6 +226,7 @@ def test_the_sceptics_table():
         "transfer:steps=20",
         "square:queries=5000",
         "random_search",
+        "hop_skip_jump:queries=2000",
         "adaptive:steps=20",
         "pgd:steps=20:round=true",
         "pgd:steps=20",

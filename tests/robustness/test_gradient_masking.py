@@ -45,6 +45,7 @@ MASKERS = {
     "staircase": (maskers.Staircase(), "zero_gradients"),
     "noise": (maskers.Noisy(), "deterministic"),
     "clipped gradients": (maskers.ClippedGradients(), "gradient"),
+    "distracting": (maskers.Distracting(), "white_box_over_decisions"),
     "shattered": (maskers.Shattered(), "white_box_over_gradient_free"),
 }
 

@@ -56,6 +56,7 @@ HONEST = [
     row("transfer", 0.5, 0.25),
     row("pgd:loss=normalized", 0.5, 0.39),
     row("square:queries=1000", 0.5, 0.2),
+    row("hop_skip_jump:queries=1000", 0.5, 0.2),
     row("noise", 0.5, 0.11),
     {"attack": "deepfool", "epsilon": None, "loss": 5.0, "hit_at_1": 0.0},
 ]
@@ -79,7 +80,7 @@ def with_all(measure, value, attack, other):
 
 def test_an_honest_evaluation_passes_every_check():
     found = verdicts(CLEAN, HONEST)
-    assert set(found.values()) == {"pass"} and len(found) == 12
+    assert set(found.values()) == {"pass"} and len(found) == 13
     assert failed(sanity_checks(CLEAN, HONEST)) == []
 
 
@@ -92,6 +93,7 @@ def test_an_honest_evaluation_passes_every_check():
         ("unbounded", replaced("pgd", 8.0, hit_at_1=0.011)),
         ("white_box_over_transfer", replaced("transfer", 0.5, loss=0.42)),
         ("white_box_over_gradient_free", replaced("square:queries=1000", 0.5, loss=0.42)),
+        ("white_box_over_decisions", replaced("hop_skip_jump:queries=1000", 0.5, hit_at_1=0.1)),
         ("white_box_over_noise", replaced("noise", 0.5, loss=0.42)),
         # By each other measure, as far as an attack on the margin was run.
         ("white_box_over_noise", replaced("noise", 0.5, hit_at_1=0.09)),
@@ -228,12 +230,19 @@ def test_a_factor_that_lowers_the_loss_is_named(losses, verdict):
     assert found["logit_scale"] == verdict
 
 
-def test_a_search_of_few_queries_can_only_fail():
-    few = [{**r, "options": {**r["options"], "queries": 999}} if "square" in r["attack"] else r
+@pytest.mark.parametrize(
+    ("attack", "check"),
+    [
+        ("square", "white_box_over_gradient_free"),
+        ("hop_skip_jump", "white_box_over_decisions"),
+    ],
+)
+def test_a_search_of_few_queries_can_only_fail(attack, check):
+    few = [{**r, "options": {**r["options"], "queries": 999}} if attack in r["attack"] else r
            for r in HONEST]  # fmt: skip
-    assert verdicts(CLEAN, few)["white_box_over_gradient_free"] == "not run"
-    few = [{**r, "loss": 0.42} if "square" in r["attack"] else r for r in few]
-    assert verdicts(CLEAN, few)["white_box_over_gradient_free"] == "fail"
+    assert verdicts(CLEAN, few)[check] == "not run"
+    few = [{**r, "loss": 0.42} if attack in r["attack"] else r for r in few]
+    assert verdicts(CLEAN, few)[check] == "fail"
 
 
 def test_hits_of_few_clips_may_differ_by_one():
@@ -286,7 +295,7 @@ def test_details_hold_the_figures():
 
 def test_the_specs_are_all_that_the_checks_need():
     specs = sanity_specs(0.3, transfer=True)
-    assert len(specs) == len(set(specs)) == 3 * (len(SWEEP) + 1) + 6
+    assert len(specs) == len(set(specs)) == 3 * (len(SWEEP) + 1) + 7
     attacks = [
         row(spec, epsilon, 0.1 + epsilon, hit=0.9 if epsilon < 8 else 0.0)
         for spec, epsilon in specs

@@ -18,6 +18,7 @@ from yt8m_gat.attacks.deepfool import DeepFool
 from yt8m_gat.attacks.fast_gradient import FastGradient
 from yt8m_gat.attacks.feature_space import PIXEL_LEVELS, PIXEL_RANGE, clip_features
 from yt8m_gat.attacks.gradient_free import RandomSearch, SquareSearch
+from yt8m_gat.attacks.hop_skip_jump import HopSkipJump
 from yt8m_gat.attacks.noise import RandomNoise
 from yt8m_gat.attacks.objectives import (
     CRITERIA,
@@ -71,6 +72,7 @@ __all__ = [
     "Criterion",
     "DeepFool",
     "FastGradient",
+    "HopSkipJump",
     "PassCount",
     "Problem",
     "RandomNoise",

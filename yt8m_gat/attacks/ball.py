@@ -216,7 +216,12 @@ class Ball:
         return tf.reduce_max(tf.stack(worst), axis=0)
 
     def random_surface(
-        self, features: Mapping[str, Any], frame_mask: Any, epsilon: Any, seed: tf.Tensor
+        self,
+        features: Mapping[str, Any],
+        frame_mask: Any,
+        epsilon: Any,
+        seed: tf.Tensor,
+        alike: Any = False,
     ) -> Tensors:
         """Draws a point uniformly from the ball's surface (l2) or from its corners (linf).
 
@@ -225,9 +230,13 @@ class Ball:
             frame_mask: Bool [B, T], or None.
             epsilon: Radius.
             seed: A stateless seed [2].
+            alike: Bool, whether all frames of a clip get the same direction.
         """
         whole = dataclasses.replace(self, shares=())
-        drawn = whole.surface(normal_like(features, seed), frame_mask, epsilon)
+        noise = normal_like(features, seed)
+        if alike is not False:
+            noise = {name: tf.where(alike, value[:, :1], value) for name, value in noise.items()}
+        drawn = whole.surface(noise, frame_mask, epsilon)
         drawn = {name: tf.cast(value, features[name].dtype) for name, value in drawn.items()}
         return self._times_shares(drawn)
 

@@ -11,6 +11,7 @@ from yt8m_gat.attacks.ball import Ball
 from yt8m_gat.attacks.deepfool import DeepFool
 from yt8m_gat.attacks.fast_gradient import FastGradient
 from yt8m_gat.attacks.gradient_free import RandomSearch, SquareSearch
+from yt8m_gat.attacks.hop_skip_jump import HopSkipJump
 from yt8m_gat.attacks.noise import RandomNoise
 from yt8m_gat.attacks.objectives import Criterion
 from yt8m_gat.attacks.pgd import PGD
@@ -35,8 +36,8 @@ class AttackOptions:
         queries: Budget of the gradient-free searches.
         auto_queries: Queries of `auto`.
         auto_targets: Targets of `auto`.
-        criterion: When `auto` counts a clip as broken: one of `CRITERIA`.
-        criterion_k: Number of highest classes that its criterion looks at.
+        criterion: When `auto` and `hop_skip_jump` count a clip as broken: one of `CRITERIA`.
+        criterion_k: Number of highest classes that their criterion looks at.
         early_exit: Whether `auto` is done with a clip once it is broken.
         deepfool_steps: Maximum number of DeepFool's steps.
         temporal_steps: K of the temporal attack.
@@ -121,6 +122,16 @@ def _auto(ball: Ball, epsilon: float, options: AttackOptions) -> AutoAttack:
     )
 
 
+def _hop_skip_jump(ball: Ball, epsilon: float, options: AttackOptions) -> HopSkipJump:
+    return HopSkipJump(
+        ball,
+        epsilon,
+        options.queries,
+        Criterion(options.criterion, options.criterion_k),
+        **options.bounds,
+    )
+
+
 def _deepfool(epsilon: float, options: AttackOptions) -> DeepFool:
     # DeepFool searches for the smallest radius, so it takes none.
     del epsilon
@@ -166,6 +177,8 @@ ATTACKS: dict[str, Callable[[float, AttackOptions], Attack]] = {
     "square_linf": lambda epsilon, options: SquareSearch(
         _linf(options), epsilon, options.queries, **options.bounds
     ),
+    "hop_skip_jump": lambda epsilon, options: _hop_skip_jump(_l2(options), epsilon, options),
+    "hop_skip_jump_linf": lambda epsilon, options: _hop_skip_jump(_linf(options), epsilon, options),
     "temporal": _temporal,
 }
 
@@ -185,12 +198,12 @@ _APGD_LINF = {
     "random_start": "random_start",
     **_LOSS,
 }
+_CRITERION = {"criterion": "criterion", "k": "criterion_k"}
 _AUTO_LINF = {
     "steps": "apgd_steps",
     "targets": "auto_targets",
     "queries": "auto_queries",
-    "criterion": "criterion",
-    "k": "criterion_k",
+    **_CRITERION,
     "early_exit": "early_exit",
 }
 _SEARCH_LINF = {"queries": "queries"}
@@ -214,6 +227,8 @@ ATTACK_OPTIONS: dict[str, dict[str, str]] = {
     "random_search": _SEARCH,
     "square": _SEARCH,
     "square_linf": _SEARCH_LINF,
+    "hop_skip_jump": {**_SEARCH, **_CRITERION},
+    "hop_skip_jump_linf": {**_SEARCH_LINF, **_CRITERION},
     "temporal": {"steps": "temporal_steps", "non_key_frames": "non_key_frames"},
     # These two also need something that only the caller has: another model, or a distance of
     # attention maps.

@@ -11,7 +11,7 @@ from yt8m_gat.config import RunConfig
 from yt8m_gat.pipeline.evaluation_options import EvaluationOptions
 from yt8m_gat.pipeline.run_evaluator import build_evaluator
 from yt8m_gat.robustness.attack_spec import PIXELS, QUANTIZED, AttackSpec, Bounds
-from yt8m_gat.robustness.protocol import PROTOCOL_QUERIES, sceptic_attacks
+from yt8m_gat.robustness.protocol import PROTOCOL_DECISIONS, PROTOCOL_QUERIES, sceptic_attacks
 from yt8m_gat.robustness.sanity import (
     ENOUGH_QUERIES,
     SWEEP,
@@ -104,8 +104,10 @@ def plan_attacks(
         frames, features = config.data.max_frames, len(config.data.sizes)
         unbounded = unbounded_epsilon(shared.norm_scope, frames, features, scale)
         radii = (*(scale * epsilon for epsilon in SWEEP), unbounded)
-        queries = PROTOCOL_QUERIES if options.protocol else ENOUGH_QUERIES
-        needed = sanity_specs(epsilons[0], source_run is not None, radii, queries)
+        queries = (ENOUGH_QUERIES, ENOUGH_QUERIES)
+        if options.protocol:
+            queries = (PROTOCOL_QUERIES, PROTOCOL_DECISIONS)
+        needed = sanity_specs(epsilons[0], source_run is not None, radii, *queries)
         specs += [AttackSpec.parse(text).at(epsilon) for text, epsilon in needed]
     source, source_identity = None, {}
     if source_run is not None:

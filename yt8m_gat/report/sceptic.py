@@ -17,6 +17,7 @@ _CHECKS = {
     "unbounded": "an attack without bounds leaves no Hit@1",
     "white_box_over_transfer": "white box is at least as strong as transfer",
     "white_box_over_gradient_free": "white box is at least as strong as a gradient-free search",
+    "white_box_over_decisions": "white box is at least as strong as a search by decisions",
     "white_box_over_noise": "white box is at least as strong as noise",
     "enough_steps": "more steps change nothing",
     "zero_gradients": "hardly any clip has a gradient of nearly zero",

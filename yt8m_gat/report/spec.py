@@ -15,6 +15,7 @@ _NAMES = {
     "transfer": "PGD on another model",
     "square": "square search",
     "random_search": "random search",
+    "hop_skip_jump": "search by decisions",
     "adaptive": "PGD that moves the map too",
     "temporal": "temporal (TAF)",
     "deepfool": "DeepFool",

@@ -8,6 +8,8 @@ from yt8m_gat.robustness.sanity import SWEEP
 PROTOCOLS = ("sceptic",)
 # Queries of its search without gradients, whose row has the figures after fewer, too.
 PROTOCOL_QUERIES = 5000
+# Queries of its search that sees only decisions.
+PROTOCOL_DECISIONS = 2000
 
 
 def sceptic_attacks(
@@ -23,9 +25,10 @@ def sceptic_attacks(
 
     They are the fast gradient; noise of the same norm; PGD of 20 and 100 steps, and of 20 with 5
     restarts (worst per clip, by the loss); the margin; PGD on normalized logits, which no scaling
-    hides; transfer from another run; two searches without gradients; an attack that aims at the
-    attention maps too; PGD rounded back to bytes; DeepFool; and PGD over the radii from 0.05 to 8,
-    times `scale`, on the loss and on the difference of logits ratio.
+    hides; transfer from another run; two searches without gradients, and one that sees only
+    decisions; an attack that aims at the attention maps too; PGD rounded back to bytes; DeepFool;
+    and PGD over the radii from 0.05 to 8, times `scale`, on the loss and on the difference of
+    logits ratio.
 
     Args:
         epsilons: Radii of all attacks but DeepFool and the sweep.
@@ -47,6 +50,7 @@ def sceptic_attacks(
         *(["transfer:steps=20"] if transfer else []),
         f"square:queries={PROTOCOL_QUERIES}",
         "random_search",
+        f"hop_skip_jump:queries={PROTOCOL_DECISIONS}",
         *(["adaptive:steps=20"] if adaptive else []),
         *(["pgd:steps=20:round=true"] if rounded else []),
     ]

@@ -16,6 +16,7 @@ The checks are read off the rows that `eval.py` wrote, and off its section `grad
 | `unbounded` | a large radius leaves Hit@1 above `NEAR_ZERO` | PGD at `UNBOUNDED_EPSILON` |
 | `white_box_over_transfer` | perturbations of another model are stronger | `transfer` |
 | `white_box_over_gradient_free` | a search without gradients is stronger | `square`, ... |
+| `white_box_over_decisions` | a search that sees only decisions is stronger | `hop_skip_jump` |
 | `white_box_over_noise` | noise of the same norm is stronger | `noise` |
 | `enough_steps` | more steps change what PGD reaches | PGD at two numbers of steps |
 
@@ -86,13 +87,15 @@ _WHITE_BOX = frozenset(
     }
 )
 _GRADIENT_FREE = frozenset({"square", "random_search"})
+_DECISIONS = frozenset({"hop_skip_jump"})
 _NOISE = frozenset({"noise"})
 _TRANSFER = frozenset({"transfer"})
 # Checks that say nothing of a model that has learned nothing.
 _OF_STRENGTH = frozenset(
     {
         *("loss_over_epsilon", "pgd_over_single_step", "unbounded", "white_box_over_transfer"),
-        *("white_box_over_gradient_free", "white_box_over_noise", "enough_steps", "logit_scale"),
+        *("white_box_over_gradient_free", "white_box_over_decisions", "white_box_over_noise"),
+        *("enough_steps", "logit_scale"),
     }
 )
 
@@ -102,6 +105,7 @@ def sanity_specs(
     transfer: bool,
     sweep: Sequence[float] = SWEEP,
     queries: int = ENOUGH_QUERIES,
+    decisions: int = ENOUGH_QUERIES,
 ) -> tuple[tuple[str, float], ...]:
     """Returns the attacks that the checks need, as (spec, epsilon), each once.
 
@@ -111,6 +115,7 @@ def sanity_specs(
         sweep: Radii at which the fast gradient and PGD, on the loss and on the margin, are run:
             the margin decides Hit@1.
         queries: Budget of the search without gradients.
+        decisions: Budget of the search that sees only decisions.
     """
     radii = sorted({epsilon, *sweep})
     extras = [
@@ -119,6 +124,7 @@ def sanity_specs(
         "pgd:loss=normalized",
         "noise",
         f"square:queries={queries}",
+        f"hop_skip_jump:queries={decisions}",
         *(["transfer"] if transfer else []),
     ]
     return (
@@ -200,7 +206,8 @@ def sanity_checks(
         _compare("pgd_over_single_step", rows, figures, _ALL_PGD, _SINGLE_STEP),
         _unbounded(rows, max_frames, num_features, can_reach_zero, scale),
         _compare("white_box_over_transfer", rows, figures, _WHITE_BOX, _TRANSFER),
-        _over_search(rows, figures),
+        _over_search("white_box_over_gradient_free", rows, figures, _GRADIENT_FREE, "square"),
+        _over_search("white_box_over_decisions", rows, figures, _DECISIONS, "hop_skip_jump"),
         _compare("white_box_over_noise", rows, figures, _WHITE_BOX, _NOISE),
         _enough_steps(clean, rows),
     ]
@@ -375,6 +382,7 @@ _NAMES = {
     _WHITE_BOX: "white box",
     _TRANSFER: "transfer",
     _GRADIENT_FREE: "gradient free",
+    _DECISIONS: "decisions",
     _NOISE: "noise",
 }
 
@@ -420,16 +428,22 @@ def _in_each_ball(
     return pairs
 
 
-def _over_search(rows: Sequence[MeasuredRow], clean: Mapping[str, float]) -> dict[str, str]:
+def _over_search(
+    check: str,
+    rows: Sequence[MeasuredRow],
+    clean: Mapping[str, float],
+    searches: frozenset[str],
+    example: str,
+) -> dict[str, str]:
     """Compares with searches; one of few queries can fail the model but not pass it."""
-    verdict = _compare("white_box_over_gradient_free", rows, clean, _WHITE_BOX, _GRADIENT_FREE)
-    queries = [row.options.get("queries", 0) for row in rows if row.family in _GRADIENT_FREE]
+    verdict = _compare(check, rows, clean, _WHITE_BOX, searches)
+    queries = [row.options.get("queries", 0) for row in rows if row.family in searches]
     most = max(queries, default=0)
     if verdict["verdict"] == PASS and most < ENOUGH_QUERIES:
         return _verdict(
-            verdict["check"],
+            check,
             NOT_RUN,
-            f"needs a search of {ENOUGH_QUERIES:,} queries, such as square:queries="
+            f"needs a search of {ENOUGH_QUERIES:,} queries, such as {example}:queries="
             f"{ENOUGH_QUERIES}; {most} are too few to say",
         )
     return verdict
