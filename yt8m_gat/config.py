@@ -443,6 +443,11 @@ class ObjectiveConfig:
         regularization_penalty: Weight of the layers' own l2 penalties.
         unrated_as_negative: Count the classes that a segment was not rated for as negatives, as in
             the starter code; otherwise they do not count.
+        teacher: Run folders whose best weights predict the clips too; the loss of these
+            predictions is a part of that of the labels (`yt8m_gat.training.distillation`).
+        teacher_digests: Digests of these weights, in that order.
+        teacher_temperature: T, which divides the logits of teachers and student.
+        teacher_weight: w, the teachers' part of the loss; the labels' is 1 - w.
     """
 
     label_loss: str = "CrossEntropyLoss"
@@ -467,6 +472,10 @@ class ObjectiveConfig:
     temporal_examples: str = "both"
     regularization_penalty: float = 1.0
     unrated_as_negative: bool = False
+    teacher: tuple[str, ...] = ()
+    teacher_digests: tuple[str, ...] = ()
+    teacher_temperature: float = 2.0
+    teacher_weight: float = 0.5
 
     def __post_init__(self) -> None:
         if is_import_path(self.label_loss):
@@ -513,6 +522,22 @@ class ObjectiveConfig:
             _require_at_least("non_key_frames", self.non_key_frames, 1)
         self.level_weights  # noqa: B018 - refuses what does not read as NAME[:WEIGHT]
         _require_at_least("regularization_penalty", self.regularization_penalty, 0)
+        self._check_teacher()
+
+    def _check_teacher(self) -> None:
+        for flag in ("teacher_temperature", "teacher_weight"):
+            value = getattr(self, flag)
+            if not self.teacher and value != getattr(ObjectiveConfig, flag):
+                raise ConfigError(f"--{flag} has no effect without --teacher. Received: {value!r}")
+        if not 0 < self.teacher_temperature < math.inf:
+            raise ConfigError(
+                "--teacher_temperature must be positive, and finite. "
+                f"Received: {self.teacher_temperature!r}"
+            )
+        if not 0 < self.teacher_weight <= 1:
+            raise ConfigError(
+                f"--teacher_weight must be in (0, 1]. Received: {self.teacher_weight!r}"
+            )
 
     @property
     def level_weights(self) -> dict[str, float]:

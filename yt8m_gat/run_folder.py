@@ -1,6 +1,7 @@
 """The files of a run: their paths, and how they are written."""
 
 import contextlib
+import dataclasses
 import importlib.metadata
 import json
 import math
@@ -17,12 +18,36 @@ from yt8m_gat.disk import remove_unfinished, replacing, writing
 from yt8m_gat.locks import only_writer_in, renew
 from yt8m_gat.paths import input_path
 from yt8m_gat.untrusted import excerpt, fits, parse_json
-from yt8m_gat.weights.files import BACKBONE, BEST_WEIGHTS, CHECKPOINTS, checkpoint_steps
+from yt8m_gat.weights.files import (
+    BACKBONE,
+    BEST_WEIGHTS,
+    CHECKPOINTS,
+    checkpoint_steps,
+    weights_digest,
+)
 
 LABEL_NAMES_FILE = "label_names.csv"
 """The names of the classes, beside records: `label_id,label_name`."""
 
 _PACKAGES = ("tensorflow", "keras", "numpy", "yt8m-gat")
+
+
+def with_teacher_digests(config: RunConfig) -> RunConfig:
+    """Returns a configuration with the digests of the weights that its teachers have now.
+
+    Raises:
+        ConfigError: A teacher has no best weights.
+    """
+    digests = []
+    for path in config.objective.teacher:
+        digest = weights_digest(path, "best")
+        if digest is None:
+            raise ConfigError(
+                f"--teacher={path} holds no {BEST_WEIGHTS}: it must name folders of trained runs"
+            )
+        digests.append(digest)
+    objective = dataclasses.replace(config.objective, teacher_digests=tuple(digests))
+    return dataclasses.replace(config, objective=objective)
 
 
 class RunFolder:

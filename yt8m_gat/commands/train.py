@@ -18,6 +18,7 @@ from absl import flags
 from yt8m_gat import config as configs
 from yt8m_gat.cli import (
     EXIT_INTERRUPTED,
+    comma_separated,
     exit_interrupted,
     quiet_tensorflow,
     reported_errors,
@@ -40,7 +41,7 @@ from yt8m_gat.data.label_space import LabelMap
 from yt8m_gat.interrupt import command_name
 from yt8m_gat.paths import input_path, output_path, read_paths, saved_model_path
 from yt8m_gat.recipes import RECIPES
-from yt8m_gat.run_folder import RunFolder
+from yt8m_gat.run_folder import RunFolder, with_teacher_digests
 from yt8m_gat.starter_flags import OPTIMIZERS, warn_of_replaced
 from yt8m_gat.untrusted import excerpt, parse_json
 
@@ -55,6 +56,10 @@ _option = functools.partial(Flag, config=ModelConfig)
 def _backbone_path(flag: str, value: str) -> str:
     # Evaluation reads the file too, maybe in another folder.
     return os.path.abspath(input_path(flag, value)) if value.endswith(".keras") else value
+
+
+def _run_paths(flag: str, value: str) -> str:
+    return ",".join(input_path(flag, path) for path in comma_separated(value))
 
 
 def _weights_path(flag: str, value: str) -> str:
@@ -370,6 +375,15 @@ SECTIONS: Sections = {
             "temporal_examples",
             "Clips that TAF perturbs, by how they are classified.",
             choices=configs.TEMPORAL_EXAMPLES,
+        ),
+        _objective(
+            "teacher",
+            "Distill these runs: their probabilities on the clean clips count beside the labels.",
+            path=_run_paths,
+        ),
+        _objective("teacher_temperature", "Divides the logits of teachers and student there."),
+        _objective(
+            "teacher_weight", "Weight of the teachers' part of the loss; 1 - it of the labels'."
         ),
         _objective("regularization_penalty", "Weight of the layers' own l2 penalties."),
         _objective(
@@ -696,7 +710,7 @@ def main(argv: Sequence[str]) -> None:
     with reported_errors():
         warn_of_replaced("train.py", values.flag_values_dict(), command_name())
         read_paths(values, PATHS)
-        config = config_from_flags(values)
+        config = with_teacher_digests(config_from_flags(values))
         folder = RunFolder(values.train_dir)
         # With several workers, `pipeline.train` locks the folder once it knows which one writes.
         single_process = config.training.distribute != "multi_worker"

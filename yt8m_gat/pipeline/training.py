@@ -18,11 +18,12 @@ from yt8m_gat.data import (
 )
 from yt8m_gat.metrics import evaluate as evaluate_arrays
 from yt8m_gat.models import VideoClassifier, build_from_config
+from yt8m_gat.pipeline.evaluation_checks import other_run
 from yt8m_gat.pipeline.exporting import export_run
 from yt8m_gat.pipeline.run_evaluator import build_evaluator
 from yt8m_gat.pipeline.run_extractor import extractor_to_keep
 from yt8m_gat.pipeline.run_settings import read_schema
-from yt8m_gat.run_folder import RunFolder
+from yt8m_gat.run_folder import RunFolder, with_teacher_digests
 from yt8m_gat.training import (
     Distribution,
     ImportedCallbacks,
@@ -33,9 +34,10 @@ from yt8m_gat.training import (
     check_objective,
 )
 from yt8m_gat.training.data_service import wait_for_dispatcher
+from yt8m_gat.training.distillation import Teacher, build_teacher
 from yt8m_gat.weights.copying import copy_weights
 from yt8m_gat.weights.files import stored_architecture
-from yt8m_gat.weights.load import load_classifier
+from yt8m_gat.weights.load import load_classifier, load_run
 
 
 def train(
@@ -114,6 +116,11 @@ def _train(
         )
     if config.training.data_service:
         wait_for_dispatcher(config.training.data_service)
+    config = with_teacher_digests(config)
+    teachers = [
+        other_run("teacher", path, config, trust_code or _trusts_teacher(path, config))
+        for path in config.objective.teacher
+    ]
     files = find_files(train_data_pattern, "train_data_pattern")
     eval_files = find_files(eval_data_pattern, "eval_data_pattern") if eval_data_pattern else []
     keras.config.set_dtype_policy(config.training.mixed_precision)
@@ -128,6 +135,10 @@ def _train(
     imported_callbacks = ImportedCallbacks(config.training.callbacks)
     if config.training.finetune_from is not None:
         _start_from(classifier, config, trust_code)
+    teacher = None
+    if teachers:
+        with distribution.strategy.scope():
+            teacher = _load_teachers(teachers, config)
     check_objective(build_objective(config.objective, config.data.clips is not None), classifier)
     schema = read_schema(folder, config, label_map)
     if config.data.clips is not None and config.objective.label_loss == "SoftmaxLoss":
@@ -192,6 +203,7 @@ def _train(
         [*callbacks, *imported_callbacks.make(config, folder.path)],
         distribution=distribution,
         watched_batch=watched_batch,
+        teacher=teacher,
     )
     if trainer.restore(accept_new_data) and distribution.is_chief:
         print(f"{folder.path}: resuming at step {trainer.state.step}", flush=True)
@@ -245,6 +257,28 @@ def _report(folder: RunFolder, config: RunConfig, trainer: Trainer, eval_data_pa
         flags.append("--trust_code")
     missing = "" if eval_data_pattern else " --eval_data_pattern=... (files it has not seen)"
     print(f"next: {command_to_paste('eval', *flags)}{missing}")
+
+
+def _trusts_teacher(path: str, config: RunConfig) -> bool:
+    """Returns whether the command line itself names all code of a teacher."""
+    return set(RunConfig.load(path, "teacher").code) <= set(config.code)
+
+
+def _load_teachers(teachers: Sequence[tuple[RunFolder, RunConfig]], config: RunConfig) -> Teacher:
+    """Loads the teachers, whose code has been found to be trusted."""
+    objective, classifiers = config.objective, []
+    for (folder, of_teacher), digest in zip(teachers, objective.teacher_digests, strict=True):
+        loaded = load_run(folder, of_teacher, trust_code=True)
+        if loaded.digest != digest:
+            raise ConfigError(
+                f"--teacher={folder.path} has other weights than a moment ago: it is in training. "
+                "Run the same command again when it is done"
+            )
+        loaded.classifier.trainable = False
+        classifiers.append(loaded.classifier)
+    return build_teacher(
+        classifiers, objective.teacher_temperature, objective.label_loss == "SoftmaxLoss"
+    )
 
 
 def _start_from(classifier: VideoClassifier, config: RunConfig, trust_code: bool) -> None:

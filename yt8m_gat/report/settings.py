@@ -138,6 +138,14 @@ _SETTINGS: dict[str, Read] = {
     "options of that loss": _of(
         lambda c: ", ".join(f"{k}={shown(v)}" for k, v in c.objective.label_loss_options.items())
     ),
+    "teachers": _of(lambda c: c.objective.teacher or None),
+    "temperature and weight of the teachers": _of(
+        lambda c: (
+            (c.objective.teacher_temperature, c.objective.teacher_weight)
+            if c.objective.teacher
+            else None
+        )
+    ),
     "reduction over classes": _of(lambda c: c.objective.class_reduction),
     "optimizer": _of(lambda c: c.training.optimizer),
     "momentum of averaged weights": _of(lambda c: c.training.ema_momentum or None),

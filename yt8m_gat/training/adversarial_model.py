@@ -11,6 +11,7 @@ from yt8m_gat.attacks import RecordedPass
 from yt8m_gat.data.preprocessing import preprocess
 from yt8m_gat.losses import average_over_heads
 from yt8m_gat.models import AUXILIARY_WEIGHT, FRAME_MASK, ModelOutputs, VideoClassifier
+from yt8m_gat.training.distillation import Teacher
 from yt8m_gat.training.objective import CleanPass, Objective, check_objective
 
 NUM_FRAMES = "num_frames"
@@ -125,6 +126,8 @@ class AdversarialModel(keras.Model):
         normalize: l2 normalization of the features after dequantizing.
         regularization_penalty: Weight of the layers' own penalties (`classifier.losses`).
         micro_batch_size: Maximum number of rows in one pass; None: the whole batch.
+        teacher: Gives the targets of `Objective.distillation`, see `build_teacher`; it is not
+            trained, and not saved.
 
     Raises:
         ValueError: If `micro_batch_size` is not positive; in a step, if the inputs do not say which
@@ -141,6 +144,7 @@ class AdversarialModel(keras.Model):
         normalize: str = "none",
         regularization_penalty: float = 1.0,
         micro_batch_size: int | None = None,
+        teacher: Teacher | None = None,
         **kwargs: Any,
     ) -> None:
         # Preprocessing casts the features; Keras would round them before that.
@@ -151,6 +155,7 @@ class AdversarialModel(keras.Model):
             )
         check_objective(objective, classifier)
         self.micro_batch_size = micro_batch_size
+        self._teacher = teacher
         # The function must not be inlined: inlined into the loop, parts of 16 clips at full size
         # took 2.1 GiB at their peak instead of 1.7.
         self._update_of_part = tf.function(
@@ -208,8 +213,21 @@ class AdversarialModel(keras.Model):
         objective = self.objective
         seeds = self._seeds_of(replica)
 
+        targets = None
+        if objective.distillation is not None:
+            if self._teacher is None:
+                raise ValueError(
+                    "an objective with `distillation` needs a teacher, which files do not hold. "
+                    "Construct the model with `teacher`"
+                )
+            with tape.stop_recording():
+                targets = self._teacher(features, frame_mask)
+
         def loss(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
-            return objective.loss(labels, logits, label_weights)
+            losses = objective.loss(labels, logits, label_weights)
+            if targets is None:
+                return losses
+            return objective.distillation(losses, targets, logits)
 
         def divergence(clean_logits: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
             return objective.divergence(clean_logits, logits, label_weights)

@@ -16,6 +16,7 @@ from yt8m_gat.data.parsing import Batch
 from yt8m_gat.models import VideoClassifier
 from yt8m_gat.run_folder import RunFolder
 from yt8m_gat.training.adversarial_model import AdversarialModel
+from yt8m_gat.training.distillation import Teacher
 from yt8m_gat.training.distribution import Distribution
 from yt8m_gat.training.ending import Ending
 from yt8m_gat.training.epoch_data import EpochData
@@ -79,6 +80,7 @@ class Trainer:
             one device.
         watched_batch: Validation clips that each validation attacks, see `OverfittingWatch`; None:
             nothing is attacked.
+        teacher: See `AdversarialModel`.
     """
 
     def __init__(
@@ -96,13 +98,14 @@ class Trainer:
         log_seconds: float = 10.0,
         distribution: Distribution | None = None,
         watched_batch: Batch | None = None,
+        teacher: Teacher | None = None,
     ) -> None:
         self.config = config
         self.folder = folder
         self.distribution = distribution or Distribution()
         self.state = TrainingState()
         self.ended_by: str | None = None
-        self.model = _compiled_model(config, classifier, self.distribution)
+        self.model = _compiled_model(config, classifier, self.distribution, teacher)
         self.callbacks = keras.callbacks.CallbackList(
             list(callbacks), model=self.model, epochs=config.training.num_epochs, steps=None
         )
@@ -287,7 +290,10 @@ class Trainer:
 
 
 def _compiled_model(
-    config: RunConfig, classifier: VideoClassifier, distribution: Distribution
+    config: RunConfig,
+    classifier: VideoClassifier,
+    distribution: Distribution,
+    teacher: Teacher | None,
 ) -> AdversarialModel:
     """Puts a classifier, the objective of its run and an optimizer, built, into one model."""
     with distribution.strategy.scope():
@@ -297,6 +303,7 @@ def _compiled_model(
             normalize=config.data.normalize,
             regularization_penalty=config.objective.regularization_penalty,
             micro_batch_size=config.training.micro_batch_size or None,
+            teacher=teacher,
         )
         model.compile(optimizer=build_optimizer(config.training, distribution.num_replicas))
         model.optimizer.build(model.trainable_variables)

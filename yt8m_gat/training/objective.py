@@ -28,6 +28,7 @@ from yt8m_gat.losses import (
     jensen_shannon_divergence,
 )
 from yt8m_gat.models import VideoClassifier
+from yt8m_gat.training.distillation import Distillation
 from yt8m_gat.training.imported_loss import import_loss
 
 PENALTIES: dict[str, Callable[..., Any]] = {
@@ -222,6 +223,7 @@ class Objective:
             predictions; None: no such penalty.
         penalty_weight: beta, the weight of either penalty.
         level_weights: Level -> weight of its maps in the penalty (the papers: the global one, 1).
+        distillation: How a teacher's predictions change the loss l; None: there is no teacher.
     """
 
     loss: Callable[..., Any]
@@ -232,6 +234,7 @@ class Objective:
     divergence: ClassificationLoss | None = None
     penalty_weight: float = 0.0
     level_weights: Mapping[str, float] = dataclasses.field(default_factory=lambda: {"global": 1.0})
+    distillation: Distillation | None = None
 
     def get_config(self) -> dict[str, Any]:
         """Returns what `from_config` needs; Keras must know loss, perturbation and penalty."""
@@ -305,6 +308,17 @@ def build_objective(config: ObjectiveConfig, pixels: bool = False) -> Objective:
         pixels: Whether the model's inputs are pixels in [0, 255]: these are the bounds of
             perturbed clips, and TAF's radius and step count levels of a pixel.
     """
+    objective = _without_teacher(config, pixels)
+    if not config.teacher:
+        return objective
+    kind = "SoftmaxLoss" if config.label_loss == "SoftmaxLoss" else "CrossEntropyLoss"
+    distillation = Distillation(
+        config.teacher_temperature, config.teacher_weight, get_loss(kind, config.class_reduction)
+    )
+    return dataclasses.replace(objective, distillation=distillation)
+
+
+def _without_teacher(config: ObjectiveConfig, pixels: bool) -> Objective:
     bounds = PIXEL_RANGE if pixels else None
     loss = build_loss(config)
     if config.adversarial == "none":
