@@ -17,7 +17,7 @@ DOCS := build/venv-docs
 
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
-.PHONY: help env lint test test-slow test-wheel test-beam test-addons mutate results docs demo lock clean
+.PHONY: help env lint test test-slow test-wheel test-beam test-addons mutate results results-quick docs demo lock clean
 
 help:
 	@echo "make env    make .venv from requirements.lock"
@@ -29,6 +29,7 @@ help:
 	@echo "make test-addons  exports in TensorFlow 2.15, and figures of tensorflow-addons (Python 3.11)"
 	@echo "make mutate       plant faults in the package and count those that the tests see (an hour)"
 	@echo "make results      the tables of docs/ from their commands (ONLY=grid DATA='GRID=folder'; hours)"
+	@echo "make results-quick   a nightly part of them, beside the stored figures (DATA as above)"
 	@echo "make docs         the pages and the reference as a site in build/docs, warnings as errors"
 	@echo "make lock   resolve the lock files anew from pyproject.toml"
 
@@ -105,6 +106,10 @@ mutate: $(READY)
 # ONLY: tables, separated by commas; DATA: folders of data, NAME=FOLDER, separated by spaces.
 results: $(READY)
 	$(BIN)/python benchmarks/results.py --only="$(ONLY)" $(foreach folder,$(DATA),--data $(folder))
+
+# A part of the rows, beside the stored figures; under 40 minutes on two cores.
+results-quick: $(READY)
+	$(BIN)/python benchmarks/results.py --quick --only="$(ONLY)" $(foreach folder,$(DATA),--data $(folder))
 
 demo: $(READY)
 	$(BIN)/python -m yt8m_gat demo --output_dir=$(DEMO_DIR)

@@ -7,6 +7,10 @@ figures of every row and seed are then kept in `docs/results/NAME.json`, with th
 commit, the date and the intervals, and the table is written into its page. A table whose data
 no --data names is left as it is, and said so. --render only writes the stored tables into the
 pages; --check compares them, and the figures that the prose quotes, with what is stored.
+A table that is not stored yet stays as it is between its markers.
+
+--quick runs the `quick` commands instead, a part of the rows for a nightly run: it stores nothing,
+and ends with exit code 1 if a figure is not near the stored ones.
 
 Prose of any page quotes a figure as `0.734<!-- grid: sound, SA, GAP -->`.
 """
@@ -163,32 +167,37 @@ def faults():
     return found
 
 
-def make(name, table, data, output_dir):
-    """Runs a table's commands and stores its figures; returns whether it could."""
+def run_commands(name, table, quick, data, output_dir):
+    """Runs a table's commands; returns the rows that they wrote, or `None` if data is missing."""
+    commands, minutes = (table["quick"] if quick else table)["commands"], table["minutes"]
+    minutes = table["quick"]["minutes"] if quick else minutes
     missing = {
-        word
-        for command in table["commands"]
-        for word in re.findall(r"\$(\w+)", command)
-        if word not in data
+        word for command in commands for word in re.findall(r"\$(\w+)", command) if word not in data
     }
     if missing:
         print(f"{name}: left as it is; it needs --data {' '.join(f'{m}=FOLDER' for m in missing)}")
-        return False
-    folder = (output_dir / name).resolve()
+        return None
+    folder = (output_dir / ("quick" if quick else "") / name).resolve()
     folder.mkdir(parents=True, exist_ok=True)
-    for command in table["commands"]:
+    for command in commands:
         words = [
             re.sub(r"\$(\w+)", lambda match: data[match[1]], word).replace("{dir}", str(folder))
             for word in shlex.split(command)
         ]
         words[0] = sys.executable if words[0] == "python" else words[0]
-        print(f"{name}, about {table['minutes']} min: {shlex.join(words)}", flush=True)
+        print(f"{name}, about {minutes} min: {shlex.join(words)}", flush=True)
         subprocess.run(words, cwd=ROOT, check=True)
-    rows = [
-        row
-        for path in table["json"]
-        for row in json.loads((folder / path).read_text(encoding="utf-8"))
+    paths = (table["quick"] if quick else table).get("json", table["json"])
+    return [
+        row for path in paths for row in json.loads((folder / path).read_text(encoding="utf-8"))
     ]
+
+
+def make(name, table, data, output_dir):
+    """Runs a table's commands and stores its figures; returns whether it could."""
+    rows = run_commands(name, table, False, data, output_dir)
+    if rows is None:
+        return False
     commit = ("git", "describe", "--always", "--dirty", "--abbrev=7", "--exclude=*")
     stored = {
         "commands": table["commands"],
@@ -202,6 +211,38 @@ def make(name, table, data, output_dir):
     path = STORED / f"{name}.json"
     path.write_text(json.dumps(stored, indent=2) + "\n", encoding="utf-8")
     return True
+
+
+def nearness(values):
+    """Returns how far a figure of one more seed may lie from the mean of the stored ones.
+
+    Half of the 95 % interval of prediction (Student's t), but at least 0.03: figures of one seed
+    move by 0.01 to 0.02 from one version to the next.
+    """
+    half = half_interval(values)
+    return max(0.03, 0.0 if half is None else half * math.sqrt(len(values) + 1))
+
+
+def far_figures(name, table, stored, rows):
+    """Returns a sentence for every figure of a quick run that is not near the stored ones."""
+    lines = {
+        tuple(line["keys"]): line["figures"] for line in stored.get(name, {"lines": []})["lines"]
+    }
+    far = []
+    for line in collect(table, rows):
+        for title, values in line["figures"].items():
+            before = lines.get(tuple(line["keys"]), {}).get(title, [None])
+            figure = None if None in values else statistics.mean(values)
+            where = f"{name}, {', '.join(line['keys'])}, {title}"
+            if figure is None or None in before:
+                print(f"{where}: {figure}; nothing is stored to compare it with")
+                continue
+            mean, half = statistics.mean(before), nearness(before)
+            text = f"{where}: {figure:.3f}, stored {mean:.3f} ± {half:.3f}"
+            print(text)
+            if abs(figure - mean) > half:
+                far.append(text)
+    return far
 
 
 def write_pages():
@@ -222,15 +263,23 @@ def main():
     parser.add_argument(
         "--check", action="store_true", help="compare the pages with what is stored"
     )
+    parser.add_argument("--quick", action="store_true", help="the nightly part; store nothing")
     options = parser.parse_args()
     if options.check:
         sys.exit("\n".join(faults()) or 0)
-    tables, _ = load()
+    tables, stored = load()
     chosen = [name for name in options.only.split(",") if name] or list(tables)
     unknown = [name for name in chosen if name not in tables]
     if unknown:
         parser.error(f"--only takes {', '.join(tables)}. Received: {', '.join(unknown)}")
     data = dict(item.split("=", 1) for item in options.data)
+    if options.quick:
+        far = []
+        for name in chosen:
+            if "quick" in tables[name]:
+                rows = run_commands(name, tables[name], True, data, options.output_dir)
+                far += far_figures(name, tables[name], stored, rows or [])
+        sys.exit("\n".join(["Not near the stored figures:", *far]) if far else 0)
     if not options.render:
         for name in chosen:
             make(name, tables[name], data, options.output_dir)

@@ -16,7 +16,10 @@ def tables(section):
     text = (DOCS / "RESULTS.md").read_text(encoding="utf-8")
     body = text.split(f"### {section}\n")[1].split("\n#")[0]
     cells = {}
-    for table in re.findall(r"(?:^\|.*\n)+", body, re.MULTILINE):
+    for match in re.finditer(r"((?:^\|.*\n)+)(?:\n(Made on .*))?", body, re.MULTILINE):
+        table, made = match.groups("")
+        # Tables of `make results` have half of an interval, t s / sqrt(n), in place of s.
+        half = stats.t.ppf(0.975, SEEDS - 1) / math.sqrt(SEEDS) if "half of the 95 %" in made else 1
         header, _, *rows = [
             [cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()
         ]
@@ -25,7 +28,8 @@ def tables(section):
             for title, value in zip(header[1:], values, strict=True):
                 if "±" in value:
                     key = (title, name) if by_model else (name, title)
-                    cells[key] = tuple(map(float, value.split(" ± ")))
+                    mean, deviation = map(float, value.split(" ± "))
+                    cells[key] = (mean, deviation / half)
     return cells
 
 
