@@ -45,6 +45,7 @@ CAM_NORMALIZATIONS = ("range", "maximum")
 TEMPORAL_EXAMPLES = ("both", "correct", "wrong")
 LABEL_LOSSES = ("CrossEntropyLoss", "HingeLoss", "SoftmaxLoss", "FocalLoss", "AsymmetricLoss")
 CLASS_REDUCTIONS = ("mean", "sum")
+CLASS_WEIGHTS = ("none", "inverse", "effective")
 LABEL_FORMS = ("indices", "multi_hot")
 FEATURE_TYPES = ("uint8", "float32", "float_list")
 FRAME_SAMPLINGS = ("segments", "dense")
@@ -443,6 +444,9 @@ class ObjectiveConfig:
         regularization_penalty: Weight of the layers' own l2 penalties.
         unrated_as_negative: Count the classes that a segment was not rated for as negatives, as in
             the starter code; otherwise they do not count.
+        class_weights: Weight of each class in the label loss by its number n of training clips:
+            `none`, `inverse` (1 / n) or `effective` ((1 - b) / (1 - b^n)); their mean is 1.
+        class_weights_beta: b of `effective`.
         teacher: Run folders whose best weights predict the clips too; the loss of these
             predictions is a part of that of the labels (`yt8m_gat.training.distillation`).
         teacher_digests: Digests of these weights, in that order.
@@ -472,6 +476,8 @@ class ObjectiveConfig:
     temporal_examples: str = "both"
     regularization_penalty: float = 1.0
     unrated_as_negative: bool = False
+    class_weights: str = "none"
+    class_weights_beta: float = 0.999
     teacher: tuple[str, ...] = ()
     teacher_digests: tuple[str, ...] = ()
     teacher_temperature: float = 2.0
@@ -522,7 +528,19 @@ class ObjectiveConfig:
             _require_at_least("non_key_frames", self.non_key_frames, 1)
         self.level_weights  # noqa: B018 - refuses what does not read as NAME[:WEIGHT]
         _require_at_least("regularization_penalty", self.regularization_penalty, 0)
+        self._check_class_weights()
         self._check_teacher()
+
+    def _check_class_weights(self) -> None:
+        _require_choice("class_weights", self.class_weights, CLASS_WEIGHTS)
+        beta = self.class_weights_beta
+        if not 0 <= beta < 1:
+            raise ConfigError(f"--class_weights_beta must be in [0, 1). Received: {beta!r}")
+        if self.class_weights != "effective" and beta != ObjectiveConfig.class_weights_beta:
+            raise ConfigError(
+                "--class_weights_beta is for --class_weights=effective. Received: "
+                f"--class_weights={self.class_weights}"
+            )
 
     def _check_teacher(self) -> None:
         for flag in ("teacher_temperature", "teacher_weight"):

@@ -377,6 +377,13 @@ SECTIONS: Sections = {
             choices=configs.TEMPORAL_EXAMPLES,
         ),
         _objective(
+            "class_weights",
+            "Weight of each class in that loss by its number n of training clips, with mean 1: "
+            "1 / n, or (1 - b) / (1 - b^n).",
+            choices=configs.CLASS_WEIGHTS,
+        ),
+        _objective("class_weights_beta", "b of --class_weights=effective."),
+        _objective(
             "teacher",
             "Distill these runs: their probabilities on the clean clips count beside the labels.",
             path=_run_paths,

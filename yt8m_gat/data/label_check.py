@@ -116,13 +116,13 @@ def check_labels(
     seen = labelled = 0
     keys, labels = IntegerKeys(), IntegerKey()
     share = None if num_records is None else -(-num_records // len(files))
-    for context in itertools.chain.from_iterable(_contexts(path, share) for path in files):
+    for context in itertools.chain.from_iterable(contexts(path, share) for path in files):
         seen += 1
         lists = int64_lists(context)
         keys.add(lists)
         if not segments and (values := lists.get(schema.labels_key)):
             labels.add(values)
-        classes = _rated_classes(context) if segments else _classes(lists, schema)
+        classes = rated_classes(context) if segments else classes_of(lists, schema)
         labelled += bool(classes if mapped is None else mapped.intersection(classes))
         if labelled >= NUM_LISTS or (labelled and seen >= NUM_RECORDS):
             break
@@ -181,7 +181,7 @@ def _what_is_missing(
     )
 
 
-def _contexts(path: str, share: int | None) -> Iterator[tf.train.Features]:
+def contexts(path: str, share: int | None) -> Iterator[tf.train.Features]:
     """Yields the contexts of the good records among a file's first `share` ones."""
     for _, payload in itertools.islice(read_records(path), share):
         if isinstance(payload, BadRecordError):
@@ -193,7 +193,7 @@ def _contexts(path: str, share: int | None) -> Iterator[tf.train.Features]:
             continue
 
 
-def _classes(lists: dict[str, tuple[int, ...]], schema: RecordSchema) -> Iterable[int]:
+def classes_of(lists: dict[str, tuple[int, ...]], schema: RecordSchema) -> Iterable[int]:
     """Returns the positive classes of a record."""
     values = lists.get(schema.labels_key, ())
     if schema.multi_hot_labels:
@@ -201,7 +201,7 @@ def _classes(lists: dict[str, tuple[int, ...]], schema: RecordSchema) -> Iterabl
     return values
 
 
-def _rated_classes(context: tf.train.Features) -> Iterable[int]:
+def rated_classes(context: tf.train.Features) -> Iterable[int]:
     """Returns the classes that are rated above 0 in some segment of a record."""
     classes = context.feature[SEGMENT_CLASS_KEY].int64_list.value
     scores = context.feature[SEGMENT_SCORE_KEY].float_list.value

@@ -8,6 +8,7 @@ from yt8m_gat.losses.attention_penalty import (
     jensen_shannon_divergence,
     normalized_entropy,
 )
+from yt8m_gat.losses.class_weights import ClassWeightedLoss, class_weights
 from yt8m_gat.losses.classification import (
     ClassificationLoss,
     CrossEntropyLoss,
@@ -26,6 +27,7 @@ from yt8m_gat.losses.registry import get_loss
 __all__ = [
     "AsymmetricLoss",
     "BernoulliDivergence",
+    "ClassWeightedLoss",
     "ClassificationLoss",
     "CrossEntropyLoss",
     "FocalLoss",
@@ -34,6 +36,7 @@ __all__ = [
     "SoftmaxDivergence",
     "SoftmaxLoss",
     "average_over_heads",
+    "class_weights",
     "distance_to_uniform",
     "frobenius_distance",
     "get_divergence",

@@ -16,6 +16,7 @@ from yt8m_gat.data import (
     find_files,
     no_examples,
 )
+from yt8m_gat.data.label_counts import count_labels
 from yt8m_gat.metrics import evaluate as evaluate_arrays
 from yt8m_gat.models import VideoClassifier, build_from_config
 from yt8m_gat.pipeline.evaluation_checks import other_run
@@ -139,7 +140,8 @@ def _train(
     if teachers:
         with distribution.strategy.scope():
             teacher = _load_teachers(teachers, config)
-    check_objective(build_objective(config.objective, config.data.clips is not None), classifier)
+    unweighted = dataclasses.replace(config.objective, class_weights="none")
+    check_objective(build_objective(unweighted, config.data.clips is not None), classifier)
     schema = read_schema(folder, config, label_map)
     if config.data.clips is not None and config.objective.label_loss == "SoftmaxLoss":
         schema = dataclasses.replace(schema, one_label=True)
@@ -160,6 +162,9 @@ def _train(
     if eval_files:
         check_labels(eval_files, schema, "eval_data_pattern", segments=segments)
     check_labels(files, schema, "train_data_pattern", segments=segments)
+    class_counts = None
+    if config.objective.class_weights != "none":
+        class_counts = count_labels(files, schema, segments)
     watched_batch = None
     if eval_files:
         watched_batch = next(iter(validation_batches()), None)
@@ -204,6 +209,7 @@ def _train(
         distribution=distribution,
         watched_batch=watched_batch,
         teacher=teacher,
+        class_counts=class_counts,
     )
     if trainer.restore(accept_new_data) and distribution.is_chief:
         print(f"{folder.path}: resuming at step {trainer.state.step}", flush=True)

@@ -138,6 +138,9 @@ _SETTINGS: dict[str, Read] = {
     "options of that loss": _of(
         lambda c: ", ".join(f"{k}={shown(v)}" for k, v in c.objective.label_loss_options.items())
     ),
+    "class weights": _of(
+        lambda c: None if c.objective.class_weights == "none" else c.objective.class_weights
+    ),
     "teachers": _of(lambda c: c.objective.teacher or None),
     "temperature and weight of the teachers": _of(
         lambda c: (

@@ -81,6 +81,7 @@ class Trainer:
         watched_batch: Validation clips that each validation attacks, see `OverfittingWatch`; None:
             nothing is attacked.
         teacher: See `AdversarialModel`.
+        class_counts: See `build_objective`.
     """
 
     def __init__(
@@ -99,13 +100,14 @@ class Trainer:
         distribution: Distribution | None = None,
         watched_batch: Batch | None = None,
         teacher: Teacher | None = None,
+        class_counts: Sequence[int] | None = None,
     ) -> None:
         self.config = config
         self.folder = folder
         self.distribution = distribution or Distribution()
         self.state = TrainingState()
         self.ended_by: str | None = None
-        self.model = _compiled_model(config, classifier, self.distribution, teacher)
+        self.model = _compiled_model(config, classifier, self.distribution, teacher, class_counts)
         self.callbacks = keras.callbacks.CallbackList(
             list(callbacks), model=self.model, epochs=config.training.num_epochs, steps=None
         )
@@ -294,12 +296,13 @@ def _compiled_model(
     classifier: VideoClassifier,
     distribution: Distribution,
     teacher: Teacher | None,
+    class_counts: Sequence[int] | None,
 ) -> AdversarialModel:
     """Puts a classifier, the objective of its run and an optimizer, built, into one model."""
     with distribution.strategy.scope():
         model = AdversarialModel(
             classifier,
-            build_objective(config.objective, config.data.clips is not None),
+            build_objective(config.objective, config.data.clips is not None, class_counts),
             normalize=config.data.normalize,
             regularization_penalty=config.objective.regularization_penalty,
             micro_batch_size=config.training.micro_batch_size or None,

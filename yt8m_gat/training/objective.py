@@ -1,7 +1,7 @@
 """The training objective, composed from a loss, a perturbation and an attention penalty."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import keras
@@ -22,6 +22,8 @@ from yt8m_gat.attacks import (
 from yt8m_gat.config import ConfigError, ObjectiveConfig, is_import_path
 from yt8m_gat.losses import (
     ClassificationLoss,
+    ClassWeightedLoss,
+    class_weights,
     frobenius_distance,
     get_divergence,
     get_loss,
@@ -300,15 +302,28 @@ def build_loss(config: ObjectiveConfig, weighted: bool = True) -> Classification
         raise ConfigError(f"--label_loss_options: {error}") from error
 
 
-def build_objective(config: ObjectiveConfig, pixels: bool = False) -> Objective:
+def build_objective(
+    config: ObjectiveConfig, pixels: bool = False, class_counts: Sequence[int] | None = None
+) -> Objective:
     """Builds the objective that `config` describes.
 
     Args:
         config: The settings.
         pixels: Whether the model's inputs are pixels in [0, 255]: these are the bounds of
             perturbed clips, and TAF's radius and step count levels of a pixel.
+        class_counts: Training clips of each class, for `class_weights`: these are in the loss of
+            the labels, which attacks ascend too, not in that of teachers, the divergence of TRADES
+            or evaluation.
+
+    Raises:
+        ValueError: The classes are weighted, and there are no counts.
     """
     objective = _without_teacher(config, pixels)
+    if config.class_weights != "none":
+        if class_counts is None:
+            raise ValueError("`class_counts` must be given: the objective has class weights")
+        weights = class_weights(config.class_weights, class_counts, config.class_weights_beta)
+        objective = dataclasses.replace(objective, loss=ClassWeightedLoss(objective.loss, weights))
     if not config.teacher:
         return objective
     kind = "SoftmaxLoss" if config.label_loss == "SoftmaxLoss" else "CrossEntropyLoss"
