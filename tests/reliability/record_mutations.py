@@ -288,6 +288,8 @@ _NO_FIELD = (
     b"\x7a\x7f",
     b"\x7a" + b"\xff" * 9 + b"\x01",
     b"\x80",
+    b"\xf8\x80\x80\x80\x10\x05",  # A tag with bit 32,
+    b"\x7b\xf8\x80\x80\x80\x70\x05\x7c",  # also in a group.
 )
 
 
@@ -354,7 +356,10 @@ def _reform(rng, fields, level):
         fields.insert(int(rng.integers(len(fields) + 1)), (0x0A, key))
     elif kind == 12 and place is not None:  # A tag of more bytes than it needs.
         tag, content = fields[place]
-        fields[place] = varint(tag, int(rng.integers(1, 6))) + varint(len(content)) + content
+        long_tag = varint(tag, int(rng.integers(1, 6)))
+        if len(long_tag) == 5:  # With bits 28 to 34: the library has 32.
+            long_tag = long_tag[:4] + (b"\0", b"\x10", b"\x7f")[int(rng.integers(3))]
+        fields[place] = long_tag + varint(len(content)) + content
     elif kind == 13 and place is not None:  # As much as a message of another kind.
         tag, content = fields[place]
         fields[place] = (int(rng.choice((0x0A, 0x12, 0x1A, 0x22))), content)

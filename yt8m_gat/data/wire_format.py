@@ -1,9 +1,10 @@
 """Decoding of serialized records inside the graph.
 
-The result is that of `tf.train.SequenceExample.FromString`. (A `tf.Example` is, byte for byte, a
-`tf.SequenceExample` that has only a context.) In the wire format these are the messages:
+The result is that of `tf.train.SequenceExample.FromString`; for video-level records, that of
+`tf.train.Example.FromString`. In the wire format these are the messages:
 
     SequenceExample  1: Features, 2: FeatureLists
+    Example          1: Features
     Features         1: entry, repeated:  1: key, 2: Feature
     FeatureLists     1: entry, repeated:  1: key, 2: FeatureList
     FeatureList      1: Feature, repeated
@@ -22,8 +23,9 @@ forged length above 2 GB.
 Records of the usual form are read level by level, and each byte of a level is accounted for, so
 that nothing is merged, overwritten or unknown. If a batch has any other record, the protocol buffer
 library itself reads its records (`tf.io.decode_proto` with `sanitize`), which takes several times
-as long. One difference between the library in TensorFlow and the one in Python is known: only
-Python's refuses a tag of five bytes that encodes more than 32 bits.
+as long. The library in TensorFlow reads a tag of five bytes that encodes more than 32 bits, which
+the one in Python refuses: `wire_tags` finds these in records that the library would not have
+written byte for byte as they are.
 """
 
 from __future__ import annotations
@@ -35,13 +37,15 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 from google.protobuf import descriptor_pb2
 
+from yt8m_gat.data.wire_tags import have_long_tags
+
 _KINDS = {tf.string: "BytesList", tf.float32: "FloatList", tf.int64: "Int64List"}
 """Type of the values -> the message that holds them, in the order of `Feature`'s fields."""
 
 _LENGTH_BYTES = 4
 """The maximum of bytes that encode the length of a usual context, which is thus below 256 MiB."""
 
-_TAG = 0x0A
+_TAG, _LISTS_TAG = 0x0A, 0x12
 
 
 def _descriptors() -> bytes:
@@ -66,7 +70,8 @@ def _descriptors() -> bytes:
             if name == "Feature":
                 field.oneof_index = 0
 
-    message("Record", "Features", "FeatureLists")
+    message("SequenceExample", "Features", "FeatureLists")
+    message("Example", "Features")
     message("Features", "FeaturesEntry", repeated=True)
     message("FeatureLists", "FeatureListsEntry", repeated=True)
     message("FeaturesEntry", field_type.TYPE_STRING, "Feature")
@@ -229,8 +234,11 @@ def first_true(flags: tf.Tensor) -> tf.Tensor:
     return tf.where(tf.reduce_any(flags, axis=1), first, -1)
 
 
-def bounds_of_context(serialized: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Returns where the context of usual records begins and ends, int32 [B]; 0 for others."""
+def bounds_of_context(serialized: tf.Tensor, tag: int = _TAG) -> tuple[tf.Tensor, tf.Tensor]:
+    """Returns where the context of usual records begins and ends, int32 [B]; 0 for others.
+
+    With another `tag`, the same of any first field.
+    """
     head = tf.io.decode_raw(serialized, tf.uint8, fixed_length=1 + _LENGTH_BYTES)
     head = tf.cast(head, tf.int32)
     digits = head[:, 1:]
@@ -240,23 +248,26 @@ def bounds_of_context(serialized: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     length = tf.reduce_sum(counts * (digits % 128) * weights, axis=1)
     start = 1 + tf.reduce_sum(counts, axis=1)
     end = start + length
-    usual = tf.logical_and(tf.equal(head[:, 0], _TAG), tf.equal(goes_on[:, -1], 0))
+    usual = tf.logical_and(tf.equal(head[:, 0], tag), tf.equal(goes_on[:, -1], 0))
     usual = tf.logical_and(usual, end <= tf.strings.length(serialized))
     return tf.where(usual, start, 0), tf.where(usual, end, 0)
 
 
-def read_records(serialized: tf.Tensor, usual_lists: tf.Tensor) -> Records:
+def read_records(
+    serialized: tf.Tensor, usual_lists: tf.Tensor, message_type: str = "SequenceExample"
+) -> Records:
     """Reads records completely, except for the frames of usual ones.
 
     Args:
         serialized: string [B], records.
         usual_lists: bool []: whether each record is one context, followed by no feature lists or
             by some that are known to be usual.
+        message_type: What the records are, `SequenceExample` or `Example`, which has no lists.
     """
-    return _traced(_read_records)(serialized, usual_lists)
+    return _traced(_read_records, message_type)(serialized, usual_lists)
 
 
-def _read_records(serialized: tf.Tensor, usual_lists: tf.Tensor) -> Records:
+def _read_records(message_type: str, serialized: tf.Tensor, usual_lists: tf.Tensor) -> Records:
     start, end = bounds_of_context(serialized)
     contexts = tf.strings.substr(serialized, start, end - start)
     readable, counts, entries = _entries_if_readable(contexts)
@@ -267,16 +278,26 @@ def _read_records(serialized: tf.Tensor, usual_lists: tf.Tensor) -> Records:
         return tf.ones_like(counts, tf.bool), counts, entries, tf.zeros([0], tf.int32), none, none
 
     decodable, counts, entries, *lists = tf.cond(
-        usual, read_contexts, lambda: when_needed(_traced(_read_all), serialized)
+        usual, read_contexts, lambda: when_needed(_traced(_read_all, message_type), serialized)
     )
     rows, keys, values = _last(counts, entries, "FeaturesEntry")
     present, features, _ = _fields(values, "Feature", len(_KINDS))
     return Records(usual, decodable, rows, keys, present, tuple(features), *lists)
 
 
-def _read_all(serialized: tf.Tensor) -> tuple[tf.Tensor, ...]:
+def _read_all(message_type: str, serialized: tf.Tensor) -> tuple[tf.Tensor, ...]:
     """Returns whether each is a record, entries per context, all entries, and all feature lists."""
-    decodable, contexts, feature_lists = _rewritten(serialized)
+    decodable, contexts, feature_lists = _rewritten(serialized, message_type)
+    suspicious = tf.logical_not(_is_as_written(serialized, contexts, feature_lists))
+    suspicious = tf.where(tf.logical_and(decodable, suspicious))[:, 0]
+    has_long_tags = tf.scatter_nd(
+        suspicious[:, tf.newaxis],
+        have_long_tags(tf.gather(serialized, suspicious), message_type),
+        tf.shape(serialized, tf.int64),
+    )
+    decodable = tf.logical_and(decodable, tf.logical_not(has_long_tags))
+    contexts = tf.where(decodable, contexts, "")
+    feature_lists = tf.where(decodable, feature_lists, "")
     counts, entries = _repeated(contexts, "Features")
     num_lists, list_entries = _repeated(feature_lists, "FeatureLists")
     return decodable, counts, entries, *_last(num_lists, list_entries, "FeatureListsEntry")
@@ -286,11 +307,18 @@ def _read_all(serialized: tf.Tensor) -> tuple[tf.Tensor, ...]:
 
 
 def _entries_if_readable(contexts: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Returns whether all contexts are messages, entries per context int32 [B], all entries."""
+    """Returns whether all contexts are messages as the library writes them, entries per context
+    int32 [B], and all entries."""
 
     def read(contexts: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         sizes, (entries,) = _decode(contexts, "Features", [tf.string], sanitize=True)
-        return tf.constant(True), sizes[:, 0], entries
+        _, (stored,) = _decode(contexts, "Features", [tf.string])
+        as_written = tf.reduce_all(tf.equal(entries, stored))
+        num_bytes = tf.where(
+            tf.sequence_mask(sizes[:, 0], tf.shape(entries)[1]), _num_field_bytes(entries), 0
+        )
+        whole = tf.equal(tf.reduce_sum(num_bytes, axis=1), tf.strings.length(contexts))
+        return tf.logical_and(as_written, tf.reduce_all(whole)), sizes[:, 0], entries
 
     result = tf.data.Dataset.from_tensors(contexts).map(read).ignore_errors()
     nothing = (tf.constant(False), tf.zeros([0], tf.int32), tf.zeros([0, 0], tf.string))
@@ -299,15 +327,17 @@ def _entries_if_readable(contexts: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.
     return readable, counts, _flat(entries, counts)
 
 
-def _rewritten(serialized: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Returns whether each is a record, bool [B], and its context and feature lists.
+def _rewritten(serialized: tf.Tensor, message_type: str) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Returns whether each is a record, bool [B], and its context and feature lists, if any.
 
     The protocol buffer library reads these and writes them in the usual form.
     """
 
-    def rewrite(number: tf.Tensor, record: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        _, parts = _decode(record[tf.newaxis], "Record", [tf.string] * 2, sanitize=True)
-        return number, parts[0][0, 0], parts[1][0, 0]
+    num_parts = 2 if message_type == "SequenceExample" else 1
+
+    def rewrite(number: tf.Tensor, record: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        _, parts = _decode(record[tf.newaxis], message_type, [tf.string] * num_parts, sanitize=True)
+        return number, parts[0][0, 0], parts[1][0, 0] if num_parts == 2 else tf.constant("")
 
     records = tf.data.Dataset.from_tensor_slices(serialized).enumerate()
     rewritten = records.map(rewrite).ignore_errors()
@@ -320,6 +350,22 @@ def _rewritten(serialized: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         numbers[:, tf.newaxis], tf.range(1, tf.size(numbers) + 1), tf.shape(serialized)
     )
     return places > 0, tf.gather(contexts, places), tf.gather(feature_lists, places)
+
+
+def _is_as_written(
+    serialized: tf.Tensor, contexts: tf.Tensor, feature_lists: tf.Tensor
+) -> tf.Tensor:
+    """Returns whether records consist of these contexts and feature lists, as they are; bool [B].
+
+    The library has written the two, so that no tag in such a record is longer than it must be.
+    """
+    start, end = bounds_of_context(serialized)
+    first = tf.strings.substr(serialized, start, end - start)
+    rest = tf.strings.substr(serialized, end, tf.strings.length(serialized) - end)
+    start, end = bounds_of_context(rest, _LISTS_TAG)
+    second = tf.strings.substr(rest, start, end - start)
+    whole = tf.equal(end, tf.strings.length(rest))
+    return tf.equal(first, contexts) & tf.equal(second, feature_lists) & whole
 
 
 def _last(
