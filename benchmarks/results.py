@@ -169,8 +169,8 @@ def faults():
 
 def run_commands(name, table, quick, data, output_dir):
     """Runs a table's commands; returns the rows that they wrote, or `None` if data is missing."""
-    commands, minutes = (table["quick"] if quick else table)["commands"], table["minutes"]
-    minutes = table["quick"]["minutes"] if quick else minutes
+    part = table["quick"] if quick else table
+    commands = part["commands"]
     missing = {
         word for command in commands for word in re.findall(r"\$(\w+)", command) if word not in data
     }
@@ -185,11 +185,12 @@ def run_commands(name, table, quick, data, output_dir):
             for word in shlex.split(command)
         ]
         words[0] = sys.executable if words[0] == "python" else words[0]
-        print(f"{name}, about {minutes} min: {shlex.join(words)}", flush=True)
+        print(f"{name}, about {part['minutes']} min: {shlex.join(words)}", flush=True)
         subprocess.run(words, cwd=ROOT, check=True)
-    paths = (table["quick"] if quick else table).get("json", table["json"])
     return [
-        row for path in paths for row in json.loads((folder / path).read_text(encoding="utf-8"))
+        row
+        for path in part.get("json", table["json"])
+        for row in json.loads((folder / path).read_text(encoding="utf-8"))
     ]
 
 

@@ -124,3 +124,36 @@ def test_a_table_runs_its_commands_and_is_stored(tmp_path, monkeypatch):
     table["commands"] = [f"{sys.executable} -c 1/0"]
     with pytest.raises(subprocess.CalledProcessError):
         results.make("t", table, {}, tmp_path)
+
+
+def test_a_quick_figure_is_near_within_the_interval_of_prediction(capsys):
+    # t = 4.3027, deviation 0.1: 4.3027 * 0.1 * sqrt(1 + 1/3) = 0.4968 around 0.2.
+    assert results.nearness([0.1, 0.2, 0.3]) == pytest.approx(0.49683, rel=1e-4)
+    assert results.nearness([0.2]) == results.nearness([0.2, 0.2001]) == 0.03
+
+    def far(model, gap, attacked):
+        return results.far_figures("t", TABLE, {"t": stored()}, [row(model, 7, gap, attacked)])
+
+    assert far("SA", 0.69, 0.5) == []
+    assert far("SA", 0.70, 0.54) == [
+        "t, SA, GAP: 0.700, stored 0.200 ± 0.497",
+        "t, SA, FGM: 0.540, stored 0.500 ± 0.030",
+    ]
+    assert far("GAT", 0.27, 0.9) == far("nobody", 0.1, 0.1) == []
+    assert "t, GAT, FGM: 0.9; nothing is stored" in capsys.readouterr().out
+
+
+def test_the_quick_part_takes_less_than_40_minutes():
+    tables, _ = results.load()
+    quick = [table["quick"]["minutes"] for table in tables.values() if "quick" in table]
+    assert len(quick) > 2 and sum(quick) < 40
+
+
+def test_the_quick_part_stores_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(results, "STORED", tmp_path / "stored")
+    code = "import sys; open(sys.argv[1] + '/rows.json', 'w').write('[]')"
+    quick = {"commands": [f'python -c "{code}" {{dir}}'], "minutes": 1}
+    table = {**TABLE, "commands": ["false"], "json": ["rows.json"], "minutes": 9, "quick": quick}
+    assert results.run_commands("t", table, True, {}, tmp_path) == []
+    assert (tmp_path / "quick" / "t" / "rows.json").is_file()
+    assert not (tmp_path / "stored").exists()
