@@ -7,8 +7,10 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+from scipy.spatial import distance
 
 from yt8m_gat.explanation.explain import explain
+from yt8m_gat.explanation.frame_similarity import frame_similarity
 from yt8m_gat.models.registry import build_model
 
 sys.path.append(str(Path(__file__).parents[1] / "data"))
@@ -46,6 +48,23 @@ def test_padded_frames_are_exactly_zero(explanation):
 def test_attention_sums_to_one(explanation):
     for curve in explanation.attention.values():
         assert curve.sum() == pytest.approx(1.0, abs=1e-5)
+
+
+def test_maps_of_single_heads_and_similarity(explanation):
+    """The profile is the mean of the heads and rows; of similarities, an oracle in SciPy."""
+    for name, maps in explanation.maps.items():
+        assert maps.shape == (2, 3, 3)
+        np.testing.assert_allclose(maps.sum(axis=2), 1, atol=1e-5)
+        np.testing.assert_allclose(
+            maps.mean(axis=(0, 1)), explanation.attention[name][REAL], rtol=1e-5
+        )
+        expected = 1 - distance.squareform(distance.pdist(clip()[name][REAL], "cosine"))
+        np.testing.assert_allclose(explanation.similarity[name], expected, atol=1e-6)
+
+
+def test_a_frame_of_zeros_is_like_no_other():
+    similarity = frame_similarity(np.array([[0.0, 0.0], [-2.0, 0.0], [4.0, 0.0]]))
+    assert similarity.tolist() == [[0, 0, 0], [0, 1, -1], [0, -1, 1]]
 
 
 def test_saliency_of_a_mean_of_frames_is_its_weights():

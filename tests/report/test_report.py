@@ -260,6 +260,9 @@ def test_an_explanation_is_drawn_and_escaped():
             },
             "files": "<i>*.tfrecord",
             "curves": curves,
+            "num_frames": 2,
+            "similarity": {"<b>rgb": [[1.0, -0.3], [-0.3, 1.0]], "audio": [[1.0, 0.5], [0.5, 1.0]]},
+            "heads": {"audio": [[[1.0, 0.0], [0.0, 1.0]], [[0.5, 0.5], [0.5, 0.5]]]},
         },
         ["python", "<i>"],
     )
@@ -269,7 +272,14 @@ def test_an_explanation_is_drawn_and_escaped():
     assert ["model", "GAT, local_masks=<b>bd4, bd2"] in facts
     assert ["run", "<i>runs/gat"] in facts and ["weights", "best, step 7, SHA-256 0123<b>"] in facts
     assert top[1:] == [["class 2", "80.00"], ["<i>Games (3)\u00a0✓", "36.10"]]
-    assert list(figures) == ["saliency"]  # A model without a curve has no figure of it.
+    # A model without a curve, or without maps, has no figure of it.
+    beside = ["similarity_<b>rgb", "similarity_audio", "heads_audio"]
+    assert list(figures) == ["saliency", *beside]
+    # Below 0 a similarity has the first colour, which is the background; 1 has the last.
+    assert re.findall(r'--heat-(\d+)\)" d="([^"]*)"', figures["similarity_<b>rgb"]) == [
+        ("11", "M0 0h1v1h-1zM1 1h1v1h-1z")
+    ]
+    assert "1/n" not in figures["similarity_audio"] and "head 2" in figures["heads_audio"]
     assert figures["saliency"].count("<circle") == 4
     assert "<i>" not in text and "<b>" not in text
     assert Page(text).open == []

@@ -10,6 +10,8 @@ from keras import ops
 from tf_keras_vis.gradcam_plus_plus import GradcamPlusPlus
 from tf_keras_vis.saliency import Saliency
 
+from yt8m_gat.explanation.frame_similarity import frame_similarity
+
 _FRAMES = "contextual_frames"
 
 
@@ -25,6 +27,8 @@ class Explanation:
             does not classify them by `classify`.
         attention: Feature -> share of attention that each frame gets: the global map, averaged
             over heads and real rows; empty for models without attention.
+        maps: Feature -> the global map of each head over the n real frames, [H, n, n].
+        similarity: Feature -> cosine of every two real frames of the model's input, [n, n].
     """
 
     probabilities: np.ndarray
@@ -32,6 +36,8 @@ class Explanation:
     smooth_grad: dict[str, np.ndarray]
     grad_cam: np.ndarray | None
     attention: dict[str, np.ndarray]
+    maps: dict[str, np.ndarray]
+    similarity: dict[str, np.ndarray]
 
 
 def explain(
@@ -102,10 +108,19 @@ def explain(
     result = classifier.forward(
         {name: ops.convert_to_tensor(x) for name, x in zip(names, clip, strict=True)}, mask
     )
-    attention = {
-        name: np.asarray(ops.mean(maps["global"][0], axis=0))[real].mean(axis=0)
+    heads = {
+        name: np.asarray(maps["global"][0])
         for name, maps in result.attention_maps.items()
         if "global" in maps
     }
+    attention = {name: maps.mean(axis=0)[real].mean(axis=0) for name, maps in heads.items()}
     probabilities = np.asarray(classifier.probabilities(result.logits))[0]
-    return Explanation(probabilities, curves(plain), curves(smooth), grad_cam, attention)
+    return Explanation(
+        probabilities,
+        curves(plain),
+        curves(smooth),
+        grad_cam,
+        attention,
+        {name: maps[:, real][:, :, real] for name, maps in heads.items()},
+        {name: frame_similarity(x[0][real]) for name, x in zip(names, clip, strict=True)},
+    )

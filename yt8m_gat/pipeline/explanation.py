@@ -42,7 +42,9 @@ def explain(
 
     Returns:
         `{"video_id", "labels", "label", "name", "probability", "top", "model", "options", "files",
-        "provenance", "curves": {kind: {feature: [value per frame]}}}`: `labels` the true classes,
+        "provenance", "curves": {kind: {feature: [value per frame]}}, "num_frames",
+        "similarity": {feature: rows}, "heads": {feature: [rows of each head]}}`: rows of frames,
+        or of blocks of them (`downsample_map`); `labels` the true classes,
         `[[class, name]]`, `top` the likeliest ones, `[[class, name, probability]]`; a name is None
         where it is not known. `provenance` says which weights were used, see `weights_of`.
 
@@ -50,6 +52,7 @@ def explain(
         ConfigError: The run is video-level, or there is no such class or clip.
     """
     # Imported here, since it is slow to import and only this job needs it.
+    from yt8m_gat.explanation.attention_statistics import downsample_map
     from yt8m_gat.explanation.explain import explain as explain_clip
 
     config = RunConfig.load(folder.path)
@@ -101,6 +104,15 @@ def explain(
         "curves": {
             kind: {name: curve[real].tolist() for name, curve in curves.items()}
             for kind, curves in kinds.items()
+        },
+        "num_frames": int(real.sum()),
+        "similarity": {
+            name: downsample_map(rows).round(4).tolist()
+            for name, rows in explanation.similarity.items()
+        },
+        "heads": {
+            name: [downsample_map(head).round(6).tolist() for head in maps]
+            for name, maps in explanation.maps.items()
         },
     }
 

@@ -24,6 +24,7 @@ from yt8m_gat.report.curves import (
     training_curves,
 )
 from yt8m_gat.report.drawing.chart import MOST_MARKERS, Series, line_chart
+from yt8m_gat.report.drawing.heat_map import heat_maps
 from yt8m_gat.report.drawing.markup import (
     Cell,
     Figures,
@@ -211,6 +212,22 @@ def build_page(
     return document(title, body), figures
 
 
+def _similarity_and_heads(explanation: dict[str, Any]) -> Figures:
+    """Returns, for each feature, the similarity of its frames and the maps of single heads."""
+    num_frames, figures = explanation["num_frames"], {}
+    for feature, rows in explanation["similarity"].items():
+        figures[f"similarity_{feature}"] = heat_maps(
+            f"Similarity of frames, {feature}", {feature: rows}, num_frames, similarities=True
+        )
+        if heads := explanation["heads"].get(feature):
+            figures[f"heads_{feature}"] = heat_maps(
+                f"Attention of single heads, {feature}",
+                {f"head {number + 1}": head for number, head in enumerate(heads)},
+                num_frames,
+            )
+    return figures
+
+
 def build_explanation(
     explanation: dict[str, Any], command: Sequence[str] = ()
 ) -> tuple[str, Figures]:
@@ -234,6 +251,7 @@ def build_explanation(
         if series:
             name = kind.lower().replace(" ", "_").replace("+", "p")
             figures[name] = line_chart(kind, "frame", kind, series)
+    beside = _similarity_and_heads(explanation)
     label = class_name(explanation["label"], explanation["name"])
     provenance = explanation["provenance"]
     digest = f"SHA-256 {provenance['weights']}"
@@ -272,6 +290,14 @@ def build_explanation(
             [table(["class", "probability, %"], top)],
         ),
         *section(f"Why {label}", text, gallery(figures)),
+        *section(
+            "Which frames are alike, and which are attended to",
+            "Cosine similarity of the frames as the model gets them, beside the global attention "
+            "map of each head: row i is frame i. A head that follows the similarity has its "
+            "blocks; vertical lines are frames to which all others attend. Long clips are shown "
+            "in blocks of frames.",
+            gallery(beside),
+        ),
         page_note(command),
     ]
-    return document("yt8m_gat: explanation", body), figures
+    return document("yt8m_gat: explanation", body), {**figures, **beside}

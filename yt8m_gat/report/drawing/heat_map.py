@@ -1,4 +1,4 @@
-"""Attention maps as SVG, side by side on one scale."""
+"""Attention maps, and similarities of frames, as SVG, side by side on one scale."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -31,24 +31,33 @@ def shared_scale(maps: Iterable[tuple[Matrix, int]]) -> float:
 
 
 def heat_maps(
-    title: str, maps: Mapping[str, Matrix], num_frames: int, top_weight: float | None = None
+    title: str,
+    maps: Mapping[str, Matrix],
+    num_frames: int,
+    top_weight: float | None = None,
+    *,
+    similarities: bool = False,
 ) -> str:
     """Returns an `<svg>` of square maps, two to a row; darker (on dark: brighter) means more.
 
-    All share one scale from 0; weights above it get its last colour.
+    All share one scale from 0; weights above it get its last colour, similarities below 0 its
+    first.
 
     Args:
         title: Above the maps.
         maps: Name -> a square of weights, row i what frame i attends to.
         num_frames: Frames n that the maps represent, more than their rows if those are blocks.
         top_weight: End of the scale, see `shared_scale`; None: that of these maps.
+        similarities: The maps hold cosines, whose scale ends at 1, in place of weights.
 
     Raises:
         ValueError: There is no map, or one is empty.
     """
     if not maps or not all(map(len, maps.values())):
         raise ValueError(f"there must be maps, of at least one row. Received for {title!r}: {maps}")
-    uniform = 1.0 / num_frames
+    uniform = None if similarities else 1.0 / num_frames
+    if similarities:
+        top_weight = 1.0
     top_weight = top_weight or shared_scale((rows, num_frames) for rows in maps.values())
     num_rows = math.ceil(len(maps) / 2)
     height = _TOP + num_rows * (_SIDE + 40) + 34
@@ -64,7 +73,7 @@ def heat_maps(
         )
         parts.append(
             f'<text x="{x + _SIDE / 2}" y="{y + _SIDE + 15}" text-anchor="middle">'
-            "frame attended to</text>"
+            f"{'frame' if similarities else 'frame attended to'}</text>"
         )
     middle = _TOP + _SIDE / 2
     parts.append(
@@ -100,8 +109,8 @@ def _cells(rows: Matrix, top_weight: float, x: float, y: float) -> str:
     )
 
 
-def _scale(top_weight: float, uniform: float, y: float) -> str:
-    """Returns the colour scale, marked at 0, the uniform weight and its end."""
+def _scale(top_weight: float, uniform: float | None, y: float) -> str:
+    """Returns the colour scale, marked at 0, the uniform weight (of weights) and its end."""
     left, right = _LEFT, WIDTH - _LEFT - 12
     step = (right - left) / NUM_HEATS
     boxes = "".join(
@@ -109,16 +118,21 @@ def _scale(top_weight: float, uniform: float, y: float) -> str:
         f'style="fill: var(--heat-{index})"/>'
         for index in range(NUM_HEATS)
     )
-    at_uniform = left + (right - left) * uniform / top_weight
-    # A uniform weight near 0 is not marked: its text would cover that of 0.
-    marks = [(left, "0", "start"), (right, f"{top_weight:.2g} or more", "end")]
-    if at_uniform - left > 16:
-        marks.append((at_uniform, f"1/n = {uniform:.2g}", "middle"))
+    if uniform is None:
+        marks = [(left, "0 or less", "start"), (right, f"{top_weight:.2g}", "end")]
+        tick = ""
+    else:
+        at_uniform = left + (right - left) * uniform / top_weight
+        marks = [(left, "0", "start"), (right, f"{top_weight:.2g} or more", "end")]
+        # A uniform weight near 0 is not marked: its text would cover that of 0.
+        if at_uniform - left > 16:
+            marks.append((at_uniform, f"1/n = {uniform:.2g}", "middle"))
+        tick = (
+            f'<line class="grid" x1="{at_uniform:.1f}" x2="{at_uniform:.1f}" y1="{y}" '
+            f'y2="{y + 10}"/>'
+        )
     texts = "".join(
         f'<text x="{x:.1f}" y="{y + 21}" text-anchor="{anchor}">{text}</text>'
         for x, text, anchor in marks
-    )
-    tick = (
-        f'<line class="grid" x1="{at_uniform:.1f}" x2="{at_uniform:.1f}" y1="{y}" y2="{y + 10}"/>'
     )
     return boxes + tick + texts
