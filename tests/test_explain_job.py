@@ -94,6 +94,10 @@ def test_it_explains_the_very_clip_over_its_real_frames(run, clip):
     for feature, maps in outputs.attention_maps.items():
         profile = np.asarray(maps["global"])[0].mean(0)[:num_frames, :num_frames].mean(0)
         np.testing.assert_allclose(found["curves"]["Attention profile"][feature], profile, 1e-3)
+        heads = np.asarray(maps["global"])[0, :, :num_frames, :num_frames]
+        np.testing.assert_allclose(found["heads"][feature], heads, atol=1e-4)
+        assert np.shape(found["similarity"][feature]) == (num_frames, num_frames)
+    assert found["num_frames"] == num_frames
 
 
 @pytest.mark.slow

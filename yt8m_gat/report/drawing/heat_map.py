@@ -126,7 +126,8 @@ def _scale(top_weight: float, uniform: float | None, y: float) -> str:
         marks = [(left, "0", "start"), (right, f"{top_weight:.2g} or more", "end")]
         # A uniform weight near 0 is not marked: its text would cover that of 0.
         if at_uniform - left > 16:
-            marks.append((at_uniform, f"1/n = {uniform:.2g}", "middle"))
+            anchor = "middle" if at_uniform - left > 50 else "start"
+            marks.append((at_uniform, f"1/n = {uniform:.2g}", anchor))
         tick = (
             f'<line class="grid" x1="{at_uniform:.1f}" x2="{at_uniform:.1f}" y1="{y}" '
             f'y2="{y + 10}"/>'
