@@ -24,6 +24,7 @@ from yt8m_gat.models import build_from_config
 from yt8m_gat.pipeline import attack_plan, evaluation
 from yt8m_gat.report.source import read_run
 from yt8m_gat.report.table import format_evaluation
+from yt8m_gat.robustness import surrogate
 from yt8m_gat.robustness.sanity import sanity_checks
 from yt8m_gat.run_folder import RunFolder
 from yt8m_gat.starter_flags import REPLACED
@@ -412,6 +413,19 @@ def test_an_attack_with_other_options_is_another_row(runs, pattern, tmp_path, mo
     assert result["attacks"][1]["options"]["queries"] == 2
     pipeline.evaluate(runs[0], start_over=True, **options)
     assert len(calls) == 2
+
+
+def test_a_student_is_trained_where_its_row_is_measured(runs, pattern, tmp_path, monkeypatch):
+    options = {"eval_data_pattern": pattern, "output_file": tmp_path / "x.json", "max_videos": 4}
+    options |= {"attacks": ("surrogate:steps=2",), "surrogate_steps": 3}
+    (row,) = pipeline.evaluate(runs[0], num_clips=1, **options)["attacks"]
+    assert (row["surrogate_steps"], row["surrogate_epsilon"]) == (3, 2.0)
+    assert row["norm"] == pytest.approx(2.0, rel=1e-4)
+    # What the file holds needs no student; other steps are another row.
+    monkeypatch.setattr(surrogate.Surrogate, "train", None)
+    assert pipeline.evaluate(runs[0], **options)["attacks"] == [row]
+    with pytest.raises(TypeError, match="not callable"):
+        pipeline.evaluate(runs[0], **{**options, "surrogate_steps": 4})
 
 
 def test_rows_of_a_version_that_kept_no_hits_are_measured_again(

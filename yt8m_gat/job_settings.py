@@ -25,6 +25,7 @@ class EvaluationSettings:
         clip_to_range: Keep perturbed features within the range of dequantized bytes.
         round_to_levels: Round perturbed features to the levels of dequantized bytes at the end.
         transfer_from: Run folder of the model on which the attack `transfer` is made.
+        surrogate_steps: Steps of training of the student on which the attack `surrogate` is made.
         corruptions: Names of natural corruptions, or `all`.
         severities: Their severities.
         corruption_draws: Of raw clips: `frame`: noise and snow differ from frame to frame; `clip`:
@@ -75,6 +76,7 @@ class EvaluationSettings:
     clip_to_range: bool = False
     round_to_levels: bool = False
     transfer_from: str | os.PathLike | None = None
+    surrogate_steps: int = 300
     corruptions: Sequence[str] = ()
     severities: Sequence[int] = (1, 2, 3, 4, 5)
     corruption_draws: str = "frame"

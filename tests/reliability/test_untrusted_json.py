@@ -228,7 +228,9 @@ def test_deepfool_on_one_class_is_refused_before_anything_is_measured(tmp_path):
 
 @pytest.mark.parametrize("deepfool", [True, False])
 def test_the_sceptic_asks_for_deepfool_where_there_are_two_classes(deepfool):
-    specs = sceptic_attacks([0.5], transfer=True, adaptive=True, rounded=True, deepfool=deepfool)
+    specs = sceptic_attacks(
+        [0.5], transfer=True, surrogate=True, adaptive=True, rounded=True, deepfool=deepfool
+    )
     assert ("deepfool" in {spec.name for spec in specs}) is deepfool
 
 

@@ -124,6 +124,9 @@ def test_transfer_and_adaptive_get_what_only_the_caller_has():
     assert attack.source is source and attack.inner.steps == 3
     with pytest.raises(ConfigError, match="--transfer_from"):
         build("transfer")
+    assert build("surrogate:steps=3", source=source) == attack
+    with pytest.raises(ConfigError, match="Received: a run of raw clips"):
+        build("surrogate")
 
     def distance(clean, perturbed, frame_mask):
         return tf.zeros([1])
@@ -158,7 +161,7 @@ def test_settings_are_all_that_the_attack_reads():
 
 
 def test_every_attack_has_its_options():
-    assert set(ATTACK_OPTIONS) == {*ATTACKS, "transfer", "adaptive"}
+    assert set(ATTACK_OPTIONS) == {*ATTACKS, "transfer", "surrogate", "adaptive"}
     fields = {field.name for field in dataclasses.fields(AttackOptions)}
     assert {field for options in ATTACK_OPTIONS.values() for field in options.values()} <= fields
 
@@ -211,7 +214,7 @@ def test_what_an_attack_refuses_names_the_specification(text):
 
 def test_the_sceptics_table():
     def texts(**given):
-        having = {"transfer": True, "adaptive": True, "rounded": True, **given}
+        having = {"transfer": True, "surrogate": True, "adaptive": True, "rounded": True, **given}
         return [(spec.text, spec.epsilon) for spec in sceptic_attacks((0.5,), **having)]
 
     found = texts()
@@ -224,6 +227,7 @@ def test_the_sceptics_table():
         "pgd_margin:steps=20",
         "pgd:steps=20:loss=normalized",
         "transfer:steps=20",
+        "surrogate:steps=20",
         "square:queries=5000",
         "random_search",
         "hop_skip_jump:queries=2000",
@@ -260,7 +264,8 @@ def test_radii_for_pixels_are_in_proportion_to_the_norm_of_a_frame():
     assert radius_scale(None) == 1.0
     # 8 per frame of features, times 8 S for pixels.
     assert unbounded_epsilon("example", 4, 1, radius_scale(32)) == 8.0 * 8 * 32 * 2
-    sweep = [spec.epsilon for spec in sceptic_attacks([5.0], transfer=False, adaptive=False,
+    sweep = [spec.epsilon for spec in sceptic_attacks([5.0], transfer=False, surrogate=False,
+             adaptive=False,
              rounded=True, scale=radius_scale(32)) if spec.epsilon not in (None, 5.0)]  # fmt: skip
     assert sweep == 2 * [256.0 * radius for radius in SWEEP]
 

@@ -230,9 +230,10 @@ ATTACK_OPTIONS: dict[str, dict[str, str]] = {
     "hop_skip_jump": {**_SEARCH, **_CRITERION},
     "hop_skip_jump_linf": {**_SEARCH_LINF, **_CRITERION},
     "temporal": {"steps": "temporal_steps", "non_key_frames": "non_key_frames"},
-    # These two also need something that only the caller has: another model, or a distance of
-    # attention maps.
+    # These also need something that only the caller has: another model, or a distance of attention
+    # maps.
     "transfer": {**_PGD, **_LOSS},
+    "surrogate": {**_PGD, **_LOSS},
     "adaptive": {**_PGD, "weight": "map_weight"},
 }
 

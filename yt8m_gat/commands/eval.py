@@ -130,6 +130,11 @@ SECTIONS: Sections = {
             "Run folder of the model (best of other training) that the attack transfer is made on.",
             path=input_path,
         ),
+        _setting(
+            "surrogate_steps",
+            "Steps of training of the student that the attack surrogate is made on.",
+            least=1,
+        ),
         _setting("corruptions", "Natural corruptions, or all."),
         _setting("severities", "Their severities."),
         _setting(

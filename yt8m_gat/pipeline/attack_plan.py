@@ -19,6 +19,7 @@ from yt8m_gat.robustness.sanity import (
     sanity_specs,
     unbounded_epsilon,
 )
+from yt8m_gat.robustness.surrogate import Surrogate
 from yt8m_gat.run_folder import RunFolder
 from yt8m_gat.weights.load import load_run
 
@@ -29,6 +30,13 @@ class PlannedAttack:
 
     attack: Attack
     identity: dict[str, Any]
+    surrogate: Surrogate | None = None
+
+    def ready(self) -> Attack:
+        """Returns the attack, once the surrogate that it is made on has been trained."""
+        if self.surrogate is not None:
+            self.surrogate.train()
+        return self.attack
 
     @property
     def description(self) -> str:
@@ -66,6 +74,7 @@ def plan_attacks(
     config: RunConfig,
     source_run: tuple[RunFolder, RunConfig] | None,
     map_distance: MapDistance | None,
+    surrogate: Surrogate | None = None,
 ) -> list[PlannedAttack]:
     """Returns all attacks to run, each setting once.
 
@@ -75,6 +84,7 @@ def plan_attacks(
         config: The configuration of the run under test.
         source_run: The run that the attack `transfer` uses as its source.
         map_distance: What `adaptive` raises; None: the model has no global attention maps.
+        surrogate: The student that the attack `surrogate` uses; None: the run has none.
     """
     epsilons = tuple(options.epsilons) or (config.objective.epsilon,)
     pixels = config.data.clips is not None
@@ -87,6 +97,7 @@ def plan_attacks(
         for available, reason in (
             (map_distance, "adaptive: this model has no global attention maps"),
             (rounded, "pgd:round=true: floats and l2-normalized features have no levels"),
+            (surrogate, "surrogate: its student reads frames of features"),
             (source_run, "transfer: it needs --transfer_from"),
             (config.data.num_classes > 1, "deepfool: it needs two classes"),
         ):
@@ -95,6 +106,7 @@ def plan_attacks(
         specs += sceptic_attacks(
             epsilons,
             transfer=source_run is not None,
+            surrogate=surrogate is not None,
             adaptive=map_distance is not None,
             rounded=rounded,
             deepfool=config.data.num_classes > 1,
@@ -130,6 +142,10 @@ def plan_attacks(
             identity = {"attack": spec.text, "epsilon": epsilon, "options": settings}
             if spec.takes_source:
                 identity |= source_identity
-            attack = spec.build(epsilon, shared, source, map_distance)
-            planned.append(PlannedAttack(attack, identity))
+            student = surrogate if spec.name == "surrogate" else None
+            if student is not None:
+                # Its training reads the clips with these.
+                identity |= {"surrogate_steps": student.steps, "surrogate_epsilon": student.epsilon}
+            attack = spec.build(epsilon, shared, student or source, map_distance)
+            planned.append(PlannedAttack(attack, identity, student))
     return planned

@@ -19,6 +19,7 @@ from yt8m_gat.pipeline.evaluation_sections import (
     add_true_spans,
 )
 from yt8m_gat.pipeline.run_evaluator import total_map_distance
+from yt8m_gat.pipeline.surrogate_training import build_surrogate
 from yt8m_gat.robustness.sanity import radius_scale, sanity_checks
 from yt8m_gat.robustness.worst_case import worst_cases
 from yt8m_gat.run_folder import RunFolder
@@ -54,7 +55,12 @@ class _Evaluation:
         self.target = target = EvaluatedRun(folder, options)
         map_distance = total_map_distance if target.has_global_maps else None
         self.planned = plan_attacks(
-            options, target.specs, target.config, target.source, map_distance
+            options,
+            target.specs,
+            target.config,
+            target.source,
+            map_distance,
+            build_surrogate(target),
         )
         self.record = EvaluationRecord(
             target.settings(),

@@ -51,6 +51,7 @@ class EvaluationOptions(EvaluationSettings):
             )
         for flag in (
             *("attack_steps", "attack_restarts", "attack_queries", "sensitivity_videos"),
+            "surrogate_steps",
             "min_positives",
         ):
             if getattr(self, flag) < 1:

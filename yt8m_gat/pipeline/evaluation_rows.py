@@ -93,7 +93,7 @@ class EvaluationRows:
             return
         profiles = self._profiles() if needs_profiles else None
         observers = [profiles.observe] if profiles else []
-        measured = self.run.measure(planned.attack, planned.description, observers)
+        measured = self.run.measure(planned.ready(), planned.description, observers)
         sections = {}
         if profiles:
             sections["attention"] = {

@@ -85,7 +85,7 @@ def show_clips(
             if attack is not None:
                 inputs = inputs_of(batch)
                 if traced is None:
-                    traced = evaluator.traced_attack(attack.attack, inputs)
+                    traced = evaluator.traced_attack(attack.ready(), inputs)
                 attacked = traced(inputs, tf.constant(examples))
                 changed = attacked.features
                 variants["attacked"] = (changed, look(changed, mask, batch["labels"]))

@@ -13,6 +13,7 @@ _NAMES = {
     "auto": "worst of APGD and square search",
     "sparse": "fewest frames",
     "transfer": "PGD on another model",
+    "surrogate": "PGD on a student of its answers",
     "square": "square search",
     "random_search": "random search",
     "hop_skip_jump": "search by decisions",

@@ -197,7 +197,8 @@ class AttackSpec:
         Args:
             epsilon: One of `radii`.
             shared: The options that it does not set itself.
-            source: Another model, `(features, frame_mask) -> logits`, for `transfer`.
+            source: Another model, `(features, frame_mask) -> logits`, for `transfer` and
+                `surrogate`.
             map_distance: For `adaptive`; see `AdaptivePGD`.
 
         Raises:
@@ -206,7 +207,12 @@ class AttackSpec:
         radius = 0.0 if epsilon is None else epsilon
         options = dataclasses.replace(self.resolve(shared), shares=self._shares(radius))
         try:
-            if self.name == "transfer":
+            if self.name in ("transfer", "surrogate"):
+                if source is None and self.name == "surrogate":
+                    raise ConfigError(
+                        "the attack surrogate trains a student on frames of features. Received: a "
+                        "run of raw clips"
+                    )
                 if source is None:
                     raise ConfigError("the attack transfer needs another run: --transfer_from")
                 return Transfer(build_attack("pgd", radius, options), source)

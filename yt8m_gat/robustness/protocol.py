@@ -16,6 +16,7 @@ def sceptic_attacks(
     epsilons: Sequence[float],
     *,
     transfer: bool,
+    surrogate: bool,
     adaptive: bool,
     rounded: bool,
     deepfool: bool = True,
@@ -25,14 +26,15 @@ def sceptic_attacks(
 
     They are the fast gradient; noise of the same norm; PGD of 20 and 100 steps, and of 20 with 5
     restarts (worst per clip, by the loss); the margin; PGD on normalized logits, which no scaling
-    hides; transfer from another run; two searches without gradients, and one that sees only
-    decisions; an attack that aims at the attention maps too; PGD rounded back to bytes; DeepFool;
-    and PGD over the radii from 0.05 to 8, times `scale`, on the loss and on the difference of
-    logits ratio.
+    hides; transfer from another run, and from a student of the model's answers; two searches
+    without gradients, and one that sees only decisions; an attack that aims at the attention maps
+    too; PGD rounded back to bytes; DeepFool; and PGD over the radii from 0.05 to 8, times `scale`,
+    on the loss and on the difference of logits ratio.
 
     Args:
         epsilons: Radii of all attacks but DeepFool and the sweep.
         transfer: Whether there is another run to transfer from.
+        surrogate: Whether there is a student of the run, see `Surrogate`.
         adaptive: Whether the model has global attention maps.
         rounded: Whether its features are only dequantized, so that they have levels.
         deepfool: Whether it has at least two classes.
@@ -48,6 +50,7 @@ def sceptic_attacks(
         "pgd_margin:steps=20",
         "pgd:steps=20:loss=normalized",
         *(["transfer:steps=20"] if transfer else []),
+        *(["surrogate:steps=20"] if surrogate else []),
         f"square:queries={PROTOCOL_QUERIES}",
         "random_search",
         f"hop_skip_jump:queries={PROTOCOL_DECISIONS}",

@@ -14,7 +14,7 @@ The checks are read off the rows that `eval.py` wrote, and off its section `grad
 | `loss_over_epsilon` | the loss of a white-box attack falls as its radius grows | two radii |
 | `pgd_over_single_step` | PGD is weaker than one step at a radius | `pgd` and `fgm` |
 | `unbounded` | a large radius leaves Hit@1 above `NEAR_ZERO` | PGD at `UNBOUNDED_EPSILON` |
-| `white_box_over_transfer` | perturbations of another model are stronger | `transfer` |
+| `white_box_over_transfer` | those made on another model are stronger | `transfer`, ... |
 | `white_box_over_gradient_free` | a search without gradients is stronger | `square`, ... |
 | `white_box_over_decisions` | a search that sees only decisions is stronger | `hop_skip_jump` |
 | `white_box_over_noise` | noise of the same norm is stronger | `noise` |
@@ -89,7 +89,7 @@ _WHITE_BOX = frozenset(
 _GRADIENT_FREE = frozenset({"square", "random_search"})
 _DECISIONS = frozenset({"hop_skip_jump"})
 _NOISE = frozenset({"noise"})
-_TRANSFER = frozenset({"transfer"})
+_TRANSFER = frozenset({"transfer", "surrogate"})
 # Checks that say nothing of a model that has learned nothing.
 _OF_STRENGTH = frozenset(
     {
