@@ -21,6 +21,10 @@ OPTIONS = {
     "FrameLevelLogisticModel": {},
     "DbofModel": {"dbof_cluster_size": 16, "dbof_hidden_size": 8, "iterations": 5},
     "LstmModel": {"lstm_cells": 8},
+    "AttentionGru": {"gru_cells": 4},
+    "NetVLAD": {"cluster_size": 8, "hidden_size": 8},
+    "GatedSoftDbof": {"cluster_size": 8, "hidden_size": 8},
+    "NeXtVLAD": {"cluster_size": 4, "groups": 2, "hidden_size": 8, "gating_reduction": 2},
     "LogisticModel": {},
     "MoeModel": {},
 }
