@@ -185,6 +185,7 @@ BOOLEAN_OPTIONS = {
     "dbof_add_batch_norm": ["--model=DbofModel"],
     "moe_prob_gating": ["--model=NetVLAD"],
     "pre_norm": ["--model=Transformer"],
+    "cross_modal": ["--model=Transformer"],
 }
 # Booleans of train.py that are false anyway.
 FALSE_BY_DEFAULT = {

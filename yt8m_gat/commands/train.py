@@ -217,6 +217,11 @@ SECTIONS: Sections = {
         ),
         _option("num_layers", "Transformer blocks per modality, one after another.", int),
         _option("pre_norm", "Normalize before attention and feed-forward, not after.", bool),
+        _option(
+            "cross_modal",
+            "Transformers: each feature's frames then attend to those of the others.",
+            bool,
+        ),
         _option("hidden_size", "Units of the classifier's hidden layer.", int),
         _option(
             "feed_forward_size",

@@ -10,6 +10,7 @@ from yt8m_gat.layers.attention import (
 from yt8m_gat.layers.attention_level import AttentionLevel
 from yt8m_gat.layers.attention_pooling import AttentionPooling
 from yt8m_gat.layers.context_gating import ContextGating
+from yt8m_gat.layers.cross_modal_attention import CrossModalAttention
 from yt8m_gat.layers.dual_batch_normalization import DualBatchNormalization
 from yt8m_gat.layers.gated_map_attention import GatedMapAttention
 from yt8m_gat.layers.gated_multi_level_attention import GatedMultiLevelAttention
@@ -33,6 +34,7 @@ __all__ = [
     "AttentionLevel",
     "AttentionPooling",
     "ContextGating",
+    "CrossModalAttention",
     "DualBatchNormalization",
     "GatedMapAttention",
     "GatedMultiLevelAttention",

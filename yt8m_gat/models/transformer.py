@@ -7,6 +7,7 @@ import keras
 from keras import ops
 
 from yt8m_gat.layers import (
+    CrossModalAttention,
     GatedMapAttention,
     GatedMultiLevelAttention,
     MaskedMeanPooling,
@@ -61,6 +62,9 @@ class TransformerClassifier(VideoClassifier):
             maps of the outputs, which penalties and reports read, are those of the last.
         pre_norm: Whether the blocks normalize before attention and feed-forward, and once at the
             end, not after each.
+        cross_modal: Whether each F_m then attends to the frames of the other modalities
+            (`CrossModalAttention`), all from the outputs of the blocks. It has no maps among the
+            outputs.
 
     Reference: GAT section 3 and 4.1; local temporal section 2 and 3. Layer sizes that the papers
     do not give follow from the model sizes they report (12,824,342 parameters for SA).
@@ -83,6 +87,7 @@ class TransformerClassifier(VideoClassifier):
         dual_normalization: bool = False,
         num_layers: int = 1,
         pre_norm: bool = False,
+        cross_modal: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(feature_sizes, num_classes, frame_level=True, **kwargs)
@@ -109,6 +114,12 @@ class TransformerClassifier(VideoClassifier):
         self.dual_normalization = dual_normalization
         self.num_layers = num_layers
         self.pre_norm = pre_norm
+        self.cross_modal = cross_modal
+        if cross_modal and len(self.feature_sizes) < 2:
+            raise ValueError(
+                "`cross_modal` needs at least two features, one to attend to the other. "
+                f"Received: feature_sizes={self.feature_sizes}"
+            )
         if not global_attention and fusion != "operations":
             raise ValueError(
                 f"`fusion={fusion!r}` needs the global level. Received: global_attention=False"
@@ -134,6 +145,12 @@ class TransformerClassifier(VideoClassifier):
             )
             for identifier in self.identifiers.values()
             for layer in range(num_layers)
+        ]
+        self.cross_modal_layers = [
+            CrossModalAttention(
+                num_heads, dropout, dtype=self.dtype_policy, name=f"{identifier}_cross_modal"
+            )
+            for identifier in (self.identifiers.values() if cross_modal else ())
         ]
         self.pooling = MaskedMeanPooling(dtype=self.dtype_policy, name="pooling")
         self.hidden = keras.layers.Dense(
@@ -238,6 +255,16 @@ class TransformerClassifier(VideoClassifier):
                 )
             frames.append(encoded)
             attention_maps[name] = dict(zip(self.attention_levels, maps, strict=True))
+        if self.cross_modal:
+            frames = [
+                layer(
+                    own,
+                    ops.concatenate([other for other in frames if other is not own], axis=-1),
+                    frame_mask=frame_mask,
+                    training=training,
+                )
+                for layer, own in zip(self.cross_modal_layers, frames, strict=True)
+            ]
         frames = frames[0] if len(frames) == 1 else ops.concatenate(frames, axis=-1)
         return frames, attention_maps
 
@@ -278,4 +305,5 @@ class TransformerClassifier(VideoClassifier):
             "dual_normalization": self.dual_normalization,
             "num_layers": self.num_layers,
             "pre_norm": self.pre_norm,
+            "cross_modal": self.cross_modal,
         }
