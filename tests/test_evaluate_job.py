@@ -118,12 +118,12 @@ def test_each_row_has_its_figures(whole):
     metrics = {"gap", "map", "map_all_scores", "perr", "hit_at_1", "loss", "num_videos"}
     figures = {"attention_entropy_audio", "distance_to_uniform_audio", "partitions", "intervals"}
     moved = {"attention_mse_audio", "attention_frobenius_audio"}
-    kept = {"hits", "pairs", "margin"}
+    kept = {"hits", "pairs", "margin", "resampled"}
     assert set(result["clean"]) == metrics | figures | kept | {"zero_gradient_share"}
     attacks = {row["attack"]: row for row in result["attacks"]}
     assert list(attacks) == list(whole[1]["attacks"])
     common = metrics | figures | moved | kept | {"norm", "relative_norm", "success"}
-    identity = {"attack", "epsilon", "options"}
+    identity = {"attack", "epsilon", "options", "passes"}
     rho = {"rho_mean", "rho_median", "share_not_flipped"}
     for name, row in attacks.items():
         extra = rho if name == "deepfool:steps=1" else set()
@@ -196,6 +196,34 @@ def test_classes_groups_and_the_comparison(whole):
         low, high = comparison["intervals"][str(entry[0])]
         assert low <= entry[2] <= high
     assert name == (f"class {index}" if index < NUM_CLASSES - 1 else None)
+
+
+def test_rows_are_tested_against_those_of_the_baseline(whole, runs, pattern, tmp_path, capsys):
+    result, options = whole
+    clean, *attacked = result["comparison"]["rows"]
+    assert [row["attack"] for row in attacked] == list(options["attacks"])
+    ours = {row["attack"]: row for row in result["attacks"]}
+    for row in attacked:
+        test = row["hit_at_1"]
+        assert test["ours"] == ours[row["attack"]]["hit_at_1"]
+        assert test["difference"] * 32 == pytest.approx(test["only_ours"] - test["only_baseline"])
+        low, high = row["gap"]["interval"]
+        assert low <= row["gap"]["difference"] <= high and 0 < row["gap"]["p"] <= 1
+    # The baseline's rows are those of an evaluation of its own, which a comparison then takes.
+    plain = {key: options[key] for key in ("attack_steps", "batch_size", "transfer_from")}
+    plain |= {"eval_data_pattern": pattern, "attacks": ("fgm", "pgd:steps=2", "transfer")}
+    file = runs[1].path / "evaluation.json"
+    theirs = pipeline.evaluate(runs[1], output_file=file, **plain)
+    assert clean["gap"]["baseline"] == theirs["clean"]["gap"]
+    assert [row["gap"]["baseline"] for row in attacked if row["attack"] in plain["attacks"]] == [
+        row["gap"] for row in theirs["attacks"]
+    ]
+    again = pipeline.evaluate(runs[0], compare_to=runs[1].path, **plain)
+    file.unlink()
+    assert f"attacked rows of the baseline are taken from {file}" in capsys.readouterr().err
+    assert again["comparison"]["rows"] == [
+        row for row in result["comparison"]["rows"] if row["attack"] in (None, *plain["attacks"])
+    ]
 
 
 def test_attention_and_clips(whole):
@@ -325,8 +353,9 @@ def test_interrupted_it_goes_on_after_the_rows_that_are_there(
     with monkeypatch.context() as patch:
         calls = counted(patch)
         assert figures(pipeline.evaluate(runs[0], **options)) == figures(expected)
-    # An attack, a corruption and the baseline are left, and resamples need our own scores again.
-    assert len(calls) == 4
+    # An attack, a corruption and the baseline, clean and under three attacks, are left, and
+    # resamples need our own scores again.
+    assert len(calls) == 7
     calls = counted(monkeypatch)
     assert figures(pipeline.evaluate(runs[0], **options)) == figures(expected)
     assert calls == []
@@ -395,6 +424,7 @@ def test_figures_belong_to_the_weights_that_were_measured(
         "files": [str(path) for path in sorted(sample_dir.glob("test*.tfrecord"))],
         "num_files": provenance["num_files"],
         "num_records": 32,
+        "parameters": load_classifier(runs["a"], config).count_params(),
         "num_videos": 4,
         "earlier_calls": [],
     }

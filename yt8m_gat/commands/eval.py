@@ -103,7 +103,7 @@ SECTIONS: Sections = {
         ),
         _setting(
             "compare_to",
-            "Run folder of a baseline: differences in average precision, class by class.",
+            "Run folder of a baseline: paired tests of each row, differences class by class.",
             path=input_path,
         ),
         _setting("min_positives", "Positives that a class needs to be compared.", least=1),

@@ -1,6 +1,7 @@
 """Draws runs and their evaluations as one HTML page."""
 
 import argparse
+import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,8 +10,11 @@ from yt8m_gat.cli import EXIT_ERROR, CommandParser
 from yt8m_gat.commands import explain
 from yt8m_gat.commands.page_file import write_page
 from yt8m_gat.config import ConfigError
+from yt8m_gat.disk import replacing
+from yt8m_gat.locks import only_writer
 from yt8m_gat.paths import input_path, output_path, read_paths
 from yt8m_gat.report.class_gains import MarkedClasses
+from yt8m_gat.report.leaderboard import leaderboard
 from yt8m_gat.report.page import build_page
 from yt8m_gat.report.source import read_run
 from yt8m_gat.untrusted import print_error, printable
@@ -21,6 +25,7 @@ PATHS = {
     "mark_classes": input_path,
     "output_file": output_path,
     "figures_dir": output_path,
+    "leaderboard": output_path,
 }
 
 
@@ -42,6 +47,12 @@ def _parser() -> CommandParser:
     )
     parser.add_argument("-o", "--output_file", default="report.html", help="the page")
     parser.add_argument("--figures_dir", help="also write each figure there, as SVG")
+    parser.add_argument(
+        "--leaderboard",
+        metavar="FILE.json",
+        help="also write the evaluated runs as entries of a leaderboard: threat models, attacks, "
+        "worst cases, cost",
+    )
     return parser
 
 
@@ -77,6 +88,11 @@ def _report(arguments: argparse.Namespace) -> int:
             print(printable(f"warning: {run.warning}"), file=sys.stderr)
     page, figures = build_page(runs, unreadable, arguments.command, marked=marked or None)
     write_page(arguments.output_file, page, figures, arguments.figures_dir)
+    if arguments.leaderboard is not None:
+        entries = leaderboard(runs)
+        with only_writer(arguments.leaderboard), replacing(arguments.leaderboard) as temporary:
+            temporary.write_text(json.dumps(entries, indent=2) + "\n", encoding="utf-8")
+        print(f"{arguments.leaderboard}: {len(entries['entries'])} entries")
     return EXIT_ERROR if unreadable else 0
 
 

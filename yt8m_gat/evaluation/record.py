@@ -69,6 +69,7 @@ class EvaluationRecord:
     | `step` | the training step of the weights |
     | `pattern`, `files`, `num_files` | the file pattern, the first ten files, their number |
     | `num_records` | number of records in all the files |
+    | `parameters` | number of parameters of the model |
     | `measured_at` | time of the last measurement, UTC, as `2026-01-31T12:00:00+00:00` |
     | `command` | the arguments of the command that measured it, the script's name first |
     | `version` | its version of yt8m_gat |
@@ -286,6 +287,20 @@ class EvaluationRecord:
             if self._keep_replaced:
                 os.replace(os.path.realpath(self.path), self._kept_path)
         self._keep_replaced, self._text = False, text
+
+
+def attacked_rows(path: str | os.PathLike, settings: Mapping[str, Any]) -> list[Row]:
+    """Returns the attacked rows of another file if it has these settings, among others.
+
+    A file that does not exist, has other settings or was changed has none.
+    """
+    try:
+        stored = as_json(parse_json(read_text(Path(path), MAX_JSON_BYTES)))
+        checksum = stored.pop("checksum")
+        same = as_json(settings).items() <= stored["settings"].items()
+        return stored["attacks"] if same and checksum == _checksum(stored) else []
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return []
 
 
 def _checksum(result: Mapping[str, Any]) -> str:

@@ -1,7 +1,8 @@
 """Bootstrap confidence intervals of metrics over the choice of the clips."""
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 
@@ -49,6 +50,15 @@ def interval(values: np.ndarray) -> list[float] | None:
         return None
     tail = 50 * (1 - LEVEL)
     return np.percentile(defined, [tail, 100 - tail]).tolist()
+
+
+def intervals_of(resampled: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """Returns `{"level", "resamples", metric: interval}` of metrics on all resamples."""
+    return {
+        "level": LEVEL,
+        "resamples": NUM_RESAMPLES,
+        **{name: interval(values) for name, values in resampled.items()},
+    }
 
 
 @dataclasses.dataclass(frozen=True)

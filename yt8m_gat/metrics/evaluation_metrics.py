@@ -12,10 +12,9 @@ from yt8m_gat.metrics.average_precision import (
     per_class_average_precision,
 )
 from yt8m_gat.metrics.bootstrap import (
-    LEVEL,
     NUM_RESAMPLES,
     RankedPairs,
-    interval,
+    intervals_of,
     resample_counts,
 )
 from yt8m_gat.metrics.class_accuracy import class_accuracy, mean_class_accuracy
@@ -179,10 +178,10 @@ class EvaluationMetrics:
         return self._videos().top_hits[:, 0]
 
     @property
-    def top_pairs(self) -> tuple[np.ndarray, np.ndarray, int]:
-        """The pairs of GAP, best first: scores and hits `[N, k]`, and the number of positives."""
+    def top_pairs(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The pairs of GAP, best first: scores and hits `[N, k]`, and numbers of labels `[N]`."""
         videos = self._videos()
-        return videos.top_scores, videos.top_hits, int(videos.label_counts.sum())
+        return videos.top_scores, videos.top_hits, videos.label_counts
 
     def per_class_accuracy(self) -> np.ndarray | None:
         """Returns the terms of `mean_class_accuracy`, float64 [C], NaN for a class without a video.
@@ -320,6 +319,20 @@ class EvaluationMetrics:
         Raises:
             ValueError: If no video was seen.
         """
+        return intervals_of(self.resampled())
+
+    def resampled(self) -> dict[str, np.ndarray]:
+        """Computes `gap`, `perr` and `hit_at_1` on each resample of the videos.
+
+        The resamples are the same for all sets of as many videos, so that those of two models on
+        the same videos are paired.
+
+        Returns:
+            Metric -> `[NUM_RESAMPLES]`, NaN for `gap` where a resample has no positive.
+
+        Raises:
+            ValueError: If no video was seen.
+        """
         videos = self._videos()
         num_videos, num_pairs = videos.top_scores.shape
         ranked = RankedPairs.of(
@@ -339,12 +352,7 @@ class EvaluationMetrics:
                 for counts in resample_counts(num_videos)
             ]
         )
-        names = ("gap", "perr", "hit_at_1")
-        return {
-            "level": LEVEL,
-            "resamples": NUM_RESAMPLES,
-            **{name: interval(column) for name, column in zip(names, values.T, strict=True)},
-        }
+        return dict(zip(("gap", "perr", "hit_at_1"), values.T, strict=True))
 
     def resampled_average_precision(self, classes: Sequence[int]) -> np.ndarray:
         """Computes the average precision of some classes on each resample of the videos.

@@ -151,6 +151,7 @@ class EvaluatedRun:
             "files": self.files[:NAMED_FILES],
             "num_files": len(self.files),
             "num_records": self._num_records,
+            "parameters": self.classifier.count_params(),
         }
 
     def batches(self, schema: RecordSchema | None = None) -> Iterable[dict[str, Any]]:

@@ -114,7 +114,7 @@ class _Evaluation:
         if options.clips or options.num_clips:
             add_clips(target, record, self.planned[0] if self.planned else None)
         if target.baseline is not None:
-            add_comparison(target, record, self.rows.clean_measurement)
+            add_comparison(target, record, self.rows.clean_measurement, self.planned)
 
     def _judge(self) -> None:
         """Computes worst cases and sanity checks from all rows, those of earlier calls included."""

@@ -3,17 +3,20 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from yt8m_gat.config import ConfigError
 from yt8m_gat.data import no_label
 from yt8m_gat.evaluation.evaluator import Corruption, Observer
 from yt8m_gat.evaluation.measurement import Measurement
 from yt8m_gat.evaluation.record import ROW_KEYS, EvaluationRecord
 from yt8m_gat.explanation.attention_statistics import AttentionProfiles
+from yt8m_gat.metrics.bootstrap import intervals_of
 from yt8m_gat.pipeline.attack_plan import PlannedAttack
 from yt8m_gat.pipeline.evaluated_run import EvaluatedRun
 from yt8m_gat.pipeline.profile_observer import ProfileObserver
 from yt8m_gat.pipeline.run_evaluator import square_maps
-from yt8m_gat.robustness.worst_case import packed, packed_pairs
+from yt8m_gat.robustness.worst_case import packed, packed_pairs, packed_values
 
 # Clips up to which rows keep the pairs of GAP, for its worst case: 110 bytes a clip and row.
 MAX_CLIPS_WITH_PAIRS = 2000
@@ -34,6 +37,10 @@ class EvaluationRows:
         self.attacked = attacked
         self._clean: Measurement | None = None  # Kept only for a comparison.
         self._measured: set[str] = set()
+        # What tests against a baseline, or the worst case, need of each row.
+        self._needed: tuple[str, ...] = ("hits",) if attacked else ()
+        if run.baseline is not None:
+            self._needed = ("hits", "resampled")
 
     def add_clean(self) -> None:
         """Measures the clean row, the figures of each class, and attention profiles if asked for.
@@ -44,7 +51,8 @@ class EvaluationRows:
         run = self.run
         classes, attention = self.record.section("classes"), self.record.section("attention")
         profiled = attention.get("profiles") is not None
-        needed = ["zero_gradient_share", "hits"] if self.attacked else []
+        needed = ["zero_gradient_share"] if self.attacked else []
+        needed += self._needed
         if (
             classes
             and (profiled or not run.options.attention)
@@ -88,7 +96,7 @@ class EvaluationRows:
             attention.get(key) == value for key, value in of_attack.items()
         )
         if (is_profiled or not needs_profiles) and self.record.take_over(
-            "attacks", identity, "hits"
+            "attacks", identity, *self._needed
         ):
             return
         profiles = self._profiles() if needs_profiles else None
@@ -101,7 +109,8 @@ class EvaluationRows:
                 **of_attack,
                 "attacked_profiles": profiles.statistics.result(),
             }
-        self._add("attacks", identity, measured, **sections)
+        passes = planned.attack.cost._asdict()
+        self._add("attacks", {**identity, "passes": passes}, measured, **sections)
 
     def add_corruption(self, corruption: Corruption) -> None:
         """Measures one corruption at one severity."""
@@ -126,11 +135,12 @@ class EvaluationRows:
             row = measured.result(partitions)
         except ValueError as error:
             raise ConfigError(f"--partitions={partitions}: {error}") from error
-        if self.attacked and kind != "corruptions":
-            row["hits"] = packed(measured.metrics.hits_at_1)
-            if measured.num_examples <= MAX_CLIPS_WITH_PAIRS:
+        resampled = measured.metrics.resampled()
+        row["intervals"] = intervals_of(resampled)
+        if self._needed and kind != "corruptions":
+            row |= figures_by_clip(measured, resampled)
+            if self.attacked and measured.num_examples <= MAX_CLIPS_WITH_PAIRS:
                 row["pairs"] = packed_pairs(*measured.metrics.top_pairs)
-        row["intervals"] = measured.metrics.intervals()
         self._measured.add(_row_name(kind, identity))
         self.record.add(kind, identity, row, measured.group_results(), **sections)
 
@@ -147,6 +157,12 @@ class EvaluationRows:
         if not run.options.attention:
             return None
         return ProfileObserver(run.evaluator, AttentionProfiles(square_maps(run.classifier)))
+
+
+def figures_by_clip(measured: Measurement, resampled: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """Returns `hits`, a bit per clip, and `resampled`, metrics on each resample, of a row."""
+    values = {name: packed_values(of_metric) for name, of_metric in resampled.items()}
+    return {"hits": packed(measured.metrics.hits_at_1), "resampled": values}
 
 
 def _class_figures(measured: Measurement) -> dict[str, Any]:

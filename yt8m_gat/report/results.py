@@ -1,12 +1,13 @@
 """Metrics as tables: clean, attacked, over partitions and per group of classes."""
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 
 from yt8m_gat.report.drawing.markup import (
     PERCENT_METRICS,
+    Cell,
     folded,
     note,
     percent,
@@ -217,6 +218,38 @@ def class_tables(runs: Sequence[ReportedRun]) -> list[str]:
         if rows:
             parts.append(table(heads, rows))
     return parts
+
+
+def paired_tables(runs: Sequence[ReportedRun]) -> list[str]:
+    """Returns a table per baseline: GAP and Hit@1 minus its own, clean and under each attack."""
+    parts = []
+    for run in runs:
+        comparison = run.evaluation.get("comparison", {})
+        rows: list[list[str | Cell]] = []
+        for test in comparison.get("rows", []):
+            epsilon = number(test["epsilon"])
+            radius = "" if epsilon is None else f", epsilon {epsilon:g}"
+            cells: list[str | Cell] = [f"{test['attack'] or 'clean'}{radius}"]
+            for name in ("gap", "hit_at_1"):
+                of_metric = test[name] or {}
+                cells += [percent(of_metric.get("baseline")), percent(of_metric.get("ours"))]
+                cells += [_points(of_metric), plain(of_metric.get("p"))]
+            rows.append(cells)
+        if rows:
+            heads = ["clips"]
+            for name in ("GAP", "Hit@1"):
+                heads += [f"{name}, baseline", f"{name}, ours", "difference", "p"]
+            parts += [note(f"{run.title}, over {comparison['baseline']}."), table(heads, rows)]
+    return parts
+
+
+def _points(of_metric: Mapping[str, Any]) -> Cell:
+    """Returns a difference in points and, below it, its interval."""
+    difference, ends = number(of_metric.get("difference")), pair(of_metric.get("interval"))
+    text = "-" if difference is None else f"{100 * difference:+.2f}"
+    if ends is not None:
+        text += f"\n({100 * ends[0]:+.2f} to {100 * ends[1]:+.2f})"
+    return Cell(text, "lines")
 
 
 def _ranked(comparison: dict[str, Any]) -> str:

@@ -104,6 +104,12 @@ _PARTS = {
             "top": [_ENTRY],
             "bottom": [_ENTRY],
             "accuracy_gains?": [_NUMBER],
+            "rows?": [
+                {
+                    **{"attack": (str, type(None)), "epsilon": _NUMBER},
+                    **{"gap": (dict, type(None)), "hit_at_1": (dict, type(None))},
+                }
+            ],
         },
         "a comparison with baseline, top and bottom",
     ),

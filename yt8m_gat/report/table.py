@@ -78,6 +78,7 @@ def format_evaluation(result: dict[str, Any]) -> str:
     parts += _class_activation(result.get("class_activation"))
     parts += _true_spans(result.get("true_spans"))
     parts += _verticals(result.get("verticals", []), worst)
+    parts += _paired_tests(result.get("comparison"))
     parts += _comparison(result.get("comparison"))
     parts += _clips(result.get("clips", []))
     return printable("\n".join(parts), keep="\n")
@@ -274,6 +275,24 @@ def _figure(value: float | None) -> str:
 
 def _name(entry: list[Any]) -> str:
     return f"{entry[0]}" if entry[1] is None else f"{entry[0]} {entry[1]}"
+
+
+def _paired_tests(comparison: dict[str, Any] | None) -> list[str]:
+    """Returns a line per row that was compared: the differences, their intervals and p."""
+    lines = []
+    for test in (comparison or {}).get("rows", []):
+        figures = []
+        for name in ("gap", "hit_at_1"):
+            if (of_metric := test[name]) is not None:
+                ends = of_metric["interval"]
+                interval = "" if ends is None else f" ({ends[0]:+.4f} to {ends[1]:+.4f})"
+                p = "-" if of_metric["p"] is None else f"{of_metric['p']:.2g}"
+                figures.append(f"{_METRICS[name]} {of_metric['difference']:+.4f}{interval}, p {p}")
+        label = "clean" if test["attack"] is None else attack_label(test)
+        lines.append(f"  {label}: {'; '.join(figures)}")
+    if not lines:
+        return []
+    return [f"\nOurs minus {comparison['baseline']}, on the same clips", *lines]
 
 
 def _comparison(comparison: dict[str, Any] | None) -> list[str]:

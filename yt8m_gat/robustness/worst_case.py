@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from yt8m_gat.metrics import average_precision
+from yt8m_gat.metrics.bootstrap import RankedPairs, intervals_of, resample_counts
 from yt8m_gat.robustness.measured_row import ball_of
 
 
@@ -23,11 +24,28 @@ def packed(hits: np.ndarray) -> dict[str, Any]:
     return {"count": len(hits), "bits": base64.b64encode(np.packbits(hits)).decode()}
 
 
-def packed_pairs(scores: np.ndarray, hits: np.ndarray, num_positives: int) -> dict[str, Any]:
+def unpacked(hits: Mapping[str, Any]) -> np.ndarray:
+    """Returns the bool [N] of `packed`."""
+    bits = np.frombuffer(base64.b64decode(hits["bits"]), np.uint8)
+    return np.unpackbits(bits, count=hits["count"]).astype(bool)
+
+
+def packed_values(values: np.ndarray) -> str:
+    """Packs float [R] in base 64, in single precision."""
+    return base64.b64encode(np.asarray(values, "<f4").tobytes()).decode()
+
+
+def unpacked_values(text: str) -> np.ndarray:
+    """Returns the float64 [R] of `packed_values`."""
+    return np.frombuffer(base64.b64decode(text), "<f4").astype(np.float64)
+
+
+def packed_pairs(scores: np.ndarray, hits: np.ndarray, label_counts: np.ndarray) -> dict[str, Any]:
     """Packs the pairs of `EvaluationMetrics.top_pairs`: about 110 characters per clip of 20."""
     return {
         "per_clip": scores.shape[1],
-        "positives": num_positives,
+        "positives": int(label_counts.sum()),
+        "labels": base64.b64encode(np.asarray(label_counts, "<u2").tobytes()).decode(),
         "scores": base64.b64encode(np.asarray(scores, "<f4").tobytes()).decode(),
         "hits": base64.b64encode(np.packbits(hits)).decode(),
     }
@@ -54,8 +72,9 @@ def worst_cases(
             ball (many clips, or an older version) it has no `gap`.
 
     Returns:
-        A `{"axes", "round", "epsilon", "attacks", "hit_at_1"}` for each, and `gap` where it is
-        known: the ball (see `ball_of`) and the specifications of its attacks.
+        A `{"axes", "round", "epsilon", "attacks", "hit_at_1", "intervals"}` for each, and `gap`
+        where it is known: the ball (see `ball_of`), the specifications of its attacks, and
+        bootstrap intervals over the clips (see `yt8m_gat.metrics.bootstrap`) of the figures.
     """
     balls: dict[tuple[str, bool, float], list[Mapping[str, Any]]] = {}
     for row in attacks:
@@ -64,22 +83,28 @@ def worst_cases(
     worst = []
     for (axes, rounded, epsilon), rows in sorted(balls.items()):
         if len(rows) > 1:
-            bits = [base64.b64decode(row["hits"]["bits"]) for row in (clean, *rows)]
-            survived = np.bitwise_and.reduce([np.frombuffer(value, np.uint8) for value in bits])
+            survived = np.logical_and.reduce([unpacked(row["hits"]) for row in (clean, *rows)])
+            resampled = {
+                "hit_at_1": np.array([survived @ n for n in resample_counts(len(survived))])
+                / len(survived)
+            }
             case = {
                 "axes": axes,
                 "round": rounded,
                 "epsilon": epsilon,
                 "attacks": [row["attack"] for row in rows],
-                "hit_at_1": int(np.unpackbits(survived).sum()) / clean["hits"]["count"],
+                "hit_at_1": int(survived.sum()) / len(survived),
             }
             if all("pairs" in row for row in (clean, *rows)):
-                case["gap"] = _worst_gap([clean, *rows])
-            worst.append(case)
+                case["gap"], of_gap = _worst_gap([clean, *rows])
+                if of_gap is not None:
+                    resampled = {"gap": of_gap, **resampled}
+            worst.append({**case, "intervals": intervals_of(resampled)})
     return worst
 
 
-def _worst_gap(rows: Sequence[Mapping[str, Any]]) -> float:
+def _worst_gap(rows: Sequence[Mapping[str, Any]]) -> tuple[float, np.ndarray | None]:
+    """Returns GAP, and GAP on each resample of the clips, if the rows have what that needs."""
     pairs = [_unpacked(row["pairs"]) for row in rows]
     scores, hits = (np.stack(of_rows) for of_rows in zip(*pairs, strict=True))  # [R, N, k]
     precision = np.cumsum(hits, axis=2) / np.arange(1, hits.shape[2] + 1)
@@ -87,7 +112,17 @@ def _worst_gap(rows: Sequence[Mapping[str, Any]]) -> float:
     clips = np.arange(len(lowest))
     pool = scores[lowest, clips].ravel(), hits[lowest, clips].ravel()
     gap = average_precision(*pool, rows[0]["pairs"]["positives"])
-    return min(gap, *(row["gap"] for row in rows))
+    row = min(rows, key=lambda row: row["gap"])
+    if row["gap"] < gap:
+        values = row.get("resampled")
+        return row["gap"], None if values is None else unpacked_values(values["gap"])
+    if "labels" not in rows[0]["pairs"]:  # Of an older version.
+        return gap, None
+    labels = np.frombuffer(base64.b64decode(rows[0]["pairs"]["labels"]), "<u2").astype(np.int64)
+    ranked = RankedPairs.of(*pool, np.repeat(clips, hits.shape[2]))
+    return gap, np.array(
+        [ranked.average_precision(n, n @ labels) for n in resample_counts(len(labels))]
+    )
 
 
 def _unpacked(pairs: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
