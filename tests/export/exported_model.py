@@ -23,7 +23,7 @@ OPTIONS = {
     "LstmModel": {"lstm_cells": 8},
     "AttentionGru": {"gru_cells": 4},
     "NetVLAD": {"cluster_size": 8, "hidden_size": 8},
-    "GatedSoftDbof": {"cluster_size": 8, "hidden_size": 8},
+    "GatedSoftDbof": {"cluster_size": 16, "hidden_size": 8},
     "NeXtVLAD": {"cluster_size": 4, "groups": 2, "hidden_size": 8, "gating_reduction": 2},
     "LogisticModel": {},
     "MoeModel": {},
