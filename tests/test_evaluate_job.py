@@ -21,7 +21,7 @@ from yt8m_gat.data import find_files
 from yt8m_gat.evaluation.evaluator import Evaluator
 from yt8m_gat.job_settings import EvaluationSettings
 from yt8m_gat.models import build_from_config
-from yt8m_gat.pipeline import attack_plan, evaluation
+from yt8m_gat.pipeline import attack_plan, embedding_measures, evaluation
 from yt8m_gat.report.source import read_run
 from yt8m_gat.report.table import format_evaluation
 from yt8m_gat.robustness import surrogate
@@ -443,6 +443,28 @@ def test_an_attack_with_other_options_is_another_row(runs, pattern, tmp_path, mo
     assert result["attacks"][1]["options"]["queries"] == 2
     pipeline.evaluate(runs[0], start_over=True, **options)
     assert len(calls) == 2
+
+
+def test_layers_move_under_the_first_attack(runs, pattern, tmp_path, monkeypatch):
+    options = {"eval_data_pattern": pattern, "output_file": tmp_path / "x.json", "max_videos": 4}
+    options |= {"attacks": ("fgm",), "embeddings": True}
+    still = pipeline.evaluate(runs[0], epsilons=(0.0,), **options)["embeddings"]
+    names = [layer["layer"] for layer in still["layers"]]
+    assert names[-3:] == ["pooling", "hidden", "logits"] and len(set(names)) == len(names)
+    for layer in still["layers"]:
+        assert layer["relative_l2"] == 0.0 and layer["cosine"] == pytest.approx(1.0)
+        assert layer["rows"] == (4 if layer["layer"] in names[-3:] else still["layers"][0]["rows"])
+    result = pipeline.evaluate(runs[0], epsilons=(2.0,), **options)
+    moved = result["embeddings"]
+    assert all(layer["relative_l2"] > 0 for layer in moved["layers"])
+    assert all(layer["cka"] is None or layer["cka"] < 1 for layer in moved["layers"])
+    assert (moved["attack"], moved["epsilon"], moved["num_videos"]) == ("fgm", 2.0, 4)
+    assert "Layers under fgm, epsilon 2 against clean, 4 videos" in format_evaluation(result)
+    # The file is enough.
+    monkeypatch.setattr(embedding_measures, "hidden_outputs", None)
+    assert pipeline.evaluate(runs[0], epsilons=(2.0,), **options)["embeddings"] == moved
+    with pytest.raises(ConfigError, match="under the first attack: give --attacks"):
+        pipeline.evaluate(runs[0], eval_data_pattern=pattern, embeddings=True)
 
 
 def test_a_student_is_trained_where_its_row_is_measured(runs, pattern, tmp_path, monkeypatch):

@@ -51,6 +51,7 @@ class EvaluationSettings:
         compare_to: Run folder of a baseline, evaluated clean on the same videos.
         min_positives: Positives that a class needs to be ranked in that comparison.
         attention: Add attention profiles and local sensitivity.
+        embeddings: Add how far each hidden layer moves under the first attack.
         class_activation: Add entropy and spread over time of the class activation of each clip's
             label (of several, the one that scores highest).
         true_spans: CSV of where labels are shown (`yt8m_gat.explanation.true_spans`): add how much
@@ -100,6 +101,7 @@ class EvaluationSettings:
     compare_to: str | os.PathLike | None = None
     min_positives: int = 10
     attention: bool = False
+    embeddings: bool = False
     class_activation: bool = False
     true_spans: str | os.PathLike | None = None
     sensitivity_videos: int = 500

@@ -1,6 +1,8 @@
 """The attacks of the command line: what is read reaches the attack, what cannot be is named."""
 
 import dataclasses
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -33,8 +35,12 @@ from yt8m_gat.pipeline.attack_plan import plan_attacks
 from yt8m_gat.pipeline.evaluation_checks import check_options
 from yt8m_gat.pipeline.evaluation_options import EvaluationOptions
 from yt8m_gat.robustness.attack_spec import PIXELS, QUANTIZED, AttackSpec
-from yt8m_gat.robustness.protocol import sceptic_attacks
-from yt8m_gat.robustness.sanity import SWEEP, radius_scale, unbounded_epsilon
+from yt8m_gat.robustness.protocol import (
+    PROTOCOL_DECISIONS,
+    PROTOCOL_QUERIES,
+    sceptic_attacks,
+)
+from yt8m_gat.robustness.sanity import SWEEP, radius_scale, sanity_specs, unbounded_epsilon
 
 SHARED = AttackOptions(norm_scope="example", steps=7, restarts=2, queries=9)
 
@@ -243,6 +249,27 @@ def test_the_sceptics_table():
     assert not names & {"transfer", "adaptive"}
     assert not [text for text, _ in texts(rounded=False) if "round" in text]
     assert isinstance(build("square"), SquareSearch)
+
+
+def test_the_page_counts_the_passes_of_the_protocol():
+    """`cost` itself is counted in test_single_model_attacks.py."""
+    specs = sceptic_attacks([0.5], transfer=True, surrogate=True, adaptive=True, rounded=True)
+    radii = (*SWEEP, unbounded_epsilon("frame", 300, 2))
+    needed = sanity_specs(0.5, True, radii, PROTOCOL_QUERIES, PROTOCOL_DECISIONS)
+    specs += [AttackSpec.parse(text).at(epsilon) for text, epsilon in needed]
+    rows = {(spec.name, spec.epsilon, str(spec.settings(AttackOptions()))): spec for spec in specs}
+    costs = [
+        spec.build(spec.epsilon, AttackOptions(), source=print, map_distance=print).cost
+        for spec in rows.values()
+    ]
+    page = (Path(__file__).resolve().parents[2] / "docs" / "ROBUSTNESS.md").read_text("utf-8")
+    forward, backward = re.search(
+        r"takes up to ([\d,]+) forward passes a batch, .*? and ([\d,]+) backward passes",
+        " ".join(page.split()),
+    ).groups()
+    # Up to the next hundred; some rows take a pass more, on the clean clips.
+    assert 0 <= int(forward.replace(",", "")) - sum(cost.forward for cost in costs) < 100
+    assert 0 <= int(backward.replace(",", "")) - sum(cost.backward for cost in costs) < 100
 
 
 def test_options_that_nobody_sets_are_those_of_the_flags():

@@ -176,6 +176,7 @@ SECTIONS: Sections = {
     ),
     "Explanations": (
         _setting("attention", "Attention profiles and local sensitivity."),
+        _setting("embeddings", "How far each hidden layer moves under the first attack."),
         _setting(
             "class_activation",
             "Entropy and spread over time of the class activation of the labels.",

@@ -8,6 +8,7 @@ from yt8m_gat.locks import only_writer
 from yt8m_gat.pipeline.attack_plan import plan_attacks
 from yt8m_gat.pipeline.baseline_comparison import add_comparison
 from yt8m_gat.pipeline.certificate_measures import add_certificates
+from yt8m_gat.pipeline.embedding_measures import add_embeddings
 from yt8m_gat.pipeline.evaluated_run import EvaluatedRun
 from yt8m_gat.pipeline.evaluation_options import EvaluationOptions
 from yt8m_gat.pipeline.evaluation_rows import EvaluationRows
@@ -107,6 +108,8 @@ class _Evaluation:
             add_certificates(target, record)
         if options.attention:
             add_sensitivity(target, record)
+        if options.embeddings:
+            add_embeddings(target, record, self.planned[0])
         if options.class_activation:
             add_class_activation(target, record)
         if options.true_spans is not None:

@@ -64,6 +64,8 @@ def check_options(
     for spec in specs:
         if spec.needs_source and options.transfer_from is None:
             raise ConfigError(f"the attack {spec.name} needs another run: --transfer_from")
+    if options.embeddings and not (specs or options.protocol or options.sanity_checks):
+        raise ConfigError("--embeddings compares layers under the first attack: give --attacks")
     if options.transfer_from is not None and not (
         any(spec.takes_source for spec in specs) or options.protocol or options.sanity_checks
     ):

@@ -120,6 +120,7 @@ class EvaluationOptions(EvaluationSettings):
         flags = ("attacks", "protocol", "sanity_checks", "corruptions", "attention", "clips")
         others = (
             "class_activation",
+            "embeddings",
             "true_spans",
             "num_clips",
             "transfer_from",

@@ -37,6 +37,7 @@ from yt8m_gat.report.drawing.markup import (
     table,
     warning,
 )
+from yt8m_gat.report.embeddings import embedding_tables
 from yt8m_gat.report.results import (
     class_name,
     class_tables,
@@ -129,6 +130,13 @@ def build_page(
             "the interval over the clips. A curve that rises by more than that is a sign of masked "
             "gradients.",
             gallery(robustness),
+        ),
+        *section(
+            "Hidden layers",
+            "Each layer's outputs under the attack against those on the clean clips: linear CKA "
+            "(1: the rows are as similar to each other as before), cosine and relative l2 distance "
+            "of the rows. A row is a real frame, or a clip after pooling.",
+            embedding_tables(runs),
         ),
         *section(
             "Certificates",

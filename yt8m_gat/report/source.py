@@ -127,6 +127,10 @@ _PARTS = {
         ],
         "a list of smoothed classifiers with sigma, samples, first_class and curve",
     ),
+    "embeddings": (
+        {**_ROW, "num_videos": _NUMBER, "layers": [{"layer": str}]},
+        "layers under one attack, with attack, num_videos and layers",
+    ),
     "provenance": ({"earlier_calls?": [dict]}, "an object, its earlier_calls a list of such"),
     "classes": ({"ap?": [_NUMBER], "positives?": [_NUMBER]}, "figures of the classes"),
 }

@@ -75,6 +75,7 @@ def format_evaluation(result: dict[str, Any]) -> str:
     parts += _partitions(compared)
     parts += _titled("DeepFool, rho of the clips that flipped", rows, _DEEPFOOL)
     parts += _attention(compared)
+    parts += _embeddings(result.get("embeddings"))
     parts += _class_activation(result.get("class_activation"))
     parts += _true_spans(result.get("true_spans"))
     parts += _verticals(result.get("verticals", []), worst)
@@ -187,6 +188,19 @@ def _certificates(certificates: list[dict[str, Any]]) -> list[str]:
         columns = {"hit_at_1": "Hit@1", "recall": "recall", "precision": "precision"}
         parts += _titled(title, rows, columns)
     return parts
+
+
+def _embeddings(section: Mapping[str, Any] | None) -> list[str]:
+    """Returns a line per hidden layer."""
+    if not section:
+        return []
+    epsilon = "" if section["epsilon"] is None else f", epsilon {section['epsilon']:g}"
+    title = (
+        f"Layers under {section['attack']}{epsilon} against clean, {section['num_videos']} videos"
+    )
+    rows = {of["layer"]: of for of in section["layers"]}
+    columns = {"cka": "CKA", "cosine": "cosine", "relative_l2": "relative l2"}
+    return _titled(title, rows, columns)
 
 
 def _partitions(rows: Mapping[str, Mapping[str, Any]]) -> list[str]:
