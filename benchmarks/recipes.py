@@ -4,7 +4,8 @@ python benchmarks/recipes.py --train_data_pattern='d/train*' --eval_data_pattern
     --test_data_pattern='d/test*' --output_dir=runs/recipes -- --num_classes=24 --max_frames=30
 
 Flags after `--` are passed to every train.py. The best weights by validation GAP are evaluated on
-the test files, clean and under the fast gradient.
+the test files, clean and under `--attacks`, the fast gradient unless others are given. All rows of
+a seed come before those of the next one.
 """
 
 import argparse
@@ -31,6 +32,12 @@ RUNS = {
     "GAT, AdvJS": ["--model=GAT", "--adversarial=jensen_shannon"],
     "GAT, AdvFr": ["--model=GAT"],
 }
+# How strong must the attention penalty be to show? These are no part of the usual table.
+BETAS = {
+    f"{row}, beta {beta}": [f"--model={model}", f"--beta={beta}"]
+    for row, model in (("A-ART", "AART"), ("GAT", "GAT"))
+    for beta in (0, 0.001, 0.01, 0.1, 1, 10, 100)
+}
 # Rows that are fine-tuned from another row, which must come first.
 FINETUNED = {"TAF of SA": ("SA, CE", ["--model=Transformer", "--adversarial=temporal"])}
 
@@ -56,6 +63,8 @@ def main() -> None:
     parser.add_argument("--output_dir", type=Path, required=True)
     parser.add_argument("--seeds", default="0", help="separated by commas")
     parser.add_argument("--epsilons", default="0.5")
+    parser.add_argument("--attacks", default="fgm")
+    parser.add_argument("--max_videos", type=int, default=0, help="of the test files; 0: all")
     parser.add_argument("--rows", default="", help="rows of the table, separated by ;")
     parser.add_argument("--window", help="one window for all block masks, for example bd5")
     parser.add_argument("flags", nargs="*", help="flags for every train.py, after --")
@@ -64,9 +73,9 @@ def main() -> None:
     rows = options.rows.split(";") if options.rows else [*RUNS, *FINETUNED]
 
     table = []
-    for row in rows:
-        for seed in options.seeds.split(","):
-            source, flags = FINETUNED.get(row, (None, RUNS.get(row)))
+    for seed in options.seeds.split(","):
+        for row in rows:
+            source, flags = FINETUNED.get(row, (None, (RUNS | BETAS).get(row)))
             flags = [*flags, *options.flags, f"--seed={seed}"]
             block_masks = flags[0] in ("--model=GMSA", "--model=GAT", "--model=GateAtt")
             if options.window and block_masks and "--local_masks=global" not in flags:
@@ -88,8 +97,9 @@ def main() -> None:
                     "eval.py",
                     f"--train_dir={train_dir}",
                     f"--eval_data_pattern={options.test_data_pattern}",
-                    "--attacks=fgm",
+                    f"--attacks={options.attacks}",
                     f"--epsilons={options.epsilons}",
+                    f"--max_videos={options.max_videos}",
                     "--batch_size=256",
                     f"--output_file={figures}",
                     log=log,
