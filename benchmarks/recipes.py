@@ -38,6 +38,19 @@ BETAS = {
     for row, model in (("A-ART", "AART"), ("GAT", "GAT"))
     for beta in (0, 0.001, 0.01, 0.1, 1, 10, 100)
 }
+# The papers' objectives beside the field's: row -> flags of train.py, forward and backward passes
+# of a training step (docs/ROBUSTNESS.md, Training). With --passes all rows have as many in all.
+DEFENSES = {
+    "CE": (["--model=Transformer"], 2),
+    "ART": (["--model=ART"], 4),
+    "A-ART": (["--model=AART"], 4),
+    "GAT": (["--model=GAT"], 4),
+    "ART, uniform maps": (["--model=ART", "--attention=uniform"], 4),
+    "ART, averaged": (["--model=ART", "--ema_momentum=0.99"], 4),
+    "fast": (["--model=Transformer", "--adversarial=fast"], 5),
+    "PGD-5": (["--model=Transformer", "--adversarial=pgd", "--adversarial_steps=5"], 13),
+    "TRADES-5": (["--model=Transformer", "--adversarial=trades", "--adversarial_steps=5"], 14),
+}
 # Rows that are fine-tuned from another row, which must come first.
 FINETUNED = {"TAF of SA": ("SA, CE", ["--model=Transformer", "--adversarial=temporal"])}
 
@@ -65,6 +78,7 @@ def main() -> None:
     parser.add_argument("--epsilons", default="0.5")
     parser.add_argument("--attacks", default="fgm")
     parser.add_argument("--max_videos", type=int, default=0, help="of the test files; 0: all")
+    parser.add_argument("--passes", type=int, help="in the training of each of DEFENSES' rows")
     parser.add_argument("--rows", default="", help="rows of the table, separated by ;")
     parser.add_argument("--window", help="one window for all block masks, for example bd5")
     parser.add_argument("flags", nargs="*", help="flags for every train.py, after --")
@@ -76,6 +90,10 @@ def main() -> None:
     for seed in options.seeds.split(","):
         for row in rows:
             source, flags = FINETUNED.get(row, (None, (RUNS | BETAS).get(row)))
+            if row in DEFENSES:
+                flags, passes = DEFENSES[row]
+                if options.passes:
+                    flags = [*flags, f"--max_steps={options.passes // passes}"]
             flags = [*flags, *options.flags, f"--seed={seed}"]
             block_masks = flags[0] in ("--model=GMSA", "--model=GAT", "--model=GateAtt")
             if options.window and block_masks and "--local_masks=global" not in flags:
