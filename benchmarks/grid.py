@@ -227,7 +227,8 @@ def main():
                     result, path = train_and_test(options, sizes, model, kind, seed)
                     scores = read_scores(path, options.num_classes)
                 accuracy = place_accuracy(scores, words, label_names)
-                rows.append({"features": kind, "model": model, "seed": int(seed), **result})
+                features = " ".join([kind, *options.flags])
+                rows.append({"features": features, "model": model, "seed": int(seed), **result})
                 rows[-1]["place_accuracy"] = accuracy
             table += rows
             columns = {
