@@ -34,7 +34,7 @@ FORWARD_OF_STEP = 1 / 2.55
 # A backward pass to the features over a forward one (docs/PERFORMANCE.md, Jobs).
 BACKWARD_OF_FORWARD = 1.10
 # At most, for a clip that withstands everything (docs/ROBUSTNESS.md, the sceptic's protocol).
-SCEPTIC_PASSES = {"forward": 6200, "backward": 1400}
+SCEPTIC_PASSES = {"forward": 8100, "backward": 1300}
 
 # Operations of a CE step of SA for one clip: `benchmarks.train_step.least_operations(300, 3862)`.
 STEP_OPERATIONS = 10_867_307_520

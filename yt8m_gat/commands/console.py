@@ -17,10 +17,10 @@ def overview() -> str:
     width = max(map(len, command_names()))
     lines = [
         f"usage: {CONSOLE} COMMAND [flags]      {CONSOLE} COMMAND --help lists its flags",
-        "Train, attack, evaluate and serve classifiers of YouTube-8M frame features.",
+        "Train, attack, evaluate and serve video classifiers, from videos or features.",
     ]
     for part, commands in COMMANDS.items():
-        lines += [f"{part}:", *(f"  {name:{width}}  {line}" for name, line in commands.items())]
+        lines += ["", f"{part}:", *(f"  {name:{width}}  {line}" for name, line in commands.items())]
     return "\n".join(lines)
 
 
