@@ -79,7 +79,7 @@ def format_evaluation(result: dict[str, Any]) -> str:
     parts += _class_activation(result.get("class_activation"))
     parts += _true_spans(result.get("true_spans"))
     parts += _verticals(result.get("verticals", []), worst)
-    parts += _paired_tests(result.get("comparison"))
+    parts += _paired_tests(result.get("comparison"), worst)
     parts += _comparison(result.get("comparison"))
     parts += _clips(result.get("clips", []))
     return printable("\n".join(parts), keep="\n")
@@ -291,10 +291,13 @@ def _name(entry: list[Any]) -> str:
     return f"{entry[0]}" if entry[1] is None else f"{entry[0]} {entry[1]}"
 
 
-def _paired_tests(comparison: dict[str, Any] | None) -> list[str]:
-    """Returns a line per row that was compared: the differences, their intervals and p."""
+def _paired_tests(comparison: dict[str, Any] | None, worst: Mapping[str, Any]) -> list[str]:
+    """Returns the differences, their intervals and p, clean and under the strongest attack."""
     lines = []
+    compared = {(None, None), (worst.get("attack"), worst.get("epsilon"))}
     for test in (comparison or {}).get("rows", []):
+        if (test["attack"], test["epsilon"]) not in compared:
+            continue
         figures = []
         for name in ("gap", "hit_at_1"):
             if (of_metric := test[name]) is not None:
