@@ -21,7 +21,13 @@ from yt8m_gat.data import find_files
 from yt8m_gat.evaluation.evaluator import Evaluator
 from yt8m_gat.job_settings import EvaluationSettings
 from yt8m_gat.models import build_from_config
-from yt8m_gat.pipeline import attack_plan, embedding_measures, evaluation
+from yt8m_gat.pipeline import (
+    attack_plan,
+    baseline_comparison,
+    embedding_measures,
+    evaluated_run,
+    evaluation,
+)
 from yt8m_gat.report.source import read_run
 from yt8m_gat.report.table import format_evaluation
 from yt8m_gat.robustness import surrogate
@@ -398,7 +404,7 @@ def test_figures_belong_to_the_weights_that_were_measured(
         folder.best_weights.write_bytes(later)
         return loaded
 
-    for module in (evaluation, attack_plan):
+    for module in (evaluated_run, attack_plan, baseline_comparison):
         monkeypatch.setattr(module, "load_run", load_and_go_on)
     monkeypatch.setattr(sys, "argv", ["eval.py", "--max_videos=4"])
     file = tmp_path / "x.json"
