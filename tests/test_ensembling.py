@@ -64,6 +64,7 @@ def probabilities(path):
     return table.pivot(index="video_id", columns="label", values="probability").to_numpy()
 
 
+@pytest.mark.slow
 def test_an_ensemble_is_a_run_whose_probabilities_are_the_mean(runs, tmp_path, capsys):
     place, a, _, dbof = runs
     command.main([str(a.path), str(dbof.path), f"--output_dir={place}/both", "--weights=1,3"])

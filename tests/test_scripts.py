@@ -103,6 +103,11 @@ OTHER = {
         "alpha": ("--alpha=0.5", 0.5),
         "clean_weight": ("--clean_weight=0.5", 0.5),
         "beta": ("--beta=0.1", 0.1),
+        "class_weights": ("--class_weights=inverse", "inverse"),
+        "class_weights_beta": ("--class_weights_beta=0.9", 0.9),
+        "teacher": ("--teacher=a,b", ("a", "b")),
+        "teacher_temperature": ("--teacher_temperature=3", 3.0),
+        "teacher_weight": ("--teacher_weight=0.2", 0.2),
         "adversarial_steps": ("--adversarial_steps=3", 3),
         "adversarial_step_size": ("--adversarial_step_size=2", 2.0),
         "penalized_levels": ("--penalized_levels=global,bd20:2", ("global", "bd20:2")),
@@ -164,8 +169,8 @@ SECTIONS = {DataConfig: "data", ObjectiveConfig: "objective", TrainingConfig: "t
 @pytest.mark.parametrize("section", OTHER)
 def test_every_setting_has_a_flag_that_changes_it(section):
     # `frame_features` follows from the model and is tested with the video-level ones;
-    # --label_map sets two together (test_label_map.py).
-    elsewhere = {"frame_features", "label_map", "num_source_classes", "clips"}
+    # --label_map sets two together (test_label_map.py); digests are read from the teachers' files.
+    elsewhere = {"frame_features", "label_map", "num_source_classes", "clips", "teacher_digests"}
     names = {field.name for field in dataclasses.fields(section)} - elsewhere
     assert names <= set(OTHER[section])
     for name, (argument, value) in OTHER[section].items():
@@ -177,6 +182,10 @@ def test_every_setting_has_a_flag_that_changes_it(section):
             config = parse("--max_steps=9", argument)
         elif name.startswith("adversarial_"):
             config = parse("--adversarial=pgd", argument)
+        elif name == "class_weights_beta":
+            config = parse("--class_weights=effective", argument)
+        elif name.startswith("teacher_"):
+            config = parse("--teacher=a", argument)
         elif name == "unrated_as_negative":
             config = parse("--segment_labels", argument)
         elif name.startswith("temporal_") or name in (

@@ -2,6 +2,7 @@
 
 import handmade_records as hand
 import numpy as np
+import pytest
 import tensorflow as tf
 
 from yt8m_gat.data import LabelMap, Reader, RecordSchema
@@ -20,6 +21,7 @@ def record(name, *labels, **lists):
     return hand.sequence_example(context, r=[bytes(4)] * 6)
 
 
+@pytest.mark.slow
 def test_the_counts_are_those_of_the_labels_that_are_read(tmp_path):
     files = write(tmp_path / "r", record(b"a", 0, 1), record(b"b", 1, 1), record(b"c", 2, 3))
     (tmp_path / "map.csv").write_text(
@@ -36,6 +38,7 @@ def test_the_counts_are_those_of_the_labels_that_are_read(tmp_path):
         assert counts.dtype == np.int64 and counts.tolist() == expected
 
 
+@pytest.mark.slow
 def test_the_positive_ratings_of_segments_are_counted(tmp_path):
     ratings = {
         "segment_start_times": hand.ints_feature(0, 0, 1, 1),

@@ -40,6 +40,7 @@ def test_it_is_that_of_keras_on_the_real_frames(clips):
     np.testing.assert_allclose(layer(x, others), x + theirs(x, others), atol=2e-5)
 
 
+@pytest.mark.slow
 def test_the_transformer_attends_across_features_and_survives_a_file(tmp_path):
     options = {"num_heads": 2, "hidden_size": 5, "feed_forward_size": 4}
     sizes = {"rgb": 6, "audio": 4}

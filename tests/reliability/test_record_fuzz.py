@@ -137,7 +137,6 @@ def assert_judged_alike(read, payloads, verdicts):
 
 
 @pytest.mark.slow
-@pytest.mark.slow
 def test_the_parser_comes_to_the_same_verdicts(payloads):
     """What `error` does."""
     parse = tf.function(
