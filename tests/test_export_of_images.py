@@ -141,9 +141,10 @@ def padded(rows, fill):
     ("names", "crop"),
     [
         pytest.param(("rgb", "audio"), None, id="sound"),
-        pytest.param(("rgb",), CROP, id="crop", marks=pytest.mark.slow),
+        pytest.param(("rgb",), CROP, id="crop"),
     ],
 )
+@pytest.mark.slow
 def test_jpeg_frames_give_the_predictions_of_their_records(videos, tmp_path, names, crop):
     run, config = make_run(tmp_path / "run", names, crop)
     extractor = Extractor.load(run.extractor)

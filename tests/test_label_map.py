@@ -150,6 +150,7 @@ def test_archive_flags_that_cannot_work_together(arguments, message):
         inference_script.check_flags(values)
 
 
+@pytest.mark.slow
 def test_the_export_serves_targets(finished, sample_dir):
     _, _, export_dir = finished
     serve = tf.saved_model.load(str(export_dir / "1")).signatures["serving_default"]

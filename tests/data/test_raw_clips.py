@@ -179,6 +179,7 @@ def epoch(files):
     return list(Reader(files, schema(), 3, shuffle=Shuffle(seed=1, epoch=2)))
 
 
+@pytest.mark.slow
 def test_a_clip_is_cut_the_same_wherever_it_stands(files, epoch):
     order = Shuffle(seed=1, epoch=2, buffer=0, num_readers=1)
     first = by_id(epoch)

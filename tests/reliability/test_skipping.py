@@ -95,6 +95,7 @@ def test_the_order_is_that_of_files_without_the_bad_records(damaged):
     assert ids_of(reader_of(folder, skip_batches=2, **skipping)) == found[2:]
 
 
+@pytest.mark.slow
 def test_training_counts_them_in_its_metrics(damaged, tmp_path, capsys):
     folder = RunFolder(tmp_path)
     pipeline.train(
