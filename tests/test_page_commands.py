@@ -53,8 +53,9 @@ SMALL = {
     "sample": ("--num_train=16", "--num_validate=8", "--num_test=8"),
     "explain": ("--video_id=va0-0000000",),
 }
-# Beginning of a command -> what its `...` stands for.
+# Beginning of a command -> what its `...` stands for, or what the small model needs.
 LEFT_OUT = {
+    "python train.py --train_dir=runs/noisy": ("--normalize=none",),
     "python train.py --model=GAT --segment_labels --finetune_from": (
         "--train_data_pattern=3/validate*.tfrecord",
     ),
@@ -74,11 +75,8 @@ def commands_of(page):
     ]
 
 
-def write_run(path):
-    config = RunConfig(
-        data=DataConfig(num_classes=8, max_frames=12),
-        model=ModelConfig(name="FrameLevelLogisticModel"),
-    )
+def write_run(path, data):
+    config = RunConfig(data=data, model=ModelConfig(name="FrameLevelLogisticModel"))
     folder = RunFolder(path)
     folder.prepare(config)
     save_weights(build_from_config(config), folder.best_weights, step=0)
@@ -112,10 +110,26 @@ def place(sample_dir, tmp_path_factory):
         (folder / place).parent.mkdir(exist_ok=True)
         (folder / place).symlink_to(sample_dir)
     for name in ("gat", "sa"):
-        write_run(folder / "runs" / name)
+        write_run(folder / "runs" / name, DataConfig(num_classes=8, max_frames=12))
+    for name in ("netvlad", "nextvlad"):  # Beside the run that SERVING.md trains.
+        write_run(folder / "runs" / name, DataConfig(normalize="concat"))
     for split, count in (("validate", 12), ("held_out", 8), ("test", 4)):
         records = [rated_clip(rng, f"{split}{number}", number % 4) for number in range(count)]
         hand.write(folder / f"3/{split}00.tfrecord", records)
+    (folder / "audioset").mkdir()
+    hand.write(
+        folder / "audioset/train00.tfrecord",
+        [
+            hand.sequence_example(
+                {
+                    "video_id": hand.bytes_feature(b"clip%d" % number),
+                    "labels": hand.ints_feature((0, 5, 72, 6, 137, 7)[number % 6]),
+                },
+                audio_embedding=[rng.bytes(128) for _ in range(10)],
+            )
+            for number in range(60)
+        ],
+    )
     pixels = keras.Input((8, 8, 3))
     keras.Model(pixels, keras.layers.GlobalAveragePooling2D()(pixels)).save(folder / "mean.keras")
     lines = ["path,label"]
