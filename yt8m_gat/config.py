@@ -936,12 +936,12 @@ class RunConfig(StoredConfig):
         return (*self.model.code, *((loss,) if is_import_path(loss) else ()))
 
     @classmethod
-    def load(cls, train_dir: str | os.PathLike, flag: str = "train_dir") -> RunConfig:
+    def load(cls, train_dir: str | os.PathLike, flag: str | None = "train_dir") -> RunConfig:
         """Reads `train_dir/config.json`.
 
         Args:
             train_dir: The run folder.
-            flag: The flag that named it, for the error.
+            flag: The flag that named it, for the error; None: it has none.
 
         Raises:
             ConfigError: There is no such file, or it is not a configuration.
@@ -950,14 +950,14 @@ class RunConfig(StoredConfig):
 
     @classmethod
     def load_with_bytes(
-        cls, train_dir: str | os.PathLike, flag: str = "train_dir"
+        cls, train_dir: str | os.PathLike, flag: str | None = "train_dir"
     ) -> tuple[RunConfig, bytes]:
         """Returns the configuration, as `load` does, and the bytes that it was read from."""
         path = Path(train_dir) / CONFIG_FILE
         if not path.is_file():
+            named = f"--{flag}={train_dir}" if flag else os.fspath(train_dir)
             raise ConfigError(
-                f"--{flag}={train_dir} holds no {CONFIG_FILE}: it must name the folder that "
-                "train.py wrote"
+                f"{named} holds no {CONFIG_FILE}: it must name the folder that train.py wrote"
             )
         try:
             text = read_text(path, _MAX_BYTES)

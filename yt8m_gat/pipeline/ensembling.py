@@ -85,7 +85,7 @@ def make_ensemble(
         try:
             ensemble = build_from_config(config, trust_code)
         except ValueError as error:
-            raise ConfigError(f"--runs: {error}") from error
+            raise ConfigError(str(error)) from error
         for ours, theirs in zip(ensemble.members, classifiers, strict=True):
             ours.set_weights(theirs.get_weights())
         _write(folder, config, members, ensemble)
@@ -199,10 +199,10 @@ def _new_run(folder: RunFolder) -> Iterator[None]:
 
 def _load_members(runs: Sequence[str | os.PathLike], trust_code: bool) -> list[_Member]:
     """Loads the runs, after all of them have been compared with the first."""
-    first = RunConfig.load(runs[0], "runs")
+    first = RunConfig.load(runs[0], None)
     require_trust(first, trust_code, runs[0])
     opened = [(RunFolder(runs[0]), first)]
-    opened += [other_run("runs", path, first, trust_code) for path in runs[1:]]
+    opened += [other_run(None, path, first, trust_code) for path in runs[1:]]
     names = [class_names(folder, read_schema(folder, config), None) for folder, config in opened]
     extractors = [own_extractor(folder) for folder, _ in opened]
     for (folder, config), theirs, extractor in zip(opened, names, extractors, strict=True):

@@ -76,13 +76,13 @@ def check_options(
 
 
 def other_run(
-    flag: str, path: str | os.PathLike | None, config: RunConfig, trust_code: bool
+    flag: str | None, path: str | os.PathLike | None, config: RunConfig, trust_code: bool
 ) -> tuple[RunFolder, RunConfig] | None:
     """Opens another run, which must see the same data; returns None without a path.
 
     Args:
-        flag: The flag that names it: `transfer_from`, `runs`, `teacher`, or `compare_to`, whose run
-            may have other features.
+        flag: The flag that names it: `transfer_from`, `teacher`, or `compare_to`, whose run may
+            have other features; None: a member of an ensemble, which must have them in one order.
         path: Its folder, or None.
         config: The run under test.
         trust_code: Run the code that the other run names.
@@ -94,6 +94,7 @@ def other_run(
     if path is None:
         return None
     other = RunConfig.load(path, flag)
+    named = f"--{flag}={path}" if flag else os.fspath(path)
     compared = ["num_classes", "label_map", "frame_features"]
     if flag != "compare_to":
         compared += ["sizes", "feature_types", "normalize", "max_frames", "clips"]
@@ -102,11 +103,11 @@ def other_run(
         for name in compared
         if getattr(other.data, name) != getattr(config.data, name)
     ]
-    if flag == "runs" and not different and list(other.data.sizes) != list(config.data.sizes):
+    if flag is None and not different and list(other.data.sizes) != list(config.data.sizes):
         different = [f"order of features: {list(other.data.sizes)} != {list(config.data.sizes)}"]
     if different:
         raise ConfigError(
-            f"--{flag}={path} holds a run on other data (its != ours): {'; '.join(different)}"
+            f"{named} holds a run on other data (its != ours): {'; '.join(different)}"
         )
-    require_trust(other, trust_code, f"--{flag}={path}")
+    require_trust(other, trust_code, named)
     return RunFolder(path), other
