@@ -26,6 +26,8 @@ from yt8m_gat.run_folder import RunFolder
 from yt8m_gat.weights.hdf5 import save_weights
 from yt8m_gat.weights.load import load_run
 
+pytestmark = pytest.mark.slow
+
 CONFIG = RunConfig(
     data=DataConfig(num_classes=8, max_frames=12, normalize="concat"),
     model=ModelConfig(name="FrameLevelLogisticModel"),
@@ -81,7 +83,6 @@ def test_the_command_keeps_what_the_functions_fit(calibrated, sample_dir):
     assert calibration_of(folder, 8, loaded.digest) == kept
 
 
-@pytest.mark.slow
 def test_the_export_has_calibrated_probabilities_and_tags_beside_the_rest(
     calibrated, sample_dir, tmp_path
 ):
@@ -172,7 +173,6 @@ def test_an_archive_holds_the_calibration(calibrated, tmp_path):
     assert Calibration.load(read_archive(tmp_path / "model.tgz", tmp_path / "model")) == kept
 
 
-@pytest.mark.slow
 def test_too_many_logits_are_refused_with_the_remedy(calibrated, sample_dir, monkeypatch):
     folder, _ = calibrated
     monkeypatch.setattr(pipeline.calibration, "MAX_SCORE_BYTES", 4 * 8 * 20)

@@ -19,6 +19,8 @@ from yt8m_gat.data import (
 from yt8m_gat.run_folder import RunFolder
 from yt8m_gat.weights.load import load_classifier
 
+pytestmark = pytest.mark.slow
+
 OPTIONS = {"num_heads": 2, "hidden_size": 8, "feed_forward_size": 8, "local_masks": ("bd4",)}
 
 
@@ -70,7 +72,6 @@ def explain(run, clip, label=3, **options):
     )
 
 
-@pytest.mark.slow
 def test_it_explains_the_very_clip_over_its_real_frames(run, clip):
     found = explain(run, clip)
     video_id, features, mask = clip
@@ -100,7 +101,6 @@ def test_it_explains_the_very_clip_over_its_real_frames(run, clip):
     assert found["num_frames"] == num_frames
 
 
-@pytest.mark.slow
 def test_a_name_is_as_good_as_a_number(run, clip, sample_dir, tmp_path):
     names = sample_dir / "label_names.csv"
     name = read_label_names(names)[3]

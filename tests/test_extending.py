@@ -71,6 +71,7 @@ def trained(folder):
     return RunFolder("runs/mine")
 
 
+@pytest.mark.slow
 def test_a_model_of_ones_own_is_trained_and_remembered(trained, folder):
     config = RunConfig.load(trained.path)
     assert config.code == ("my_models:MyModel", "my_losses:focal")

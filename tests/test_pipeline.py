@@ -108,6 +108,7 @@ def test_exporting_later_leaves_the_best_weights_alone(finished, sample_dir, tmp
     assert list((tmp_path / "export").iterdir())
 
 
+@pytest.mark.slow
 def test_eval_gives_every_metric_clean_and_attacked(finished, sample_dir, tmp_path):
     folder, *_ = finished
     output_file = tmp_path / "evaluation.json"
@@ -192,6 +193,7 @@ def test_an_export_says_which_weights_it_has(finished):
     }
 
 
+@pytest.mark.slow
 def test_rows_of_a_csv_belong_to_the_weights_that_made_them(
     finished, sample_dir, tmp_path, monkeypatch
 ):
@@ -267,6 +269,7 @@ def test_other_settings_than_the_stored_ones_are_refused_by_name(finished):
         folder.prepare(make_config(adversarial="output"))
 
 
+@pytest.mark.slow
 def test_start_new_model_drops_the_run_and_nothing_else(tmp_path, sample_dir):
     folder = RunFolder(tmp_path)
     train(folder, make_config(adversarial="none", max_steps=1), sample_dir)
@@ -309,6 +312,7 @@ def test_a_run_killed_before_its_first_checkpoint_begins_its_metrics_anew(tmp_pa
     assert {line["step"] for line in lines[1:]} == {1}
 
 
+@pytest.mark.slow
 def test_a_bad_record_stops_training_with_its_place(tmp_path, sample_dir):
     with pytest.raises(BadRecordError, match=r"train.*--num_classes"):
         config = dataclasses.replace(make_config(), data=DataConfig(num_classes=2, max_frames=12))

@@ -18,6 +18,7 @@ CONFIG = RunConfig(
 
 @pytest.mark.parametrize("checkpoint", ["best", pytest.param("last", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("anew", [pytest.param(True, marks=pytest.mark.slow), False])
+@pytest.mark.slow
 def test_an_evaluation_is_of_the_run_until_it_is_trained_on(tmp_path, sample_dir, checkpoint, anew):
     folder = RunFolder(tmp_path)
     train_files = f"{sample_dir}/train*.tfrecord"

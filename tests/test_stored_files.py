@@ -16,6 +16,8 @@ import tensorflow as tf
 from yt8m_gat import pipeline
 from yt8m_gat.run_folder import RunFolder
 
+pytestmark = pytest.mark.slow
+
 ARCHIVE = Path(__file__).parent / "stored" / "gat_of_version_0_1.tar.xz"
 
 

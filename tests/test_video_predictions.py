@@ -36,6 +36,8 @@ from yt8m_gat.run_folder import RunFolder
 from yt8m_gat.video.decoding import VideoError
 from yt8m_gat.weights.hdf5 import save_weights
 
+pytestmark = pytest.mark.slow
+
 NAMES = ["Red", "Green, or nearly", "Blue"]
 OPTIONS = {"num_heads": 2, "hidden_size": 8, "feed_forward_size": 8, "local_masks": ("bd4",)}
 RATE = 4
@@ -414,7 +416,6 @@ def test_a_video_that_cannot_be_read_is_an_error_in_python(place, tmp_path):
         yt8m_gat.load_run(place / "run").predict_video(tmp_path / "broken.mp4")
 
 
-@pytest.mark.slow
 def test_the_page_shows_the_video_the_run_and_what_the_attack_does(place, gat, tmp_path, capsys):
     output = tmp_path / "page.html"
     arguments = [str(place / "red.mp4"), f"--train_dir={gat.path}", "-o", str(output)]

@@ -289,6 +289,7 @@ def test_an_error_names_file_and_record(mixed):
     assert caught.value.fault == Fault.NO_FRAMES
 
 
+@pytest.mark.slow
 def test_bad_records_are_left_out_and_counted(mixed):
     options = {"on_bad_record": "skip", "max_bad_fraction": 1.0}
     reader = Reader([mixed], schema(), 4, shuffle=Shuffle(), **options)

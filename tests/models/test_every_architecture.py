@@ -76,6 +76,7 @@ def test_copied_weights_make_the_same_function(name, dual):
 
 
 @pytest.mark.parametrize("name", DUAL)
+@pytest.mark.slow
 def test_a_second_set_of_normalization_layers_comes_and_goes(name):
     source, target = small(name, 0), small(name, 1, dual=True)
     copy_weights(source, target)

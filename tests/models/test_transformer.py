@@ -226,6 +226,7 @@ def test_local_levels_alone(rng):
 
 
 @pytest.mark.parametrize("pre_norm", [False, True])
+@pytest.mark.slow
 def test_layers_add_blocks_of_the_same_size(pre_norm):
     """A block has 4 + 2 kernels D x D with biases and two normalizations: 6 D^2 + 10 D weights.
 
@@ -239,6 +240,7 @@ def test_layers_add_blocks_of_the_same_size(pre_norm):
         assert one - small("Transformer").count_params() == 2 * sum(SIZES.values())
 
 
+@pytest.mark.slow
 def test_a_deeper_stack_keeps_the_names_of_the_first_block_and_masks_padding(rng):
     model = small(num_layers=2, pre_norm=True, dual_normalization=True)
     paths = [w.path.partition("/")[2] for w in model.weights]

@@ -89,6 +89,7 @@ def whole(sample_dir, tmp_path_factory):
     return trainer, validated, kernels.after
 
 
+@pytest.mark.slow
 def test_the_average_is_validated_kept_and_followed_by_the_raw_weights(whole):
     """a <- m a + (1 - m) w after each step; the first average is the first step's weights."""
     trainer, validated, after = whole

@@ -60,7 +60,8 @@ def bce(z, y):
     return np.mean(np.logaddexp(0, z) - y * z)
 
 
-@pytest.mark.parametrize("micro_batch_size", [None, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("micro_batch_size", [None, 1])
+@pytest.mark.slow
 def test_the_updated_weights_are_those_worked_out_by_hand(micro_batch_size):
     """With p = sigmoid(z), the mean over C classes gives
     dl/dz = ((1 - w) (p - y) + w T (sigmoid(z / T) - q)) / C. Each of n real frames moves z by

@@ -136,6 +136,7 @@ def test_skipping_costs_a_good_run_nothing(tmp_path, sample_dir):
         np.testing.assert_array_equal(ours, theirs)
 
 
+@pytest.mark.slow
 def test_too_many_in_a_row_end_the_run(tmp_path, sample_dir, monkeypatch):
     monkeypatch.setattr(nonfinite, "MAX_NONFINITE_IN_A_ROW", 3)
     # Two in a row twice, then all.

@@ -73,6 +73,7 @@ def test_other_files_are_refused_by_name_and_taken_up_when_asked_to(
         train(folder, sample_dir, 5)
 
 
+@pytest.mark.slow
 def test_a_best_gap_of_other_validation_files_does_not_count(folder, moved, sample_dir, caplog):
     before = read_state(folder)
     assert before.best_step == 2
@@ -96,6 +97,7 @@ def test_moved_files_and_none_for_validation_are_no_others(folder, moved, caplog
     assert "files" not in caplog.text
 
 
+@pytest.mark.slow
 def test_a_run_of_an_older_version_goes_on_with_a_note(
     folder, moved, sample_dir, monkeypatch, caplog
 ):
