@@ -1,5 +1,5 @@
-"""What the older stack is to agree with, made by the stack of today: exports of eight recipes and
-their outputs, and what Keras 3 makes of inputs that tensorflow-addons has a twin for.
+"""What the older stack is to agree with, made by the stack of today: the exports of the recipes
+and their outputs, and what Keras 3 makes of inputs that tensorflow-addons has a twin for.
 
 python tests_addons/reference.py --output_dir=build/addons
 """
@@ -54,6 +54,7 @@ def write_twins(folder):
     weights = generator.normal(size=(4, 3)).astype(np.float32)
     gradients = generator.normal(size=(NUM_STEPS, 4, 3)).astype(np.float32)
     arrays = {
+        "recipes": np.array(sorted(OPTIONS)),
         "labels": labels,
         "probabilities": probabilities,
         "logits": logits,
