@@ -4,12 +4,14 @@ python benchmarks/recipes.py --train_data_pattern='d/train*' --eval_data_pattern
     --test_data_pattern='d/test*' --output_dir=runs/recipes -- --num_classes=24 --max_frames=30
 
 Flags after `--` are passed to every train.py. The best weights by validation GAP are evaluated on
-the test files, clean and under `--attacks`, the fast gradient unless others are given. All rows of
-a seed come before those of the next one.
+the test files, clean and under the fast gradient, or as `--eval_flags` say. All rows of a seed come
+before those of the next one. Called again, it goes on with the rows that are missing.
 """
 
 import argparse
 import json
+import shlex
+import statistics
 import subprocess
 import sys
 from pathlib import Path
@@ -68,6 +70,15 @@ def run(*arguments: str, log: Path) -> None:
         sys.exit(f"{arguments[0]} failed, see {log}")
 
 
+def training_rate(train_dir: Path) -> float:
+    """Returns the median rate of a run's training steps, in clips a second."""
+    lines = (train_dir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    records = [json.loads(line) for line in lines]
+    # The first line of a run counts tracing too, and short ones the time of a validation.
+    rates = [r["examples_per_second"] for r in records if r["kind"] == "train"]
+    return statistics.median(rates)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--train_data_pattern", required=True)
@@ -75,9 +86,7 @@ def main() -> None:
     parser.add_argument("--test_data_pattern", required=True)
     parser.add_argument("--output_dir", type=Path, required=True)
     parser.add_argument("--seeds", default="0", help="separated by commas")
-    parser.add_argument("--epsilons", default="0.5")
-    parser.add_argument("--attacks", default="fgm")
-    parser.add_argument("--max_videos", type=int, default=0, help="of the test files; 0: all")
+    parser.add_argument("--eval_flags", default="--attacks=fgm --epsilons=0.5", help="of eval.py")
     parser.add_argument("--passes", type=int, help="in the training of each of DEFENSES' rows")
     parser.add_argument("--rows", default="", help="rows of the table, separated by ;")
     parser.add_argument("--window", help="one window for all block masks, for example bd5")
@@ -115,15 +124,17 @@ def main() -> None:
                     "eval.py",
                     f"--train_dir={train_dir}",
                     f"--eval_data_pattern={options.test_data_pattern}",
-                    f"--attacks={options.attacks}",
-                    f"--epsilons={options.epsilons}",
-                    f"--max_videos={options.max_videos}",
+                    *shlex.split(options.eval_flags),
                     "--batch_size=256",
                     f"--output_file={figures}",
                     log=log,
                 )
             result = json.loads(figures.read_text(encoding="utf-8"))
-            table.append({"row": row, "seed": int(seed), "flags": flags, **result})
+            cost = {
+                "parameters": result["provenance"]["parameters"],
+                "clips_per_second": training_rate(train_dir),
+            }
+            table.append({"row": row, "seed": int(seed), "flags": flags, **cost, **result})
             clean = result["clean"]
             attacked = " ".join(f"{a['gap']:.4f}@{a['epsilon']:g}" for a in result["attacks"])
             print(

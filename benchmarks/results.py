@@ -82,7 +82,8 @@ def cell(values, digits):
 
 def render(table, stored):
     """Returns the Markdown between a table's markers."""
-    titles = list(table["columns"])
+    constants = table.get("constants", {})
+    titles = [*table["columns"], *constants]
     lines = [
         f"| {' | '.join([*table['keys'], *titles])} |",
         f"|{'---|' * (len(table['keys']) + len(titles))}",
@@ -91,6 +92,7 @@ def render(table, stored):
         cells = [
             cell(line["figures"][title], digits) for title, (_, digits) in table["columns"].items()
         ]
+        cells += [of_row.get(", ".join(line["keys"]), "-") for of_row in constants.values()]
         lines.append(f"| {' | '.join([*line['keys'], *cells])} |")
     seeds = sorted({len(line["seeds"]) for line in stored["lines"]})
     spread = "; ± is half of the 95 % interval of the mean over the seeds" if seeds[-1] > 1 else ""
@@ -119,15 +121,17 @@ def wrong_quotes(text, tables, stored):
     wrong = []
     for match in _QUOTE.finditer(text):
         figure, name, path = match.groups()
-        *keys, title = path.split(", ")
-        line = next(
-            (x for x in stored.get(name, {"lines": []})["lines"] if x["keys"] == keys), None
-        )
-        if line is None or title not in line["figures"]:
+        # Names of rows and columns may have commas of their own.
+        named = {
+            ", ".join([*line["keys"], title]): values
+            for line in stored.get(name, {"lines": []})["lines"]
+            for title, values in line["figures"].items()
+        }
+        if path not in named:
             wrong.append(f"'{match[0]}': nothing of that name is stored")
             continue
         digits = len(figure.partition(".")[2])
-        expected = f"{statistics.mean(line['figures'][title]):.{digits}f}"
+        expected = f"{statistics.mean(named[path]):.{digits}f}"
         if figure != expected:
             wrong.append(f"'{match[0]}': the stored figure is {expected}")
     return wrong

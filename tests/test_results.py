@@ -65,6 +65,16 @@ def test_a_table_has_means_and_intervals():
     ]
 
 
+def test_published_figures_stand_beside_the_measured_ones():
+    table = {**TABLE, "constants": {"paper": {"GAT": "92.60"}}}
+    assert results.render(table, stored()).splitlines()[:4] == [
+        "| model | GAP | FGM | paper |",
+        "|---|---|---|---|",
+        "| SA | 0.200 ± 0.248 | 0.50 ± 0.00 | - |",
+        "| GAT | 0.250 | - | 92.60 |",
+    ]
+
+
 def test_a_page_gets_its_tables_and_keeps_the_rest():
     empty = "<!-- results b -->\n<!-- end -->"
     page = f"Before.\n<!-- results grid -->\nold\n<!-- end -->\nAfter.\n{empty}"
@@ -92,6 +102,12 @@ def test_a_page_gets_its_tables_and_keeps_the_rest():
 def test_a_quoted_figure_is_the_stored_one(quote, fault):
     wrong = results.wrong_quotes(f"It has {quote}.", {"grid": TABLE}, {"grid": stored()})
     assert [fault in sentence for sentence in wrong] == ([True] if fault else [])
+
+
+def test_a_row_with_a_comma_in_its_name_can_be_quoted():
+    rows = results.collect(TABLE, [row("SA, CE", 0, 0.5, 0.25)])
+    quote = "0.5<!-- t: SA, CE, GAP -->"
+    assert results.wrong_quotes(quote, {"t": TABLE}, {"t": {"lines": rows}}) == []
 
 
 def test_the_pages_of_this_repository_are_those_of_the_stored_figures():

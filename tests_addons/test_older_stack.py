@@ -24,7 +24,7 @@ def twins():
 def test_this_is_the_older_stack(twins):
     assert tf.__version__.startswith("2.15.")
     assert tfa.__version__ == "0.23.0"
-    assert NAMES == sorted(twins["recipes"]) and "GAT" in NAMES
+    assert sorted(twins["recipes"]) == NAMES and "GAT" in NAMES
 
 
 @pytest.mark.parametrize("name", NAMES)
