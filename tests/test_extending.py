@@ -122,7 +122,7 @@ def test_every_objective_trains_it(folder, adversarial):
         climbs = adversarial not in ("none", "temporal")
         assert (terms.adversarial_loss > terms.clean_loss) == climbs
     assert (terms.adversarial_loss != 0) == (adversarial != "none")
-    penalized = ("frobenius", "jensen_shannon", "trades")
+    penalized = ("frobenius", "jensen_shannon", "embedding", "trades")
     assert (terms.penalty > 0) == (adversarial in penalized)
     assert trainer.optimize((inputs, tf.eye(2, 3))).total < terms.total
 

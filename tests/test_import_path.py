@@ -166,6 +166,11 @@ FORWARD = "return ModelOutputs(self.head(ops.mean(frames, axis=1)), frames, {})"
         ),
         ("own_code:Model", ("frames, {})", "None, {})"), "frames of shape [B, T, D], those before"),
         ("own_code:Model", ("frames, {})", "frames, {'a': {'x': 0}})"), "`attention_levels` names"),
+        (
+            "own_code:Model",
+            ("self.build_all()", "self.embedding_size = 4; self.build_all()"),
+            "an embedding of shape [B, 4], as `embedding_size` says. Received: None",
+        ),
         ("own_code:Model", ("axis=1)), frames", "axis=1) + 1 / 0), frames"), "own_code.py, line"),
     ],
 )

@@ -33,6 +33,7 @@ ADVERSARIAL_OBJECTIVES = (
     "output",
     "frobenius",
     "jensen_shannon",
+    "embedding",
     "temporal",
     "pgd",
     "trades",
@@ -411,8 +412,9 @@ class ObjectiveConfig:
         class_reduction: Its reduction over the classes. `beta` is chosen for a mean: a sum over
             3,862 classes would need a beta 3,862 times as large.
         adversarial: `none` (CE), `output` (L_Adv, ART), `frobenius` (L_AdvFr, A-ART, GAT),
-            `jensen_shannon` (L_AdvJS), `temporal` (TAF), `pgd` (Madry et al., 2018), `trades`
-            (Zhang et al., 2019) or `fast` (Wong et al., 2020).
+            `jensen_shannon` (L_AdvJS), `embedding` (a penalty on the clip's embedding, see
+            `yt8m_gat.losses.embedding_distance`), `temporal` (TAF), `pgd` (Madry et al., 2018),
+            `trades` (Zhang et al., 2019) or `fast` (Wong et al., 2020).
         epsilon: Radius of the perturbation R on the features that the model sees.
         norm_scope: What R's l2 norm is taken over: each real `frame` (the papers' "across rows"),
             the clip of one modality (`example`), or of all modalities (`joint`).
@@ -422,7 +424,7 @@ class ObjectiveConfig:
         clean_weight: Weight of the clean loss; None: 0 for `pgd` and `fast`, whose papers train on
             adversarial examples only, otherwise 1.
         beta: Weight of the penalty; None: the paper's 0.001 (Frobenius), 0.01 (Jensen-Shannon) or
-            6 (the divergence of TRADES).
+            6 (the divergence of TRADES), and 0.1 for embeddings.
         adversarial_steps: K, the steps of the ascent; None: the papers' 7 (`pgd`) or 10 (`trades`);
             `fast` takes one.
         adversarial_step_size: Their length, in the units of `epsilon`; None: 2.5 * epsilon / K, and
@@ -580,8 +582,8 @@ class ObjectiveConfig:
         """`beta`, or the paper's value for the penalty in use (GAT section 4.2; TRADES, 6)."""
         if self.beta is not None:
             return self.beta
-        papers = {"frobenius": 0.001, "jensen_shannon": 0.01, "trades": 6.0}
-        return papers.get(self.adversarial, 0.0)
+        defaults = {"frobenius": 0.001, "jensen_shannon": 0.01, "embedding": 0.1, "trades": 6.0}
+        return defaults.get(self.adversarial, 0.0)
 
     @property
     def weight_of_clean(self) -> float:

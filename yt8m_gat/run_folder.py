@@ -123,6 +123,19 @@ class RunFolder:
         return bool(checkpoint_steps(self.checkpoints)) or self.best_weights.is_file()
 
     @property
+    def is_resumable(self) -> bool:
+        """Whether training can go on from what is here.
+
+        A run that was killed before its first checkpoint begins again, and may replace the weights
+        that it had: its metrics have a start and no end. Other weights without a checkpoint are
+        all that is left of a training, or were made elsewhere.
+        """
+        if checkpoint_steps(self.checkpoints) or not self.best_weights.is_file():
+            return True
+        kinds = {record.get("kind") for record in self.read_metrics()}
+        return "start" in kinds and "end" not in kinds
+
+    @property
     def metrics(self) -> Path:
         """Metrics as JSON lines."""
         return self.path / "metrics.jsonl"
@@ -141,11 +154,11 @@ class RunFolder:
         return only_writer_in(self.path)
 
     def check(self, config: RunConfig) -> None:
-        """Refuses `config` if the folder holds a run with other settings.
+        """Refuses `config` if the folder holds a run with other settings, or weights alone.
 
         Raises:
             ConfigError: The stored run has other settings, and the message names each; or its
-                configuration is missing.
+                configuration is missing; or it cannot be resumed, see `is_resumable`.
         """
         if not self.has_weights:
             return
@@ -154,6 +167,13 @@ class RunFolder:
                 f"--train_dir={self.path} holds the weights of a run and no {CONFIG_FILE}, which "
                 "describes them. Put back a copy of it, give another --train_dir, or drop that "
                 "run with --start_new_model"
+            )
+        if not self.is_resumable:
+            raise ConfigError(
+                f"--train_dir={self.path} holds weights and no checkpoint, as an ensemble, a soup "
+                "and an unpacked archive do: training cannot go on there, and would replace them. "
+                f"Give another --train_dir, with --finetune_from={self.path} to start from them; "
+                "or drop them with --start_new_model"
             )
         differences = RunConfig.load(self.path).differences(config)
         if differences:

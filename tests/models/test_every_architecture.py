@@ -75,6 +75,27 @@ def test_copied_weights_make_the_same_function(name, dual):
         np.testing.assert_array_equal(copied, weight)
 
 
+@pytest.mark.parametrize(
+    "name",
+    # GMSA has the parts of the other Transformers.
+    [
+        pytest.param(name, marks=[pytest.mark.slow] * (name in ("GateOp", "GateAtt", "ShareAtt")))
+        for name in ARCHITECTURES
+    ],
+)
+def test_the_head_turns_the_embedding_into_the_logits(name):
+    model = small(name)
+    frames = tf.random.stateless_normal((2, 5, SIZE) if model.frame_level else (2, SIZE), (0, 0))
+    mask = tf.sequence_mask([5, 3], 5) if model.frame_level else None
+    outputs = model.forward({"rgb": frames}, mask)
+    if name in ("FrameLevelLogisticModel", "LogisticModel", "MoeModel"):  # Features, or their mean.
+        assert outputs.embedding is model.embedding_size is None
+        return
+    assert outputs.embedding.shape == (2, model.embedding_size)
+    head = model.head if hasattr(model, "head") else model.output_layer
+    np.testing.assert_array_equal(head(outputs.embedding), outputs.logits)
+
+
 @pytest.mark.parametrize("name", DUAL)
 @pytest.mark.slow
 def test_a_second_set_of_normalization_layers_comes_and_goes(name):

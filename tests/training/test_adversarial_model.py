@@ -373,6 +373,7 @@ OBJECTIVES = {
     "output": ObjectiveConfig(adversarial="output", alpha=0.3, norm_scope="joint", epsilon=0.2),
     "frobenius": ObjectiveConfig(adversarial="frobenius", label_loss="HingeLoss"),
     "jensen_shannon": ObjectiveConfig(adversarial="jensen_shannon", unrated_as_negative=True),
+    "embedding": ObjectiveConfig(adversarial="embedding", beta=2.0),
     "temporal": ObjectiveConfig(adversarial="temporal", cam_gradient="loss", temporal_steps=2),
 }
 

@@ -6,6 +6,7 @@ import signal
 import keras
 import pytest
 
+from yt8m_gat.commands import train
 from yt8m_gat.config import DataConfig, ModelConfig, RunConfig, TrainingConfig
 from yt8m_gat.data import RecordSchema
 from yt8m_gat.metrics import evaluate
@@ -67,7 +68,7 @@ def test_an_interrupted_run_ends_and_begins_again(tmp_path, sample_dir):
             callbacks=[watch],
         )
         trainer.restore()
-        trainer.run()
+        assert trainer.run().interrupted == (interrupt_at is not None)
         assert watch.params == {"epochs": 1, "steps": None}
         return watch
 
@@ -84,3 +85,33 @@ def test_an_interrupted_run_ends_and_begins_again(tmp_path, sample_dir):
     assert tested == {"gap": 0.25}
     assert of_epoch == {**step, "val_gap": 0.25}
     assert at_the_end == of_epoch
+
+
+@pytest.mark.slow
+def test_a_callback_that_stops_training_ends_the_command_as_finished(
+    tmp_path, sample_dir, monkeypatch, capsys
+):
+    """Unlike Ctrl-C: it is exported, the next step is named, and there is no exit code of 130."""
+    (tmp_path / "stopping.py").write_text(
+        "import keras\n"
+        "class Stop(keras.callbacks.Callback):\n"
+        "    def on_train_batch_end(self, batch, logs=None):\n"
+        "        self.model.stop_training = batch == 1\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    train.main(
+        [
+            f"--train_data_pattern={sample_dir}/train*.tfrecord",
+            f"--train_dir={tmp_path}/run",
+            f"--export_dir={tmp_path}/export",
+            "--model=FrameLevelLogisticModel",
+            "--num_classes=8",
+            "--max_frames=12",
+            "--batch_size=8",
+            "--callbacks=stopping:Stop",
+        ]
+    )
+    told = capsys.readouterr().out
+    assert "run: 2 steps in " in told and ", stopped by a callback; " in told
+    assert "next: " in told and "go on with" not in told
+    assert [path.name for path in (tmp_path / "export").iterdir()] == ["1"]

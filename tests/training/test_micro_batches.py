@@ -10,7 +10,7 @@ import tensorflow as tf
 from yt8m_gat.config import ConfigError, ObjectiveConfig, TrainingConfig
 from yt8m_gat.models import build_model
 from yt8m_gat.training import AdversarialModel, build_objective
-from yt8m_gat.training.adversarial_model import Replica
+from yt8m_gat.training.step_update import Replica
 
 SIZES = {"rgb": 16, "audio": 8}
 CLASSES, ROWS = 5, 7
@@ -97,6 +97,7 @@ def test_the_parts_add_up_to_the_batch(size, graph):
     [
         ("none", True),
         ("output", False),
+        ("embedding", True),
         ("jensen_shannon", True),
         ("temporal", False),
         ("temporal", True),

@@ -11,7 +11,7 @@ from tensorflow.python.eager import context
 from yt8m_gat.config import ObjectiveConfig
 from yt8m_gat.models import build_model
 from yt8m_gat.training import AdversarialModel, build_objective
-from yt8m_gat.training.adversarial_model import Replica
+from yt8m_gat.training.step_update import Replica
 
 pytestmark = pytest.mark.slow
 
@@ -64,7 +64,8 @@ def products(model_name, adversarial, several=False):
     ids=["alone", "one of several"],
 )
 @pytest.mark.parametrize(
-    ("adversarial", "more_in_maps"), [("output", 0), ("frobenius", 2), ("jensen_shannon", 2)]
+    ("adversarial", "more_in_maps"),
+    [("output", 0), ("frobenius", 2), ("jensen_shannon", 2), ("embedding", 0)],
 )
 def test_the_clean_backward_pass_is_shared(model_name, adversarial, more_in_maps, several):
     dense, in_maps = products(model_name, "none", several)

@@ -338,8 +338,8 @@ SECTIONS: Sections = {
         ),
         _objective(
             "beta",
-            "Weight of the attention penalty, or of the divergence of trades.",
-            unset="0.001; jensen_shannon: 0.01; trades: 6",
+            "Weight of the penalty on maps or embeddings, or of the divergence of trades.",
+            unset="0.001; jensen_shannon: 0.01; embedding: 0.1; trades: 6",
         ),
         _objective(
             "adversarial_steps",
@@ -598,7 +598,7 @@ def _clip_settings(
 
 _PENALTIES = ("frobenius", "jensen_shannon")
 _ASCENTS = ("pgd", "trades", "fast")
-_ATTACKED = ("output", *_PENALTIES, *_ASCENTS)
+_ATTACKED = ("output", *_PENALTIES, "embedding", *_ASCENTS)
 _WEIGHED = tuple(name for name in _ATTACKED if name != "trades")
 _TEMPORAL = ("temporal",)
 # Flag -> values of --adversarial that read it; all values read the other flags.
@@ -607,7 +607,7 @@ _READ_BY = {
     "norm_scope": _ATTACKED,
     "alpha": (*_WEIGHED, *_TEMPORAL),
     "clean_weight": _WEIGHED,
-    "beta": (*_PENALTIES, "trades"),
+    "beta": (*_PENALTIES, "embedding", "trades"),
     "adversarial_steps": ("pgd", "trades"),
     "adversarial_step_size": _ASCENTS,
     "penalized_levels": _PENALTIES,
@@ -754,7 +754,7 @@ def _train(values: flags.FlagValues, folder: RunFolder, config: configs.RunConfi
             )
         except KeyboardInterrupt:
             exit_interrupted(folder.checkpoints, "checkpoints")
-    if state.finished(config.training) is None:
+    if state.interrupted:
         # Without --start_new_model, which would drop the run that is to be resumed.
         print(f"go on with: {this_command('start_new_model')}")
         sys.exit(EXIT_INTERRUPTED)

@@ -1,4 +1,4 @@
-"""Classification losses and attention-map penalties, in `keras.ops`."""
+"""Classification losses, and penalties on attention maps and embeddings, in `keras.ops`."""
 
 from yt8m_gat.losses.asymmetric import AsymmetricLoss
 from yt8m_gat.losses.attention_penalty import (
@@ -21,6 +21,7 @@ from yt8m_gat.losses.divergence import (
     SoftmaxDivergence,
     get_divergence,
 )
+from yt8m_gat.losses.embedding_penalty import embedding_distance
 from yt8m_gat.losses.focal import FocalLoss
 from yt8m_gat.losses.registry import get_loss
 
@@ -38,6 +39,7 @@ __all__ = [
     "average_over_heads",
     "class_weights",
     "distance_to_uniform",
+    "embedding_distance",
     "frobenius_distance",
     "get_divergence",
     "get_loss",

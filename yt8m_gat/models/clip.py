@@ -139,6 +139,7 @@ class ClipClassifier(VideoClassifier):
         )
         self.consensus = MaskedMeanPooling(dtype="float32", name="consensus")
         self.build_all()
+        self.embedding_size = self.dense.kernel.shape[0]
 
     def build_all(self, num_frames: int | None = None) -> None:
         """Creates the weights after the backbone, which has its own; a call would take a second."""
@@ -187,9 +188,12 @@ class ClipClassifier(VideoClassifier):
             if with_head:
                 fused, auxiliary_logits = fused
             frame_mask = None  # Its frames are no longer those of the clip.
-        pooled = self.dropout_layer(ops.mean(fused, axis=(2, 3)), training=training)
-        logits = self.consensus(self.dense(pooled), frame_mask=frame_mask)
-        return ModelOutputs(logits, frames, {}, auxiliary_logits)
+        pooled = ops.mean(fused, axis=(2, 3))
+        logits = self.dense(self.dropout_layer(pooled, training=training))
+        logits = self.consensus(logits, frame_mask=frame_mask)
+        # The mean of the frames' logits is the dense layer's answer to the mean of the frames.
+        embedding = self.consensus(pooled, frame_mask=frame_mask)
+        return ModelOutputs(logits, frames, {}, auxiliary_logits, embedding)
 
     @property
     def exclusive_classes(self) -> bool:

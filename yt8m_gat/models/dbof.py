@@ -115,6 +115,7 @@ class DbofClassifier(VideoClassifier):
             dbof_activation, dtype=self.dtype_policy, name="activation"
         )
         self.head = build_head(video_level_classifier_model, num_classes, moe_num_mixtures)
+        self.embedding_size = dbof_hidden_size
         self.build_all()
 
     def _normalizations(self, suffix: str) -> list[keras.layers.BatchNormalization]:
@@ -220,7 +221,7 @@ class DbofClassifier(VideoClassifier):
         codes = self.activation(normalize(1, self.clusters(sampled)))
         pool = ops.max if self.dbof_pooling_method == "max" else ops.mean
         hidden = self.activation(normalize(2, self.hidden(pool(codes, axis=1))))
-        return ModelOutputs(self.head(hidden), frames, {})
+        return ModelOutputs(self.head(hidden), frames, {}, embedding=hidden)
 
     def copy_normalization_to_auxiliary(self) -> None:
         """Copies the values of the first set of normalization layers to the second."""

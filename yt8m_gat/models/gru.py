@@ -74,6 +74,7 @@ class GruClassifier(VideoClassifier):
             gru_cells, activation="relu", dtype=self.dtype_policy, name="hidden"
         )
         self.head = build_head(video_level_classifier_model, num_classes, moe_num_mixtures)
+        self.embedding_size = gru_cells
         self.build_all()
 
     def _gru(self, name: str, backwards: bool) -> keras.layers.GRU:
@@ -114,7 +115,8 @@ class GruClassifier(VideoClassifier):
             [pool(x, frame_mask=frame_mask) for pool, x in zip(self.poolings, parts, strict=True)],
             axis=-1,
         )
-        return ModelOutputs(self.head(self.hidden(pooled)), frames, {})
+        embedding = self.hidden(pooled)
+        return ModelOutputs(self.head(embedding), frames, {}, embedding=embedding)
 
     def get_config(self) -> dict[str, Any]:
         """Returns the constructor's arguments."""

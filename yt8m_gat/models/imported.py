@@ -105,6 +105,12 @@ def _problem_of(outputs: ModelOutputs, classifier: VideoClassifier) -> str | Non
     ranks = (3, 5)  # [B, T, H, W, C] of raw clips.
     if classifier.frame_level and not any(_has_shape(frames, (None,) * rank) for rank in ranks):
         return f"frames of shape [B, T, D], those before pooling. Received: {_shown(frames)}"
+    size = classifier.embedding_size
+    if size is not None and not _has_shape(outputs.embedding, (None, size)):
+        return (
+            f"an embedding of shape [B, {size}], as `embedding_size` says. "
+            f"Received: {_shown(outputs.embedding)}"
+        )
     maps, levels = outputs.attention_maps, classifier.attention_levels
     if not isinstance(maps, dict) or any(set(of) != set(levels) for of in maps.values()):
         return (

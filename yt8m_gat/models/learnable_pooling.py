@@ -108,6 +108,7 @@ class LearnablePoolingClassifier(VideoClassifier):
             )
         else:
             self.head = MixtureOfExperts(num_classes, moe_num_mixtures, 1e-6, name="logits")
+        self.embedding_size = hidden_size
         self.build_all()
 
     def forward(
@@ -133,7 +134,7 @@ class LearnablePoolingClassifier(VideoClassifier):
         )
         hidden = self.gating(self.hidden(pooled), **path)
         logits = self.head(hidden, **path) if self.moe_prob_gating else self.head(hidden)
-        return ModelOutputs(logits, frames, {})
+        return ModelOutputs(logits, frames, {}, embedding=hidden)
 
     def copy_normalization_to_auxiliary(self) -> None:
         """Copies the values of the first set of normalization layers to the second."""

@@ -64,6 +64,7 @@ class LstmClassifier(VideoClassifier):
             for layer in range(lstm_layers)
         ]
         self.head = build_head(video_level_classifier_model, num_classes, moe_num_mixtures)
+        self.embedding_size = lstm_cells
         self.build_all()
 
     def forward(
@@ -82,13 +83,14 @@ class LstmClassifier(VideoClassifier):
         for lstm in self.lstms:
             frames = lstm(frames, mask=frame_mask, training=training)
         if frame_mask is None:
-            return ModelOutputs(self.head(frames[:, -1]), frames, {})
+            last = frames[:, -1]
+            return ModelOutputs(self.head(last), frames, {}, embedding=last)
         frames = frames * ops.cast(ops.expand_dims(frame_mask, -1), frames.dtype)
         # The number of real frames from this one on; among real frames only the last has 1.
         remaining = ops.flip(ops.cumsum(ops.flip(ops.cast(frame_mask, "int32"), 1), axis=1), 1)
         is_last = ops.logical_and(frame_mask, ops.equal(remaining, 1))  # [B, T]
         last = ops.einsum("bth,bt->bh", frames, ops.cast(is_last, frames.dtype))
-        return ModelOutputs(self.head(last), frames, {})
+        return ModelOutputs(self.head(last), frames, {}, embedding=last)
 
     def get_config(self) -> dict[str, Any]:
         """Returns the constructor's arguments."""

@@ -130,6 +130,7 @@ class NeXtVladClassifier(VideoClassifier):
         self.head = build_head(
             video_level_classifier_model, num_classes, moe_num_mixtures, l2_penalty=1e-5
         )
+        self.embedding_size = hidden_size
         self.build_all()
 
     def forward(
@@ -155,7 +156,7 @@ class NeXtVladClassifier(VideoClassifier):
         )
         hidden = self.hidden(self.vlad_dropout(pooled, training=training))
         hidden = self.gating(self.hidden_normalization(hidden, **path), **path)
-        return ModelOutputs(self.head(hidden), frames, {})
+        return ModelOutputs(self.head(hidden), frames, {}, embedding=hidden)
 
     def copy_normalization_to_auxiliary(self) -> None:
         """Copies the values of the first set of normalization layers to the second."""

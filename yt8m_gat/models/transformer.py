@@ -168,6 +168,7 @@ class TransformerClassifier(VideoClassifier):
                 f"--feature_sizes. Received: num_heads={num_heads}, "
                 f"feature_sizes={self.feature_sizes}"
             )
+        self.embedding_size = hidden_size
         self.build_all(max_frames if fusion == "maps" else None)
 
     def _attention_layer(self) -> keras.Layer:
@@ -203,8 +204,9 @@ class TransformerClassifier(VideoClassifier):
         if self.fusion == "maps":
             encode, frame_mask = self._encode_fixed, frame_mask[:, : self.max_frames]
         frames, attention_maps = encode(features, frame_mask, training, auxiliary_normalization)
-        logits = self.classify(frames, frame_mask, training=training)
-        return ModelOutputs(logits, frames, attention_maps)
+        embedding = self.embed(frames, frame_mask)
+        logits = self._logits(embedding, training)
+        return ModelOutputs(logits, frames, attention_maps, embedding=embedding)
 
     def _encode_fixed(
         self,
@@ -270,8 +272,14 @@ class TransformerClassifier(VideoClassifier):
 
     def classify(self, frames: Any, frame_mask: Any, training: bool = False) -> Any:
         """Computes logits [B, C] from contextual frames F [B, T, sum D_m]."""
-        hidden = self.hidden(self.pooling(frames, frame_mask=frame_mask))
-        return self.output_layer(self.hidden_dropout(hidden, training=training))
+        return self._logits(self.embed(frames, frame_mask), training)
+
+    def embed(self, frames: Any, frame_mask: Any) -> Any:
+        """Computes the clips' embeddings [B, hidden size] from contextual frames."""
+        return self.hidden(self.pooling(frames, frame_mask=frame_mask))
+
+    def _logits(self, embedding: Any, training: bool) -> Any:
+        return self.output_layer(self.hidden_dropout(embedding, training=training))
 
     def copy_normalization_to_auxiliary(self) -> None:
         """Copies the values of the first set of normalization layers to the second."""

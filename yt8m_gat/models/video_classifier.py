@@ -24,12 +24,16 @@ class ModelOutputs(NamedTuple):
             (`[B, N, T, S]` for the global level); empty for models without attention.
         auxiliary_logits: [B, C] of a second head that helps in training alone, whose loss counts
             `AUXILIARY_WEIGHT` times that of the first; None without such a head.
+        embedding: [B, E], the clip as one vector, which the head turns into logits; before its
+            dropout, if it has one. None where the head gets features, or means of them, as they
+            are.
     """
 
     logits: Any
     frames: Any
     attention_maps: dict[str, dict[str, Any]]
     auxiliary_logits: Any = None
+    embedding: Any = None
 
 
 class VideoClassifier(keras.Model):
@@ -65,6 +69,8 @@ class VideoClassifier(keras.Model):
         self.frame_level = frame_level
         # Whether there is a second set of normalization layers, which `forward` can use.
         self.dual_normalization = False
+        # E of `ModelOutputs.embedding`; None for a model without embedding.
+        self.embedding_size: int | None = None
         # The architecture of a network from a Keras file, as JSON, which the run folder keeps.
         self.backbone_architecture: str | None = None
 

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import os
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import keras
 
@@ -11,12 +12,14 @@ from yt8m_gat.cli import command_to_paste, duration
 from yt8m_gat.config import ConfigError, RunConfig
 from yt8m_gat.data import (
     Reader,
+    RecordSchema,
     check_labels,
     count_records,
     find_files,
     no_examples,
 )
 from yt8m_gat.data.label_counts import count_labels
+from yt8m_gat.data.parsing import Batch
 from yt8m_gat.metrics import evaluate as evaluate_arrays
 from yt8m_gat.models import VideoClassifier, build_from_config
 from yt8m_gat.pipeline.evaluation_checks import other_run
@@ -36,6 +39,7 @@ from yt8m_gat.training import (
 )
 from yt8m_gat.training.data_service import wait_for_dispatcher
 from yt8m_gat.training.distillation import Teacher, build_teacher
+from yt8m_gat.training.validation import Validate
 from yt8m_gat.weights.copying import copy_weights
 from yt8m_gat.weights.files import stored_architecture
 from yt8m_gat.weights.load import load_classifier, load_run
@@ -74,7 +78,7 @@ def train(
     With `--distribute=multi_worker`, every worker calls this; only the first writes.
 
     Returns:
-        The state of the run; its `finished(config.training)` is None after Ctrl-C or SIGTERM.
+        The state of the run; its `interrupted` says whether Ctrl-C or SIGTERM ended it.
 
     Raises:
         InUseError: Another process trains in the folder.
@@ -110,13 +114,7 @@ def _train(
     callbacks: Sequence[keras.callbacks.Callback],
     trust_code: bool,
 ) -> TrainingState:
-    if config.training.data_service and config.training.batch_size % distribution.num_workers:
-        raise ConfigError(
-            "--batch_size must be a multiple of the number of workers with --data_service. "
-            f"Received: {config.training.batch_size} and {distribution.num_workers} workers"
-        )
-    if config.training.data_service:
-        wait_for_dispatcher(config.training.data_service)
+    _reach_data_service(config, distribution)
     config = with_teacher_digests(config)
     teachers = [
         other_run("teacher", path, config, trust_code or _trusts_teacher(path, config))
@@ -142,39 +140,10 @@ def _train(
             teacher = _load_teachers(teachers, config)
     unweighted = dataclasses.replace(config.objective, class_weights="none")
     check_objective(build_objective(unweighted, config.data.clips is not None), classifier)
-    schema = read_schema(folder, config, label_map)
-    if config.data.clips is not None and config.objective.label_loss == "SoftmaxLoss":
-        schema = dataclasses.replace(schema, one_label=True)
+    records = _Records(files, eval_files, _schema(folder, config, label_map), config)
     extractor = extractor_to_keep(folder, files, eval_files, start_new_model)
-
-    def validation_batches() -> Reader:
-        return Reader(
-            eval_files,
-            schema,
-            config.training.batch_size,
-            segments="rated" if config.data.segment_labels else None,
-            on_bad_record=config.training.on_bad_record,
-            max_bad_fraction=config.training.max_bad_fraction,
-        )
-
-    # Check now, before the first validation is due or a GAP of 0 has ended the run.
-    segments = config.data.segment_labels
-    if eval_files:
-        check_labels(eval_files, schema, "eval_data_pattern", segments=segments)
-    check_labels(files, schema, "train_data_pattern", segments=segments)
-    class_counts = None
-    if config.objective.class_weights != "none":
-        class_counts = count_labels(files, schema, segments)
-    watched_batch = None
-    if eval_files:
-        watched_batch = next(iter(validation_batches()), None)
-        if watched_batch is None:
-            raise no_examples(eval_files, "eval_data_pattern", config.data.segment_labels)
-    if not config.training.watch_overfitting or config.objective.adversarial in (
-        "none",
-        "temporal",
-    ):
-        watched_batch = None
+    records.check()
+    class_counts, watched_batch = records.class_counts(), records.watched_batch()
     if distribution.is_chief:
         folder.prepare(
             config,
@@ -184,26 +153,14 @@ def _train(
             backbone_architecture=classifier.backbone_architecture,
         )
     distribution.agree(0)  # The other workers wait until the folder can be read.
-
-    validate = None
-    if eval_files:
-        evaluator = build_evaluator(classifier, config, all_scores=False)
-        skips = config.training.on_bad_record == "skip"
-        num_videos = count_records(eval_files, skip_damage=skips)
-
-        def validate() -> dict[str, float]:
-            return evaluator.evaluate(
-                validation_batches(), total=num_videos, description="validate"
-            )
-
     trainer = Trainer(
         config,
-        schema,
+        records.schema,
         classifier,
         files,
         folder,
         evaluate_arrays,
-        validate,
+        records.validation_of(classifier),
         eval_files,
         [*callbacks, *imported_callbacks.make(config, folder.path)],
         distribution=distribution,
@@ -215,12 +172,95 @@ def _train(
         print(f"{folder.path}: resuming at step {trainer.state.step}", flush=True)
     state = trainer.run()
     if distribution.is_chief:
-        if export_dir is not None and state.finished(config.training) is not None:
+        if export_dir is not None and not state.interrupted:
             version = export_run(folder, export_dir, trust_code=True)
             print(f"SavedModel: {version}")
         _report(folder, config, trainer, eval_data_pattern)
     distribution.agree(0)  # Wait for all: a worker that exits ends the others.
     return state
+
+
+class _Records(NamedTuple):
+    """The records that a run trains on and is validated on."""
+
+    files: Sequence[str]
+    eval_files: Sequence[str]
+    schema: RecordSchema
+    config: RunConfig
+
+    def check(self) -> None:
+        """Refuses labels that cannot be trained on, now rather than when a GAP of 0 has ended the
+        run, or the first validation is due."""
+        segments = self.config.data.segment_labels
+        if self.eval_files:
+            check_labels(self.eval_files, self.schema, "eval_data_pattern", segments=segments)
+        check_labels(self.files, self.schema, "train_data_pattern", segments=segments)
+
+    def class_counts(self) -> Sequence[int] | None:
+        """Returns the number of training clips of each class, where the loss is weighted by it."""
+        if self.config.objective.class_weights == "none":
+            return None
+        return count_labels(self.files, self.schema, self.config.data.segment_labels)
+
+    def validation_batches(self) -> Reader:
+        """Returns the reader of the validation files."""
+        training = self.config.training
+        return Reader(
+            self.eval_files,
+            self.schema,
+            training.batch_size,
+            segments="rated" if self.config.data.segment_labels else None,
+            on_bad_record=training.on_bad_record,
+            max_bad_fraction=training.max_bad_fraction,
+        )
+
+    def watched_batch(self) -> Batch | None:
+        """Returns the validation batch that is watched for catastrophic overfitting, if any is.
+
+        Raises:
+            ConfigError: The validation files hold no example.
+        """
+        if not self.eval_files:
+            return None
+        batch = next(iter(self.validation_batches()), None)
+        if batch is None:
+            segments = self.config.data.segment_labels
+            raise no_examples(self.eval_files, "eval_data_pattern", segments)
+        watches = self.config.training.watch_overfitting
+        attacked = self.config.objective.adversarial not in ("none", "temporal")
+        return batch if watches and attacked else None
+
+    def validation_of(self, classifier: VideoClassifier) -> Validate | None:
+        """Returns what measures a classifier on the validation files; None if there are none."""
+        if not self.eval_files:
+            return None
+        evaluator = build_evaluator(classifier, self.config, all_scores=False)
+        skips = self.config.training.on_bad_record == "skip"
+        num_videos = count_records(self.eval_files, skip_damage=skips)
+        return lambda: evaluator.evaluate(
+            self.validation_batches(), total=num_videos, description="validate"
+        )
+
+
+def _reach_data_service(config: RunConfig, distribution: Distribution) -> None:
+    """Waits for the data service, if one is named, which must serve whole batches to workers."""
+    if not config.training.data_service:
+        return
+    if config.training.batch_size % distribution.num_workers:
+        raise ConfigError(
+            "--batch_size must be a multiple of the number of workers with --data_service. "
+            f"Received: {config.training.batch_size} and {distribution.num_workers} workers"
+        )
+    wait_for_dispatcher(config.training.data_service)
+
+
+def _schema(
+    folder: RunFolder, config: RunConfig, label_map: str | os.PathLike | None
+) -> RecordSchema:
+    schema = read_schema(folder, config, label_map)
+    if config.data.clips is not None and config.objective.label_loss == "SoftmaxLoss":
+        schema = dataclasses.replace(schema, one_label=True)
+    return schema
 
 
 def _stored_architecture(folder: RunFolder, config: RunConfig, start_new_model: bool) -> str | None:
@@ -252,7 +292,7 @@ def _report(folder: RunFolder, config: RunConfig, trainer: Trainer, eval_data_pa
     steps = "1 step" if state.step == 1 else f"{state.step} steps"
     seconds = duration(trainer.seconds)
     print(f"{folder.path}: {steps} in {seconds}, {trainer.ended_by}; {best} {place}")
-    if state.finished(config.training) is None:
+    if state.interrupted:
         return
     flags = [f"--train_dir={folder.path}"]
     if eval_data_pattern:

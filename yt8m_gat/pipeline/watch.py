@@ -13,13 +13,20 @@ from yt8m_gat.config import CLIP_FEATURE, ConfigError, RunConfig
 from yt8m_gat.data import RecordSchema, parse_clip_batch, preprocess
 from yt8m_gat.data.clips import sample_frames
 from yt8m_gat.data.parsing import Batch
-from yt8m_gat.explanation.attention_statistics import clip_attention
-from yt8m_gat.explanation.class_activation import carrying_spans, class_activation, frame_edges
+from yt8m_gat.evaluation.evaluator import Evaluator
+from yt8m_gat.explanation.attention_statistics import LayOut, clip_attention
+from yt8m_gat.explanation.class_activation import (
+    Activations,
+    carrying_spans,
+    class_activation,
+    frame_edges,
+)
 from yt8m_gat.extraction.extractor import Extractor
 from yt8m_gat.extraction.media_sequence import record_of
 from yt8m_gat.extraction.pack_settings import PackSettings
 from yt8m_gat.extraction.shards import Task
 from yt8m_gat.import_path import require_trust
+from yt8m_gat.models import VideoClassifier
 from yt8m_gat.pipeline.run_evaluator import build_evaluator, square_maps
 from yt8m_gat.pipeline.run_extractor import place_of_extractor
 from yt8m_gat.pipeline.run_settings import class_names, read_schema
@@ -133,56 +140,31 @@ def watch(
         seen = _seen_as_raw_clip(clip, schema)
     else:
         seen = _seen_as_features(clip, schema, Extractor.load(place, picture=picture, sound=sound))
-    batch, edges = seen.batch, seen.edges
-    features, mask = preprocess(batch["features"], batch["num_frames"], config.data.normalize)
-    num_frames = int(batch["num_frames"][0])
-
+    features, mask = preprocess(
+        seen.batch["features"], seen.batch["num_frames"], config.data.normalize
+    )
     evaluator = build_evaluator(loaded.classifier, config)
-    objective = config.objective
-    options = AttackOptions(
-        norm_scope=objective.norm_scope,
-        clip_to_range=PIXELS.clip_to_range if of_raw_clips else None,
-    )
-    attack = build_attack("fgm", objective.epsilon, options)
-
-    def loss(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
-        return evaluator.loss(labels, logits, None)
-
-    clean_logits = evaluator.forward(features, mask).logits
-    own = own_labels(loaded.classifier.probabilities(clean_logits))
-    attacked = attack.attack(evaluator.forward, loss, features, mask, own)
-    sides = {"clean": (features, clean_logits), "attacked": (attacked.features, attacked.logits)}
-    top_k = min(top_k, config.data.num_classes)
-    classes = list(
-        dict.fromkeys(
-            int(index)
-            for _, logits in sides.values()
-            for index in tf.math.top_k(logits[0], top_k).indices
-        )
-    )
+    sides = _clean_and_attacked(evaluator, loaded.classifier, config, features, mask)
+    classes = _likeliest(sides, min(top_k, config.data.num_classes))
     shown = {
         side: class_activation(evaluator.forward, x, mask, lambda _: tf.constant([classes]))
         for side, (x, _) in sides.items()
     }
-    labels = []
-    for place, index in enumerate(classes):
-        entry: dict[str, Any] = {"label": index, "name": names.get(index)}
-        for side, (_, logits) in sides.items():
-            activation = shown[side].activation
-            values = None if activation is None else activation[0, place].numpy().tolist()
-            spans = [] if values is None else carrying_spans(values, edges)
-            entry[side] = {
-                "probability": float(loaded.classifier.probabilities(logits)[0, index]),
-                "activation": values,
-                "spans": [[span.start, span.end] for span in spans],
-            }
-        labels.append(entry)
-    profiles = {
-        side: clip_attention(
-            of_side.outputs.attention_maps, mask, 0, square_maps(loaded.classifier)
-        )["profiles"]
-        for side, of_side in shown.items()
+    probabilities = {
+        side: loaded.classifier.probabilities(logits)[0] for side, (_, logits) in sides.items()
     }
+    labels = [
+        {
+            "label": index,
+            "name": names.get(index),
+            **{
+                side: _of_label(probabilities[side][index], shown[side], place, seen.edges)
+                for side in sides
+            },
+        }
+        for place, index in enumerate(classes)
+    ]
+    num_frames = int(seen.batch["num_frames"][0])
     film = [int((place + 0.5) * num_frames / FILM_FRAMES) for place in range(FILM_FRAMES)]
     film = list(dict.fromkeys(film))
     moments = [strongest_frames(entry["clean"]["activation"], MOMENTS) for entry in labels]
@@ -190,31 +172,95 @@ def watch(
     pictures = seen.pictures(wanted)
     attacked_frames = None
     if of_raw_clips:
-        of_attack = pictures_of_pixels(attacked.features, seen.seconds, {*film})
+        of_attack = pictures_of_pixels(sides["attacked"].features, seen.seconds, {*film})
         attacked_frames = [of_attack[frame] for frame in film]
     for entry, frames in zip(labels, moments, strict=True):
         entry["moments"] = [pictures[frame] for frame in frames if frame in pictures]
     shapes = [picture["shape"] for picture in pictures.values()]
     return {
         "video": seen.name,
-        "edges": edges.tolist(),
+        "edges": seen.edges.tolist(),
         "frames": [pictures.get(frame) for frame in film],
         "attacked_frames": attacked_frames,
         "shape": shapes[0] if shapes else (16, 9),
         "labels": labels,
-        "attention": {
-            feature: {
-                level: {side: profiles[side][feature][level] for side in profiles}
-                for level in levels
-            }
-            for feature, levels in profiles["clean"].items()
-        },
-        "epsilon": objective.epsilon,
+        "attention": _attention(shown, mask, square_maps(loaded.classifier)),
+        "epsilon": config.objective.epsilon,
         "warnings": [f"{seen.name}: {fault}" for fault in seen.faults],
         "extractor": seen.source,
         "model": config.model.name,
         "options": config.model.options,
         "provenance": weights_of(folder, checkpoint, loaded),
+    }
+
+
+class _Side(NamedTuple):
+    """One of the two versions of a video, clean and attacked."""
+
+    features: dict[str, tf.Tensor]
+    logits: tf.Tensor
+
+
+def _clean_and_attacked(
+    evaluator: Evaluator,
+    classifier: VideoClassifier,
+    config: RunConfig,
+    features: dict[str, tf.Tensor],
+    mask: tf.Tensor,
+) -> dict[str, _Side]:
+    """Returns both versions; the attack raises the loss of the model's own labels."""
+    objective = config.objective
+    options = AttackOptions(
+        norm_scope=objective.norm_scope,
+        clip_to_range=PIXELS.clip_to_range if config.data.clips is not None else None,
+    )
+    attack = build_attack("fgm", objective.epsilon, options)
+
+    def loss(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
+        return evaluator.loss(labels, logits, None)
+
+    clean_logits = evaluator.forward(features, mask).logits
+    own = own_labels(classifier.probabilities(clean_logits))
+    attacked = attack.attack(evaluator.forward, loss, features, mask, own)
+    return {
+        "clean": _Side(features, clean_logits),
+        "attacked": _Side(attacked.features, attacked.logits),
+    }
+
+
+def _likeliest(sides: Mapping[str, _Side], top_k: int) -> list[int]:
+    """Returns the likeliest classes, clean and then attacked, each once."""
+    tops = [tf.math.top_k(side.logits[0], top_k).indices for side in sides.values()]
+    return list(dict.fromkeys(int(index) for top in tops for index in top))
+
+
+def _of_label(
+    probability: tf.Tensor, shown: Activations, place: int, edges: np.ndarray
+) -> dict[str, Any]:
+    """Returns what one version of the video says of the label that is shown in this place."""
+    activation = shown.activation
+    values = None if activation is None else activation[0, place].numpy().tolist()
+    spans = [] if values is None else carrying_spans(values, edges)
+    return {
+        "probability": float(probability),
+        "activation": values,
+        "spans": [[span.start, span.end] for span in spans],
+    }
+
+
+def _attention(
+    shown: Mapping[str, Activations], mask: tf.Tensor, lay_out: LayOut
+) -> dict[str, dict[str, dict[str, Any]]]:
+    """Returns what each frame receives: feature -> level -> side -> [T]."""
+    profiles = {
+        side: clip_attention(of_side.outputs.attention_maps, mask, 0, lay_out)["profiles"]
+        for side, of_side in shown.items()
+    }
+    return {
+        feature: {
+            level: {side: profiles[side][feature][level] for side in profiles} for level in levels
+        }
+        for feature, levels in profiles["clean"].items()
     }
 
 

@@ -203,6 +203,8 @@ def _objective(run: ReportedRun) -> str:
         words.append(f"{objective.ascent_steps} steps of {objective.ascent_step_size:g}")
     if kind == "trades":
         words.append(f"beta {objective.penalty_weight:g} on predictions")
+    if kind == "embedding":
+        words.append(f"beta {objective.penalty_weight:g} on embeddings")
     if objective.clean_weight is not None:
         words.append(f"clean loss times {objective.clean_weight:g}")
     if kind in ("frobenius", "jensen_shannon"):

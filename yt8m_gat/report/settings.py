@@ -30,8 +30,8 @@ def _of(read: Callable[[RunConfig], Any]) -> Read:
 
 
 _ASCENT = ("pgd", "trades", "fast")
-_GRADIENT = ("output", "frobenius", "jensen_shannon", *_ASCENT)
 _PENALTY = ("frobenius", "jensen_shannon")
+_GRADIENT = ("output", *_PENALTY, "embedding", *_ASCENT)
 _TEMPORAL = ("temporal",)
 
 
@@ -130,6 +130,7 @@ _SETTINGS: dict[str, Read] = {
     # The default is as in `ObjectiveConfig.alpha`.
     "alpha, of the clean loss": _with(_TEMPORAL, lambda o: 0.7 if o.alpha is None else o.alpha),
     "beta, of the attention penalty": _with(_PENALTY, lambda o: o.penalty_weight),
+    "beta, of the embedding penalty": _with(("embedding",), lambda o: o.penalty_weight),
     "beta, of the divergence": _with(("trades",), lambda o: o.penalty_weight),
     "penalized levels": _with(_PENALTY, lambda o: o.penalized_levels),
     "epsilon of TAF, levels of bytes": _with(_TEMPORAL, lambda o: o.temporal_epsilon),

@@ -1,6 +1,6 @@
 """Training: the overridden `train_step`, and the loop around it."""
 
-from yt8m_gat.training.adversarial_model import AdversarialModel, StepTerms
+from yt8m_gat.training.adversarial_model import AdversarialModel
 from yt8m_gat.training.distribution import (
     Distribution,
     WorkerLostError,
@@ -19,6 +19,7 @@ from yt8m_gat.training.objective import (
 )
 from yt8m_gat.training.optimizer import build_optimizer
 from yt8m_gat.training.state import TrainingState
+from yt8m_gat.training.step_update import StepTerms
 
 __all__ = [
     "AdversarialModel",

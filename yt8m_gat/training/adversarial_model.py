@@ -1,8 +1,7 @@
-"""The `train_step` of all objectives: CE, L_Adv, L_AdvFr, L_AdvJS, TAF, PGD, TRADES and fast."""
+"""The `train_step` of all objectives."""
 
 import functools
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -10,9 +9,11 @@ import tensorflow as tf
 from yt8m_gat.attacks import RecordedPass
 from yt8m_gat.data.preprocessing import preprocess
 from yt8m_gat.losses import average_over_heads
-from yt8m_gat.models import AUXILIARY_WEIGHT, FRAME_MASK, ModelOutputs, VideoClassifier
+from yt8m_gat.models import FRAME_MASK, ModelOutputs, VideoClassifier
+from yt8m_gat.training.batch_loss import BatchLoss
 from yt8m_gat.training.distillation import Teacher
 from yt8m_gat.training.objective import CleanPass, Objective, check_objective
+from yt8m_gat.training.step_update import Replica, StepTerms, StepUpdate, sum_of_parts
 
 NUM_FRAMES = "num_frames"
 LOSS_PARTS = ("clean_loss", "adversarial_loss", "penalty")
@@ -20,51 +21,6 @@ LOSS_PARTS = ("clean_loss", "adversarial_loss", "penalty")
 
 # Distance between the seeds of two replicas; it is odd, so that all their seeds differ.
 _SEED_STEP = 0x9E3779B1
-
-
-class StepTerms(NamedTuple):
-    """The parts of the objective on one batch; the losses and the penalty are means over it."""
-
-    total: tf.Tensor
-    clean_loss: tf.Tensor
-    adversarial_loss: tf.Tensor
-    penalty: tf.Tensor
-    logits: tf.Tensor
-
-
-class StepUpdate(NamedTuple):
-    """The changes that a step would make, before any is applied.
-
-    Attributes:
-        terms: The objective and its parts.
-        gradients: Gradient by each trainable variable (times the optimizer's loss scale), or None.
-        state: New value of each non-trainable variable of the classifier (moving averages,
-            seeds); None if unchanged.
-        finite: Boolean: whether loss and gradients are finite. (With a loss scale only the loss
-            is checked: the optimizer lowers the scale when gradients overflow.)
-    """
-
-    terms: StepTerms
-    gradients: list[tf.Tensor | None]
-    state: list[tf.Tensor | None]
-    finite: tf.Tensor
-
-
-class Replica(NamedTuple):
-    """The part of a step that one replica computes, when replicas share its batch.
-
-    The micro batches of a step count as replicas too, one after another.
-
-    Attributes:
-        index: Number of this replica, from 0.
-        count: Number of replicas.
-        share: This replica's rows as a share of the batch. The sum of all replicas' terms, and of
-            their gradients, then equals that of one machine with the whole batch.
-    """
-
-    index: int | tf.Tensor
-    count: int | tf.Tensor
-    share: tf.Tensor
 
 
 @keras.saving.register_keras_serializable(package="yt8m_gat")
@@ -212,43 +168,14 @@ class AdversarialModel(keras.Model):
         """
         objective = self.objective
         seeds = self._seeds_of(replica)
-
-        targets = None
-        if objective.distillation is not None:
-            if self._teacher is None:
-                raise ValueError(
-                    "an objective with `distillation` needs a teacher, which files do not hold. "
-                    "Construct the model with `teacher`"
-                )
-            with tape.stop_recording():
-                targets = self._teacher(features, frame_mask)
-
-        def loss(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
-            losses = objective.loss(labels, logits, label_weights)
-            if targets is None:
-                return losses
-            return objective.distillation(losses, targets, logits)
-
-        def divergence(clean_logits: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
-            return objective.divergence(clean_logits, logits, label_weights)
-
-        def of_the_batch(term: tf.Tensor) -> tf.Tensor:
-            # Each term is scaled, not only their sum: the attack differentiates the clean term.
-            return term if replica is None else tf.cast(replica.share, term.dtype) * term
-
-        def mean_loss(logits: tf.Tensor) -> tf.Tensor:
-            return of_the_batch(tf.reduce_mean(loss(labels, logits)))
-
-        def auxiliary_loss(outputs: ModelOutputs) -> tf.Tensor | float:
-            if outputs.auxiliary_logits is None:
-                return 0.0
-            return AUXILIARY_WEIGHT * mean_loss(outputs.auxiliary_logits)
+        targets = self._teacher_targets(features, frame_mask, tape)
+        batch = BatchLoss(objective, labels, label_weights, targets, replica)
 
         with keras.StatelessScope(seeds) as state:
             recorded = RecordedPass(self._forward_clean, features, frame_mask)
         clean = recorded.outputs
         with recorded.recording():
-            clean_loss = mean_loss(clean.logits)
+            clean_loss = batch.loss(clean.logits)
             total = objective.clean_weight * clean_loss
             # If the clean loss has weight 0 or less, the attack raises the unweighted loss.
             attacked = total if objective.clean_weight > 0 else clean_loss
@@ -259,29 +186,13 @@ class AdversarialModel(keras.Model):
             # would cost as much as that pass.
             total = tf.zeros((), clean_loss.dtype)
         else:
-            total += objective.clean_weight * auxiliary_loss(clean)
+            total += objective.clean_weight * batch.auxiliary_loss(clean)
         adversarial_loss = penalty = tf.zeros((), clean_loss.dtype)
         adversarial_state = None
-        step = self.optimizer.iterations
 
         if objective.perturbation is not None:
-            clean_pass = CleanPass(
-                features,
-                frame_mask,
-                labels,
-                recorded,
-                loss_term=scaled_loss,
-                forward=functools.partial(self._forward_without_updates, seeds),
-                loss=loss,
-                divergence=divergence,
-                scale_loss=self.optimizer.scale_loss,
-                seed=step
-                if replica is None
-                else tf.cast(step, tf.int32) * replica.count + replica.index,
-            )
             with tape.stop_recording():
-                perturbed = objective.perturbation(clean_pass)
-                perturbed = {name: tf.stop_gradient(value) for name, value in perturbed.items()}
+                perturbed = self._perturbed(recorded, frame_mask, scaled_loss, batch, seeds)
             with keras.StatelessScope(seeds) as adversarial_state:
                 adversarial = self.classifier.forward(
                     perturbed,
@@ -289,27 +200,73 @@ class AdversarialModel(keras.Model):
                     training=True,
                     auxiliary_normalization=self.classifier.dual_normalization,
                 )
-            adversarial_loss = mean_loss(adversarial.logits)
-            total += objective.adversarial_weight * (adversarial_loss + auxiliary_loss(adversarial))
-            if objective.penalty is not None:
-                penalty = of_the_batch(self._penalty(clean, adversarial, frame_mask))
-                total += objective.penalty_weight * penalty
-            if objective.divergence is not None:
-                distance = tf.reduce_mean(divergence(clean.logits, adversarial.logits))
-                penalty = of_the_batch(distance)
+            adversarial_loss = batch.loss(adversarial.logits)
+            auxiliary_loss = batch.auxiliary_loss(adversarial)
+            total += objective.adversarial_weight * (adversarial_loss + auxiliary_loss)
+            if objective.has_penalty:
+                penalty = batch.mean(self._penalties(clean, adversarial, frame_mask, batch))
                 total += objective.penalty_weight * penalty
 
         if self.classifier.losses:
-            total += of_the_batch(self.regularization_penalty * tf.add_n(self.classifier.losses))
+            regularization = self.regularization_penalty * tf.add_n(self.classifier.losses)
+            total += batch.share_of(regularization)
+        terms = StepTerms(total, clean_loss, adversarial_loss, penalty, clean.logits)
+        return terms, self._without_shift(self._updates(state, adversarial_state), replica)
+
+    def _teacher_targets(
+        self, features: dict[str, tf.Tensor], frame_mask: tf.Tensor | None, tape: tf.GradientTape
+    ) -> tf.Tensor | None:
+        """Returns the teacher's predictions; None where the objective has no teacher."""
+        if self.objective.distillation is None:
+            return None
+        if self._teacher is None:
+            raise ValueError(
+                "an objective with `distillation` needs a teacher, which files do not hold. "
+                "Construct the model with `teacher`"
+            )
+        with tape.stop_recording():
+            return self._teacher(features, frame_mask)
+
+    def _perturbed(
+        self,
+        recorded: RecordedPass,
+        frame_mask: tf.Tensor,
+        loss_term: tf.Tensor,
+        batch: BatchLoss,
+        seeds: list[tuple[keras.Variable, tf.Tensor]],
+    ) -> dict[str, tf.Tensor]:
+        """Returns the features of the adversarial pass, constants."""
+        step, replica = self.optimizer.iterations, batch.replica
+        perturbed = self.objective.perturbation(
+            CleanPass(
+                recorded.features,
+                frame_mask,
+                batch.labels,
+                recorded,
+                loss_term=loss_term,
+                forward=functools.partial(self._forward_without_updates, seeds),
+                loss=batch.losses,
+                divergence=batch.divergences,
+                scale_loss=self.optimizer.scale_loss,
+                seed=step
+                if replica is None
+                else tf.cast(step, tf.int32) * replica.count + replica.index,
+            )
+        )
+        return {name: tf.stop_gradient(value) for name, value in perturbed.items()}
+
+    def _updates(
+        self, clean: keras.StatelessScope, adversarial: keras.StatelessScope | None
+    ) -> list[tf.Tensor | None]:
+        """Returns `StepUpdate.state`, the changes that are kept of those of both passes."""
         updates = []
         for variable in self.classifier.non_trainable_variables:
-            update = state.get_current_value(variable)
-            if update is None and adversarial_state is not None:
+            update = clean.get_current_value(variable)
+            if update is None and adversarial is not None:
                 # Averages of the second normalization layers, which only this pass moves.
-                update = adversarial_state.get_current_value(variable)
+                update = adversarial.get_current_value(variable)
             updates.append(update)
-        terms = StepTerms(total, clean_loss, adversarial_loss, penalty, clean.logits)
-        return terms, self._without_shift(updates, replica)
+        return updates
 
     def _seeds_of(self, replica: Replica | None) -> list[tuple[keras.Variable, tf.Tensor]]:
         """Returns the seed variables and their values on a replica."""
@@ -353,17 +310,26 @@ class AdversarialModel(keras.Model):
     ) -> ModelOutputs:
         return self.classifier.forward(features, frame_mask, training=True)
 
-    def _penalty(
-        self, clean: ModelOutputs, adversarial: ModelOutputs, frame_mask: tf.Tensor
+    def _penalties(
+        self,
+        clean: ModelOutputs,
+        adversarial: ModelOutputs,
+        frame_mask: tf.Tensor,
+        batch: BatchLoss,
     ) -> tf.Tensor:
-        """Returns the batch mean of the weighted sum over modalities and penalized levels."""
+        """Returns the objective's penalty of each clip, [B]."""
+        if self.objective.divergence is not None:
+            return batch.divergences(clean.logits, adversarial.logits)
+        if self.objective.embedding_penalty is not None:
+            return self.objective.embedding_penalty(clean.embedding, adversarial.embedding)
+        # The weighted sum over modalities and penalized levels.
         distances = []
         for feature, maps in clean.attention_maps.items():
             for level, weight in self.objective.level_weights.items():
                 ours = average_over_heads(maps[level])
                 theirs = average_over_heads(adversarial.attention_maps[feature][level])
                 distances.append(weight * self.objective.penalty(ours, theirs, frame_mask))
-        return tf.reduce_mean(tf.add_n(distances))
+        return tf.add_n(distances)
 
     def update_of(self, data: Any, replica: Replica | None = None) -> StepUpdate:
         """Computes what a step on `data` would change, and changes nothing.
@@ -400,7 +366,7 @@ class AdversarialModel(keras.Model):
                 ],
             )
 
-        return _sum_of_parts(update_of_part, num_parts)
+        return sum_of_parts(update_of_part, num_parts)
 
     def _update_at_once(self, data: Any, replica: Replica | None) -> StepUpdate:
         inputs, labels, label_weights = keras.utils.unpack_x_y_sample_weight(data)
@@ -486,61 +452,6 @@ class AdversarialModel(keras.Model):
             for name in ("classifier", "objective")
         }
         return cls(**{**config, **parts})
-
-
-def _sum_of_parts(
-    update_of_part: Callable[[tf.Tensor], StepUpdate], num_parts: tf.Tensor
-) -> StepUpdate:
-    """Adds the parts' updates, computed one after another; keeps the seeds of the first."""
-
-    def add(ours: StepUpdate, theirs: StepUpdate) -> StepUpdate:
-        logits = tf.concat([ours.terms.logits, theirs.terms.logits], axis=0)
-        return StepUpdate(
-            StepTerms(
-                *(a + b for a, b in zip(ours.terms[:-1], theirs.terms[:-1], strict=True)), logits
-            ),
-            [
-                None if a is None else a + b
-                for a, b in zip(ours.gradients, theirs.gradients, strict=True)
-            ],
-            [
-                a + b if a is not None and a.dtype.is_floating else a
-                for a, b in zip(ours.state, theirs.state, strict=True)
-            ],
-            tf.logical_and(ours.finite, theirs.finite),
-        )
-
-    first = update_of_part(tf.constant(0))
-
-    def values_of(update: StepUpdate) -> list[tf.Tensor]:
-        return [value for value in tf.nest.flatten(update) if value is not None]
-
-    def update_from(values: list[tf.Tensor]) -> StepUpdate:
-        left = iter(values)
-        return tf.nest.map_structure(lambda value: None if value is None else next(left), first)
-
-    # The second part waits for the first; otherwise both could be in memory at once.
-    with tf.control_dependencies(values_of(first)):
-        second = tf.constant(1)
-    _, *values = tf.while_loop(
-        lambda index, *_: index < num_parts,
-        lambda index, *values: (
-            index + 1,
-            *values_of(add(update_from(values), update_of_part(index))),
-        ),
-        (second, *values_of(first)),
-        shape_invariants=(
-            tf.TensorShape([]),
-            *(
-                tf.TensorShape([None, *value.shape[1:]])
-                if value is first.terms.logits
-                else value.shape
-                for value in values_of(first)
-            ),
-        ),
-        parallel_iterations=1,
-    )
-    return update_from(values)
 
 
 def _is_seed(variable: keras.Variable) -> bool:

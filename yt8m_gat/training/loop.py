@@ -191,8 +191,8 @@ class Trainer:
 
         Returns:
             The final state. `state.finished(config)` says why training ended; it is None after a
-            signal or when a callback stopped training. `ended_by` always gives the reason, and
-            `seconds` the duration.
+            signal, when `state.interrupted` is true, and when a callback stopped training.
+            `ended_by` always gives the reason, and `seconds` the duration.
 
         Raises:
             NonFiniteLossError: A step's loss or gradients were not finite, and such steps are not
@@ -209,6 +209,8 @@ class Trainer:
                 self._run_epoch()
             self.log.write_steps()
             self.ended_by = self._ending.reason(state)
+            unfinished = state.finished(self.config.training) is None
+            state.interrupted = unfinished and self._ending.signalled
             if not self._ending.signalled and state.last_validation < state.step:
                 self._validation.run(state)
             # Without any validation, now or in an earlier call, the last weights are the best.
@@ -216,7 +218,7 @@ class Trainer:
                 with averaged(self.model):
                     self._saved.save_best(state.step)
             self._saved.save(state)
-            if state.finished(self.config.training) is not None:
+            if not state.interrupted:
                 self.log.fill_bar()
         self.callbacks.on_train_end(self._means_and_validation())
         self.log.end(self.ended_by)

@@ -24,6 +24,7 @@ from yt8m_gat.losses import (
     ClassificationLoss,
     ClassWeightedLoss,
     class_weights,
+    embedding_distance,
     frobenius_distance,
     get_divergence,
     get_loss,
@@ -212,7 +213,8 @@ class TemporalPerturbation:
 class Objective:
     """L = clean_weight * l(X) + adversarial_weight * l(X + R) + penalty_weight * P.
 
-    P compares the attention maps of the two passes, or their predictions (TRADES).
+    P compares the attention maps of the two passes, their embeddings, or their predictions
+    (TRADES); an objective has at most one of these penalties.
 
     Attributes:
         loss: `(labels [B, C], logits [B, C], label_weights) -> [B]`.
@@ -223,7 +225,9 @@ class Objective:
             no such penalty.
         divergence: `(logits, adversarial logits, label_weights) -> [B]`, the penalty on
             predictions; None: no such penalty.
-        penalty_weight: beta, the weight of either penalty.
+        embedding_penalty: `(embedding [B, E], adversarial embedding) -> [B]`, the penalty on
+            `ModelOutputs.embedding`; None: no such penalty.
+        penalty_weight: beta, the weight of the penalty.
         level_weights: Level -> weight of its maps in the penalty (the papers: the global one, 1).
         distillation: How a teacher's predictions change the loss l; None: there is no teacher.
     """
@@ -234,9 +238,16 @@ class Objective:
     adversarial_weight: float = 0.0
     penalty: Callable[..., Any] | None = None
     divergence: ClassificationLoss | None = None
+    embedding_penalty: Callable[..., Any] | None = None
     penalty_weight: float = 0.0
     level_weights: Mapping[str, float] = dataclasses.field(default_factory=lambda: {"global": 1.0})
     distillation: Distillation | None = None
+
+    @property
+    def has_penalty(self) -> bool:
+        """Whether the two passes are compared."""
+        penalties = (self.penalty, self.divergence, self.embedding_penalty)
+        return any(penalty is not None for penalty in penalties)
 
     def get_config(self) -> dict[str, Any]:
         """Returns what `from_config` needs; Keras must know loss, perturbation and penalty."""
@@ -261,7 +272,7 @@ def _deserialized(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def check_objective(objective: Objective, classifier: VideoClassifier) -> None:
-    """Rejects a penalty on attention maps that the classifier does not have.
+    """Rejects a penalty on attention maps, or an embedding, that the classifier does not have.
 
     Raises:
         ConfigError: The objective has such a penalty.
@@ -273,6 +284,12 @@ def check_objective(objective: Objective, classifier: VideoClassifier) -> None:
             f"{', '.join(objective.level_weights)}; choose --adversarial=output, other "
             f"--penalized_levels, or such a model. Received: {type(classifier).__name__}, which "
             f"attends at {', '.join(levels) or 'no level'}"
+        )
+    if objective.embedding_penalty is not None and classifier.embedding_size is None:
+        raise ConfigError(
+            "--adversarial=embedding needs a model that turns each clip into an embedding before "
+            "its head; choose --adversarial=output, or such a model. Received: "
+            f"{type(classifier).__name__}, which has none"
         )
 
 
@@ -387,6 +404,7 @@ def _without_teacher(config: ObjectiveConfig, pixels: bool) -> Objective:
         adversarial_weight=config.weight_of_adversarial,
         penalty=PENALTIES.get(config.adversarial),
         divergence=divergence,
+        embedding_penalty=embedding_distance if config.adversarial == "embedding" else None,
         penalty_weight=config.penalty_weight,
         level_weights=config.level_weights,
     )

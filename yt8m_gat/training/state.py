@@ -39,6 +39,9 @@ class TrainingState:
         eval_files: The files on which the best GAP was measured; None as above, or without any.
     """
 
+    interrupted = False  # Without annotation it is no field: it is not stored.
+    """Whether Ctrl-C or SIGTERM ended the latest call of training."""
+
     step: int = 0
     epoch: int = 0
     batch: int = 0

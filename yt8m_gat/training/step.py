@@ -6,8 +6,9 @@ from typing import Any, NamedTuple
 import keras
 import tensorflow as tf
 
-from yt8m_gat.training.adversarial_model import LOSS_PARTS, AdversarialModel, Replica, StepUpdate
+from yt8m_gat.training.adversarial_model import LOSS_PARTS, AdversarialModel
 from yt8m_gat.training.distribution import Distribution
+from yt8m_gat.training.step_update import Replica, StepUpdate
 
 _TERMS = ("loss", *LOSS_PARTS)
 
