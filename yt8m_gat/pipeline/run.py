@@ -6,20 +6,20 @@ import dataclasses
 import functools
 import os
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from yt8m_gat.config import RunConfig
+from yt8m_gat.config import ConfigError, RunConfig
 from yt8m_gat.data import (
     Reader,
     RecordSchema,
     count_records,
     find_files,
 )
-from yt8m_gat.data.arrays import array_batches
+from yt8m_gat.data.arrays import array_batches, write_records
 from yt8m_gat.data.parsing import Batch
 from yt8m_gat.extraction.extractor import Extractor
 from yt8m_gat.models import VideoClassifier
@@ -27,7 +27,11 @@ from yt8m_gat.pipeline.evaluation import evaluate
 from yt8m_gat.pipeline.run_extractor import check_extractor, place_of_extractor
 from yt8m_gat.pipeline.run_settings import class_names, on_segments, read_schema
 from yt8m_gat.pipeline.video_prediction import VideoClassification
-from yt8m_gat.prediction.inference import predictions, probability_function
+from yt8m_gat.prediction.inference import (
+    embedding_function,
+    predictions,
+    probability_function,
+)
 from yt8m_gat.prediction.submission import best_classes
 from yt8m_gat.run_folder import RunFolder
 from yt8m_gat.video.clips import Clip, clip_ids
@@ -141,6 +145,104 @@ class Run:
             columns["probability"] = scores.ravel()
             tables.append(pd.DataFrame(columns))
         return pd.concat(tables, ignore_index=True)
+
+    def embeddings(
+        self,
+        data: str | Sequence[str] | Mapping[str, Sequence[Any]],
+        *,
+        ids: Sequence[str] | None = None,
+        batch_size: int = 512,
+    ) -> tuple[list[str], np.ndarray]:
+        """Returns the ids of whole clips, and the vectors that the model's head sees of them.
+
+        Args:
+            data: See `predict`.
+            ids: Likewise.
+            batch_size: Clips at once.
+
+        Returns:
+            The ids, and float32 [N, E], see `yt8m_gat.models.ModelOutputs.embedding`.
+
+        Raises:
+            ConfigError: The model has no embedding, or no file matches.
+            ValueError: An array does not fit the run.
+            BadRecordError: A record cannot be read.
+        """
+        if isinstance(data, Mapping):
+            batches = array_batches(data, self.schema, batch_size, ids)
+            pairs = self._embedded(batches, len(next(iter(data.values()))))
+        elif ids is not None:
+            raise ValueError("`ids` name clips given as arrays; records have ids of their own")
+        else:
+            pairs = self._embedded_records(data, batch_size, self.schema, with_labels=False)
+        video_ids, vectors = [], []
+        for batch, of_batch in pairs:
+            video_ids += [video_id.decode() for video_id in batch["video_id"].numpy()]
+            vectors.append(of_batch)
+        return video_ids, np.concatenate(vectors)
+
+    def write_embeddings(
+        self,
+        data: str | Sequence[str],
+        path: str | os.PathLike,
+        *,
+        batch_size: int = 512,
+    ) -> RecordSchema:
+        """Writes the embeddings of records, with their labels, as video-level records.
+
+        Any video-level model can then be trained on them: `--model=LogisticModel` is a linear
+        probe. The labels are those of the records, whatever label map the run has.
+
+        Args:
+            data: Records, as glob patterns in a list or separated by commas.
+            path: The file, created or replaced.
+            batch_size: Clips at once.
+
+        Returns:
+            The schema of the file: `embedding`, floats [E].
+
+        Raises:
+            ConfigError: The model has no embedding, no file matches, or the path is not local.
+            ValueError: Two records have one id.
+            BadRecordError: A record cannot be read.
+            WriteError: The file cannot be written.
+        """
+        num_classes = self.schema.num_source_classes
+        source = dataclasses.replace(self.schema, num_classes=num_classes, label_map=None)
+        pairs = self._embedded_records(data, batch_size, source, with_labels=True)
+        schema = RecordSchema(
+            {"embedding": self.model.embedding_size}, num_classes, frame_level=False
+        )
+        examples = (
+            {"id": video_id, "labels": np.flatnonzero(labels), "embedding": vector}
+            for batch, vectors in pairs
+            for video_id, labels, vector in zip(
+                batch["video_id"].numpy(), batch["labels"].numpy(), vectors, strict=True
+            )
+        )
+        write_records(path, examples, schema)
+        return schema
+
+    def _embedded_records(
+        self, data: str | Sequence[str], batch_size: int, schema: RecordSchema, with_labels: bool
+    ) -> Iterator[tuple[Batch, np.ndarray]]:
+        files = find_files(data, "data")
+        check_extractor(self.folder, files, "data")
+        reader = Reader(files, schema, batch_size, with_labels=with_labels)
+        return self._embedded(reader, count_records(files))
+
+    def _embedded(self, batches: Iterable[Batch], total: int) -> Iterator[tuple[Batch, np.ndarray]]:
+        if self.model.embedding_size is None:
+            raise ConfigError(
+                f"--model={self.config.model.name} has no embedding: its head sees features, or "
+                "means of them, as they are"
+            )
+        return predictions(self._embed, batches, total)
+
+    @functools.cached_property
+    def _embed(self) -> Callable[..., Any]:
+        """Like `_classify`."""
+        return embedding_function(self.model, self.config.data.normalize)
 
     def predict_video(
         self,

@@ -75,13 +75,32 @@ def probability_function(
     return classify
 
 
+def embedding_function(
+    classifier: Any, normalize: str = "none"
+) -> Callable[[dict[str, tf.Tensor], tf.Tensor | None], tf.Tensor]:
+    """Returns a function like that of `probability_function`, to float32 embeddings [B, E].
+
+    Args:
+        classifier: A `VideoClassifier` that has an `embedding_size`.
+        normalize: l2 normalization after dequantizing, as in training.
+    """
+
+    @tf.function(reduce_retracing=True, autograph=False)
+    def embed(features: dict[str, tf.Tensor], num_frames: tf.Tensor | None) -> tf.Tensor:
+        features, frame_mask = preprocess(features, num_frames, normalize)
+        outputs = classifier.forward(features, frame_mask, training=False)
+        return tf.cast(outputs.embedding, tf.float32)
+
+    return embed
+
+
 def predictions(
     classify: Callable[..., tf.Tensor], batches: Iterable[dict[str, Any]], total: int | None
 ) -> Iterator[tuple[dict[str, Any], np.ndarray]]:
-    """Yields each batch and its probabilities [B, C], and shows the progress.
+    """Yields each batch and its probabilities [B, C], or embeddings, and shows the progress.
 
     Args:
-        classify: From `probability_function`.
+        classify: From `probability_function` or `embedding_function`.
         batches: Batch dicts of `yt8m_gat.data`.
         total: Number of videos, for the progress bar.
     """
