@@ -38,7 +38,8 @@ def code_blocks(page, language):
 def make_run(path):
     """In place of the page's run: the same records, a model that is traced in no time."""
     data = DataConfig(num_classes=8, max_frames=12)
-    config = RunConfig(data=data, model=ModelConfig(name="FrameLevelLogisticModel"))
+    options = {"lstm_cells": 4, "lstm_layers": 1}
+    config = RunConfig(data=data, model=ModelConfig(name="LstmModel", options=options))
     folder = RunFolder(path)
     folder.prepare(config)
     save_weights(build_from_config(config), folder.best_weights, step=0)

@@ -1,5 +1,6 @@
 """From Python: a run's predictions, own arrays as records, records as a dataset for `fit`."""
 
+import dataclasses
 import subprocess
 import sys
 
@@ -11,7 +12,7 @@ import tensorflow as tf
 
 import yt8m_gat
 from yt8m_gat import pipeline
-from yt8m_gat.config import DataConfig, ModelConfig, RunConfig
+from yt8m_gat.config import ConfigError, DataConfig, ModelConfig, RunConfig
 from yt8m_gat.data import LabelMap, Reader, Shuffle, make_dataset
 from yt8m_gat.models import build_from_config
 from yt8m_gat.prediction.submission import video_rows
@@ -114,6 +115,41 @@ def test_predictions_of_arrays_are_those_of_the_same_records(run, records, clips
     longer = {name: [np.concatenate([x[1], x[0]])] for name, x in clips.items()}
     cut = run.predict(longer, ids=["clip1"], top_k=None)
     assert np.allclose(cut.probability, expected.probability[5:10], rtol=1e-6)
+
+
+def test_embeddings_are_what_the_head_turns_into_logits(run, records, clips):
+    ids, vectors = run.embeddings(records, batch_size=4)
+    assert ids == [f"clip{i}" for i in range(6)]
+    assert (vectors.dtype, vectors.shape) == (np.float32, (6, 8))
+    logits = run.model.output_layer(vectors).numpy()
+    expected = run.predict(records, top_k=None).sort_values(["video_id", "label"])
+    probabilities = expected.probability.to_numpy().reshape(6, 5)
+    np.testing.assert_allclose(1 / (1 + np.exp(-logits)), probabilities, atol=1e-6)
+    of_arrays = run.embeddings(clips, ids=ids)
+    assert of_arrays[0] == ids
+    np.testing.assert_allclose(of_arrays[1], vectors, atol=1e-6)
+
+
+def test_embeddings_are_written_with_the_labels_of_the_records(run, records, tmp_path):
+    """Not with those of the run's label map, which has two of the five classes."""
+    label_map = LabelMap(((1, 0), (3, 1)), 5, ("", ""))
+    schema = dataclasses.replace(run.schema, num_classes=2, label_map=label_map)
+    mapped = dataclasses.replace(run, schema=schema)
+    written = mapped.write_embeddings(records, tmp_path / "embeddings.tfrecord", batch_size=4)
+    assert written == yt8m_gat.RecordSchema({"embedding": 8}, 5, frame_level=False)
+    [batch] = Reader([f"{tmp_path}/embeddings.tfrecord"], written, 6)
+    ids, vectors = run.embeddings(records)
+    assert [video_id.decode() for video_id in batch["video_id"].numpy()] == ids
+    np.testing.assert_array_equal(batch["features"]["embedding"], vectors)
+    found = [list(np.flatnonzero(row)) for row in batch["labels"].numpy()]
+    assert found == [sorted({i % 5, (i + 2) % 5}) for i in range(6)]
+
+
+def test_a_model_without_embedding_has_none(tmp_path, records):
+    data = DataConfig(feature_sizes=(6, 4), num_classes=5, max_frames=7)
+    logistic = make_run(tmp_path, "FrameLevelLogisticModel", {}, data)
+    with pytest.raises(ConfigError, match="--model=FrameLevelLogisticModel has no embedding"):
+        logistic.embeddings(records)
 
 
 def test_segments_are_predicted_window_by_window(run, records, clips):

@@ -262,6 +262,7 @@ def test_last_words_of_other_runs(
     if has_weights:
         folder.best_weights.touch()
     state = TrainingState(**changes)
+    state.interrupted = ended_by == "stopped by SIGINT"
     trainer = types.SimpleNamespace(state=state, ended_by=ended_by, seconds=65.0)
     training_job._report(folder, CONFIG, trainer, "")
     assert capsys.readouterr().out == expected.replace("RUN", str(tmp_path))

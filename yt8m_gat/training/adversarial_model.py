@@ -40,7 +40,10 @@ class AdversarialModel(keras.Model):
     G is the gradient of the same term that the update differentiates (the weighted mean, or a
     replica's share of it): R depends only on its direction, and the graph compiler merges two
     backward passes that start alike. By operation count, the step costs 2.18 times the CE step,
-    2.21 with a penalty.
+    2.21 with an attention penalty.
+
+    Instead of attention maps, the penalty can compare the clips' embeddings
+    (`yt8m_gat.losses.embedding_distance`), or their predictions (TRADES).
 
     A classifier with an auxiliary head (TPN) adds half of its loss to l in both passes; the attack
     does not see it.
