@@ -88,8 +88,8 @@ def main() -> None:
     parser.add_argument("--output_dir", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=0, help="of the halves and of every training")
     parser.add_argument("--rows", default=";".join([FEATURES, *ROWS]), help="separated by ;")
-    parser.add_argument("--probe_rates", default="1e-2,3e-2")
-    parser.add_argument("--probe_epochs", type=int, default=15)
+    parser.add_argument("--probe_rates", default="1e-2")
+    parser.add_argument("--probe_epochs", type=int, default=10)
     parser.add_argument("flags", nargs="*", help="flags for each row's training, after --")
     options = parser.parse_args()
     options.output_dir.mkdir(parents=True, exist_ok=True)
@@ -99,7 +99,7 @@ def main() -> None:
     rates = options.probe_rates.split(",")
     common = [f"--num_classes={options.num_classes}", f"--seed={options.seed}"]
     probing = [*common, f"--label_map={second}", f"--num_epochs={options.probe_epochs}"]
-    probing.append("--batch_size=512")
+    probing.append("--batch_size=256")
 
     table = []
     for row in options.rows.split(";"):

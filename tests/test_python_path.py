@@ -138,7 +138,7 @@ def test_embeddings_are_written_with_the_labels_of_the_records(run, records, tmp
     written = mapped.write_embeddings(records, tmp_path / "embeddings.tfrecord", batch_size=4)
     assert written == yt8m_gat.RecordSchema({"embedding": 8}, 5, frame_level=False)
     [batch] = Reader([f"{tmp_path}/embeddings.tfrecord"], written, 6)
-    ids, vectors = run.embeddings(records)
+    ids, vectors = run.embeddings(records, batch_size=4)
     assert [video_id.decode() for video_id in batch["video_id"].numpy()] == ids
     np.testing.assert_array_equal(batch["features"]["embedding"], vectors)
     found = [list(np.flatnonzero(row)) for row in batch["labels"].numpy()]
