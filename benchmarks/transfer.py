@@ -42,10 +42,9 @@ def write_halves(folder: Path, num_classes: int, seed: int) -> tuple[Path, Path]
 
 
 def train(folder: Path, data: dict[str, str], *flags: str) -> yt8m_gat.Run:
-    """Trains a run, unless it is there, and loads it."""
-    if not (folder / "best.weights.h5").is_file():
-        patterns = [f"--{split}_data_pattern={data[split]}" for split in ("train", "eval")]
-        train_command.main([f"--train_dir={folder}", *patterns, *flags])
+    """Trains a run, or goes on with it, and loads it."""
+    patterns = [f"--{split}_data_pattern={data[split]}" for split in ("train", "eval")]
+    train_command.main([f"--train_dir={folder}", *patterns, *flags])
     return yt8m_gat.load_run(folder)
 
 
@@ -88,8 +87,8 @@ def main() -> None:
     parser.add_argument("--output_dir", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=0, help="of the halves and of every training")
     parser.add_argument("--rows", default=";".join([FEATURES, *ROWS]), help="separated by ;")
-    parser.add_argument("--probe_rates", default="1e-2")
-    parser.add_argument("--probe_epochs", type=int, default=10)
+    parser.add_argument("--probe_rates", default="3e-2,1e-1", help="separated by commas")
+    parser.add_argument("--probe_steps", type=int, default=300)
     parser.add_argument("flags", nargs="*", help="flags for each row's training, after --")
     options = parser.parse_args()
     options.output_dir.mkdir(parents=True, exist_ok=True)
@@ -98,8 +97,15 @@ def main() -> None:
     attacked = options.attacked_data_pattern or data["test"]
     rates = options.probe_rates.split(",")
     common = [f"--num_classes={options.num_classes}", f"--seed={options.seed}"]
-    probing = [*common, f"--label_map={second}", f"--num_epochs={options.probe_epochs}"]
-    probing.append("--batch_size=256")
+    probing = [
+        *common,
+        f"--label_map={second}",
+        "--batch_size=256",
+        f"--max_steps={options.probe_steps}",
+        f"--num_epochs={options.probe_steps}",
+        "--learning_rate_schedule=cosine",
+        "--early_stopping_patience=0",
+    ]
 
     table = []
     for row in options.rows.split(";"):
