@@ -42,8 +42,8 @@ from yt8m_gat.data import (
     make_dataset,
 )
 from yt8m_gat.data.clip_record import clip_record
+from yt8m_gat.data.record_files import count_records
 from yt8m_gat.data.schema import ENCODED_KEY
-from yt8m_gat.data.tfrecord import count_records
 from yt8m_gat.models import build_model
 from yt8m_gat.training import AdversarialModel, build_objective, build_optimizer
 

@@ -10,6 +10,7 @@ folder (`--data_pattern` takes existing files), then reads them with each reader
 other load on the machine affects all alike. The figures are ratios to the bare read, in wall-clock
 and in processor time of all threads. The fixed cost of a pass (tracing and building the graph) is
 separated: each reader reads the files once and several times, and the difference is its rate.
+`frame arrays` reads the same batches from the files that `yt8m-gat repack` makes of them.
 `float32` reads as `uint8` does, then dequantizes inside the dataset, as a reader of floats would
 have to.
 
@@ -33,8 +34,9 @@ import tensorflow as tf
 from machine import describe_machine
 
 from yt8m_gat.data import RecordSchema, Shuffle, SkippedRecords, make_dataset, preprocess
+from yt8m_gat.data.record_files import count_records
+from yt8m_gat.data.repack import repack, targets_of
 from yt8m_gat.data.schema import FRAME_FEATURE_SIZES, MAX_FRAMES, NUM_CLASSES
-from yt8m_gat.data.tfrecord import count_records
 
 
 def write_records(folder, num_files, num_records, num_frames, rng):
@@ -71,8 +73,8 @@ def one_record(video_id, num_frames, rng):
     ).SerializeToString()
 
 
-def readers(schema, batch_size):
-    """Returns name -> a function from files to a dataset."""
+def readers(schema, batch_size, arrays):
+    """Returns name -> a function from files to a dataset; `arrays`: file -> its frame arrays."""
 
     def bare(files):
         return tf.data.Dataset.from_tensor_slices(files).interleave(
@@ -95,6 +97,12 @@ def readers(schema, batch_size):
         "uint8, shuffled, by length": lambda files: make_dataset(
             files, schema, batch_size, shuffle=Shuffle(buffer=256)
         ),
+        "frame arrays, in order": lambda files: make_dataset(
+            [arrays[path] for path in files], schema, batch_size
+        ),
+        "frame arrays, shuffled": lambda files: make_dataset(
+            [arrays[path] for path in files], schema, batch_size, shuffle=Shuffle(buffer=256)
+        ),
         "float32, in order": lambda files: make_dataset(files, schema, batch_size).map(
             as_floats, num_parallel_calls=tf.data.AUTOTUNE
         ),
@@ -107,10 +115,10 @@ def seconds(dataset):
     return time.perf_counter() - start, time.process_time() - cpu
 
 
-def measure(files, num_records, schema, batch_size, repeats, passes):
+def measure(files, arrays, num_records, schema, batch_size, repeats, passes):
     datasets = {
         name: (make(files), make(files * passes))
-        for name, make in readers(schema, batch_size).items()
+        for name, make in readers(schema, batch_size, arrays).items()
     }
     rates, starts = ({name: [] for name in datasets} for _ in range(2))
     for turn in range(repeats + 1):  # the first turn warms up
@@ -273,8 +281,12 @@ def main(argv=None):
                 training(files, schema, arguments.batch_size, arguments.repeats, arguments.passes)
             ]
         else:
+            arrays = {path: str(target) for path, target in targets_of(files, folder).items()}
+            repacked = repack(files, schema, folder)
+            print(f"frame arrays: {repacked.num_bytes / repacked.source_bytes:.4f} of the bytes")
             rows = measure(
                 files,
+                arrays,
                 count_records(files),
                 schema,
                 arguments.batch_size,

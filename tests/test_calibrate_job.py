@@ -13,7 +13,7 @@ from yt8m_gat.calibration import Calibration
 from yt8m_gat.commands import calibrate as command
 from yt8m_gat.config import ConfigError, DataConfig, ModelConfig, RunConfig
 from yt8m_gat.data import Reader, RecordSchema, find_files, preprocess
-from yt8m_gat.data.tfrecord import read_records
+from yt8m_gat.data.record_files import read_records
 from yt8m_gat.export import read_archive, write_archive
 from yt8m_gat.metrics.calibration import fit_temperature, fit_thresholds
 from yt8m_gat.models import build_from_config

@@ -11,7 +11,7 @@ import yt8m_gat
 from yt8m_gat import pipeline
 from yt8m_gat.commands import ensemble as command
 from yt8m_gat.config import ConfigError, DataConfig, ModelConfig, ObjectiveConfig, RunConfig
-from yt8m_gat.data.tfrecord import read_records
+from yt8m_gat.data.record_files import read_records
 from yt8m_gat.export import read_archive, write_archive
 from yt8m_gat.models import build_from_config
 from yt8m_gat.pipeline import ensembling

@@ -17,7 +17,7 @@ from yt8m_gat.data import (
     parse_video_batch,
 )
 from yt8m_gat.data.description import find_fault
-from yt8m_gat.data.tfrecord import read_records
+from yt8m_gat.data.record_files import read_records
 
 SIZES = {"m": 2}
 

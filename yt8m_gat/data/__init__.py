@@ -21,10 +21,10 @@ _NAMES = {
     "preprocessing": ("normalize_features", "preprocess"),
     "quantization": ("dequantize", "quantize", "quantize_as_youtube8m"),
     "reader": ("Reader",),
+    "record_files": ("check_framing", "count_records", "estimate_records"),
     "schema": ("RecordSchema",),
     "skipping": ("SkippedRecords", "new_skipped"),
     "segments": ("parse_rated_segments", "parse_windows", "read_class_ids"),
-    "tfrecord": ("check_framing", "count_records", "estimate_records"),
 }
 _MODULES = {name: module for module, names in _NAMES.items() for name in names}
 

@@ -15,6 +15,7 @@ from yt8m_gat.data.diagnosis import finding_in
 from yt8m_gat.data.parsing import Batch
 from yt8m_gat.data.quantization import MAX_VALUE
 from yt8m_gat.data.schema import FRAME_FEATURE_SIZES, LABELS_KEY, NUM_CLASSES, RecordSchema
+from yt8m_gat.data.serialization import feature_lists, float_feature
 from yt8m_gat.disk import replacing
 from yt8m_gat.locks import only_writer
 from yt8m_gat.paths import output_path
@@ -117,7 +118,7 @@ def _record_of(
     }
     if not schema.frame_level:
         context = _context(video_id, labels, schema.labels_key)
-        context |= {name: _floats(array) for name, array in arrays.items()}
+        context |= {name: float_feature(array) for name, array in arrays.items()}
         record = tf.train.Example(features=tf.train.Features(feature=context))
         return record.SerializeToString(deterministic=True)
     longest = max(map(len, arrays.values()))
@@ -147,19 +148,9 @@ def frame_record(
         float_lists: The features whose rows are stored as lists of floats instead.
     """
 
-    def stored(name: str, frame: np.ndarray) -> tf.train.Feature:
-        if name in float_lists:
-            return _floats(frame)
-        return tf.train.Feature(bytes_list=tf.train.BytesList(value=[frame.tobytes()]))
-
     record = tf.train.SequenceExample(
         context=tf.train.Features(feature=_context(video_id, labels, labels_key)),
-        feature_lists=tf.train.FeatureLists(
-            feature_list={
-                name: tf.train.FeatureList(feature=[stored(name, frame) for frame in array])
-                for name, array in frames.items()
-            }
-        ),
+        feature_lists=feature_lists(frames, float_lists),
     )
     # Otherwise the entries of a map may have any order.
     return record.SerializeToString(deterministic=True)
@@ -170,10 +161,6 @@ def _context(video_id: bytes, labels: np.ndarray, labels_key: str) -> dict[str, 
         "id": tf.train.Feature(bytes_list=tf.train.BytesList(value=[video_id])),
         labels_key: tf.train.Feature(int64_list=tf.train.Int64List(value=labels.tolist())),
     }
-
-
-def _floats(values: np.ndarray) -> tf.train.Feature:
-    return tf.train.Feature(float_list=tf.train.FloatList(value=values.tolist()))
 
 
 def _checked_labels(labels: Any, where: str, schema: RecordSchema) -> np.ndarray:

@@ -22,6 +22,7 @@ from yt8m_gat.data.clips import find_clip_faults, parse_clip_batch
 from yt8m_gat.data.description import UndecodableRecordError, describe_record
 from yt8m_gat.data.diagnosis import read_good_records
 from yt8m_gat.data.errors import BadRecordError
+from yt8m_gat.data.frame_arrays import StoredRecords
 from yt8m_gat.data.parsing import (
     Batch,
     find_faults,
@@ -30,10 +31,10 @@ from yt8m_gat.data.parsing import (
     quote_file,
     record_names,
 )
+from yt8m_gat.data.record_files import check_framing, hold_frame_arrays, read_records
 from yt8m_gat.data.schema import RecordSchema
 from yt8m_gat.data.segments import SEGMENT_KINDS, parse_rated_segments, parse_windows
 from yt8m_gat.data.skipping import SkippedRecords
-from yt8m_gat.data.tfrecord import check_framing, read_records
 from yt8m_gat.paths import expanded, is_remote
 from yt8m_gat.untrusted import printable
 
@@ -176,10 +177,10 @@ def _records_of(path: tf.Tensor, quoted: tf.Tensor) -> tf.data.Dataset:
     return records.map(lambda number, serialized: (quoted, number, serialized))
 
 
-def _framing_fault(path: bytes) -> bytes:
+def _framing_fault(path: bytes, check: Callable[[str], Any] = check_framing) -> bytes:
     """Returns what is wrong with a file's framing, in the parser's form; empty if it is intact."""
     try:
-        check_framing(path.decode())
+        check(os.fsdecode(path))
     except BadRecordError as error:
         return (
             f"Bad record {quote_file(error.file)}:record {error.record or 0}: {error.reason}. "
@@ -194,18 +195,42 @@ def _checked_records_of(path: tf.Tensor, quoted: tf.Tensor) -> tf.data.Dataset:
         return _records_of(tf.identity(path), quoted)
 
 
+def _stored_records_of(
+    stored: StoredRecords,
+) -> Callable[[tf.Tensor, tf.Tensor], tf.data.Dataset]:
+    """Makes a `_records_of` for frame arrays: (quoted path, record number, bytes of a record)."""
+
+    def records_of(path: tf.Tensor, quoted: tf.Tensor) -> tf.data.Dataset:
+        fault = tf.numpy_function(
+            functools.partial(_framing_fault, check=stored.opened), [path], tf.string
+        )
+        with tf.control_dependencies([tf.debugging.Assert(tf.equal(fault, ""), [fault])]):
+            sizes = stored.record_sizes(tf.identity(path))
+        records = tf.data.Dataset.from_tensor_slices(sizes).enumerate()
+        return records.map(lambda number, size: (quoted, number, size))
+
+    return records_of
+
+
 def _good_records_of(
     find_faults: Callable[[tf.Tensor], tf.Tensor],
     check: Callable[[tf.Tensor], Batch],
     skipped: SkippedRecords,
+    stored: StoredRecords | None = None,
 ) -> Callable[[tf.Tensor, tf.Tensor], tf.data.Dataset]:
     """Makes a `_records_of` that yields the records without a fault and counts the others."""
 
+    def read(path: bytes) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        name = os.fsdecode(path)
+        for numbers, payloads in read_good_records(name, find_faults, check, skipped):
+            if len(numbers):
+                yield numbers, payloads if stored is None else stored.sizes_of(name, numbers)
+
+    contents = tf.TensorSpec([None], tf.string if stored is None else tf.int64)
+
     def good_records_of(path: tf.Tensor, quoted: tf.Tensor) -> tf.data.Dataset:
         chunks = tf.data.Dataset.from_generator(
-            lambda path: read_good_records(path.decode(), find_faults, check, skipped),
-            output_signature=(tf.TensorSpec([None], tf.int64), tf.TensorSpec([None], tf.string)),
-            args=(path,),
+            read, output_signature=(tf.TensorSpec([None], tf.int64), contents), args=(path,)
         )
         return chunks.unbatch().map(lambda number, serialized: (quoted, number, serialized))
 
@@ -217,7 +242,8 @@ def _batches_of_like_length(
 ) -> tf.data.Dataset:
     """Sorts each window by length, cuts it into batches, and shuffles the batches.
 
-    The length of a serialized record is used in place of its number of frames. An element is a
+    The length of a serialized record is used in place of its number of frames (of frame arrays,
+    which are read later, the elements have only that length). An element is a
     window's records and the positions of one batch in it, so that the strings themselves are
     copied only where they are parsed, in parallel.
     """
@@ -226,7 +252,9 @@ def _batches_of_like_length(
         num_records = tf.shape(window_records[0])[0]
         # Cut off before sorting, so that the remainder is random and not the longest clips.
         num_full = num_records // batch_size
-        lengths = tf.strings.length(window_records[2][: num_full * batch_size])
+        lengths = window_records[2][: num_full * batch_size]
+        if lengths.dtype == tf.string:
+            lengths = tf.strings.length(lengths)
         order = tf.reshape(tf.argsort(lengths, stable=True), [num_full, batch_size])
         window_seeds = [seeds[0], seeds[1] ^ tf.cast(window_number, tf.int32)]
         order = tf.random.experimental.stateless_shuffle(order, window_seeds)
@@ -306,7 +334,8 @@ def make_dataset(
     up to 6 KB of frames and 8 C bytes of labels and weights each.
 
     Args:
-        files: Paths of TFRecord files, see `find_files`.
+        files: Paths of TFRecord files, or of frame arrays (`yt8m_gat.data.frame_arrays`), which
+            give the same batches; see `find_files`.
         schema: The schema of their records.
         batch_size: B; the last batch may be smaller.
         shuffle: The order of files, records and batches; None: that of the input.
@@ -360,14 +389,19 @@ def make_dataset(
     if of_features:
         schema = dataclasses.replace(schema, other_sizes=_other_sizes(files[0], schema))
     parse = batch_parser(schema, segments, fixed_num_frames, with_labels)
-    find = _fault_finder(schema, segments, with_labels)
+    find = fault_finder(schema, segments, with_labels)
     if schema.clips is not None and shuffle is not None:
         clip_seed = tf.constant(seeds[5:7], tf.int32)
         parse = functools.partial(parse, seed=clip_seed)
         find = functools.partial(find, seed=clip_seed)
     records_of = _checked_records_of if check_files else _records_of
+    stored = None
+    if hold_frame_arrays(files):
+        _require_frames_of_features(schema, check_files)
+        stored = StoredRecords(schema, fixed_num_frames and segments is None)
+        records_of = _stored_records_of(stored)
     if skipped is not None:
-        records_of = _good_records_of(find, parse, skipped)
+        records_of = _good_records_of(find, parse, skipped, stored)
     paths = tf.data.Dataset.from_tensor_slices((files, [quote_file(path) for path in files]))
     if shuffle is not None:
         records = paths.interleave(
@@ -379,7 +413,8 @@ def make_dataset(
     else:
         records = paths.flat_map(records_of)
 
-    def parse_named(quoted: tf.Tensor, numbers: tf.Tensor, serialized: tf.Tensor) -> Batch:
+    def parse_named(quoted: tf.Tensor, numbers: tf.Tensor, contents: tf.Tensor) -> Batch:
+        serialized = contents if stored is None else stored.clips(quoted, numbers)
         return parse(serialized, record_names(quoted, numbers))
 
     if segments is not None:
@@ -413,6 +448,20 @@ def make_dataset(
         deterministic=True,
     )
     return _finished(batches)
+
+
+def _require_frames_of_features(schema: RecordSchema, own_process: bool) -> None:
+    """Refuses to read frame arrays where they cannot be read."""
+    if schema.clips is not None or not schema.frame_level:
+        raise ConfigError(
+            "frame arrays (.npz) hold frames of features. Read the TFRecord files of raw clips and "
+            "of video-level records"
+        )
+    if not own_process:
+        raise ConfigError(
+            "--data_service reads TFRecord files. Received frame arrays (.npz); leave out "
+            "--data_service, or give their TFRecord files"
+        )
 
 
 def _other_sizes(path: str, schema: RecordSchema) -> tuple[tuple[str, int], ...]:
@@ -466,7 +515,7 @@ def batch_parser(
 
 
 @functools.lru_cache(maxsize=32)
-def _fault_finder(
+def fault_finder(
     schema: RecordSchema, segments: str | None, with_labels: bool
 ) -> Callable[[tf.Tensor], tf.Tensor]:
     """Makes a function that returns each record's kind of fault, string [B], for the parser."""

@@ -10,8 +10,9 @@ import tensorflow as tf
 from google.protobuf.message import DecodeError
 
 from yt8m_gat.data.errors import Fault
+from yt8m_gat.data.record_files import read_payload, walk_frames
 from yt8m_gat.data.schema import ENCODED_KEY, ID_KEYS, LABELS_KEY, RecordSchema
-from yt8m_gat.data.tfrecord import file_size, read_payload, walk_frames
+from yt8m_gat.data.tfrecord import file_size
 
 _MOST_SIZES = 3
 """Number of sizes of a feature that a message lists; raw clips have about one for each frame."""

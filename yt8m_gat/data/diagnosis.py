@@ -13,8 +13,9 @@ import tensorflow as tf
 from yt8m_gat.data.description import describe_record
 from yt8m_gat.data.errors import FRAMING_FAULTS, BadRecordError, Fault
 from yt8m_gat.data.parsing import unquote_file
+from yt8m_gat.data.record_files import find_damage, read_payload, read_records, walk_frames
 from yt8m_gat.data.skipping import SkippedRecords
-from yt8m_gat.data.tfrecord import Frame, find_damage, read_payload, read_records, walk_frames
+from yt8m_gat.data.tfrecord import Frame
 
 # Records checked together before they are parsed again; full-size clips reach the second limit.
 _RECORDS_AT_ONCE = 64
@@ -60,14 +61,16 @@ def finding_in(error: tf.errors.OpError) -> Finding | None:
 
 
 def _read_record(file: str, record: int) -> tuple[int | None, bytes | None]:
-    """Reads byte offset and payload of one record; None if the file cannot be read up to it."""
+    """Reads byte offset and payload of one record; None for what cannot be read."""
+    offset = None
     try:
         for frame in walk_frames(file):
             if frame.record == record:
-                return frame.offset, read_payload(file, frame)
+                offset = frame.offset
+                return offset, read_payload(file, frame)
     except (BadRecordError, OSError, tf.errors.OpError):
-        return None, None
-    return None, None
+        pass
+    return offset, None
 
 
 def describe_bad_record(

@@ -34,8 +34,9 @@ from yt8m_gat.data.description import (
 )
 from yt8m_gat.data.errors import BadRecordError, Fault
 from yt8m_gat.data.label_check import IntegerKeys
+from yt8m_gat.data.record_files import read_records, source_of
 from yt8m_gat.data.schema import ENCODED_KEY, LABELS_KEY, RESERVED_NAMES, RecordSchema
-from yt8m_gat.data.tfrecord import file_size, read_records
+from yt8m_gat.data.tfrecord import file_size
 from yt8m_gat.untrusted import printable
 
 # tf.Example stores class indices as int64.
@@ -72,12 +73,14 @@ class FileReport:
     Attributes:
         file: Its path.
         num_bytes: Its size.
+        source: Of frame arrays: name and size of the TFRecord file, see `About`.
         num_records: The number of its records, good and bad.
         bad: The records that cannot be read.
     """
 
     file: str
     num_bytes: int
+    source: Mapping[str, Any] | None = None
     num_records: int = 0
     bad: list[BadRecordError] = dataclasses.field(default_factory=list)
 
@@ -138,7 +141,7 @@ class Inspection:
 
     def add_file(self, path: str) -> None:
         """Reads a file completely and adds its contents."""
-        report = FileReport(path, file_size(path))
+        report = FileReport(path, file_size(path), source_of(path))
         self.files.append(report)
         for frame, payload in read_records(path):
             report.num_records += 1
@@ -286,6 +289,7 @@ class Inspection:
                 {
                     "file": report.file,
                     "num_bytes": report.num_bytes,
+                    "source": report.source,
                     "num_records": report.num_records,
                     "bad_records": [
                         {
@@ -315,6 +319,12 @@ class Inspection:
             f"{facts['num_records']:>9} {facts['num_bad_records']:>6} "
             f"{facts['num_bytes'] / 1e6:>9.2f}  in {len(self.files)} files"
         )
+        if repacked := [report.source for report in self.files if report.source is not None]:
+            num_bytes = sum(source["size"] for source in repacked)
+            lines.append(
+                f"frame arrays: {len(repacked)} of the files are repacked TFRecord files of "
+                f"{num_bytes / 1e6:.2f} MB, the first {repacked[0]['name']}"
+            )
         if self.holds_clips:
             lines.append(f"raw clips: frames as JPEG files under {ENCODED_KEY}, all decoded")
         for name, counts in facts["features"].items():

@@ -13,8 +13,8 @@ from google.protobuf.message import DecodeError
 from yt8m_gat.config import CLIP_LABELS_KEY, ConfigError
 from yt8m_gat.data.description import int64_lists
 from yt8m_gat.data.errors import BadRecordError
+from yt8m_gat.data.record_files import read_records
 from yt8m_gat.data.schema import SEGMENT_CLASS_KEY, SEGMENT_SCORE_KEY, RecordSchema
-from yt8m_gat.data.tfrecord import read_records
 from yt8m_gat.recipes import RECIPES
 
 NUM_RECORDS = 10_000

@@ -11,8 +11,8 @@ from yt8m_gat.data.arrays import YOUTUBE8M_SCHEMA
 from yt8m_gat.data.dataset import Shuffle, as_pair, find_files, make_dataset
 from yt8m_gat.data.parsing import Batch
 from yt8m_gat.data.preprocessing import preprocess
+from yt8m_gat.data.record_files import count_records
 from yt8m_gat.data.schema import RecordSchema
-from yt8m_gat.data.tfrecord import count_records
 from yt8m_gat.paths import is_remote
 
 

@@ -58,6 +58,26 @@ Ratings = tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]
 second of the segment, int64; class, int64; score, float32."""
 
 
+class StoredClips(NamedTuple):
+    """Records that `yt8m_gat.data.frame_arrays` has read; parsers take them as serialized ones.
+
+    Attributes:
+        contexts: string [B], the serialized records without their feature lists.
+        num_frames: int32 [B], frames of the records, also where they have more than are read.
+        intact: bool [B], whether the checksums are right.
+        features: Feature -> uint8 or float32 [B, T, D], 0 on padding.
+    """
+
+    contexts: tf.Tensor
+    num_frames: tf.Tensor
+    intact: tf.Tensor
+    features: dict[str, tf.Tensor]
+
+
+Serialized = tf.Tensor | StoredClips
+"""What the parsers of frame-level records take: serialized records, string [B], or stored ones."""
+
+
 def quote_file(path: str) -> str:
     """Quotes a file's path for `record_names`: no character of it can end it in a message."""
     return urllib.parse.quote(os.fsencode(path), safe="/ ,=+@()[]{}")
@@ -435,7 +455,7 @@ def video_id_of(context: dict[str, Any]) -> tf.Tensor:
 
 
 def parse_frame_batch(
-    serialized: tf.Tensor,
+    serialized: Serialized,
     schema: RecordSchema,
     names: tf.Tensor | None = None,
     *,
@@ -449,7 +469,7 @@ def parse_frame_batch(
     `yt8m_gat.data.segments` for their segments.
 
     Args:
-        serialized: string [B], serialized `tf.SequenceExample`s.
+        serialized: string [B], serialized `tf.SequenceExample`s; or `StoredClips`.
         schema: What to read; `frame_level` must be True.
         names: string [B], see `record_names`; by default the numbers in the batch.
         fixed_num_frames: Whether to pad to `schema.max_frames` rather than to the longest clip.
@@ -482,12 +502,12 @@ def parse_frame_batch(
 
 
 def parse_rated_batch(
-    serialized: tf.Tensor, schema: RecordSchema, names: tf.Tensor | None = None
+    serialized: Serialized, schema: RecordSchema, names: tf.Tensor | None = None
 ) -> tuple[Batch, Ratings]:
     """Parses frame-level records with the ratings of their segments (2019), without their labels.
 
     Args:
-        serialized: string [B], serialized `tf.SequenceExample`s.
+        serialized: string [B], serialized `tf.SequenceExample`s; or `StoredClips`.
         schema: What to read; `frame_level` must be True.
         names: string [B], see `record_names`; by default the numbers in the batch.
 
@@ -571,9 +591,12 @@ class _Clips(NamedTuple):
 
 
 def _read_clips(
-    serialized: tf.Tensor, schema: RecordSchema, fixed_num_frames: bool
+    serialized: Serialized, schema: RecordSchema, fixed_num_frames: bool
 ) -> tuple[Records, _Clips]:
     """Reads each feature in one piece if all records allow it, else frame by frame."""
+    if isinstance(serialized, StoredClips):
+        records = read_records(serialized.contexts, tf.constant(True))
+        return records, _without_faults(schema, serialized.num_frames, serialized.features)
     if schema.feature_types:
         records = read_records(serialized, tf.constant(False))
         return records, _read_frame_by_frame(records, schema, fixed_num_frames)
@@ -582,12 +605,8 @@ def _read_clips(
     records = read_records(serialized, frames.ok)
 
     def in_one_piece() -> _Clips:
-        none = tf.fill(tf.shape(frames.num_frames), -1)
-        return _Clips(
-            dict.fromkeys(schema.feature_names, frames.num_frames),
-            *(dict.fromkeys(schema.feature_names, none) for _ in range(3)),
-            dict(zip(schema.feature_names, frames.features, strict=False)),
-        )
+        features = dict(zip(schema.feature_names, frames.features, strict=False))
+        return _without_faults(schema, frames.num_frames, features)
 
     def frame_by_frame() -> _Clips:
         return when_needed(
@@ -596,6 +615,18 @@ def _read_clips(
         )
 
     return records, tf.cond(records.usual, in_one_piece, frame_by_frame)
+
+
+def _without_faults(
+    schema: RecordSchema, num_frames: tf.Tensor, features: dict[str, tf.Tensor]
+) -> _Clips:
+    """Returns clips whose features all have `num_frames` frames, of the right type and size."""
+    none = tf.fill(tf.shape(num_frames), -1)
+    return _Clips(
+        dict.fromkeys(schema.feature_names, num_frames),
+        *(dict.fromkeys(schema.feature_names, none) for _ in range(3)),
+        features,
+    )
 
 
 def _read_frame_by_frame(records: Records, schema: RecordSchema, fixed_num_frames: bool) -> _Clips:
@@ -626,7 +657,7 @@ def _read_frame_by_frame(records: Records, schema: RecordSchema, fixed_num_frame
 
 
 def _checked_frames(
-    serialized: tf.Tensor,
+    serialized: Serialized,
     schema: RecordSchema,
     names: tf.Tensor | None,
     *,
@@ -638,7 +669,15 @@ def _checked_frames(
     """Returns the checks, the context, the number of frames [B] and the features."""
     if not schema.frame_level:
         raise ValueError("parse_frame_batch needs a frame-level schema; see parse_video_batch")
-    checks = Checks(default_names(serialized, names))
+    stored = serialized if isinstance(serialized, StoredClips) else None
+    checks = Checks(default_names(serialized if stored is None else stored.contexts, names))
+    if stored is not None:
+        checks.require(
+            Fault.PAYLOAD_CHECKSUM,
+            stored.intact,
+            lambda _: "the record has a wrong checksum",
+            f"`{INSPECT_COMMAND}` lists all damage; repack the file's source again",
+        )
     records, read = _read_clips(serialized, schema, fixed_num_frames)
     context = read_context(records, checks, context_types(schema, with_labels, with_ratings))
     lengths = read.lengths
@@ -687,7 +726,7 @@ def _checked_frames(
 
 
 def _parse_frames(
-    serialized: tf.Tensor,
+    serialized: Serialized,
     schema: RecordSchema,
     names: tf.Tensor | None,
     *,

@@ -20,7 +20,13 @@ import os
 import tensorflow as tf
 
 from yt8m_gat.config import ConfigError
-from yt8m_gat.data.parsing import Batch, Ratings, parse_frame_batch, parse_rated_batch
+from yt8m_gat.data.parsing import (
+    Batch,
+    Ratings,
+    Serialized,
+    parse_frame_batch,
+    parse_rated_batch,
+)
 from yt8m_gat.data.schema import SEGMENT_FRAMES, RecordSchema
 from yt8m_gat.untrusted import excerpt
 
@@ -28,7 +34,7 @@ SEGMENT_KINDS = ("rated", "windows")
 
 
 def parse_rated_segments(
-    serialized: tf.Tensor, schema: RecordSchema, names: tf.Tensor | None = None
+    serialized: Serialized, schema: RecordSchema, names: tf.Tensor | None = None
 ) -> Batch:
     """Parses the rated segments of a batch of records.
 
@@ -42,7 +48,7 @@ def parse_rated_segments(
     sources is never rated.
 
     Args:
-        serialized: string [B], serialized `tf.SequenceExample`s.
+        serialized: string [B], serialized `tf.SequenceExample`s; or `StoredClips`.
         schema: What to read; `frame_level` must be True.
         names: string [B], see `record_names`; by default the numbers in the batch.
 
@@ -63,7 +69,7 @@ def parse_rated_segments(
 
 
 def parse_windows(
-    serialized: tf.Tensor, schema: RecordSchema, names: tf.Tensor | None = None
+    serialized: Serialized, schema: RecordSchema, names: tf.Tensor | None = None
 ) -> Batch:
     """Parses the consecutive windows of a batch of records, with starts 0, 5, 10, ...
 
@@ -71,7 +77,7 @@ def parse_windows(
     starter code. Labels are not read.
 
     Args:
-        serialized: string [B], serialized `tf.SequenceExample`s.
+        serialized: string [B], serialized `tf.SequenceExample`s; or `StoredClips`.
         schema: What to read; `frame_level` must be True.
         names: string [B], see `record_names`; by default the numbers in the batch.
 

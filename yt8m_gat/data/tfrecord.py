@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from typing import BinaryIO, NamedTuple
 
 import tensorflow as tf
@@ -163,40 +163,6 @@ def check_framing(path: str) -> None:
             pass
 
 
-def count_records(files: Iterable[str], *, skip_damage: bool = False) -> int:
-    """Counts the records of all files, without reading their payloads.
-
-    Args:
-        files: Paths.
-        skip_damage: Whether to count the records before any damage instead of raising.
-
-    Raises:
-        BadRecordError: See `walk_frames`.
-    """
-    count = 0
-    for path in files:
-        try:
-            for _ in walk_frames(path):
-                count += 1
-        except BadRecordError:
-            if not skip_damage:
-                raise
-    return count
-
-
-def estimate_records(files: Sequence[str]) -> int:
-    """Estimates the number of records from the first file's count and the sizes of all files.
-
-    Counting 3,844 shards of the full set would take millions of seeks; the remaining time of a
-    training run need not be that exact.
-    """
-    sizes = [file_size(path) for path in files]
-    for path, size in zip(files, sizes, strict=True):
-        if num_records := count_records([path], skip_damage=True):
-            return round(num_records * sum(sizes) / size)
-    return 0
-
-
 def read_payload(path: str, frame: Frame) -> bytes:
     """Reads one record's payload and verifies its checksum.
 
@@ -265,32 +231,3 @@ def _payloads_from(path: str, offset: int) -> Iterator[bytes]:
     options.experimental_optimization.apply_default_optimizations = False
     options.autotune.enabled = False
     return dataset.with_options(options).as_numpy_iterator()
-
-
-def find_damage(files: Iterable[str], offset: int | None = None) -> BadRecordError | None:
-    """Returns the first damaged record of some files, by its framing or else by its payload.
-
-    Args:
-        files: Paths.
-        offset: Where TensorFlow met damage, in bytes from the start of a file that it does not
-            name; the payloads of the records there are verified. None: only framing is checked.
-    """
-    files = list(files)
-    suspects: list[tuple[str, Frame]] = []
-    for path in files:
-        try:
-            frames = list(walk_frames(path))
-        except BadRecordError as error:
-            return error
-        # TensorFlow names a record's start, or its payload's, depending on the damage.
-        suspects.extend(
-            (path, frame)
-            for frame in frames
-            if offset in (frame.offset, frame.offset + HEADER_BYTES)
-        )
-    for path, frame in suspects:
-        try:
-            read_payload(path, frame)
-        except BadRecordError as error:
-            return error
-    return None
