@@ -1,6 +1,7 @@
 """Input through a tf.data service, a dispatcher and two workers on loopback."""
 
 import collections
+import re
 import socket
 import subprocess
 import sys
@@ -175,12 +176,44 @@ def test_a_service_that_does_not_answer_is_named(tmp_path, sample_dir, capsys, m
         monkeypatch.setattr(data_service, "SECONDS_TO_ANSWER", 0.2)
         with pytest.raises(ConfigError, match=rf"{address} must be .*Connection refused.*Start"):
             train(RunFolder(tmp_path), config_for(address), sample_dir)
-    line = f"waiting up to 0.2 s for the tf.data service at {address}: "
-    assert capsys.readouterr().err.count(line) == 1
+    lines = re.findall(
+        rf"waiting up to 0.2 s, since \d\d:\d\d:\d\d, for the tf.data service at {address}: ",
+        capsys.readouterr().err,
+    )
+    assert len(lines) == 1
     with socket.create_server(("127.0.0.1", 0)) as listening:
         wait_for_dispatcher(f"grpc://127.0.0.1:{listening.getsockname()[1]}")
     with pytest.raises(ConfigError, match=r"no-such-host\.invalid:5 must be"):
         wait_for_dispatcher("grpc://no-such-host.invalid:5")
+
+
+def test_a_service_without_workers_is_named_and_given_up():
+    """In a process of its own: the read that waits cannot be interrupted, and must not keep it."""
+    script = """
+import tensorflow as tf
+from yt8m_gat.training import data_service
+service = tf.data.experimental.service
+dispatcher = service.DispatchServer(service.DispatcherConfig(port=0))
+data_service.SECONDS_OF_SILENCE, data_service.SECONDS_TO_ANSWER = 0.5, 1.5
+try:
+    data_service.wait_for_service(dispatcher.target)
+except data_service.ConfigError as error:
+    print(error)
+worker = service.WorkerServer(service.WorkerConfig(dispatcher_address=dispatcher.target[7:]))
+data_service.SECONDS_TO_ANSWER = 60
+data_service.wait_for_service(dispatcher.target)
+print("there")
+"""
+    ended = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=True
+    )
+    lines = ended.stdout.splitlines()
+    assert re.fullmatch(
+        r"--data_service=grpc://\S+ must be .* since \d\d:\d\d:\d\d\. Start the work.*",
+        lines[0],
+    )
+    assert lines[1] == "there"
+    assert "for a worker of the tf.data service at grpc://" in ended.stderr
 
 
 @pytest.mark.parametrize("value", ["host:1", "grpc://host", "grpc://:5", "http://host:5"])

@@ -37,7 +37,7 @@ from yt8m_gat.training import (
     build_objective,
     check_objective,
 )
-from yt8m_gat.training.data_service import wait_for_dispatcher
+from yt8m_gat.training.data_service import wait_for_service
 from yt8m_gat.training.distillation import Teacher, build_teacher
 from yt8m_gat.training.validation import Validate
 from yt8m_gat.weights.copying import copy_weights
@@ -251,7 +251,7 @@ def _reach_data_service(config: RunConfig, distribution: Distribution) -> None:
             "--batch_size must be a multiple of the number of workers with --data_service. "
             f"Received: {config.training.batch_size} and {distribution.num_workers} workers"
         )
-    wait_for_dispatcher(config.training.data_service)
+    wait_for_service(config.training.data_service)
 
 
 def _schema(
