@@ -32,6 +32,8 @@ class EvaluationSettings:
             they are the same in all frames of a clip.
         protocol: `sceptic`: the attacks of `sceptic_attacks`, and the sanity checks.
         sanity_checks: Add verdicts on gradient masking, and the attacks that they need.
+        worst_case_only: Whether each attack runs only on the clips that none before it has broken,
+            for the worst case of Hit@1 alone, without rows of attacks.
         certify: Certify the classifier smoothed by noise, see `yt8m_gat.robustness.certificate`.
         sigma: Standard deviations of that noise, each for a smoothed classifier of its own.
         radii: Radii at which certified shares are given; by default up to 3 sigma.
@@ -83,6 +85,7 @@ class EvaluationSettings:
     corruption_draws: str = "frame"
     protocol: str | None = None
     sanity_checks: bool = False
+    worst_case_only: bool = False
     certify: bool = False
     sigma: Sequence[float] = ()
     radii: Sequence[float] = ()

@@ -13,15 +13,19 @@ from yt8m_gat.attacks import (
     Ball,
     DeepFool,
     FastGradient,
+    HopSkipJump,
     RandomNoise,
     SparseFrames,
+    SquareSearch,
     corrupt,
     dlr_loss,
     margin_loss,
 )
+from yt8m_gat.attacks.draws import part_of_batch
 from yt8m_gat.data import preprocess
-from yt8m_gat.evaluation.evaluator import Corruption, Evaluator
+from yt8m_gat.evaluation.evaluator import Corruption, Evaluator, inputs_of
 from yt8m_gat.evaluation.first_videos import first_videos
+from yt8m_gat.evaluation.survivors import survivors_of
 from yt8m_gat.losses import get_loss
 from yt8m_gat.metrics import EvaluationMetrics, restrict_to_classes
 from yt8m_gat.models import build_model
@@ -411,3 +415,60 @@ def test_a_video_level_model_is_attacked_although_it_has_no_frames():
     row = Evaluator(model, loss, NUM_CLASSES).measure([batch], attack).result()
     assert row["loss"] == pytest.approx(found.loss.numpy().mean(), abs=1e-6)
     assert row["norm"] == pytest.approx(0.5, abs=1e-5)
+
+
+# --- Survivors -----------------------------------------------------------------------------------
+
+DRAWING = [
+    RandomNoise(Ball(), 2.0),
+    PGD(Ball("l2", "joint"), 2.0, steps=2, restarts=2, random_start=True),
+    PGD(Ball("linf"), 0.3, steps=2, restarts=2),
+    SquareSearch(Ball(), 2.0, queries=5),
+    pytest.param(AutoAttack(Ball(), 1.0, steps=2, targets=1, queries=4), marks=pytest.mark.slow),
+    pytest.param(HopSkipJump(Ball(), 2.0, queries=40), marks=pytest.mark.slow),
+]
+
+
+@pytest.mark.parametrize("attack", DRAWING, ids=lambda attack: attack.name)
+def test_a_clip_meets_the_same_points_whichever_others_take_part(attack):
+    [batch] = make_batches(sizes=(6,), longest=(4,))
+    inputs, rows, evaluator = inputs_of(batch), tf.constant([1, 4, 5]), make_evaluator()
+    whole = evaluator.attacked(attack, inputs, tf.constant(3))
+    part = tf.nest.map_structure(lambda value: tf.gather(value, rows), inputs)
+    with part_of_batch(rows, tf.constant(6)):
+        result = evaluator.attacked(attack, part, tf.constant(3))
+    for name in SIZES:
+        same = tf.gather(whole.features[name], rows)
+        if isinstance(attack, RandomNoise):  # The draws themselves.
+            np.testing.assert_array_equal(result.features[name], same)
+        # A product over fewer clips may round differently.
+        np.testing.assert_allclose(result.features[name], same, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("segments", [False, True])
+def test_the_worst_case_is_that_of_attacks_on_all_clips(segments):
+    batches = make_batches((7, 8, 3), (5, 3, 4), segments=segments)
+    evaluator = make_evaluator()
+    attacks = [
+        RandomNoise(Ball(), 1.0),
+        PGD(Ball("linf"), 0.1, steps=2, restarts=2),
+        AutoAttack(Ball(), 0.3, steps=2, targets=1, queries=4),
+    ]
+    clean = evaluator.measure(batches).metrics.hits_at_1
+    rows = [evaluator.measure(batches, attack).metrics.hits_at_1 for attack in attacks]
+    standing = clean
+    lefts = []
+    for attack in attacks:
+        standing = survivors_of(evaluator, batches, attack, standing)
+        lefts.append(int(standing.sum()))
+    np.testing.assert_array_equal(standing, np.logical_and.reduce([clean, *rows]))
+    # They break some, and leave some: else the comparison would say little.
+    assert clean.sum() > lefts[-1] > 0
+
+
+def test_batches_without_a_standing_clip_are_not_attacked():
+    batches, model = make_batches(), SmallModel()
+    standing = np.zeros(11, bool)
+    assert not survivors_of(make_evaluator(model), batches, DRAWING[1], standing).any()
+    assert model.traces == 0

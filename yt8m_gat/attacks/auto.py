@@ -18,6 +18,7 @@ from yt8m_gat.attacks.attack import (
     loss_and_gradients,
 )
 from yt8m_gat.attacks.ball import Ball, Tensors, mask_frames
+from yt8m_gat.attacks.draws import part_of_batch
 from yt8m_gat.attacks.gradient_free import SquareSearch
 from yt8m_gat.attacks.objectives import Criterion
 
@@ -39,8 +40,8 @@ class AutoAttack(Attack):
     Each clip ends at the point with the highest margin of the criterion among the clean clip and
     all points that any of the attacks has looked at, so that it is broken if any of those broke it.
     With `early_exit`, clips that are already broken take no part in the attacks that follow, and an
-    attack ends when all of its clips are broken. That saves passes and leaves no clip unbroken that
-    the same points would break; the draws for the others are different ones. A clip without labels
+    attack ends when all of its clips are broken. That saves passes, and breaks the same clips: the
+    draws of a clip do not depend on the others (`yt8m_gat.attacks.draws`). A clip without labels
     counts there as broken where a false class has a logit above 0.
 
     The targets of a clip are the other classes that score highest on the clean clip, one by one
@@ -178,7 +179,8 @@ class AutoAttack(Attack):
                 frame_mask=mask,
                 label_weights=weights,
             )
-            found = stage(part, of(logits), of(highest))
+            with part_of_batch(places[:, 0], tf.shape(logits)[0]):
+                found = stage(part, of(logits), of(highest))
             return tf.nest.map_structure(
                 lambda value, other: tf.tensor_scatter_nd_update(value, places, other),
                 highest,

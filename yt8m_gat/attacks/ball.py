@@ -6,6 +6,8 @@ from typing import Any
 
 import tensorflow as tf
 
+from yt8m_gat.attacks import draws
+
 NORMS = ("l2", "linf")
 SCOPES = ("frame", "example", "joint")
 
@@ -57,7 +59,7 @@ def seed_pair(seed: Any, stream: Any = 0) -> tf.Tensor:
 def normal_like(values: Mapping[str, Any], seed: tf.Tensor) -> Tensors:
     """Draws standard normal float32 noise in the shapes of `values`, from a stateless seed [2]."""
     return {
-        name: tf.random.stateless_normal(tf.shape(value), tf.random.fold_in(seed, index))
+        name: draws.normal(tf.shape(value), tf.random.fold_in(seed, index))
         for index, (name, value) in enumerate(values.items())
     }
 
@@ -263,7 +265,7 @@ class Ball:
             drawn = {}
             for index, (name, value) in enumerate(features.items()):
                 key = tf.random.fold_in(seed_pair(seed, 2 * draw), index)
-                unit = tf.random.stateless_uniform(tf.shape(value), key, minval=-1.0, maxval=1.0)
+                unit = draws.uniform(tf.shape(value), key, minval=-1.0, maxval=1.0)
                 drawn[name] = tf.cast(tf.cast(epsilon, unit.dtype) * unit, value.dtype)
             return mask_frames(self._times_shares(drawn), frame_mask)
         whole = dataclasses.replace(self, shares=())
@@ -279,7 +281,7 @@ class Ball:
             key = tf.random.fold_in(
                 seed_pair(seed, 2 * draw + 1), 0 if self.scope == "joint" else index
             )
-            uniform = tf.random.stateless_uniform(tf.shape(entries[name]), key)
+            uniform = draws.uniform(tf.shape(entries[name]), key)
             radius = uniform ** (1.0 / tf.maximum(entries[name], 1.0))
             point[name] = tf.cast(epsilon, value.dtype) * radius * value
         return self._times_shares(

@@ -6,6 +6,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from yt8m_gat.attacks import draws
 from yt8m_gat.attacks.attack import (
     Attack,
     PassCount,
@@ -223,8 +224,8 @@ class SquareSearch(_SurfaceSearch):
             shape, rank = tf.shape(value), value.shape.rank
             has_colors = rank == 5
             num_signs = shape[-1] if has_colors else 1
-            draws = tf.random.stateless_uniform(
-                [rank - 1 + num_signs, shape[0]], tf.random.fold_in(seed, stream)
+            drawn = draws.uniform(
+                [rank - 1 + num_signs, shape[0]], tf.random.fold_in(seed, stream), axis=1
             )
             axes = range(1, rank - 1 if has_colors else rank)
             # Two sides for [B, D] too, whose second would be time.
@@ -234,10 +235,10 @@ class SquareSearch(_SurfaceSearch):
                 lengths = tf.fill(shape[:1], shape[axis])
                 if axis == 1 and frame_mask is not None:
                     lengths = tf.reduce_sum(tf.cast(frame_mask, tf.int32), axis=1)
-                run = _run(lengths, shape[axis], share, draws[rank - 1 - axis])
+                run = _run(lengths, shape[axis], share, drawn[rank - 1 - axis])
                 along = [-1 if i == 0 else shape[axis] if i == axis else 1 for i in range(rank)]
                 block = tf.logical_and(block, tf.reshape(run, along))
-            sign = tf.where(tf.transpose(draws[rank - 1 :]) < 0.5, -1.0, 1.0)  # [B, num_signs]
+            sign = tf.where(tf.transpose(drawn[rank - 1 :]) < 0.5, -1.0, 1.0)  # [B, num_signs]
             sign = tf.reshape(sign, [-1] + [1] * (rank - 2) + [num_signs])
             push = tf.cast(sign, value.dtype) * 2.0 * _frame_size(value)
             changes[name] = tf.where(block, push, tf.zeros_like(value))

@@ -5,6 +5,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from yt8m_gat.attacks import draws
 from yt8m_gat.attacks.attack import (
     Attack,
     LossFn,
@@ -276,7 +277,7 @@ def target_labels(labels: Any, logits: tf.Tensor, seed: Any) -> tf.Tensor:
                [1., 0.]], dtype=float32)
     """
     labels = tf.cast(tf.convert_to_tensor(labels) > 0, tf.float32)
-    draw = tf.random.stateless_uniform(tf.shape(logits), seed_pair(seed))
+    draw = draws.uniform(tf.shape(logits), seed_pair(seed))
     random_class = tf.one_hot(tf.argmax(tf.where(labels > 0, -1.0, draw), -1), tf.shape(logits)[-1])
     shifts = tf.logical_and(top1_is_label(labels, logits), tf.reduce_any(labels == 0, axis=-1))
     return tf.where(shifts[:, tf.newaxis], random_class, labels)

@@ -142,6 +142,10 @@ SECTIONS: Sections = {
             "Raw clips: whether noise and snow differ from frame to frame.",
             choices=("frame", "clip"),
         ),
+        _setting(
+            "worst_case_only",
+            "Only Hit@1 over all attacks: each runs on the clips that none before it has broken.",
+        ),
         _setting("sanity_checks", "Verdicts on gradient masking, and the attacks they need."),
         _setting(
             "protocol",

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from yt8m_gat.attacks import OBJECTIVE_LOSSES, Attack, DeepFool, Problem, corrupt, margin_loss
-from yt8m_gat.attacks.attack import loss_and_gradients
+from yt8m_gat.attacks.attack import AttackResult, loss_and_gradients
 from yt8m_gat.data.preprocessing import normalize_features, preprocess
 from yt8m_gat.data.progress import advance, progress_bar
 from yt8m_gat.evaluation.measurement import Measurement, PassTotals
@@ -196,14 +196,7 @@ class Evaluator:
 
         def measure_batch(inputs: dict[str, Any], seed: tf.Tensor) -> BatchResult:
             features, frame_mask, labels, loss = self.prepared(inputs)
-            weights = inputs.get("label_weights")
-            objective = loss
-            if attack.objective != "loss":
-                other_loss = OBJECTIVE_LOSSES[attack.objective]
-                objective = functools.partial(other_loss, label_weights=weights)
-            attacked = attack.attack(
-                self.forward, objective, features, frame_mask, labels, seed, weights
-            )
+            attacked = self.attacked(attack, inputs, seed)
             clean = attacked.clean_outputs
             if clean is None and self.attention_distances is not None:
                 clean = self.forward(features, frame_mask)
@@ -213,13 +206,22 @@ class Evaluator:
                 "norm": attacked.norm,
                 "relative_norm": attacked.relative_norm,
                 "success": tf.cast(attacked.success, tf.float32),
-                "margin": margin_loss(labels, attacked.logits, weights),
+                "margin": margin_loss(labels, attacked.logits, inputs.get("label_weights")),
                 **attacked.figures,
                 **result.figures,
             }
             return result._replace(figures=figures)
 
         return traced(measure_batch, inputs, tf.constant(0))
+
+    def attacked(self, attack: Attack, inputs: Mapping[str, Any], seed: tf.Tensor) -> AttackResult:
+        """Attacks the clips of a batch; see `inputs_of`."""
+        features, frame_mask, labels, loss = self.prepared(inputs)
+        weights = inputs.get("label_weights")
+        if attack.objective != "loss":
+            other_loss = OBJECTIVE_LOSSES[attack.objective]
+            loss = functools.partial(other_loss, label_weights=weights)
+        return attack.attack(self.forward, loss, features, frame_mask, labels, seed, weights)
 
     def _traced_clean(
         self, inputs: dict[str, Any], zero_gradients: bool

@@ -43,7 +43,8 @@ class EvaluationRecord:
     ```
     {"complete", "settings", "provenance", "clean", "attacks": [row], "corruptions": [row],
      "verticals": [...], "certificates": [...], "classes", "attention", "embeddings",
-     "class_activation", "true_spans", "clips", "comparison", "worst_cases", "sanity", "checksum"}
+     "class_activation", "true_spans", "clips", "comparison", "survivors", "worst_cases", "sanity",
+     "checksum"}
     ```
 
     Clips of raw frames hold these as data URIs of JPEGs, see `yt8m_gat.pipeline.shown_frames`.

@@ -3,6 +3,8 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from yt8m_gat.attacks import Attack
 from yt8m_gat.config import ConfigError, RunConfig
 from yt8m_gat.data import Reader, RecordSchema, check_labels, count_records, find_files
@@ -12,6 +14,7 @@ from yt8m_gat.evaluation.class_groups import read_class_groups
 from yt8m_gat.evaluation.evaluator import Corruption, Observer
 from yt8m_gat.evaluation.first_videos import first_videos
 from yt8m_gat.evaluation.measurement import Measurement
+from yt8m_gat.evaluation.survivors import survivors_of
 from yt8m_gat.explanation.true_spans import TrueSpan, numbered_spans, read_true_spans
 from yt8m_gat.import_path import require_trust
 from yt8m_gat.pipeline.evaluation_checks import check_options, other_run
@@ -165,6 +168,10 @@ class EvaluatedRun:
             max_bad_fraction=self.options.max_bad_fraction,
         )
         return first_videos(self.reader, self.options.max_videos)
+
+    def survivors(self, attack: Attack, standing: np.ndarray, description: str) -> np.ndarray:
+        """Returns which of the standing clips survive an attack; see `survivors_of`."""
+        return survivors_of(self.evaluator, self.batches(), attack, standing, description)
 
     def measure(
         self,

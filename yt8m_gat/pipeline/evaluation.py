@@ -17,12 +17,13 @@ from yt8m_gat.pipeline.evaluation_sections import (
     add_clips,
     add_gradients,
     add_sensitivity,
+    add_survivors,
     add_true_spans,
 )
 from yt8m_gat.pipeline.run_evaluator import total_map_distance
 from yt8m_gat.pipeline.surrogate_training import build_surrogate
 from yt8m_gat.robustness.sanity import radius_scale, sanity_checks
-from yt8m_gat.robustness.worst_case import worst_cases
+from yt8m_gat.robustness.worst_case import worst_cases, worst_cases_of_survivors
 from yt8m_gat.run_folder import RunFolder
 from yt8m_gat.untrusted import printable
 
@@ -98,8 +99,11 @@ class _Evaluation:
         """Measures all rows and sections that the options ask for and the record does not have."""
         options, target, record = self.options, self.target, self.record
         self.rows.add_clean()
-        for index, planned in enumerate(self.planned):
-            self.rows.add_attack(planned, with_profiles=index == 0)
+        if options.worst_case_only:
+            add_survivors(target, record, self.planned)
+        else:
+            for index, planned in enumerate(self.planned):
+                self.rows.add_attack(planned, with_profiles=index == 0)
         if options.sanity_checks or options.protocol:
             add_gradients(target, record)
         for corruption in options.corruptions_on(target.config.data.clips is not None):
@@ -124,6 +128,7 @@ class _Evaluation:
         options, result = self.options, self.record.result
         data, in_segments = self.target.config.data, self.target.segments is not None
         worst = worst_cases(result["clean"], result["attacks"])
+        worst += worst_cases_of_survivors(result.get("survivors", []))
         if worst or "worst_cases" in result:
             self.record.set(worst_cases=worst)
         if options.sanity_checks or options.protocol or "sanity" in result:

@@ -64,6 +64,8 @@ def check_options(
     for spec in specs:
         if spec.needs_source and options.transfer_from is None:
             raise ConfigError(f"the attack {spec.name} needs another run: --transfer_from")
+    if options.worst_case_only:
+        _check_worst_case_only(options, specs)
     if options.embeddings and not (specs or options.protocol or options.sanity_checks):
         raise ConfigError("--embeddings compares layers under the first attack: give --attacks")
     if options.transfer_from is not None and not (
@@ -72,6 +74,22 @@ def check_options(
         raise ConfigError(
             "--transfer_from is for the attack transfer: give --attacks=transfer, --protocol "
             "or --sanity_checks"
+        )
+
+
+def _check_worst_case_only(options: EvaluationOptions, specs: Sequence[AttackSpec]) -> None:
+    flags = ("protocol", "sanity_checks", "attention", "embeddings", "compare_to")
+    if needing_rows := [f"--{flag}" for flag in flags if getattr(options, flag)]:
+        raise ConfigError(
+            "--worst_case_only leaves out the clips that are broken already, and so has no rows of "
+            f"attacks. Received: {', '.join(needing_rows)}, which need them"
+        )
+    if not specs:
+        raise ConfigError("--worst_case_only is about attacks: give --attacks=pgd,auto, say")
+    if without := [spec.text for spec in specs if None in spec.radii((0.0,))]:
+        raise ConfigError(
+            "--worst_case_only is the worst within a radius. Received: "
+            f"--attacks={without[0]}, which has none"
         )
 
 

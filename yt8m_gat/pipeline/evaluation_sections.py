@@ -3,12 +3,17 @@
 Each function measures one section, unless the record has it, and puts it there.
 """
 
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
 from yt8m_gat.attacks import Ball
 from yt8m_gat.config import ConfigError
 from yt8m_gat.data import preprocess
 from yt8m_gat.digests import digest_of
 from yt8m_gat.evaluation.first_videos import first_videos
-from yt8m_gat.evaluation.record import EvaluationRecord
+from yt8m_gat.evaluation.record import EvaluationRecord, as_json
 from yt8m_gat.explanation.local_sensitivity import LocalSensitivity
 from yt8m_gat.pipeline.activation_measures import measure_class_activation, measure_true_spans
 from yt8m_gat.pipeline.attack_plan import PlannedAttack, first_radius, shared_options
@@ -16,6 +21,8 @@ from yt8m_gat.pipeline.evaluated_run import EvaluatedRun
 from yt8m_gat.pipeline.gradient_measures import measure_gradients
 from yt8m_gat.pipeline.run_evaluator import square_maps
 from yt8m_gat.pipeline.shown_clips import show_clips
+from yt8m_gat.robustness.measured_row import ball_of
+from yt8m_gat.robustness.worst_case import packed, unpacked
 
 # Local sensitivity: seconds to each side that count as local (in clips as long as the papers'),
 # and output frames per clip.
@@ -23,6 +30,35 @@ NEIGHBOURHOOD = 10
 SENSITIVITY_FRAMES = 20
 # Clips whose gradients are compared with differences of the loss.
 GRADIENT_VIDEOS = 200
+
+
+def add_survivors(
+    run: EvaluatedRun, record: EvaluationRecord, attacks: Sequence[PlannedAttack]
+) -> None:
+    """Runs each attack on the clips that no earlier one of its ball, nor none at all, has broken.
+
+    `survivors` lists the attacks, with what they broke. Those at the beginning of the list that an
+    earlier call has run are not run again.
+    """
+    earlier = record.result.get("survivors", [])
+    steps: list[dict[str, Any]] = []
+    standing: dict[tuple[str, bool, float], np.ndarray] = {}
+    clean = unpacked(record.result["clean"]["hits"])
+    for index, planned in enumerate(attacks):
+        step = as_json(planned.identity)
+        before = standing.get(ball_of(step), clean)
+        if index < len(earlier) and step.items() <= earlier[index].items():
+            step = earlier[index]
+        else:
+            earlier = []
+            left = run.survivors(planned.ready(), before, planned.description)
+            attacked = int(before.sum())
+            counts = {"attacked": attacked, "broken": attacked - int(left.sum())}
+            step = {**step, **counts, "hits": packed(left)}
+        steps.append(step)
+        standing[ball_of(step)] = unpacked(step["hits"])
+        if not earlier:
+            record.set(survivors=steps)
 
 
 def add_gradients(run: EvaluatedRun, record: EvaluationRecord) -> None:

@@ -84,23 +84,53 @@ def worst_cases(
     for (axes, rounded, epsilon), rows in sorted(balls.items()):
         if len(rows) > 1:
             survived = np.logical_and.reduce([unpacked(row["hits"]) for row in (clean, *rows)])
-            resampled = {
-                "hit_at_1": np.array([survived @ n for n in resample_counts(len(survived))])
-                / len(survived)
-            }
-            case = {
-                "axes": axes,
-                "round": rounded,
-                "epsilon": epsilon,
-                "attacks": [row["attack"] for row in rows],
-                "hit_at_1": int(survived.sum()) / len(survived),
-            }
+            resampled = {"hit_at_1": _resampled_share(survived)}
+            case = _case((axes, rounded, epsilon), rows, survived)
             if all("pairs" in row for row in (clean, *rows)):
                 case["gap"], of_gap = _worst_gap([clean, *rows])
                 if of_gap is not None:
                     resampled = {"gap": of_gap, **resampled}
             worst.append({**case, "intervals": intervals_of(resampled)})
     return worst
+
+
+def worst_cases_of_survivors(steps: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Returns the same for attacks of which each ran on the clips that none before it had broken.
+
+    Args:
+        steps: The attacks, in order: `attack`, `options`, `epsilon`, and `hits`, which clips are
+            left (`packed`).
+
+    Returns:
+        As `worst_cases`, without `gap`, and for balls with one attack too.
+    """
+    balls: dict[tuple[str, bool, float], list[Mapping[str, Any]]] = {}
+    for step in steps:
+        balls.setdefault(ball_of(step), []).append(step)
+    worst = []
+    for ball, rows in sorted(balls.items()):
+        survived = unpacked(rows[-1]["hits"])
+        intervals = intervals_of({"hit_at_1": _resampled_share(survived)})
+        worst.append({**_case(ball, rows, survived), "intervals": intervals})
+    return worst
+
+
+def _case(
+    ball: tuple[str, bool, float], rows: Sequence[Mapping[str, Any]], survived: np.ndarray
+) -> dict[str, Any]:
+    axes, rounded, epsilon = ball
+    return {
+        "axes": axes,
+        "round": rounded,
+        "epsilon": epsilon,
+        "attacks": [row["attack"] for row in rows],
+        "hit_at_1": int(survived.sum()) / len(survived),
+    }
+
+
+def _resampled_share(survived: np.ndarray) -> np.ndarray:
+    counts = resample_counts(len(survived))
+    return np.array([survived @ n for n in counts]) / len(survived)
 
 
 def _worst_gap(rows: Sequence[Mapping[str, Any]]) -> tuple[float, np.ndarray | None]:
