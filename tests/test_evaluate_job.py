@@ -177,6 +177,36 @@ def test_a_clip_is_robust_if_no_attack_broke_it(whole):
     assert worst["hit_at_1"] <= min(row["hit_at_1"] for row in rows)
 
 
+def test_the_worst_case_alone_is_that_of_the_rows(whole, runs, pattern, tmp_path, monkeypatch):
+    result, options = whole
+    [expected] = result["worst_cases"]
+    attacked = []
+    survivors = evaluated_run.EvaluatedRun.survivors
+
+    def counted(run, attack, standing, description):
+        attacked.append((description, int(standing.sum())))
+        return survivors(run, attack, standing, description)
+
+    monkeypatch.setattr(evaluated_run.EvaluatedRun, "survivors", counted)
+    asked = {key: options[key] for key in ("attack_steps", "batch_size", "transfer_from")}
+    asked |= {"eval_data_pattern": pattern, "worst_case_only": True}
+    asked["output_file"] = tmp_path / "evaluation.json"
+    first = pipeline.evaluate(runs[0], attacks=expected["attacks"][:2], **asked)
+    assert first["attacks"] == [] and attacked[0] == ("fgm 2", 32 * first["clean"]["hit_at_1"])
+    # A second call goes on after the attacks of the first.
+    ours = pipeline.evaluate(runs[0], attacks=expected["attacks"], **asked)
+    assert [name for name, _ in attacked] == ["fgm 2", "pgd:steps=2 2", "adaptive 2", "transfer 2"]
+    for (_, count), step, following in zip(
+        attacked, ours["survivors"], [*attacked[1:], (None, 32 * expected["hit_at_1"])], strict=True
+    ):
+        assert step["attacked"] == count and count - step["broken"] == following[1]
+    [worst] = ours["worst_cases"]
+    for key in ("axes", "round", "epsilon", "attacks", "hit_at_1"):
+        assert worst[key] == expected[key]
+    assert worst["intervals"]["hit_at_1"] == expected["intervals"]["hit_at_1"]
+    assert "Worst of all attacks" in format_evaluation(ours)
+
+
 def test_classes_groups_and_the_comparison(whole):
     result, options = whole
     classes = result["classes"]
@@ -623,6 +653,15 @@ def test_radii_are_run_to_the_last_digit(runs, pattern):
         ({"epsilons": (0.0, float("inf"))}, r"--epsilons must be .*finite. Received: inf"),
         ({"attacks": ("transfer",)}, "needs another run: --transfer_from"),
         ({"transfer_from": "ours"}, "--transfer_from is for the attack transfer"),
+        ({"worst_case_only": True}, "--worst_case_only is about attacks: give --attacks"),
+        (
+            {"worst_case_only": True, "attacks": ("fgm", "deepfool")},
+            "--worst_case_only is the worst within a radius. Received: --attacks=deepfool",
+        ),
+        (
+            {"worst_case_only": True, "attacks": ("fgm",), "attention": True},
+            "Received: --attention, which need them",
+        ),
         ({"norm_scope": "row"}, "--norm_scope must be one of frame, example, joint"),
         ({"protocol": "trusting"}, "--protocol must be one of sceptic"),
         ({"max_videos": -1}, "--max_videos must be at least 0"),
