@@ -10,7 +10,8 @@ folder (`--data_pattern` takes existing files), then reads them with each reader
 other load on the machine affects all alike. The figures are ratios to the bare read, in wall-clock
 and in processor time of all threads. The fixed cost of a pass (tracing and building the graph) is
 separated: each reader reads the files once and several times, and the difference is its rate.
-`frame arrays` reads the same batches from the files that `yt8m-gat repack` makes of them.
+`frame arrays` reads the same batches from the files that `yt8m-gat repack` makes of them. `skipped`
+is what a resumed run does with the batches that it has seen: all but parsing them, one by one.
 `float32` reads as `uint8` does, then dequantizes inside the dataset, as a reader of floats would
 have to.
 
@@ -37,6 +38,9 @@ from yt8m_gat.data import RecordSchema, Shuffle, SkippedRecords, make_dataset, p
 from yt8m_gat.data.record_files import count_records
 from yt8m_gat.data.repack import repack, targets_of
 from yt8m_gat.data.schema import FRAME_FEATURE_SIZES, MAX_FRAMES, NUM_CLASSES
+
+
+_ALL = 1 << 40  # Batches to skip.
 
 
 def write_records(folder, num_files, num_records, num_frames, rng):
@@ -102,6 +106,16 @@ def readers(schema, batch_size, arrays):
         ),
         "frame arrays, shuffled": lambda files: make_dataset(
             [arrays[path] for path in files], schema, batch_size, shuffle=Shuffle(buffer=256)
+        ),
+        "uint8, shuffled, skipped": lambda files: make_dataset(
+            files, schema, batch_size, shuffle=Shuffle(buffer=256), skip_batches=_ALL
+        ),
+        "frame arrays, shuffled, skipped": lambda files: make_dataset(
+            [arrays[path] for path in files],
+            schema,
+            batch_size,
+            shuffle=Shuffle(buffer=256),
+            skip_batches=_ALL,
         ),
         "float32, in order": lambda files: make_dataset(files, schema, batch_size).map(
             as_floats, num_parallel_calls=tf.data.AUTOTUNE
@@ -298,12 +312,12 @@ def main(argv=None):
         print(json.dumps(rows[0], indent=2))
     else:
         print(
-            f"{'reader':<28} {'records/s':>9} {'of bare':>8} {'us/record, CPU':>15} "
+            f"{'reader':<32} {'records/s':>9} {'of bare':>8} {'us/record, CPU':>15} "
             f"{'of bare':>8} {'start, s':>9}"
         )
         for row in rows:
             print(
-                f"{row['reader']:<28} {row['records_per_second']:>9.0f} "
+                f"{row['reader']:<32} {row['records_per_second']:>9.0f} "
                 f"{row['ratio_to_bare']:>8.2f} {row['cpu_microseconds_per_record']:>15.0f} "
                 f"{row['cpu_ratio_to_bare']:>8.2f} {row['cpu_seconds_of_start']:>9.2f}"
             )

@@ -188,12 +188,13 @@ def test_the_worst_case_alone_is_that_of_the_rows(whole, runs, pattern, tmp_path
         return survivors(run, attack, standing, description)
 
     monkeypatch.setattr(evaluated_run.EvaluatedRun, "survivors", counted)
-    asked = {key: options[key] for key in ("attack_steps", "batch_size", "transfer_from")}
+    asked = {key: options[key] for key in ("attack_steps", "batch_size")}
     asked |= {"eval_data_pattern": pattern, "worst_case_only": True}
     asked["output_file"] = tmp_path / "evaluation.json"
     first = pipeline.evaluate(runs[0], attacks=expected["attacks"][:2], **asked)
     assert first["attacks"] == [] and attacked[0] == ("fgm 2", 32 * first["clean"]["hit_at_1"])
     # A second call goes on after the attacks of the first.
+    asked["transfer_from"] = options["transfer_from"]
     ours = pipeline.evaluate(runs[0], attacks=expected["attacks"], **asked)
     assert [name for name, _ in attacked] == ["fgm 2", "pgd:steps=2 2", "adaptive 2", "transfer 2"]
     for (_, count), step, following in zip(

@@ -30,6 +30,8 @@ from yt8m_gat.data.frame_arrays import FrameArrays
 from yt8m_gat.data.record_files import read_records
 from yt8m_gat.data.repack import repack
 from yt8m_gat.data.skipping import SkippedRecords
+from yt8m_gat.extraction.beside_records import copy_files_beside
+from yt8m_gat.extraction.config import ExtractorConfig, FeatureConfig
 from yt8m_gat.locks import InUseError, only_writer_in
 from yt8m_gat.run_folder import RunFolder
 from yt8m_gat.weights.load import load_run
@@ -315,6 +317,27 @@ def test_bad_records_stop_the_command_or_are_left_out(tmp_path, capsys):
     assert FrameArrays(str(tmp_path / "a.npz")).about.left_out == 1
     skipping = [{"skipped": SkippedRecords(0.5)} for _ in range(2)]
     assert_same(batches([str(tmp_path / "a.npz")], **skipping[0]), batches([source], **skipping[1]))
+
+
+def test_the_files_that_say_what_features_are_go_along(tmp_path):
+    folders = [tmp_path / name for name in ("a", "b", "plain")]
+    for number, folder in enumerate(folders):
+        folder.mkdir()
+        if folder.name != "plain":
+            (folder / "label_names.csv").write_text("label_id,label_name\n0,cat\n")
+            sound = FeatureConfig(kind="log_mel", model="log_mel", size=64)
+            ExtractorConfig(sound=sound, max_seconds=10.0 + number // 2).save(folder)
+    files = [str(folder / "x.tfrecord") for folder in folders]
+    out = tmp_path / "out"
+    out.mkdir()
+    assert copy_files_beside(files[2:], out) == []
+    assert copy_files_beside(files, out) == ["extractor.json", "label_names.csv"]
+    for name in ("extractor.json", "label_names.csv"):
+        assert (out / name).read_bytes() == (folders[0] / name).read_bytes()
+    (folders[1] / "label_names.csv").write_text("label_id,label_name\n0,dog\n")
+    for some in (files, files[1:]):  # Two sources differ, or one and what is there.
+        with pytest.raises(ConfigError, match=r"label_names\.csv and .* differ"):
+            copy_files_beside(some, out)
 
 
 def test_one_command_writes_at_a_time(sources, tmp_path):

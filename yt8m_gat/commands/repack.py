@@ -72,6 +72,7 @@ def main(argv: Sequence[str]) -> None:
         from yt8m_gat.data.repack import repack
         from yt8m_gat.data.schema import RecordSchema
         from yt8m_gat.data.skipping import new_skipped
+        from yt8m_gat.extraction.beside_records import copy_files_beside
 
         files = find_files(arguments.pattern, "pattern")
         skipped = new_skipped(arguments.on_bad_record, arguments.max_bad_fraction)
@@ -82,6 +83,7 @@ def main(argv: Sequence[str]) -> None:
             skipped,
             show_progress=True,
         )
+        copied = copy_files_beside(files, arguments.output_dir)
     if skipped is not None and skipped.num_bad:
         print(printable(skipped.summary()))
     ratio = summary.num_bytes / summary.source_bytes
@@ -91,3 +93,5 @@ def main(argv: Sequence[str]) -> None:
         f"{summary.num_written}, made by an earlier call: {summary.num_kept}, bad records left "
         f"out: {summary.left_out}"
     )
+    if copied:
+        print(printable(f"copied beside them: {', '.join(copied)}"))

@@ -124,6 +124,8 @@ def _distributed(
             processing_mode=tf.data.experimental.service.ShardingPolicy.DYNAMIC,
             service=address,
             job_name=job_name,
+            # Quantized features hardly compress, and compressing takes longer than reading.
+            compression=None,
         )
     )
 
