@@ -132,13 +132,14 @@ def linked(folder, files, times):
     return str(folder / "*")
 
 
-def files_and_attacks(run_folder, pattern, batch_size, repeats):
+def files_and_attacks(run_folder, pattern, batch_size, repeats, attacks_only):
     import tensorflow as tf
 
     from yt8m_gat import pipeline
-    from yt8m_gat.attacks import build_attack
+    from yt8m_gat.attacks import AttackOptions
     from yt8m_gat.config import RunConfig
     from yt8m_gat.data import find_files, make_dataset, preprocess
+    from yt8m_gat.robustness.attack_spec import AttackSpec
     from yt8m_gat.weights.load import load_classifier
 
     config = RunConfig.load(run_folder.path)
@@ -172,7 +173,8 @@ def files_and_attacks(run_folder, pattern, batch_size, repeats):
         pipeline.evaluate(run_folder, eval_data_pattern=patterns[times], batch_size=batch_size)
 
     rows = []
-    for what, job in (("prediction of files", infer), ("evaluation of files", evaluate)):
+    jobs = (("prediction of files", infer), ("evaluation of files", evaluate))
+    for what, job in () if attacks_only else jobs:
         rate, once, base = rate_beside(lambda: forward_only(batches), job, more_files, repeats)
         video, base_video = ([s / num_videos for s in seconds] for seconds in (rate, base))
         batch = [s * batch_size for s in base_video]
@@ -185,14 +187,15 @@ def files_and_attacks(run_folder, pattern, batch_size, repeats):
     batch = batches[0]
     num_frames = batch["features"]["rgb"].shape[1]
     attacks = [
-        # Name, batches from whose seconds those of one are subtracted, repeats, and passes
+        # Specification, batches from whose seconds those of one are subtracted, repeats, and passes
         # (forward, backward): PGD evaluates its last point again only if it is not the highest.
         (None, 10, repeats, (1, 0)),
         ("fgm", 5, repeats, (2, 1)),
         ("pgd", 2, 1, (21, 20)),
+        ("auto:steps=5:targets=1:queries=12:early_exit=false", 2, 1, (34, 18)),
     ]
     for name, more_batches, times_measured, (forwards, backwards) in attacks:
-        attack = name and build_attack(name, 0.5)
+        attack = name and AttackSpec.parse(name).build(0.5, AttackOptions())
         rate, _, base = rate_beside(
             lambda: forward_only([batch]),
             lambda times, attack=attack: evaluator.evaluate([batch] * times, attack),
@@ -202,7 +205,7 @@ def files_and_attacks(run_folder, pattern, batch_size, repeats):
         counted = forwards + backwards * backward_over_forward(num_frames)
         rows.append(
             row(
-                f"evaluation of a batch, {name or 'clean'}",
+                f"evaluation of a batch, {(name or 'clean').split(':')[0]}",
                 "forward alone",
                 rate,
                 base,
@@ -358,6 +361,11 @@ def main():
     parser.add_argument("--batch_size", type=int, default=32)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument(
+        "--attacks_only",
+        action="store_true",
+        help="measure evaluation in memory, clean and attacked",
+    )
+    parser.add_argument(
         "--memory_videos",
         type=int,
         nargs="*",
@@ -373,11 +381,12 @@ def main():
         if options.memory_videos:
             memory = peak_memory(run_folder, pattern, options.batch_size, options.memory_videos)
         else:
-            rows = [
-                *files_and_attacks(run_folder, pattern, options.batch_size, options.repeats),
-                *served(run_folder, pattern, options.repeats),
-                *starts(run_folder, pattern),
-            ]
+            rows = files_and_attacks(
+                run_folder, pattern, options.batch_size, options.repeats, options.attacks_only
+            )
+            if not options.attacks_only:
+                rows += served(run_folder, pattern, options.repeats)
+                rows += starts(run_folder, pattern)
     if rows:
         heads = f"{'ratio':>6} {'CPU':>6} {'passes':>6} {'counted':>7} {'reach':>6}"
         print(f"{'job':42} {'s':>8} {'CPU s':>8}  {'beside':30} {heads}")

@@ -39,7 +39,6 @@ from yt8m_gat.data.record_files import count_records
 from yt8m_gat.data.repack import repack, targets_of
 from yt8m_gat.data.schema import FRAME_FEATURE_SIZES, MAX_FRAMES, NUM_CLASSES
 
-
 _ALL = 1 << 40  # Batches to skip.
 
 
