@@ -10,7 +10,7 @@ COMMANDS: dict[str, dict[str, str]] = {
         "pack": "write clips of videos as MediaSequence records, in JPEG frames",
         "download": "fetch the official YouTube-8M records, whole or in part",
         "sample": "write a generated sample in the same layout",
-        "repack": "rewrite records as arrays of frames, which are read with less work",
+        "repack": "rewrite records as arrays of frames, which are read faster",
         "compose": "join short clips into long ones whose labels' seconds are known",
         "inspect": "say what records hold, and which cannot be read",
         "label-space": "write a label map: other classes than those of the records",
