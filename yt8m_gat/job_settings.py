@@ -4,10 +4,11 @@ Standard library only, so that the commands show them without TensorFlow.
 """
 
 import dataclasses
+import math
 import os
 from collections.abc import Sequence
 
-from yt8m_gat.config import MAX_BAD_FRACTION
+from yt8m_gat.config import MAX_BAD_FRACTION, ConfigError
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -145,3 +146,52 @@ class InferenceSettings:
     max_bad_fraction: float = MAX_BAD_FRACTION
     trust_code: bool = False
     format: str = "csv"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class VideoAttackSettings:
+    """The settings of attacks on video files, named as the flags of `yt8m-gat attack-videos`.
+
+    Attributes:
+        attacks: Attacks on the pixels, as of `eval.py`; none: the pixels are not attacked.
+        epsilons: Their radii, in levels of 255.
+        attack_steps: Steps of PGD where a specification sets none.
+        sound_snrs: Signal to noise ratios, in dB, at which the sound is attacked; none: it is not.
+        feature_epsilons: Distances of features for which the smallest change of pixels and sound is
+            searched; None: the epsilon of training; empty: nothing is searched.
+        distance_videos: First videos for which it is searched; 0: all.
+        num_clips: First videos that the page shows.
+        checkpoint: `best` or `last`.
+        trust_code: Run the code that the run names, and load the extractor of an archive.
+    """
+
+    attacks: Sequence[str] = ("fgm_linf", "pgd_linf", "noise_linf")
+    epsilons: Sequence[float] = (1.0, 2.0, 4.0, 8.0)
+    attack_steps: int = 20
+    sound_snrs: Sequence[float] = ()
+    feature_epsilons: Sequence[float] | None = None
+    distance_videos: int = 20
+    num_clips: int = 2
+    checkpoint: str = "best"
+    trust_code: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("attack_steps", "distance_videos", "num_clips"):
+            least = 1 if name == "attack_steps" else 0
+            if getattr(self, name) < least:
+                raise ConfigError(
+                    f"--{name} must be at least {least}. Received: {getattr(self, name)}"
+                )
+        for name in ("epsilons", "feature_epsilons"):
+            for value in getattr(self, name) or ():
+                if not 0 < value < math.inf:
+                    raise ConfigError(f"--{name} must be positive numbers. Received: {value:g}")
+        for value in self.sound_snrs:
+            if not -100 <= value <= 200:
+                raise ConfigError(
+                    f"--sound_snrs must be decibels, from -100 to 200. Received: {value:g}"
+                )
+        if self.attacks and not self.epsilons:
+            raise ConfigError("--attacks needs radii: --epsilons. Received: none")
+        if not self.attacks and not self.sound_snrs:
+            raise ConfigError("name --attacks on the pixels, or --sound_snrs. Received: neither")

@@ -7,7 +7,7 @@ import tensorflow as tf
 import tiny_models
 
 from yt8m_gat.extraction.config import LOG_MEL, FeatureConfig
-from yt8m_gat.extraction.in_graph import _windows, resized, resizing_weights
+from yt8m_gat.extraction.in_graph import resized, resizing_weights, windows_at
 from yt8m_gat.extraction.log_mel import log_mel, log_mel_of_tensor
 from yt8m_gat.extraction.sound import sound_model, windows
 from yt8m_gat.video.picture import ImageMaker
@@ -50,11 +50,11 @@ def test_windows_of_sound_are_those_of_the_extraction(window, rate):
     expected = np.stack(list(windows([sound[:5000], sound[5000:]], window, rate)))
     places = tf.constant([[1, k] for k in range(len(expected))])
     both = tf.stack([tf.zeros(16_000), tf.constant(sound)])
-    np.testing.assert_array_equal(_windows(both, places, window, rate), expected)
+    np.testing.assert_array_equal(windows_at(both, places, window, rate), expected)
     # Nothing is heard after the end, nor where there is no sound.
     late = tf.constant([[1, len(expected) + 40], [0, 0]])
-    assert not _windows(both, late, window, rate).numpy().any()
-    assert not _windows(tf.zeros([1, 0]), tf.constant([[0, 0]]), window, rate).numpy().any()
+    assert not windows_at(both, late, window, rate).numpy().any()
+    assert not windows_at(tf.zeros([1, 0]), tf.constant([[0, 0]]), window, rate).numpy().any()
 
 
 def test_log_mel_of_a_tensor_is_that_of_an_array():

@@ -17,6 +17,7 @@ from yt8m_gat.cli import (
     reported_errors,
     start_tensorflow,
 )
+from yt8m_gat.commands.listed_clips import listed_clips
 from yt8m_gat.commands.shard_flags import add_shard_flags, check_shard_flags
 from yt8m_gat.config import ConfigError
 from yt8m_gat.data.label_space import read_label_names
@@ -24,7 +25,7 @@ from yt8m_gat.extraction.config import ExtractorConfig, extractor_file
 from yt8m_gat.extraction.settings import ExtractionSettings
 from yt8m_gat.extraction.shards import LABEL_NAMES, Summary, parse_splits
 from yt8m_gat.paths import expanded, input_path, output_path, read_paths
-from yt8m_gat.video.clips import Clip, ClipListError, clips_of, read_clips
+from yt8m_gat.video.clips import Clip, ClipListError
 from yt8m_gat.video.decoding import VideoError
 
 if TYPE_CHECKING:
@@ -113,7 +114,7 @@ def main(argv: Sequence[str]) -> None:
         check_shard_flags(arguments)
         splits = parse_splits(arguments.splits)
         settings = _settings(arguments)
-        clips = _clips(arguments.videos, arguments.labels)
+        clips = listed_clips(arguments.videos, arguments.labels)
         names = _names(arguments.label_names, arguments.extractor, clips)
         start_tensorflow()
         from yt8m_gat.extraction.extractor import Extractor
@@ -176,25 +177,6 @@ def _extractor(arguments: argparse.Namespace, extractor: type[Extractor]) -> Ext
         if places[name] is None and part.kind in ("youtube8m", "vggish"):
             places[name] = arguments.official_dir
     return extractor.load(arguments.extractor, **places)
-
-
-def _clips(videos: Sequence[str], labels: str | None) -> list[Clip]:
-    """Returns the clips of the command line, of the list, or those of the list that are named."""
-    if labels is None:
-        if not videos:
-            raise ConfigError("name videos: files, patterns, lists or folders; or give --labels")
-        return clips_of(videos)
-    listed = read_clips(labels)
-    if not videos:
-        return listed
-    named = {os.path.realpath(clip.path): clip.path for clip in clips_of(videos)}
-    missing = set(named) - {os.path.realpath(clip.path) for clip in listed}
-    if missing:
-        raise ConfigError(
-            f"--labels={labels} must have a line for each video. None is for "
-            f"{named[min(missing)]}; add `path,label`, with the path relative to the list"
-        )
-    return [clip for clip in listed if os.path.realpath(clip.path) in named]
 
 
 def _names(file: str | None, extractor: str | None, clips: Sequence[Clip]) -> list[str] | None:

@@ -18,6 +18,7 @@ COMMANDS: dict[str, dict[str, str]] = {
     "Train and use a model": {
         "train": "train a model, or continue the run in --train_dir",
         "eval": "measure a run: clean, under attack, under corruptions",
+        "attack-videos": "attack the pixels and the sound of video files",
         "calibrate": "fit the temperature of a run, and thresholds for its tags",
         "inference": "predict records or video files into a Kaggle CSV",
         "export": "write the model of a run as a SavedModel, for TensorFlow Serving",

@@ -27,6 +27,7 @@ from yt8m_gat.extraction.config import (
     digest_of_path,
     extractor_file,
 )
+from yt8m_gat.extraction.differentiable import DifferentiableExtractor
 from yt8m_gat.extraction.in_graph import GraphExtractor, PicturePart, SoundPart
 from yt8m_gat.extraction.loading import KerasEmbedding
 from yt8m_gat.extraction.log_mel import SAMPLE_RATE
@@ -254,25 +255,43 @@ class Extractor:
             ConfigError: There are no pictures, or a model is neither Keras' nor `log_mel`; the
                 message says which.
         """
-        parts = {name: part for name, part in self.config.parts.items() if FEATURES[name] in names}
-        picture, sound = self._models.picture, self._models.sound
-        if "picture" not in parts or picture is None:
+        picture, sound = self._graph_parts(names)
+        if picture is None:
             raise ConfigError("the features have no pictures")
+        return GraphExtractor(picture, sound)
+
+    def differentiable(self, names: Iterable[str]) -> DifferentiableExtractor:
+        """Returns the same extractor without rounding, for gradients by pixels and samples.
+
+        Args:
+            names: The features that are needed, `rgb` or `audio` or both.
+
+        Raises:
+            ConfigError: A model is neither Keras' nor `log_mel`; the message says which.
+        """
+        return DifferentiableExtractor(*self._graph_parts(names))
+
+    def _graph_parts(self, names: Iterable[str]) -> tuple[PicturePart | None, SoundPart | None]:
+        wanted = set(names)
+        parts = {name: part for name, part in self.config.parts.items() if FEATURES[name] in wanted}
+        picture, sound = self._models.picture, self._models.sound
         fits = {
-            "picture": isinstance(picture.call, KerasEmbedding),
+            "picture": picture is not None and isinstance(picture.call, KerasEmbedding),
             "sound": sound is not None and sound.graph is not None,
         }
         for name, part in parts.items():
             if not fits[name]:
                 raise ConfigError(
                     f"the {name} model {part.model} is of the kind {part.kind}; only models of "
-                    "Keras, and log_mel, can become a part of a graph"
+                    "Keras, and log_mel, can become a part of a graph, and have gradients"
                 )
-        of_picture = PicturePart(picture, self._projections["picture"], self.config.crop)
-        if "sound" not in parts or sound is None:
-            return GraphExtractor(of_picture)
-        rate = self.config.frames_per_second
-        return GraphExtractor(of_picture, SoundPart(sound, self._projections["sound"], rate))
+        of_picture = of_sound = None
+        if "picture" in parts and picture is not None:
+            of_picture = PicturePart(picture, self._projections["picture"], self.config.crop)
+        if "sound" in parts and sound is not None:
+            rate = self.config.frames_per_second
+            of_sound = SoundPart(sound, self._projections["sound"], rate)
+        return of_picture, of_sound
 
     def save(self, folder: str | os.PathLike) -> None:
         """Writes `extractor.json` and copies its small files, itself last.

@@ -140,7 +140,7 @@ class GraphExtractor:
             sound, heard = self._sound, waveform
 
             def sound_of(places: tf.Tensor) -> tf.Tensor:
-                windows = _windows(heard, places, sound.model.window, sound.frames_per_second)
+                windows = windows_at(heard, places, sound.model.window, sound.frames_per_second)
                 return sound.projection(sound.model.graph(windows))
 
             made["sound"] = _in_batches(sound_of, places, sound.projection.size)
@@ -247,13 +247,25 @@ def resized(image: tf.Tensor, size: tuple[int, int]) -> tf.Tensor:
         >>> resized(image, (6, 1))[1:-1, 0, 0].numpy().tolist()
         [23, 39, 55, 71]
     """
-    shape = tf.shape(image)
-    rows = resizing_weights(shape[0], size[0])  # [height, H]
-    columns = resizing_weights(shape[1], size[1])  # [width, W]
-    x = tf.reshape(tf.cast(image, tf.float32), [shape[0], shape[1] * 3])
-    x = tf.reshape(rows @ x, [size[0], shape[1], 3])
-    x = tf.einsum("vw,hwc->hvc", columns, x)
+    [x] = tf.unstack(interpolated(tf.cast(image, tf.float32)[tf.newaxis], size), num=1)
     return tf.cast(tf.clip_by_value(tf.round(x), 0.0, 255.0), tf.uint8)
+
+
+def interpolated(images: tf.Tensor, size: tuple[int, int]) -> tf.Tensor:
+    """Resizes images as `resized` does, without rounding: values may overshoot [0, 255].
+
+    Args:
+        images: float32 [T, H, W, 3].
+        size: (height, width) of the result.
+
+    Returns:
+        float32 [T, height, width, 3].
+    """
+    shape = tf.shape(images)
+    rows = resizing_weights(shape[1], size[0])  # [height, H]
+    columns = resizing_weights(shape[2], size[1])  # [width, W]
+    x = tf.einsum("vh,thwc->tvwc", rows, images)
+    return tf.einsum("uw,tvwc->tvuc", columns, x)
 
 
 def resizing_weights(length: tf.Tensor, target: int) -> tf.Tensor:
@@ -281,7 +293,7 @@ def resizing_weights(length: tf.Tensor, target: int) -> tf.Tensor:
     )
 
 
-def _windows(
+def windows_at(
     waveform: tf.Tensor, places: tf.Tensor, window: int, frames_per_second: float
 ) -> tf.Tensor:
     """Returns the window of each [video, frame] of `places`, as `sound.windows` cuts it."""

@@ -27,10 +27,7 @@ MEAN_FILE, VALUES_FILE, VECTORS_FILE = "mean.npy", "eigenvals.npy", "eigenvecs.n
 
 
 class Projection(abc.ABC):
-    """Turns values [T, D] into bytes [T, K].
-
-    Fitted ones take tensors of TensorFlow too, and then give one.
-    """
+    """Turns values [T, D] into bytes [T, K]."""
 
     size: int
     """K."""
@@ -51,8 +48,20 @@ class Bytes(Projection):
         return values
 
 
+class Scaled(Projection):
+    """`quantize(scaled(x))`. Takes tensors of TensorFlow too, and then gives one."""
+
+    @abc.abstractmethod
+    def scaled(self, values: Any) -> Any:
+        """Returns what the bytes stand for, before it is rounded and clipped: float64 [T, K]."""
+
+    def __call__(self, values: Any) -> Any:
+        """See `Projection`."""
+        return quantize(self.scaled(values))
+
+
 @dataclasses.dataclass(frozen=True)
-class Standardize(Projection):
+class Standardize(Scaled):
     """`quantize((x - mean) / deviation)`.
 
     Attributes:
@@ -68,13 +77,13 @@ class Standardize(Projection):
         """K = D."""
         return len(self.mean)
 
-    def __call__(self, values: np.ndarray) -> np.ndarray:
-        """See `Projection`."""
-        return quantize((_as_float64(values) - self.mean) / self.deviation)
+    def scaled(self, values: Any) -> Any:
+        """See `Scaled`."""
+        return (_as_float64(values) - self.mean) / self.deviation
 
 
 @dataclasses.dataclass(frozen=True)
-class Whiten(Projection):
+class Whiten(Scaled):
     """`quantize` of the whitened principal components."""
 
     pca: PCA
@@ -84,9 +93,9 @@ class Whiten(Projection):
         """K, the number of components."""
         return len(self.pca.eigenvalues)
 
-    def __call__(self, values: np.ndarray) -> np.ndarray:
-        """See `Projection`."""
-        return quantize(self.pca.whiten(_as_float64(values)))
+    def scaled(self, values: Any) -> Any:
+        """See `Scaled`."""
+        return self.pca.whiten(_as_float64(values))
 
 
 def log10_of_mel() -> Standardize:

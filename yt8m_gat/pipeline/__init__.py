@@ -17,6 +17,7 @@ from yt8m_gat.pipeline.inference import infer, model_folder
 from yt8m_gat.pipeline.run_evaluator import attention_figures, build_evaluator
 from yt8m_gat.pipeline.run_settings import read_schema
 from yt8m_gat.pipeline.training import train
+from yt8m_gat.pipeline.video_attacks import attack_videos
 from yt8m_gat.pipeline.video_inference import infer_videos
 from yt8m_gat.pipeline.watch import watch
 from yt8m_gat.prediction.submission import partial_file
@@ -25,6 +26,7 @@ from yt8m_gat.video.decoding import VideoError
 
 __all__ = [
     "BadRecordError",
+    "attack_videos",
     "attention_figures",
     "build_evaluator",
     "calibrate",
