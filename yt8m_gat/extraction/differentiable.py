@@ -89,41 +89,41 @@ def _unrounded(projection: Projection, values: tf.Tensor) -> tf.Tensor:
 
 
 def _in_batches(function: Callable[[tf.Tensor], tf.Tensor], x: tf.Tensor, size: int) -> tf.Tensor:
-    """Applies a function to `BATCH_SIZE` rows of x at a time, forward and backward."""
+    """Applies a function to `BATCH_SIZE` rows of x [T, ...] at a time, forward and backward."""
     total = tf.shape(x)[0]
     batch_size = tf.minimum(total, BATCH_SIZE)
     missing = -total % batch_size
-    padding = tf.zeros(tf.concat([[missing], tf.shape(x)[1:]], axis=0), x.dtype)
-    shape = tf.concat([[-1, batch_size], tf.shape(x)[1:]], axis=0)
-    batches = tf.reshape(tf.concat([x, padding], axis=0), shape)
-    batches = tf.ensure_shape(batches, [None, None, *x.shape[1:]])
-    y = tf.map_fn(
-        _recomputed(function),
-        batches,
-        fn_output_signature=tf.TensorSpec([None, size], tf.float32),
-        parallel_iterations=1,
-    )
-    return tf.reshape(y, [-1, size])[:total]
 
+    def split(rows: tf.Tensor) -> tf.Tensor:
+        """Returns rows [T, ...] as [batches, batch_size, ...], with rows of 0 at the end."""
+        sides = tf.shape(rows)[1:]
+        rows = tf.concat([rows, tf.zeros(tf.concat([[missing], sides], 0), rows.dtype)], axis=0)
+        batches = tf.reshape(rows, tf.concat([[-1, batch_size], sides], 0))
+        return tf.ensure_shape(batches, [None, None, *rows.shape[1:]])
 
-def _recomputed(function: Callable[[tf.Tensor], tf.Tensor]) -> Callable[[tf.Tensor], tf.Tensor]:
-    """Returns the same function, which keeps nothing but its input for its gradient.
+    def over_batches(body: Callable[..., tf.Tensor], rows: Any, shape: list[Any]) -> tf.Tensor:
+        """Returns the rows [T, ...] that the body makes, batch by batch."""
+        spec = tf.TensorSpec([None, *shape], tf.float32)
+        made = tf.map_fn(body, rows, fn_output_signature=spec, parallel_iterations=1)
+        return tf.reshape(made, tf.concat([[-1], tf.shape(made)[2:]], 0))[:total]
 
-    `tf.recompute_grad` would also compute the gradients by the variables, which nobody needs.
-    """
-
+    # By hand, because TensorFlow keeps what is inside of all batches for the gradient of a loop,
+    # and has none of one in which a function reads variables.
     @tf.custom_gradient
-    def recomputed(x: tf.Tensor) -> tuple[tf.Tensor, Callable[..., Any]]:
+    def apply(x: tf.Tensor) -> tuple[tf.Tensor, Callable[..., Any]]:
+        batches = split(x)
+
         def gradient(upstream: tf.Tensor, variables: Any = None) -> Any:
-            # A copy that belongs to the graph of the gradient: in another graph, the tape would not
-            # see that x itself is used, and the gradient would be None, which counts as 0.
-            again = tf.identity(x)
-            with tf.GradientTape(watch_accessed_variables=False) as tape:
-                tape.watch(again)
-                y = function(again)
-            by_x = tape.gradient(y, again, upstream)
+            def of_batch(pair: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
+                batch, upstream = pair
+                with tf.GradientTape(watch_accessed_variables=False) as tape:
+                    tape.watch(batch)
+                    made = function(batch)
+                return tape.gradient(made, batch, upstream)
+
+            by_x = over_batches(of_batch, (batches, split(upstream)), x.shape[1:])
             return by_x if variables is None else (by_x, [None] * len(variables))
 
-        return function(x), gradient
+        return over_batches(function, batches, [size]), gradient
 
-    return recomputed
+    return apply(x)

@@ -10,8 +10,8 @@ import numpy as np
 
 from yt8m_gat.video.source import import_av
 
-ENDING = ".mkv"
-"""The container is Matroska; FFV1 keeps RGB, and PCM of 16 bits the sound."""
+ENDING = ".nut"
+"""The container is NUT, whose times are exact; FFV1 keeps RGB, and PCM of 16 bits the sound."""
 
 _FULL_SCALE = 1 << 15
 _MAX_DENOMINATOR = 1_000_000
@@ -29,7 +29,7 @@ def write_lossless(
     `Video` reads the same pixels from it at this rate, and the samples rounded to 16 bits.
 
     Args:
-        path: The file; its name ends in `.mkv`.
+        path: The file; its name ends in `.nut`.
         images: uint8 [H, W, 3], RGB, all of one size; none: only the sound is written.
         frames_per_second: Their rate.
         waveform: Float [S] in [-1, 1], one channel; None: there is no sound.
@@ -45,7 +45,7 @@ def write_lossless(
         >>> from yt8m_gat.video.decoding import Video
         >>> images = np.random.default_rng(0).integers(0, 256, (3, 4, 6, 3), np.uint8)
         >>> with tempfile.TemporaryDirectory() as folder:
-        ...     path = pathlib.Path(folder, "three.mkv")
+        ...     path = pathlib.Path(folder, "three.nut")
         ...     write_lossless(path, images, 25.0)
         ...     with Video(path) as video:
         ...         frames = [frame.image for frame in video.frames(frames_per_second=25.0)]
