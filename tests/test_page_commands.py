@@ -49,6 +49,7 @@ SMALL = {
         "--start_new_model",
     ),
     "extract": ("--picture=mean.keras", "--fps=4"),
+    "attack-videos": ("--epsilons=2", "--attack_steps=1", "--distance_videos=1"),
     "eval": ("--max_videos=8",),
     "sample": ("--num_train=16", "--num_validate=8", "--num_test=8"),
     "explain": ("--video_id=va0-0000000",),

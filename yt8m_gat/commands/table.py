@@ -7,7 +7,7 @@ It uses only the standard library, so that `yt8m-gat --help` imports no command.
 COMMANDS: dict[str, dict[str, str]] = {
     "Get records": {
         "extract": "make records of videos, with any picture and sound model",
-        "pack": "write clips of videos as MediaSequence records, in JPEG frames",
+        "pack": "write clips of videos as MediaSequence records, in JPEG",
         "download": "fetch the official YouTube-8M records, whole or in part",
         "sample": "write a generated sample in the same layout",
         "repack": "rewrite records as arrays of frames, which are read faster",
@@ -21,9 +21,9 @@ COMMANDS: dict[str, dict[str, str]] = {
         "attack-videos": "attack the pixels and the sound of video files",
         "calibrate": "fit the temperature of a run, and thresholds for its tags",
         "inference": "predict records or video files into a Kaggle CSV",
-        "export": "write the model of a run as a SavedModel, for TensorFlow Serving",
+        "export": "write the model of a run as a SavedModel, to be served",
         "beam": "predict with an exported model on Apache Beam",
-        "ensemble": "make one run of several: their mean, or the mean of their weights",
+        "ensemble": "make one run of several: the mean of them, or of their weights",
         "archive": "pack the best model of a run into one file, and unpack it",
     },
     "Look at results": {

@@ -259,6 +259,18 @@ def feature_distance(change: tf.Tensor, norm_scope: str) -> tf.Tensor:
     return tf.reduce_mean(lengths, axis=-1)
 
 
+def moved_by(video: AttackedVideo, judged: Judged, part: str, norm_scope: str) -> float:
+    """Returns how far the features of a part are from those of the clean file."""
+    name = FEATURE_OF[part]
+    change = judged.inputs[name] - video.clean.inputs[name]
+    return float(feature_distance(change, norm_scope)[0])
+
+
+def sound_length(video: AttackedVideo) -> float:
+    """Returns the l2 norm of the sound; 0 for silence, and where there is none."""
+    return 0.0 if video.waveform is None else float(np.linalg.norm(video.waveform))
+
+
 def psnr(change: np.ndarray) -> float | None:
     """Returns the peak signal to noise ratio of pixels in dB; None if nothing changed."""
     mean_square = float(np.mean(np.square(change, dtype=np.float64)))

@@ -11,10 +11,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from yt8m_gat.attacks import AttackOptions, Ball, build_attack
+from yt8m_gat.attacks import OBJECTIVE_LOSSES, AttackOptions, build_attack
 from yt8m_gat.attacks.attack import Attack, Problem
-from yt8m_gat.attacks.pgd import PGD
-from yt8m_gat.attacks.smallest_radius import FoundRadius, smallest_radius
 from yt8m_gat.config import ConfigError, RunConfig
 from yt8m_gat.data.progress import progress_bar
 from yt8m_gat.extraction.extractor import Extractor
@@ -30,13 +28,15 @@ from yt8m_gat.pipeline.attacked_video import (
     AttackedVideo,
     Judged,
     VideoChain,
-    feature_distance,
+    moved_by,
     psnr,
     snr,
+    sound_length,
 )
 from yt8m_gat.pipeline.run_evaluator import build_evaluator
 from yt8m_gat.pipeline.run_extractor import place_of_extractor
 from yt8m_gat.pipeline.run_settings import class_names, read_schema
+from yt8m_gat.pipeline.smallest_changes import SmallestChanges
 from yt8m_gat.provenance import command_line, utc_now
 from yt8m_gat.robustness.attack_spec import PIXELS as PIXEL_BOUNDS
 from yt8m_gat.robustness.attack_spec import AttackSpec
@@ -56,12 +56,6 @@ SOUND_ATTACKS = ("pgd", "noise")
 
 TOP_LABELS = 3
 """Likeliest labels that the page shows."""
-
-# The first radius of a search: a level of each pixel, and noise at 40 dB.
-_FIRST_LEVEL, _FIRST_NOISE = 1.0, 0.01
-# Changes beyond these are no longer the same video: all of the range, and noise as loud as 20 dB
-# above the sound.
-_LAST_LEVEL, _LAST_NOISE = 255.0, 10.0
 
 
 class _Row(NamedTuple):
@@ -230,11 +224,13 @@ class _Job:
         self.parts = parts
         self.norm_scope = config.objective.norm_scope
         epsilons = settings.feature_epsilons
-        self.feature_epsilons = (config.objective.epsilon,) if epsilons is None else epsilons
+        epsilons = (config.objective.epsilon,) if epsilons is None else epsilons
+        self.changes = SmallestChanges(
+            chain, parts, epsilons, self.norm_scope, settings.attack_steps
+        )
         self.rows = [*self._pixel_rows(specs), *self._sound_rows()]
         num_classes = config.data.num_classes
         self.totals = [_Totals(EvaluationMetrics(num_classes)) for _ in range(2 + len(self.rows))]
-        self.changes: dict[tuple[str, str, float], list[dict[str, Any]]] = {}
         self.shown: list[dict[str, Any]] = []
 
     def _pixel_rows(self, specs: Sequence[AttackSpec]) -> Iterator[_Row]:
@@ -254,7 +250,7 @@ class _Job:
         for name, ratio in itertools.product(SOUND_ATTACKS, self.settings.sound_snrs):
 
             def build(video: AttackedVideo, name: str = name, ratio: float = ratio) -> Attack:
-                radius = _length(video) * 10 ** (-ratio / 20)
+                radius = sound_length(video) * 10 ** (-ratio / 20)
                 return build_attack(name, radius, options)
 
             yield _Row(SOUND, {"part": SOUND, "attack": name, "target_snr": ratio}, build)
@@ -266,7 +262,7 @@ class _Job:
         labels = video.labels.numpy()
         rewritten = self.chain.judge(video)
         moved = {
-            f"{FEATURE_OF[part]}_distance": self._moved(video, rewritten, part)
+            f"{FEATURE_OF[part]}_distance": moved_by(video, rewritten, part, self.norm_scope)
             for part in self.parts
         }
         self.totals[0].add(labels, video.clean)
@@ -274,7 +270,7 @@ class _Job:
         for row, totals in zip(self.rows, self.totals[2:], strict=True):
             judged, x = self._attacked(video, row, number)
             figures = {} if x is None else self._size_of(video, row.part, x)
-            distance = self._moved(video, judged, row.part)
+            distance = moved_by(video, judged, row.part, self.norm_scope)
             totals.add(labels, judged, **figures, feature_distance=distance)
             if is_shown:
                 side = {**row.identity, **figures, "top": self._top(judged)}
@@ -284,7 +280,7 @@ class _Job:
                     )
                 sides.append(side)
         if number < (self.settings.distance_videos or math.inf):
-            self._add_smallest_changes(video, number)
+            self.changes.add(video, number)
         if is_shown:
             self.shown.append(
                 {
@@ -299,19 +295,20 @@ class _Job:
         self, video: AttackedVideo, row: _Row, seed: int
     ) -> tuple[Judged, tf.Tensor | None]:
         """Returns what the run says of the attacked video, and the attacked part."""
-        if row.part == SOUND and not _length(video):
+        if row.part == SOUND and not sound_length(video):
             return video.clean, None  # There is nothing to add noise to.
-        start = self.chain.start(video, row.part)
+        start, attack = self.chain.start(video, row.part), row.build(video)
+        raised = OBJECTIVE_LOSSES.get(attack.objective, self.chain.evaluator.loss)
 
         def loss(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
-            return self.chain.evaluator.loss(labels, logits, None)
+            return raised(labels, logits, None)
 
         def model(point: Mapping[str, tf.Tensor], mask: None) -> tf.Tensor:
             del mask
             return self.chain.logits(video, row.part, point[row.part])
 
         problem = Problem(model, loss, {row.part: start}, None, video.labels, seed)
-        x = row.build(video).perturb(problem).features[row.part]
+        x = attack.perturb(problem).features[row.part]
         return self.chain.judge(video, row.part, x), x
 
     def _size_of(self, video: AttackedVideo, part: str, x: tf.Tensor) -> dict[str, float | None]:
@@ -321,70 +318,6 @@ class _Job:
             return {"snr": snr(start, stored - start)}
         change = np.rint(np.clip(stored, 0, 255)) - start
         return {"linf": float(np.abs(change).max()), "psnr": psnr(change)}
-
-    def _moved(self, video: AttackedVideo, judged: Judged, part: str) -> float:
-        """Returns how far the features of a file are from those of the clean one."""
-        name = FEATURE_OF[part]
-        change = judged.inputs[name] - video.clean.inputs[name]
-        return float(feature_distance(change, self.norm_scope)[0])
-
-    def _add_smallest_changes(self, video: AttackedVideo, seed: int) -> None:
-        for part, epsilon in itertools.product(self.parts, self.feature_epsilons):
-            for norm in ("linf", "l2") if part == PIXELS else ("l2",):
-                found = None
-                if part == PIXELS or _length(video):
-                    found = self._smallest_change(video, part, norm, epsilon, seed)
-                of_video: dict[str, Any] = {"video": video.name, "radius": None}
-                if found is not None:
-                    x = found.point
-                    change = (x - self.chain.start(video, part))[0].numpy()
-                    of_video |= {"radius": found.radius, "distance": found.value}
-                    if part == PIXELS:
-                        of_video["psnr"] = psnr(change)
-                    else:
-                        of_video["snr"] = snr(video.waveform, change)
-                    judged = self.chain.judge(video, part, x)
-                    of_video["stored_distance"] = self._moved(video, judged, part)
-                self.changes.setdefault((part, norm, epsilon), []).append(of_video)
-
-    def _smallest_change(
-        self, video: AttackedVideo, part: str, norm: str, epsilon: float, seed: int
-    ) -> FoundRadius[tf.Tensor] | None:
-        """Returns the smallest change that PGD finds to move the features as far as epsilon."""
-        start = self.chain.start(video, part)
-        clean = self.chain.inputs(video, part, start)
-
-        def model(point: Mapping[str, tf.Tensor], mask: None) -> tf.Tensor:
-            del mask
-            return self.chain.inputs(video, part, point[part])
-
-        def distance(labels: tf.Tensor, inputs: tf.Tensor) -> tf.Tensor:
-            del labels
-            return feature_distance(inputs - clean, self.norm_scope)
-
-        # Of pixels, each frame has its own ball; sound has no frames.
-        ball = Ball(norm, "frame" if part == PIXELS else "example")
-        problem = Problem(model, distance, {part: start}, None, video.labels, seed)
-
-        def value_at(radius: float) -> tuple[float, tf.Tensor]:
-            # At the clean point a distance has no gradient.
-            attack = PGD(
-                ball,
-                radius,
-                steps=self.settings.attack_steps,
-                random_start=True,
-                clip_to_range=RANGES[part],
-            )
-            x = attack.perturb(problem).features[part]
-            return float(distance(None, self.chain.inputs(video, part, x))[0]), x
-
-        if part == SOUND:
-            unit, first, last = _length(video), _FIRST_NOISE, _LAST_NOISE
-        else:
-            unit, first, last = 1.0, _FIRST_LEVEL, _LAST_LEVEL
-            if norm == "l2":
-                unit = math.sqrt(math.prod(start.shape[2:]))
-        return smallest_radius(value_at, epsilon, start=first * unit, largest=last * unit)
 
     def _top(self, judged: Judged) -> list[list[Any]]:
         order = np.argsort(-judged.probabilities, kind="stable")[:TOP_LABELS]
@@ -402,27 +335,5 @@ class _Job:
             "attacks": [
                 {**row.identity, **result} for row, result in zip(self.rows, attacked, strict=True)
             ],
-            "smallest_changes": [
-                {
-                    **{"part": part, "norm": norm, "feature_epsilon": epsilon},
-                    "norm_scope": self.norm_scope,
-                    "median": _medians(videos),
-                    "num_unreached": sum(video["radius"] is None for video in videos),
-                    "videos": videos,
-                }
-                for (part, norm, epsilon), videos in self.changes.items()
-            ],
+            "smallest_changes": self.changes.result(),
         }
-
-
-def _length(video: AttackedVideo) -> float:
-    """Returns the l2 norm of the sound; 0 for silence."""
-    return 0.0 if video.waveform is None else float(np.linalg.norm(video.waveform))
-
-
-def _medians(videos: Sequence[Mapping[str, Any]]) -> dict[str, float | None]:
-    names = dict.fromkeys(name for video in videos for name in video if name != "video")
-    values = {
-        name: [video[name] for video in videos if video.get(name) is not None] for name in names
-    }
-    return {name: float(np.median(found)) if found else None for name, found in values.items()}
