@@ -13,13 +13,26 @@ import tiny_videos
 from yt8m_gat.commands import attack_videos as command
 from yt8m_gat.config import ConfigError, DataConfig, ModelConfig, RunConfig
 from yt8m_gat.extraction.config import ExtractorConfig, FeatureConfig, digest_of_path
+from yt8m_gat.extraction.extractor import Extractor
 from yt8m_gat.extraction.projection import Standardize, save
 from yt8m_gat.job_settings import VideoAttackSettings
 from yt8m_gat.models import build_from_config
 from yt8m_gat.pipeline.attacked_pictures import shown_pictures
-from yt8m_gat.pipeline.attacked_video import feature_distance, psnr, snr
+from yt8m_gat.pipeline.attacked_video import (
+    PIXELS,
+    SOUND,
+    VideoChain,
+    feature_distance,
+    psnr,
+    snr,
+    with_part,
+)
+from yt8m_gat.pipeline.run_evaluator import build_evaluator
+from yt8m_gat.pipeline.run_settings import read_schema
 from yt8m_gat.run_folder import RunFolder
+from yt8m_gat.video.clips import Clip
 from yt8m_gat.weights.hdf5 import save_weights
+from yt8m_gat.weights.load import load_run
 
 SIDE, RATE, SCALE = 16, 4, 60.0
 NAMES = ["red", "green", "blue"]
@@ -39,6 +52,15 @@ def test_distances_of_features_by_hand():
     np.testing.assert_allclose(tape.gradient(distance, change), expected, rtol=1e-6)
     with pytest.raises(ValueError, match="Received: 'all'"):
         feature_distance(change, "all")
+
+
+def test_attacked_pixels_become_bytes_in_their_place():
+    pictures = np.full((1, 3, 4, 3), 7, np.uint8)
+    pixels = np.array([[[[0.6, 1.4, -3.0], [254.5, 254.6, 300.0]]]])
+    changed = with_part(pictures, (slice(2, 3), slice(1, 3)), pixels)
+    assert changed[0, 2, 1:3].tolist() == [[1, 1, 0], [254, 255, 255]]
+    assert (changed[0, :2] == 7).all() and (changed[0, 2, [0, 3]] == 7).all()
+    assert (pictures == 7).all() and changed.dtype == np.uint8
 
 
 def test_decibels_by_hand():
@@ -128,7 +150,7 @@ def write_extractor(folder, sound=True, tflite=False):
     ExtractorConfig(frames_per_second=RATE, crop=(4, 6, SIDE, SIDE), **parts).save(folder)
 
 
-def write_run(path, features, with_extractor=True, tflite=False):
+def write_run(path, features, with_extractor=True, tflite=False, normalize="none"):
     """A run whose logits of colours are 40 times the features of red, green and blue."""
     sizes = {"rgb": 3, "audio": 64}
     config = RunConfig(
@@ -137,6 +159,7 @@ def write_run(path, features, with_extractor=True, tflite=False):
             feature_names=tuple(features),
             feature_sizes=tuple(sizes[name] for name in features),
             max_frames=7,
+            normalize=normalize,
         ),
         model=ModelConfig(name="FrameLevelLogisticModel"),
     )
@@ -173,6 +196,31 @@ def place(tmp_path_factory):
 
 def run(place, *words):
     command.main([f"--labels={place}/clips.csv", *words])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("normalize", ["none", "concat"])
+def test_the_chain_with_gradients_is_the_way_of_files_but_for_rounding(normalize, place, tmp_path):
+    folder = write_run(tmp_path / "run", ("rgb", "audio"), normalize=normalize)
+    config = RunConfig.load(folder.path)
+    evaluator = build_evaluator(load_run(folder, config).classifier, config)
+    schema = read_schema(folder, config)
+    chain = VideoChain(Extractor.load(folder.extractor), evaluator, schema, [PIXELS, SOUND])
+    video = chain.open(Clip(f"{place}/red.mkv"), "red", np.array([1, 0, 0]))
+    assert video.num_frames == 7 and video.pictures.shape == (7, 32, 32, 3)
+    for part, feature in ((PIXELS, "rgb"), (SOUND, "audio")):
+        x = chain.start(video, part)
+        # Bytes, and samples of 16 bits, so that nothing but features is rounded.
+        changed = x + 5.0 if part == PIXELS else tf.round(x * 2**14) / 2**15
+        judged = chain.judge(video, part, changed)
+        inputs = chain.inputs(video, part, changed)
+        # Half of a level of a byte, and of the frames' norm.
+        tolerance = 2 / 255 * 1.01 if normalize == "none" else 0.002
+        np.testing.assert_allclose(inputs, judged.inputs[feature], atol=tolerance)
+        assert np.abs(judged.inputs[feature] - video.clean.inputs[feature]).max() > 0.005
+        logits = chain.logits(video, part, changed)
+        probabilities = evaluator.classifier.probabilities(logits)[0]
+        np.testing.assert_allclose(probabilities, judged.probabilities, atol=0.05)
 
 
 @pytest.mark.slow

@@ -200,13 +200,9 @@ class VideoChain:
 
         return logits
 
-    def stored(self, video: AttackedVideo, part: str, x: tf.Tensor) -> np.ndarray:
-        """Returns what a file can hold of x: uint8 pixels [T, H, W, 3], or samples [S]."""
-        if part == SOUND:
-            return x[0].numpy()
-        pictures = video.pictures.copy()
-        pictures[(slice(None), *self.cropped)] = np.rint(np.clip(x[0].numpy(), 0, 255))
-        return pictures
+    def stored_pictures(self, video: AttackedVideo, x: tf.Tensor) -> np.ndarray:
+        """Returns the frames with attacked pixels as a file holds them: uint8 [T, H, W, 3]."""
+        return with_part(video.pictures, self.cropped, x[0].numpy())
 
     def judge(
         self, video: AttackedVideo, part: str | None = None, x: tf.Tensor | None = None
@@ -220,9 +216,9 @@ class VideoChain:
         """
         pictures, waveform = video.pictures, video.waveform
         if part == SOUND and x is not None:
-            waveform = self.stored(video, part, x)
+            waveform = x[0].numpy()
         elif x is not None:
-            pictures = self.stored(video, PIXELS, x)
+            pictures = self.stored_pictures(video, x)
         rate = self.extractor.config.frames_per_second
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder, f"attacked{ENDING}")
@@ -257,6 +253,19 @@ def feature_distance(change: tf.Tensor, norm_scope: str) -> tf.Tensor:
     moved = squares > 0
     lengths = tf.where(moved, tf.sqrt(tf.where(moved, squares, 1.0)), 0.0)
     return tf.reduce_mean(lengths, axis=-1)
+
+
+def with_part(pictures: np.ndarray, part: tuple[slice, slice], pixels: np.ndarray) -> np.ndarray:
+    """Returns pictures in which a part has other pixels, rounded to bytes.
+
+    Args:
+        pictures: uint8 [T, H, W, 3].
+        part: Its rows and columns.
+        pixels: Float [T, h, w, 3].
+    """
+    changed = pictures.copy()
+    changed[(slice(None), *part)] = np.rint(np.clip(pixels, *PIXEL_RANGE))
+    return changed
 
 
 def moved_by(video: AttackedVideo, judged: Judged, part: str, norm_scope: str) -> float:

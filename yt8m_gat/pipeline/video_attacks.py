@@ -276,7 +276,7 @@ class _Job:
                 side = {**row.identity, **figures, "top": self._top(judged)}
                 if row.part == PIXELS and x is not None:
                     side |= shown_pictures(
-                        video.pictures, self.chain.stored(video, PIXELS, x), self.chain.cropped
+                        video.pictures, self.chain.stored_pictures(video, x), self.chain.cropped
                     )
                 sides.append(side)
         if number < (self.settings.distance_videos or math.inf):
