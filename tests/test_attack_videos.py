@@ -17,6 +17,7 @@ from yt8m_gat.extraction.extractor import Extractor
 from yt8m_gat.extraction.projection import Standardize, save
 from yt8m_gat.job_settings import VideoAttackSettings
 from yt8m_gat.models import build_from_config
+from yt8m_gat.pipeline import attacked_video
 from yt8m_gat.pipeline.attacked_pictures import shown_pictures
 from yt8m_gat.pipeline.attacked_video import (
     PIXELS,
@@ -200,7 +201,9 @@ def run(place, *words):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("normalize", ["none", "concat"])
-def test_the_chain_with_gradients_is_the_way_of_files_but_for_rounding(normalize, place, tmp_path):
+def test_the_chain_with_gradients_is_the_way_of_files_but_for_rounding(
+    normalize, place, tmp_path, monkeypatch
+):
     folder = write_run(tmp_path / "run", ("rgb", "audio"), normalize=normalize)
     config = RunConfig.load(folder.path)
     evaluator = build_evaluator(load_run(folder, config).classifier, config)
@@ -221,6 +224,10 @@ def test_the_chain_with_gradients_is_the_way_of_files_but_for_rounding(normalize
         logits = chain.logits(video, part, changed)
         probabilities = evaluator.classifier.probabilities(logits)[0]
         np.testing.assert_allclose(probabilities, judged.probabilities, atol=0.05)
+    # 7 frames of 32 x 32 take 21,504 bytes; their attacked part is a quarter, in floats.
+    monkeypatch.setattr(attacked_video, "MAX_BYTES", 21_503)
+    with pytest.raises(ConfigError, match="within the first 7 of 7 frames; name shorter parts"):
+        chain.open(Clip(f"{place}/red.mkv"), "red", np.array([1, 0, 0]))
 
 
 @pytest.mark.slow

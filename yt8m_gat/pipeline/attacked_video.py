@@ -29,7 +29,7 @@ FEATURE_OF = {PIXELS: "rgb", SOUND: "audio"}
 RANGES = {PIXELS: PIXEL_RANGE, SOUND: (-1.0, 1.0)}
 
 MAX_BYTES = 1 << 30
-"""Maximal memory of a video's pictures, as bytes, and of its attacked part, as floats."""
+"""Maximal memory of a video's pictures, as uint8, and of their attacked part, as float32."""
 
 
 class Judged(NamedTuple):
@@ -133,9 +133,10 @@ class VideoChain:
             cropped = frame.image[self.cropped].size * (len(images) + 1)
             if max(used, 4 * cropped) > MAX_BYTES:
                 raise ConfigError(
-                    f"{path}: the attacked pictures must have at most {MAX_BYTES // 4 / 1e6:.0f} "
-                    f"million values. Received: more within {len(images) + 1} of {num_frames} "
-                    "frames; name a shorter part, by start,end in --labels, or a smaller copy"
+                    f"{path}: its pictures must take at most {MAX_BYTES / 1e9:.1f} GB, a byte for "
+                    "each value of a frame and 4 for each attacked one. Received: more, within the "
+                    f"first {len(images) + 1} of {num_frames} frames; name shorter parts, by "
+                    "start,end in --labels, or a smaller copy"
                 )
             images.append(frame.image)
             if len(images) == num_frames:
