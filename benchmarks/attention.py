@@ -80,6 +80,9 @@ def local(level: str) -> Callable[[argparse.Namespace, int], keras.Layer]:
 
 KINDS = {
     "SA": gated("global"),
+    "SA blockwise": lambda args, _: GatedMultiLevelAttention(
+        args.num_heads, ("global",), blockwise=True
+    ),
     "keras MHA": lambda args, _: KerasAttention(args.num_heads, args.size),
     "dense tp30": lambda args, _: DenseMaskedAttention(args.num_heads, "tp30"),
     "local bd20": local("bd20"),
@@ -113,7 +116,7 @@ def least_gflop(kind: str, num_frames: int, size: int, num_heads: int) -> float:
     def attention(form: str) -> int:
         return 2 * 2 * num_pairs(form, num_frames) * size
 
-    if kind in ("SA", "keras MHA"):
+    if kind in ("SA", "SA blockwise", "keras MHA"):
         forward = 4 * square + attention("global")
     elif kind.startswith(("local", "dense")):
         forward = 4 * square + attention(kind.split()[1])
@@ -139,7 +142,7 @@ def reason_to_skip(kind: str, num_frames: int, batch: int, args: argparse.Namesp
     gflop = batch * least_gflop(kind, num_frames, args.size, args.num_heads)
     if gflop > args.max_gflop:
         return f"{gflop:.0f} GFLOP a step, over --max_gflop={args.max_gflop:g}"
-    if kind.startswith("local"):
+    if kind.startswith("local") or kind == "SA blockwise":
         return None
     # Scores, map and their gradients, and one for a copy; three maps in GateAtt.
     maps = 15 if kind.startswith("GateAtt") else 5

@@ -1,13 +1,14 @@
 """Scaled dot-product attention at one level, without a T x T map where the level needs none."""
 
-import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 from keras import ops
 
 from yt8m_gat.layers.attention_level import AttentionLevel
+from yt8m_gat.layers.blocking import Blocking
+from yt8m_gat.layers.recomputation import over_blocks
 
 Tensor = Any
 
@@ -15,161 +16,9 @@ Tensor = Any
 # masked row stays finite (infinity would give NaN there).
 _MASKED_SCORE = -1e9
 
-# The shortest chunk: for smaller matrix products the calls cost more than the arithmetic.
-_MIN_CHUNK = 48
-
-
-@dataclasses.dataclass(frozen=True)
-class _Blocking:
-    """How the frames are cut into blocks of queries, and which keys each block attends to.
-
-    The frames are split into `stride` interleaved copies, and each copy is cut into `num_chunks`
-    chunks of `chunk` frames; all of these chunks are the blocks P. The keys of a block are its own
-    frames and `halo` frames on each side. A frame attends to those of them that are at most `band`
-    frames of the copy away (`None`: no limit).
-    Sizes are integers, or scalar tensors where the number of frames is known only at run time.
-    """
-
-    num_frames: int | Tensor
-    stride: int
-    num_chunks: int | Tensor
-    chunk: int | Tensor
-    halo: int | Tensor = 0
-    band: int | None = None
-
-    @classmethod
-    def of(cls, level: AttentionLevel, num_frames: int | Tensor) -> "_Blocking":
-        if level.kind == "global":
-            return cls(num_frames, stride=1, num_chunks=1, chunk=num_frames)
-        if level.kind == "bd":
-            chunk = _minimum(level.window, num_frames)
-            return cls(num_frames, stride=1, num_chunks=-(-num_frames // chunk), chunk=chunk)
-        chunked = cls.chunked(level, num_frames)
-        if isinstance(num_frames, int) and chunked.num_chunks == 1:
-            return dataclasses.replace(chunked, halo=0)
-        return chunked
-
-    @classmethod
-    def chunked(cls, level: AttentionLevel, num_frames: int | Tensor) -> "_Blocking":
-        """Returns the blocks of a `tp` or `td` level, with a halo even if there is one chunk."""
-        band = level.window // level.dilation
-        copy_length = -(-num_frames // level.dilation)
-        # At least two bands, so that a frame is in the halo of at most one other chunk.
-        shortest = max(2 * band, _MIN_CHUNK)
-        num_chunks = _maximum(1, copy_length // shortest)
-        chunk = -(-copy_length // num_chunks)
-        return cls(num_frames, level.dilation, num_chunks, chunk, _minimum(band, chunk), band)
-
-    @property
-    def num_blocks(self) -> int | Tensor:
-        return self.stride * self.num_chunks
-
-    @property
-    def num_keys(self) -> int | Tensor:
-        return self.chunk + 2 * self.halo
-
-    @property
-    def _num_missing(self) -> int | Tensor:
-        return self.num_blocks * self.chunk - self.num_frames
-
-    def cut(self, x: Tensor) -> Tensor:
-        """Cuts [B, N, T, H] into blocks [B, N, P, chunk, H], zero where there is no frame."""
-        batch, heads, _, size = ops.shape(x)
-        if not _is_zero(self._num_missing):
-            x = ops.pad(x, ((0, 0), (0, 0), (0, self._num_missing), (0, 0)))
-        if self.stride > 1:
-            x = ops.reshape(x, (batch, heads, self.num_chunks * self.chunk, self.stride, size))
-            x = ops.swapaxes(x, 2, 3)
-        return ops.reshape(x, (batch, heads, self.num_blocks, self.chunk, size))
-
-    def restore(self, x: Tensor) -> Tensor:
-        """Inverts `cut`: [B, N, P, chunk, X] -> [B, N, T, X]."""
-        batch, heads, _, _, size = ops.shape(x)
-        if self.stride > 1:
-            x = ops.reshape(x, (batch, heads, self.stride, self.num_chunks * self.chunk, size))
-            x = ops.swapaxes(x, 2, 3)
-        x = ops.reshape(x, (batch, heads, self.num_frames + self._num_missing, size))
-        if _is_zero(self._num_missing):
-            return x
-        # Not x[:, :, :T]: its gradient is many times slower than that of slice.
-        return ops.slice(x, (0, 0, 0, 0), (batch, heads, self.num_frames, size))
-
-    def key_frames(self) -> Tensor:
-        """Returns the frame of each key, int32 [P, num_keys]; outside 0 .. T - 1: no frame."""
-        block = ops.arange(self.num_blocks)[:, None]
-        copy, place = block // self.num_chunks, block % self.num_chunks
-        in_copy = place * self.chunk - self.halo + ops.arange(self.num_keys)[None, :]
-        return copy + self.stride * in_copy
-
-    def cut_keys(self, x: Tensor) -> Tensor:
-        """Gathers the frames of each block's keys: [B, N, T, H] -> [B, N, P, num_keys, H].
-
-        A key without a frame holds an arbitrary one, which `allowed` masks.
-        """
-        if _is_zero(self.halo):
-            return self.cut(x)
-        frames = ops.clip(self.key_frames(), 0, self.num_frames - 1)
-        homes = self._places_of_frames()
-
-        @ops.custom_gradient
-        def gather(x: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
-            def gradient(upstream: Tensor) -> Tensor:
-                # Gathers the gradient too: TensorFlow's own would add it row by row.
-                batch, heads, _, _, size = ops.shape(upstream)
-                rows = ops.reshape(upstream, (batch, heads, -1, size))
-                return sum(ops.take(rows, places, axis=2) for places in homes)
-
-            return ops.take(x, frames, axis=2), gradient
-
-        return gather(x)
-
-    def _places_of_frames(self) -> tuple[Tensor, Tensor]:
-        """Returns where each frame is among all keys: in its own chunk and in a halo, int32 [T].
-
-        A frame in no halo gets place 0, which holds no frame and so has no gradient.
-        """
-        frame = ops.arange(self.num_frames)
-        copy, in_copy = frame % self.stride, frame // self.stride
-        place, in_chunk = in_copy // self.chunk, in_copy % self.chunk
-
-        def position(place: Tensor, in_keys: Tensor) -> Tensor:
-            return (copy * self.num_chunks + place) * self.num_keys + in_keys
-
-        own = position(place, in_chunk + self.halo)
-        before = position(place - 1, in_chunk + self.halo + self.chunk)
-        after = position(place + 1, in_chunk + self.halo - self.chunk)
-        in_before = ops.logical_and(place > 0, in_chunk < self.halo)
-        in_after = ops.logical_and(place < self.num_chunks - 1, in_chunk >= self.chunk - self.halo)
-        return own, ops.where(in_before, before, ops.where(in_after, after, 0))
-
-    def allowed(self, frame_mask: Tensor | None) -> Tensor | None:
-        """Returns which scores [B, N, P, chunk, num_keys] count, to broadcast; `None`: all."""
-        if frame_mask is None:
-            if self.band is None and _is_zero(self._num_missing):
-                return None
-            frame_mask = ops.ones((1, self.num_frames))
-        # [B, T] -> [B, 1, P, num_keys, 1] -> [B, 1, P, 1, num_keys]
-        real = self.cut_keys(ops.cast(frame_mask, "float32")[:, None, :, None])
-        real = ops.swapaxes(real, -1, -2) > 0
-        if self.band is None:
-            return real
-        frames = self.key_frames()[:, None, :]
-        in_clip = ops.logical_and(frames >= 0, frames < self.num_frames)
-        distance = ops.arange(self.chunk)[:, None] + self.halo - ops.arange(self.num_keys)[None, :]
-        in_reach = ops.logical_and(in_clip, ops.abs(distance) <= self.band)
-        return ops.logical_and(real, in_reach)
-
-
-def _minimum(a: int, b: int | Tensor) -> int | Tensor:
-    return min(a, b) if isinstance(b, int) else ops.minimum(a, b)
-
-
-def _maximum(a: int, b: int | Tensor) -> int | Tensor:
-    return max(a, b) if isinstance(b, int) else ops.maximum(a, b)
-
-
-def _is_zero(count: int | Tensor) -> bool:
-    return isinstance(count, int) and count == 0
+# Queries of a block where the map is not kept. In blocks of 128 the products take 1.1 times as long
+# as in blocks of 256, which are as fast as blocks of 512.
+_BLOCK = 256
 
 
 def attend(
@@ -181,6 +30,7 @@ def attend(
     *,
     return_map: bool = False,
     dropout: Callable[[Tensor], Tensor] | None = None,
+    blockwise: bool = False,
 ) -> tuple[Tensor, Tensor | None]:
     """Computes `softmax(Q K^T / sqrt(H), over the level's frames) V`.
 
@@ -188,6 +38,11 @@ def attend(
     chunks of queries with their own and the neighbouring frames, and `td` is one `tp` on each of
     `L` interleaved copies of the frames. The result equals `attend_dense` up to rounding. The
     softmax is always computed in float32.
+
+    The global level costs `O(T^2)` time. It also keeps the map for the backward pass, `O(T^2)`
+    memory, unless it is `blockwise`: then it takes one block of queries after another, and the
+    backward pass, also that of a gradient, computes each block's map again. Memory is `O(T)`, for
+    about a quarter more time in the products and the softmax, forward and backward.
 
     Masking: a padded frame is never attended to, and a padded query, which has nothing to attend
     to, outputs exactly 0. (A real query always has itself.)
@@ -201,6 +56,8 @@ def attend(
         frame_mask: bool [B, T], True = real frame; `None`: all are real. `T` may be unknown.
         return_map: whether to return the attention map too.
         dropout: applied to the map before the product with the values, not to the returned map.
+        blockwise: see above; it changes nothing at a local level, nor with `return_map` or
+            `dropout`, which need the map. It needs the TensorFlow backend.
 
     Returns:
         The output [B, N, T, H], and the map or `None`: float32 [B, N, T, K] (N = 1 when it is
@@ -216,33 +73,63 @@ def attend(
         >>> output.numpy().ravel()  # Without queries: the mean of each block.
         array([2., 2., 6., 6.], dtype=float32)
     """
+    if blockwise and level.kind == "global" and not return_map and dropout is None:
+        return _attend_blockwise(query, key, value, frame_mask), None
     batch, _, num_frames, _ = ops.shape(value)
     if frame_mask is not None:
         # From the mask that all features share, so that TensorFlow computes `allowed` once.
         num_frames = ops.shape(frame_mask)[1]
-    blocking = _Blocking.of(level, num_frames)
+    blocking = Blocking.of(level, num_frames)
     if query is None:
         scores = ops.zeros((batch, 1, blocking.num_blocks, blocking.chunk, blocking.num_keys))
     else:
         query = blocking.cut(query * query.shape[-1] ** -0.5)
         # [B, N, P, chunk, num_keys]
         scores = ops.matmul(query, ops.swapaxes(blocking.cut_keys(key), -1, -2))
-        scores = ops.cast(scores, "float32")
-    allowed = blocking.allowed(frame_mask)
-    if allowed is not None:
-        scores = scores + ops.where(allowed, 0.0, _MASKED_SCORE)
-    attention_map = _softmax(scores)
+    attention_map = _masked_softmax(scores, blocking.allowed(frame_mask))
 
     weights = ops.cast(attention_map, value.dtype)
     if dropout is not None:
         weights = dropout(weights)
     output = blocking.restore(ops.matmul(weights, blocking.cut_keys(value)))
     rows = blocking.restore(attention_map) if return_map else None
-    if frame_mask is not None:
-        real_query = ops.cast(frame_mask, "float32")[:, None, :, None]
-        output = output * ops.cast(real_query, output.dtype)
-        rows = rows * real_query if return_map else None
-    return output, rows
+    if return_map:
+        rows = _zero_padded_rows(rows, frame_mask)
+    return _zero_padded_rows(output, frame_mask), rows
+
+
+def _attend_blockwise(
+    query: Tensor | None, key: Tensor | None, value: Tensor, frame_mask: Tensor | None
+) -> Tensor:
+    if query is None:  # Scores that are all equal give the uniform map.
+        query = key = ops.zeros_like(value[..., :1])
+    allowed = None if frame_mask is None else ops.cast(frame_mask, "bool")[:, None, None, :]
+
+    def attend_block(
+        blocked: Sequence[Tensor], shared: Sequence[Tensor]
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        (query,), (key, value) = blocked, shared
+        scores = ops.matmul(query, ops.swapaxes(key, -1, -2))
+        weights = ops.cast(_masked_softmax(scores, allowed), value.dtype)
+        return [ops.matmul(weights, value)], []
+
+    query = query * query.shape[-1] ** -0.5
+    (output,) = over_blocks(attend_block, (query,), (key, value), _BLOCK, results_like=(value,))
+    return _zero_padded_rows(output, frame_mask)
+
+
+def _zero_padded_rows(x: Tensor, frame_mask: Tensor | None) -> Tensor:
+    """Sets the rows [B, N, T, X] of padded frames to exactly 0."""
+    if frame_mask is None:
+        return x
+    return x * ops.cast(ops.cast(frame_mask, "float32")[:, None, :, None], x.dtype)
+
+
+def _masked_softmax(scores: Tensor, allowed: Tensor | None) -> Tensor:
+    scores = ops.cast(scores, "float32")
+    if allowed is not None:
+        scores = scores + ops.where(allowed, 0.0, _MASKED_SCORE)
+    return _softmax(scores)
 
 
 def _softmax(scores: Tensor) -> Tensor:
@@ -352,10 +239,10 @@ def expand_attention_map(attention_map: Tensor, level: AttentionLevel) -> np.nda
     """
     rows = ops.convert_to_numpy(attention_map)
     num_frames, num_keys = rows.shape[2:]
-    blocking = _Blocking.of(level, num_frames)
+    blocking = Blocking.of(level, num_frames)
     if blocking.band is not None and num_keys != blocking.num_keys:
         # A graph that does not know the number of frames always cuts chunks.
-        blocking = _Blocking.chunked(level, num_frames)
+        blocking = Blocking.chunked(level, num_frames)
     if num_keys != blocking.num_keys:
         raise ValueError(
             f"A map at level '{level}' over T={num_frames} frames has {blocking.num_keys} "

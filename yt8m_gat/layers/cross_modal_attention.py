@@ -31,6 +31,7 @@ class CrossModalAttention(keras.Layer):
         num_heads: number of heads `N`; must divide the feature size `D` of X.
         dropout: rate of the dropout on the map and before the residual sum, in [0, 1).
         seed: integer for the initial weights and the dropout; `None`: the global seed of Keras.
+        blockwise: whether no [T, T] map is kept where none is dropped out; see `attend`.
 
     Call arguments:
         x: float [B, T, D]; `T` may be unknown.
@@ -57,7 +58,12 @@ class CrossModalAttention(keras.Layer):
     """
 
     def __init__(
-        self, num_heads: int, dropout: float = 0.0, seed: int | None = None, **kwargs: Any
+        self,
+        num_heads: int,
+        dropout: float = 0.0,
+        seed: int | None = None,
+        blockwise: bool = False,
+        **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         if num_heads < 1:
@@ -65,6 +71,7 @@ class CrossModalAttention(keras.Layer):
         self.num_heads = num_heads
         self.dropout = dropout
         self.seed = seed
+        self.blockwise = blockwise
         self._dropouts = [
             keras.layers.Dropout(dropout, seed=derive_seed(seed, role), dtype=self.dtype_policy)
             for role in ("map_dropout", "output_dropout")
@@ -100,13 +107,18 @@ class CrossModalAttention(keras.Layer):
     ) -> Tensor:
         """Adds to each frame what it attends to in the other modalities."""
         map_dropout, output_dropout = self._dropouts
+
+        def dropout(weights: Tensor) -> Tensor:
+            return map_dropout(weights, training=training)
+
         output, _ = attend(
             self._heads("query", x),
             self._heads("key", others),
             self._heads("value", others),
             _GLOBAL,
             frame_mask,
-            dropout=lambda weights: map_dropout(weights, training=training),
+            dropout=dropout if training and self.dropout else None,
+            blockwise=self.blockwise,
         )
         batch, heads, num_frames, size = ops.shape(output)
         merged = ops.reshape(ops.transpose(output, (0, 2, 1, 3)), (batch, num_frames, heads * size))
@@ -137,4 +149,5 @@ class CrossModalAttention(keras.Layer):
             "num_heads": self.num_heads,
             "dropout": self.dropout,
             "seed": self.seed,
+            "blockwise": self.blockwise,
         }

@@ -38,6 +38,8 @@ class GatedMultiLevelAttention(HeadProjection):
             ablation). Then there are no Q and K.
         dropout: rate of the dropout on attention maps, in [0, 1).
         seed: integer for the initial weights and the dropout; `None`: the global seed of Keras.
+        blockwise: whether the global level keeps no [T, T] map where none is returned or dropped
+            out: `O(T)` memory in training, for somewhat more time; see `attend`.
 
     Call arguments:
         x: float [B, T, D]; `T` may be unknown.
@@ -81,9 +83,12 @@ class GatedMultiLevelAttention(HeadProjection):
         uniform: bool = False,
         dropout: float = 0.0,
         seed: int | None = None,
+        blockwise: bool = False,
         **kwargs,
     ):
-        super().__init__(num_heads, uniform=uniform, dropout=dropout, seed=seed, **kwargs)
+        super().__init__(
+            num_heads, uniform=uniform, dropout=dropout, seed=seed, blockwise=blockwise, **kwargs
+        )
         if isinstance(levels, str) or not levels:
             raise ValueError(
                 f"`levels` must be a sequence of at least one level. Received: levels={levels!r}"
@@ -123,7 +128,8 @@ class GatedMultiLevelAttention(HeadProjection):
                 level,
                 frame_mask,
                 return_map=return_attention_maps,
-                dropout=lambda weights: self._map_dropout(weights, training=training),
+                dropout=self._dropout_of_maps(training),
+                blockwise=self.blockwise,
             )
             contexts[level] = self._merge_heads(context)
         y = self._zero_padding(
@@ -147,4 +153,9 @@ class GatedMultiLevelAttention(HeadProjection):
 
     def get_config(self) -> dict[str, Any]:
         """Returns the arguments of the constructor."""
-        return {**super().get_config(), "uniform": self.uniform, "levels": list(self.levels)}
+        return {
+            **super().get_config(),
+            "uniform": self.uniform,
+            "levels": list(self.levels),
+            "blockwise": self.blockwise,
+        }

@@ -55,6 +55,7 @@ class HeadProjection(keras.Layer):
             Then there are no Q and K.
         dropout: rate of the dropout on attention maps, in [0, 1).
         seed: integer for the initial weights and the dropout; `None`: the global seed of Keras.
+        blockwise: whether `attend` computes global levels in blocks where no map is needed.
 
     Raises:
         ValueError: if `num_heads` is not positive or `dropout` is not in [0, 1).
@@ -67,6 +68,7 @@ class HeadProjection(keras.Layer):
         uniform: bool = False,
         dropout: float = 0.0,
         seed: int | None = None,
+        blockwise: bool = False,
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -78,6 +80,7 @@ class HeadProjection(keras.Layer):
         self.uniform = uniform
         self.dropout = dropout
         self.seed = seed
+        self.blockwise = blockwise
         self._map_dropout = keras.layers.Dropout(
             dropout, seed=derive_seed(seed, "map_dropout"), dtype=self.dtype_policy
         )
@@ -122,6 +125,12 @@ class HeadProjection(keras.Layer):
             projected, (batch, num_frames, 3, self.num_heads, size // self.num_heads)
         )
         return tuple(ops.unstack(ops.transpose(heads, (2, 0, 3, 1, 4)), 3, axis=0))
+
+    def _dropout_of_maps(self, training: bool | None) -> Callable[[Tensor], Tensor] | None:
+        """Returns the dropout of attention maps, or `None`: then it needs no map."""
+        if not training or not self.dropout:
+            return None
+        return lambda weights: self._map_dropout(weights, training=True)
 
     def _merge_heads(self, x: Tensor) -> Tensor:
         """Concatenates the heads: [B, N, T, H] -> [B, T, N * H]."""

@@ -72,5 +72,5 @@ class MaskedLocalAttention(GatedMultiLevelAttention):
     def get_config(self) -> dict[str, Any]:
         """Returns the arguments of the constructor."""
         config = super().get_config()
-        del config["levels"]
+        del config["levels"], config["blockwise"]  # There is no global level.
         return {**config, "level": self.level}

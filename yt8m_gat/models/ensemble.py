@@ -75,7 +75,7 @@ class EnsembleClassifier(VideoClassifier):
     ) -> ModelOutputs:
         """Runs all members; see `VideoClassifier.forward`."""
         outputs = [
-            member.forward(features, frame_mask, training, auxiliary_normalization)
+            member.forward_without_maps(features, frame_mask, training, auxiliary_normalization)
             for member in self.members
         ]
         logits = ops.stack([ops.cast(each.logits, "float32") for each in outputs])  # [M, B, C]

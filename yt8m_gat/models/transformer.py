@@ -20,6 +20,14 @@ from yt8m_gat.models.video_classifier import ModelOutputs, VideoClassifier
 FUSIONS = ("operations", "maps", "heads")
 ATTENTIONS = ("learned", "uniform")
 
+BLOCKWISE_FRAMES = 1000
+"""Clips of more frames have attention without global maps, where nobody reads or drops out any.
+
+A map of 8 heads then has 32 MB a clip and feature, and more with the square of the frames. Below, a
+step with maps is faster; see docs/PERFORMANCE.md. The graph does not know a clip's length, and a
+choice in the graph would keep the passes of an adversarial step apart: hence by `max_frames`.
+"""
+
 
 @keras.saving.register_keras_serializable(package="yt8m_gat")
 class TransformerClassifier(VideoClassifier):
@@ -45,7 +53,8 @@ class TransformerClassifier(VideoClassifier):
     Args:
         feature_sizes: Feature name -> D; each must be divisible by `num_heads`.
         num_classes: C.
-        max_frames: T of `fusion="maps"`; the others accept any T.
+        max_frames: T of `fusion="maps"`; the others accept any T. Where it is above
+            `BLOCKWISE_FRAMES`, attention is `blockwise` (see `attend`).
         num_heads: Attention heads per modality.
         local_masks: Local levels in flag form (`bd20`, `tp30`, `td60x4`), or `global` for a
             second global expert.
@@ -148,7 +157,11 @@ class TransformerClassifier(VideoClassifier):
         ]
         self.cross_modal_layers = [
             CrossModalAttention(
-                num_heads, dropout, dtype=self.dtype_policy, name=f"{identifier}_cross_modal"
+                num_heads,
+                dropout,
+                blockwise=max_frames > BLOCKWISE_FRAMES,
+                dtype=self.dtype_policy,
+                name=f"{identifier}_cross_modal",
             )
             for identifier in (self.identifiers.values() if cross_modal else ())
         ]
@@ -174,8 +187,6 @@ class TransformerClassifier(VideoClassifier):
     def _attention_layer(self) -> keras.Layer:
         uniform = self.attention == "uniform"
         shared = {"dropout": self.dropout, "dtype": self.dtype_policy, "name": "attention"}
-        if self.fusion == "heads":
-            return SharedHeadsAttention(self.num_heads, self.local_masks, uniform=uniform, **shared)
         if self.fusion == "maps":
             if len(self.local_masks) != 1:
                 raise ValueError(
@@ -189,8 +200,11 @@ class TransformerClassifier(VideoClassifier):
                 renormalize=self.renormalize,
                 **shared,
             )
+        shared |= {"uniform": uniform, "blockwise": self.max_frames > BLOCKWISE_FRAMES}
+        if self.fusion == "heads":
+            return SharedHeadsAttention(self.num_heads, self.local_masks, **shared)
         levels = (("global",) if self.global_attention else ()) + self.local_masks
-        return GatedMultiLevelAttention(self.num_heads, levels, uniform=uniform, **shared)
+        return GatedMultiLevelAttention(self.num_heads, levels, **shared)
 
     def forward(
         self,
@@ -198,15 +212,33 @@ class TransformerClassifier(VideoClassifier):
         frame_mask: Any = None,
         training: bool = False,
         auxiliary_normalization: bool = False,
+        return_attention_maps: bool = True,
     ) -> ModelOutputs:
-        """Runs the model; the `frames` of its outputs are F. See `VideoClassifier.forward`."""
+        """Runs the model; the `frames` of its outputs are F. See `VideoClassifier.forward`.
+
+        Without `return_attention_maps` there are none, and a `blockwise` attention keeps none.
+        """
         encode = self._encode
         if self.fusion == "maps":
             encode, frame_mask = self._encode_fixed, frame_mask[:, : self.max_frames]
-        frames, attention_maps = encode(features, frame_mask, training, auxiliary_normalization)
+        frames, attention_maps = encode(
+            features, frame_mask, training, auxiliary_normalization, return_attention_maps
+        )
         embedding = self.embed(frames, frame_mask)
         logits = self._logits(embedding, training)
         return ModelOutputs(logits, frames, attention_maps, embedding=embedding)
+
+    def forward_without_maps(
+        self,
+        features: dict[str, Any],
+        frame_mask: Any = None,
+        training: bool = False,
+        auxiliary_normalization: bool = False,
+    ) -> ModelOutputs:
+        """Runs the model without returning attention maps; see `VideoClassifier`."""
+        return self.forward(
+            features, frame_mask, training, auxiliary_normalization, return_attention_maps=False
+        )
 
     def _encode_fixed(
         self,
@@ -214,6 +246,7 @@ class TransformerClassifier(VideoClassifier):
         frame_mask: Any,
         training: bool,
         auxiliary_normalization: bool,
+        return_attention_maps: bool,
     ) -> tuple[Any, dict[str, dict[str, Any]]]:
         """Encodes clips padded to (or cut at) `max_frames`, and cuts the outputs back to T."""
         batch_size, num_frames = ops.shape(frame_mask)
@@ -228,6 +261,7 @@ class TransformerClassifier(VideoClassifier):
             fixed(frame_mask),
             training,
             auxiliary_normalization,
+            return_attention_maps,
         )
         maps = {
             name: {level: a[..., :num_frames, :num_frames] for level, a in levels.items()}
@@ -242,21 +276,25 @@ class TransformerClassifier(VideoClassifier):
         frame_mask: Any,
         training: bool,
         auxiliary_normalization: bool,
+        return_attention_maps: bool,
     ) -> tuple[Any, dict[str, dict[str, Any]]]:
         """Computes contextual frames F [B, T, sum D_m] and attention maps; see `ModelOutputs`."""
         frames, attention_maps = [], {}
+        options = {
+            "frame_mask": frame_mask,
+            "training": training,
+            "auxiliary_normalization": auxiliary_normalization,
+        }
         for index, name in enumerate(self.feature_sizes):
             encoded = self.positional_encoding(features[name])
-            for block in self.blocks[index * self.num_layers :][: self.num_layers]:
-                encoded, maps = block(
-                    encoded,
-                    frame_mask=frame_mask,
-                    training=training,
-                    auxiliary_normalization=auxiliary_normalization,
-                    return_attention_maps=True,
-                )
+            *earlier, last = self.blocks[index * self.num_layers :][: self.num_layers]
+            for block in earlier:
+                encoded = block(encoded, **options)
+            encoded = last(encoded, return_attention_maps=return_attention_maps, **options)
+            if return_attention_maps:
+                encoded, maps = encoded
+                attention_maps[name] = dict(zip(self.attention_levels, maps, strict=True))
             frames.append(encoded)
-            attention_maps[name] = dict(zip(self.attention_levels, maps, strict=True))
         if self.cross_modal:
             frames = [
                 layer(

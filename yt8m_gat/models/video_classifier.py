@@ -112,10 +112,28 @@ class VideoClassifier(keras.Model):
         """
         raise NotImplementedError
 
+    def forward_without_maps(
+        self,
+        features: dict[str, Any],
+        frame_mask: Any = None,
+        training: bool = False,
+        auxiliary_normalization: bool = False,
+    ) -> ModelOutputs:
+        """Runs `forward` for a caller that reads no attention maps.
+
+        A model that saves something without its maps overrides this.
+        """
+        return self.forward(
+            features,
+            frame_mask,
+            training=training,
+            auxiliary_normalization=auxiliary_normalization,
+        )
+
     def call(self, inputs: dict[str, Any], training: bool = False) -> Any:
         """Computes logits [B, C] from a mapping of inputs (see the class)."""
         features = {name: inputs[name] for name in self.feature_sizes}
-        outputs = self.forward(features, inputs.get(FRAME_MASK), training=training)
+        outputs = self.forward_without_maps(features, inputs.get(FRAME_MASK), training=training)
         if not isinstance(outputs, ModelOutputs):
             raise TypeError(
                 f"{type(self).__name__}.forward must return ModelOutputs(logits, frames, "

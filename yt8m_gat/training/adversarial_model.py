@@ -153,7 +153,8 @@ class AdversarialModel(keras.Model):
     def call(self, inputs: dict[str, Any], training: bool = False) -> tf.Tensor:
         """Returns logits [B, C]."""
         features, frame_mask = self.prepare(inputs)
-        return self.classifier.forward(features, frame_mask, training=training).logits
+        outputs = self.classifier.forward_without_maps(features, frame_mask, training=training)
+        return outputs.logits
 
     def terms(
         self,
@@ -197,7 +198,7 @@ class AdversarialModel(keras.Model):
             with tape.stop_recording():
                 perturbed = self._perturbed(recorded, frame_mask, scaled_loss, batch, seeds)
             with keras.StatelessScope(seeds) as adversarial_state:
-                adversarial = self.classifier.forward(
+                adversarial = self._forward(
                     perturbed,
                     frame_mask,
                     training=True,
@@ -298,6 +299,13 @@ class AdversarialModel(keras.Model):
             )
         ]
 
+    @property
+    def _forward(self) -> Callable[..., ModelOutputs]:
+        """The classifier's pass; only a penalty reads attention maps."""
+        if self.objective.penalty is None:
+            return self.classifier.forward_without_maps
+        return self.classifier.forward
+
     def _forward_without_updates(
         self,
         seeds: list[tuple[keras.Variable, tf.Tensor]],
@@ -311,7 +319,7 @@ class AdversarialModel(keras.Model):
     def _forward_clean(
         self, features: dict[str, tf.Tensor], frame_mask: tf.Tensor | None
     ) -> ModelOutputs:
-        return self.classifier.forward(features, frame_mask, training=True)
+        return self._forward(features, frame_mask, training=True)
 
     def _penalties(
         self,

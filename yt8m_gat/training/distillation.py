@@ -89,7 +89,7 @@ def build_teacher(
 
     def targets(features: dict[str, tf.Tensor], frame_mask: tf.Tensor | None) -> tf.Tensor:
         logits = [
-            classifier.forward(features, frame_mask, training=False).logits
+            classifier.forward_without_maps(features, frame_mask, training=False).logits
             for classifier in classifiers
         ]
         probabilities = [squash(tf.cast(each, tf.float32) / temperature) for each in logits]

@@ -79,7 +79,7 @@ class OverfittingWatch:
         model = self.model
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(point)
-            logits = model.classifier.forward(point, self._frame_mask, training=False).logits
+            logits = model.classifier.forward_without_maps(point, self._frame_mask).logits
             loss = tf.reduce_mean(model.objective.loss(self._labels, logits, self._weights))
             scaled = model.optimizer.scale_loss(loss)
         return logits, tape.gradient(scaled, point)
