@@ -1,6 +1,7 @@
 """The `train_step` of all objectives."""
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import keras
