@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 from yt8m_gat.layers import AttentionLevel, attend, attend_dense
-from yt8m_gat.layers.recomputation import over_blocks
+from yt8m_gat.layers.recomputation import BlockFunction
 
 GLOBAL = AttentionLevel.parse("global")
 # Two blocks, of which the second is one frame short.
@@ -135,20 +135,19 @@ def test_no_tensor_grows_with_the_square_of_the_frames():
     assert largest_tensor(dense, 600) == 600**2  # So the lines above can fail.
 
 
-def test_over_blocks_against_differences():
+def test_a_block_function_against_differences():
     """Result and sum of a function of both kinds of arguments, first and second order."""
     rng = np.random.default_rng(0)
     blocked, shared = rng.normal(size=(1, 1, 5, 2)), rng.normal(size=(2, 2))
 
     def function(blocked, shared):
-        product = tf.tanh(tf.matmul(blocked[0], shared[0]))
-        return [product], [tf.reduce_sum(tf.square(product), axis=(0, 1, 2))]
+        product = tf.tanh(tf.matmul(blocked, shared))
+        return product, tf.reduce_sum(tf.square(product), axis=(0, 1, 2))
 
     @tf.function(autograph=False)
     def run(blocked, shared):
-        results, sums = over_blocks(
-            function, [blocked], [shared], 3, [tf.zeros((1, 1, 5, 2), tf.float64)], [shared[0]]
-        )
+        like = tf.zeros((1, 1, 5, 2), tf.float64), shared[0]
+        results, sums = BlockFunction(function, 3)(blocked, shared, like)
         return tf.reduce_sum(tf.sin(results)) + tf.reduce_sum(tf.sin(sums))
 
     @tf.function(autograph=False)

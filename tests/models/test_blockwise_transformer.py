@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from yt8m_gat.config import ObjectiveConfig
 from yt8m_gat.layers import attention
+from yt8m_gat.layers.recomputation import BlockFunction
 from yt8m_gat.models import build_model
 from yt8m_gat.models.transformer import BLOCKWISE_FRAMES
 from yt8m_gat.training import AdversarialModel, build_objective
@@ -20,12 +21,12 @@ def runs(monkeypatch):
     """Cuts clips of 5 frames into blocks of 3, and lists what passes over blocks."""
     passes = []
 
-    def recorded(*arguments, **options):
-        passes.append(arguments)
-        return over_blocks(*arguments, **options)
+    class Recorded(BlockFunction):
+        def __init__(self, function, block_length):
+            super().__init__(function, block_length)
+            passes.append(function)
 
-    over_blocks = attention.over_blocks
-    monkeypatch.setattr(attention, "over_blocks", recorded)
+    monkeypatch.setattr(attention, "BlockFunction", Recorded)
     monkeypatch.setattr(attention, "_BLOCK", 3)
     return passes
 

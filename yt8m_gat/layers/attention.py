@@ -1,6 +1,6 @@
 """Scaled dot-product attention at one level, without a T x T map where the level needs none."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -8,7 +8,7 @@ from keras import ops
 
 from yt8m_gat.layers.attention_level import AttentionLevel
 from yt8m_gat.layers.blocking import Blocking
-from yt8m_gat.layers.recomputation import over_blocks
+from yt8m_gat.layers.recomputation import BlockFunction
 
 Tensor = Any
 
@@ -105,16 +105,14 @@ def _attend_blockwise(
         query = key = ops.zeros_like(value[..., :1])
     allowed = None if frame_mask is None else ops.cast(frame_mask, "bool")[:, None, None, :]
 
-    def attend_block(
-        blocked: Sequence[Tensor], shared: Sequence[Tensor]
-    ) -> tuple[list[Tensor], list[Tensor]]:
-        (query,), (key, value) = blocked, shared
+    def attend_block(query: Tensor, shared: tuple[Tensor, Tensor]) -> tuple[Tensor, tuple[()]]:
+        key, value = shared
         scores = ops.matmul(query, ops.swapaxes(key, -1, -2))
         weights = ops.cast(_masked_softmax(scores, allowed), value.dtype)
-        return [ops.matmul(weights, value)], []
+        return ops.matmul(weights, value), ()
 
     query = query * query.shape[-1] ** -0.5
-    (output,) = over_blocks(attend_block, (query,), (key, value), _BLOCK, results_like=(value,))
+    output, _ = BlockFunction(attend_block, _BLOCK)(query, (key, value), like=(value, ()))
     return _zero_padded_rows(output, frame_mask)
 
 
