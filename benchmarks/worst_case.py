@@ -56,6 +56,7 @@ def main(argv=None):
     parser.add_argument("--attacks", nargs="+", default=["fgm", "pgd"])
     parser.add_argument("--epsilon", type=float, default=0.5)
     parser.add_argument("--max_videos", type=int, default=512)
+    parser.add_argument("--batch_size", type=int, help="default: as in training")
     parser.add_argument("--num_clips", type=int, default=20_371, help="AudioSet's by default")
     parser.add_argument("--output_file", help="also write the figures here, as JSON")
     arguments = parser.parse_args(argv)
@@ -64,6 +65,7 @@ def main(argv=None):
         attacks=arguments.attacks,
         epsilons=(arguments.epsilon,),
         max_videos=arguments.max_videos,
+        batch_size=arguments.batch_size,
     )
     run = EvaluatedRun(RunFolder(arguments.train_dir), options)
     evaluator, batches = run.evaluator, list(run.batches())

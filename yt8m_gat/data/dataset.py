@@ -206,8 +206,9 @@ def _stored_records_of(
         )
         with tf.control_dependencies([tf.debugging.Assert(tf.equal(fault, ""), [fault])]):
             sizes = stored.record_sizes(tf.identity(path))
-        records = tf.data.Dataset.from_tensor_slices(sizes).enumerate()
-        return records.map(lambda number, size: (quoted, number, size))
+        numbers = tf.range(tf.size(sizes, tf.int64))
+        named = tf.fill(tf.shape(sizes), quoted)
+        return tf.data.Dataset.from_tensor_slices((named, numbers, sizes))
 
     return records_of
 
@@ -404,11 +405,13 @@ def make_dataset(
         records_of = _good_records_of(find, parse, skipped, stored)
     paths = tf.data.Dataset.from_tensor_slices((files, [quote_file(path) for path in files]))
     if shuffle is not None:
+        # Of stored records only places are passed on, for which threads would be a detour.
+        reads = stored is None or skipped is not None
         records = paths.interleave(
             records_of,
             cycle_length=min(shuffle.num_readers, len(files)),
-            num_parallel_calls=tf.data.AUTOTUNE,
-            deterministic=True,
+            num_parallel_calls=tf.data.AUTOTUNE if reads else None,
+            deterministic=True if reads else None,
         )
     else:
         records = paths.flat_map(records_of)
