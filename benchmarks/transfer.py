@@ -4,20 +4,27 @@ python benchmarks/transfer.py --train_data_pattern='d/train*' --eval_data_patter
     --test_data_pattern='d/test*' --num_classes=24 --output_dir=runs/transfer -- --max_frames=30
 
 The classes are cut into two halves by a seeded shuffle. Each row is trained on the labels of the
-first half; then a logistic regression is trained on its frozen embeddings and the labels of the
-second half. Flags after `--` are passed to the training of each row. The probe's learning rate is
-the one of --probe_rates with the best validation GAP. Two rows are controls: `untrained` is SA as
-it is initialized, and `features` a logistic regression on the mean of the clip's frames.
+first half. The probe is a ridge regression of the labels of the second half on its frozen
+embeddings, standardized: it has one exact solution, so that no optimizer favors embeddings of a
+certain scale. Its penalty is chosen by validation GAP. Flags after `--` are passed to the training
+of each row. The row `untrained` is SA as it is initialized. Intervals are over the test clips, of
+the difference to the first row paired.
 """
 
 import argparse
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 import yt8m_gat
 from yt8m_gat.commands import train as train_command
+from yt8m_gat.data import Reader, RecordSchema
+from yt8m_gat.metrics import EvaluationMetrics, interval
+
+PENALTIES = tuple(10.0**power for power in range(-5, 3))
+"""Of the ridge regression, times the number of training clips."""
 
 # Row of the table -> flags of train.py.
 ROWS = {
@@ -28,17 +35,18 @@ ROWS = {
     "embedding, beta 0.1": ["--model=Transformer", "--adversarial=embedding", "--beta=0.1"],
     "embedding, beta 1": ["--model=Transformer", "--adversarial=embedding", "--beta=1"],
 }
-FEATURES = "features"
 
 
-def write_halves(folder: Path, num_classes: int, seed: int) -> tuple[Path, Path]:
-    """Writes a label map of each half of the classes."""
+def halves(num_classes: int, seed: int) -> list[np.ndarray]:
+    """Cuts the classes into two halves."""
     order = np.random.default_rng(seed).permutation(num_classes)
-    paths = folder / "first_half.csv", folder / "second_half.csv"
-    for path, classes in zip(paths, np.array_split(order, 2), strict=True):
-        lines = [f"{source},{target}" for target, source in enumerate(sorted(classes))]
-        path.write_text("\n".join(["source_index,target_index", *lines]) + "\n", encoding="utf-8")
-    return paths
+    return [np.sort(half) for half in np.array_split(order, 2)]
+
+
+def write_label_map(path: Path, classes: Sequence[int]) -> None:
+    """Writes the label map that keeps these classes."""
+    lines = [f"{source},{target}" for target, source in enumerate(classes)]
+    path.write_text("\n".join(["source_index,target_index", *lines]) + "\n", encoding="utf-8")
 
 
 def train(folder: Path, data: dict[str, str], *flags: str) -> yt8m_gat.Run:
@@ -48,22 +56,38 @@ def train(folder: Path, data: dict[str, str], *flags: str) -> yt8m_gat.Run:
     return yt8m_gat.load_run(folder)
 
 
-def best_gap(run: yt8m_gat.Run) -> float:
-    """Returns the best validation GAP of a run."""
-    lines = run.folder.read_metrics()
-    return max(line["gap"] for line in lines if line["kind"] == "validation")
+def read(path: str, schema: RecordSchema, classes: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the embeddings [N, E] and the labels [N, C] of a file of `write_embeddings`."""
+    batches = [
+        (batch["features"]["embedding"].numpy(), batch["labels"].numpy()[:, classes])
+        for batch in Reader([path], schema, 1024)
+    ]
+    vectors, labels = (np.concatenate(parts) for parts in zip(*batches, strict=True))
+    return vectors.astype(np.float64), labels
 
 
-def best_probe(
-    folder: Path, data: dict[str, str], rates: list[str], *flags: str
-) -> tuple[str, yt8m_gat.Run]:
-    """Trains a probe at each learning rate and returns the best by validation GAP."""
-    runs = {
-        rate: train(folder / f"probe_{rate}", data, *flags, f"--base_learning_rate={rate}")
-        for rate in rates
-    }
-    best = max(runs, key=lambda rate: best_gap(runs[rate]))
-    return best, runs[best]
+def measured(labels: np.ndarray, scores: np.ndarray) -> EvaluationMetrics:
+    """Returns the metrics of scores [N, C]."""
+    metrics = EvaluationMetrics(labels.shape[1], single_label_metrics=False)
+    metrics.update(labels, scores)
+    return metrics
+
+
+def probe(splits: dict[str, tuple[np.ndarray, np.ndarray]]) -> tuple[float, EvaluationMetrics]:
+    """Returns the penalty with the best validation GAP, and the metrics on the test clips."""
+    vectors, labels = splits["train"]
+    mean, deviation = vectors.mean(0), vectors.std(0) + 1e-3  # Some units are never active.
+    standardized = {name: (x - mean) / deviation for name, (x, _) in splits.items()}
+    x, y = standardized["train"], labels - labels.mean(0)
+    gram, cross = x.T @ x, x.T @ y
+    found = {}
+    for penalty in PENALTIES:
+        weights = np.linalg.solve(gram + penalty * len(x) * np.eye(len(gram)), cross)
+        scores = {name: standardized[name] @ weights + labels.mean(0) for name in ("eval", "test")}
+        gap = measured(splits["eval"][1], scores["eval"]).result()["gap"]
+        found[gap] = penalty, scores["test"]
+    penalty, scores = found[max(found)]
+    return penalty, measured(splits["test"][1], scores)
 
 
 def movement(run: yt8m_gat.Run, pattern: str) -> dict[str, float]:
@@ -73,7 +97,7 @@ def movement(run: yt8m_gat.Run, pattern: str) -> dict[str, float]:
     return {
         "gap": found["clean"]["gap"],
         "gap_under_fgm": found["attacks"][0]["gap"],
-        "relative_l2": hidden["relative_l2"],
+        **{name: hidden[name] for name in ("cka", "cosine", "relative_l2")},
     }
 
 
@@ -86,48 +110,36 @@ def main() -> None:
     parser.add_argument("--num_classes", type=int, required=True)
     parser.add_argument("--output_dir", type=Path, required=True)
     parser.add_argument("--seed", type=int, default=0, help="of the halves and of every training")
-    parser.add_argument("--rows", default=";".join([FEATURES, *ROWS]), help="separated by ;")
-    parser.add_argument("--probe_rates", default="3e-2,1e-1", help="separated by commas")
-    parser.add_argument("--probe_steps", type=int, default=300)
+    parser.add_argument("--rows", default=";".join(ROWS), help="separated by ;")
     parser.add_argument("flags", nargs="*", help="flags for each row's training, after --")
     options = parser.parse_args()
     options.output_dir.mkdir(parents=True, exist_ok=True)
-    first, second = write_halves(options.output_dir, options.num_classes, options.seed)
+    first, second = halves(options.num_classes, options.seed)
+    label_map = options.output_dir / "first_half.csv"
+    write_label_map(label_map, first)
     data = {split: getattr(options, f"{split}_data_pattern") for split in ("train", "eval", "test")}
     attacked = options.attacked_data_pattern or data["test"]
-    rates = options.probe_rates.split(",")
     common = [f"--num_classes={options.num_classes}", f"--seed={options.seed}"]
-    probing = [
-        *common,
-        f"--label_map={second}",
-        "--batch_size=256",
-        f"--max_steps={options.probe_steps}",
-        f"--num_epochs={options.probe_steps}",
-        "--learning_rate_schedule=cosine",
-        "--early_stopping_patience=0",
-    ]
 
-    table = []
+    table, gaps = [], []
     for row in options.rows.split(";"):
         folder = options.output_dir / "".join(c if c.isalnum() else "_" for c in row)
-        entry: dict[str, object] = {"row": row}
-        if row == FEATURES:
-            features = [flag for flag in options.flags if "feature" in flag or "frames" in flag]
-            probe = "--model=FrameLevelLogisticModel"
-            rate, run = best_probe(folder, data, rates, *probing, probe, *features)
-            records = data
-        else:
-            flags = [*options.flags, *ROWS[row], f"--label_map={first}", *common]
-            source = train(folder, data, *flags)
-            entry |= movement(source, attacked)
-            records = {split: f"{folder}/{split}.tfrecord" for split in data}
-            for split, path in records.items():
-                schema = source.write_embeddings(data[split], path)
-            probe = ["--model=LogisticModel", "--feature_names=embedding"]
-            probe.append(f"--feature_sizes={schema.sizes['embedding']}")
-            rate, run = best_probe(folder, records, rates, *probing, *probe)
-        clean = run.evaluate(records["test"])["clean"]
-        entry["probe"] = {"rate": rate, **{name: clean[name] for name in ("gap", "map")}}
+        run = train(folder, data, *options.flags, *ROWS[row], f"--label_map={label_map}", *common)
+        splits = {}
+        for split, pattern in data.items():
+            path = f"{folder}/{split}.tfrecord"
+            splits[split] = read(path, run.write_embeddings(pattern, path), second)
+        penalty, metrics = probe(splits)
+        result = metrics.result()
+        gaps.append(metrics.resampled()["gap"])
+        entry = {
+            "row": row,
+            **movement(run, attacked),
+            "probe_penalty": penalty,
+            "probe": {name: result[name] for name in ("gap", "map_all_scores")},
+            "gap_interval": interval(gaps[-1]),
+            "gap_minus_first_row": interval(gaps[-1] - gaps[0]),
+        }
         table.append(entry)
         print(json.dumps(entry), flush=True)
     path = options.output_dir / "transfer.json"

@@ -136,11 +136,16 @@ def test_embeddings_are_written_with_the_labels_of_the_records(run, records, tmp
     schema = dataclasses.replace(run.schema, num_classes=2, label_map=label_map)
     mapped = dataclasses.replace(run, schema=schema)
     written = mapped.write_embeddings(records, tmp_path / "embeddings.tfrecord", batch_size=4)
+    mapped.write_embeddings(
+        records, tmp_path / "halved.tfrecord", transform=lambda x: x / 2, batch_size=4
+    )
     assert written == yt8m_gat.RecordSchema({"embedding": 8}, 5, frame_level=False)
     [batch] = Reader([f"{tmp_path}/embeddings.tfrecord"], written, 6)
     ids, vectors = run.embeddings(records, batch_size=4)
     assert [video_id.decode() for video_id in batch["video_id"].numpy()] == ids
     np.testing.assert_array_equal(batch["features"]["embedding"], vectors)
+    [halved] = Reader([f"{tmp_path}/halved.tfrecord"], written, 6)
+    np.testing.assert_array_equal(halved["features"]["embedding"], vectors / 2)
     found = [list(np.flatnonzero(row)) for row in batch["labels"].numpy()]
     assert found == [sorted({i % 5, (i + 2) % 5}) for i in range(6)]
 

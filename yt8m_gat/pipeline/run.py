@@ -186,6 +186,7 @@ class Run:
         data: str | Sequence[str],
         path: str | os.PathLike,
         *,
+        transform: Callable[[np.ndarray], np.ndarray] | None = None,
         batch_size: int = 512,
     ) -> RecordSchema:
         """Writes the embeddings of records, with their labels, as video-level records.
@@ -196,6 +197,7 @@ class Run:
         Args:
             data: Records, as glob patterns in a list or separated by commas.
             path: The file, created or replaced.
+            transform: Applied to embeddings [B, E] first, for example to standardize them.
             batch_size: Clips at once.
 
         Returns:
@@ -217,7 +219,10 @@ class Run:
             {"id": video_id, "labels": np.flatnonzero(labels), "embedding": vector}
             for batch, vectors in pairs
             for video_id, labels, vector in zip(
-                batch["video_id"].numpy(), batch["labels"].numpy(), vectors, strict=True
+                batch["video_id"].numpy(),
+                batch["labels"].numpy(),
+                vectors if transform is None else transform(vectors),
+                strict=True,
             )
         )
         write_records(path, examples, schema)
