@@ -28,8 +28,8 @@ PENALTIES = tuple(10.0**power for power in range(-5, 3))
 
 # Row of the table -> flags of train.py.
 ROWS = {
-    "untrained": ["--model=Transformer", "--max_steps=1", "--base_learning_rate=1e-12"],
     "SA, CE": ["--model=Transformer"],
+    "untrained": ["--model=Transformer", "--max_steps=1", "--base_learning_rate=1e-12"],
     "ART": ["--model=ART"],
     "A-ART": ["--model=AART"],
     "embedding, beta 0.1": ["--model=Transformer", "--adversarial=embedding", "--beta=0.1"],
