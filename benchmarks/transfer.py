@@ -80,13 +80,13 @@ def probe(splits: dict[str, tuple[np.ndarray, np.ndarray]]) -> tuple[float, Eval
     standardized = {name: (x - mean) / deviation for name, (x, _) in splits.items()}
     x, y = standardized["train"], labels - labels.mean(0)
     gram, cross = x.T @ x, x.T @ y
-    found = {}
+    found = []
     for penalty in PENALTIES:
         weights = np.linalg.solve(gram + penalty * len(x) * np.eye(len(gram)), cross)
         scores = {name: standardized[name] @ weights + labels.mean(0) for name in ("eval", "test")}
         gap = measured(splits["eval"][1], scores["eval"]).result()["gap"]
-        found[gap] = penalty, scores["test"]
-    penalty, scores = found[max(found)]
+        found.append((gap, penalty, scores["test"]))
+    _, penalty, scores = max(found, key=lambda one: one[0])
     return penalty, measured(splits["test"][1], scores)
 
 

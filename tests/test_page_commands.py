@@ -36,6 +36,7 @@ NOT_RUN = {
     "docker run": "needs Docker; tests/serving talks to a server of TensorFlow's own kind",
     "tensorflow_model_server": "needs TensorFlow Serving",
     "curl": "needs a server",
+    "python benchmarks/transfer.py": "trains six models; test_transfer.py tests its probe",
     "python docs/clients/": "needs a server; tests/serving runs the clients",
     "python train.py --model=GAT --feature_names=RGB": "needs the records of Model Garden",
     "python train.py --model=TSM": "needs Something-Something; test_taf_page.py trains one",
