@@ -18,6 +18,8 @@ def test_a_power_is_met_from_above(start, power):
     assert 2.0 <= found.radius <= 2.0 * 1.02
     assert found.value == (found.radius / 2.0) ** power and found.point == f"at {found.radius}"
     assert found.radius == min(radius for radius in tried if radius >= 2.0)
+    # And the next smaller one that was tried fell short, within 2 %.
+    assert found.radius <= 1.02 * max(radius for radius in tried if radius < 2.0)
     assert len(tried) == len(set(tried)) <= 24
 
 
