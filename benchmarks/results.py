@@ -12,7 +12,9 @@ A table that is not stored yet stays as it is between its markers.
 --quick runs the `quick` commands instead, a part of the rows for a nightly run: it stores nothing,
 and ends with exit code 1 if a figure is not near the stored ones.
 
-Prose of any page quotes a figure as `0.734<!-- grid: sound, SA, GAP -->`.
+Prose of any page quotes a figure as `0.734<!-- grid: sound, SA, GAP -->`, if need be with its
+interval, and the difference of two rows, seed by seed, as
+`+0.007 ± 0.002<!-- beta: A-ART, beta 0.01 - A-ART, beta 0, GAP -->`.
 """
 
 import argparse
@@ -33,7 +35,7 @@ ROOT = Path(__file__).resolve().parents[1]
 TABLES = ROOT / "benchmarks" / "results.toml"
 STORED = ROOT / "docs" / "results"
 _BLOCK = re.compile(r"(<!-- results (\S+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
-_QUOTE = re.compile(r"(-?[\d.]+\d)<!-- (\w[\w-]*): (.*?) -->")
+_QUOTE = re.compile(r"([-+]?[\d.]+\d)(?: ± ([\d.]+\d))?<!-- (\w[\w-]*): (.*?) -->")
 
 
 def place(row, path):
@@ -116,24 +118,42 @@ def filled(text, tables, stored):
     return _BLOCK.sub(fill, text)
 
 
+def quoted_values(path, lines):
+    """Returns the values, one for each seed, that `ROW, TITLE` or `ROW - ROW, TITLE` names.
+
+    The second form is the difference of two rows, seed by seed. `None`: nothing has that name.
+    """
+    # Names of rows and columns may have commas of their own, so that none can be split.
+    named = [(", ".join(line["keys"]), line) for line in lines]
+    for name, line in named:
+        for title, values in line["figures"].items():
+            if path == f"{name}, {title}":
+                return values
+            for other_name, other in named:
+                if path == f"{name} - {other_name}, {title}" and line["seeds"] == other["seeds"]:
+                    pairs = zip(values, other["figures"][title], strict=True)
+                    return [value - base for value, base in pairs]
+    return None
+
+
 def wrong_quotes(text, tables, stored):
     """Returns a sentence for every quoted figure of a page that is not the stored one."""
     wrong = []
     for match in _QUOTE.finditer(text):
-        figure, name, path = match.groups()
-        # Names of rows and columns may have commas of their own.
-        named = {
-            ", ".join([*line["keys"], title]): values
-            for line in stored.get(name, {"lines": []})["lines"]
-            for title, values in line["figures"].items()
-        }
-        if path not in named:
+        figure, half, name, path = match.groups()
+        values = quoted_values(path, stored.get(name, {"lines": []})["lines"])
+        if values is None or None in values or (half is not None and len(values) < 2):
             wrong.append(f"'{match[0]}': nothing of that name is stored")
             continue
-        digits = len(figure.partition(".")[2])
-        expected = f"{statistics.mean(named[path]):.{digits}f}"
-        if figure != expected:
-            wrong.append(f"'{match[0]}': the stored figure is {expected}")
+        of_figure = [(figure, statistics.mean(values))]
+        if half is not None:
+            of_figure.append((half, half_interval(values)))
+        for shown, value in of_figure:
+            digits = len(shown.partition(".")[2])
+            # Written by hand, a difference may have its sign.
+            expected = f"{value:{'+' if shown[0] == '+' else ''}.{digits}f}"
+            if shown != expected:
+                wrong.append(f"'{match[0]}': the stored figure is {expected}")
     return wrong
 
 

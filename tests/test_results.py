@@ -97,6 +97,9 @@ def test_a_page_gets_its_tables_and_keeps_the_rest():
         ("0.200<!-- grid: ART, GAP -->", "nothing of that name"),
         ("0.200<!-- grid: SA, MAP -->", "nothing of that name"),
         ("0.200<!-- other: SA, GAP -->", "nothing of that name"),
+        ("0.200 ± 0.248<!-- grid: SA, GAP -->", None),
+        ("0.200 ± 0.249<!-- grid: SA, GAP -->", "the stored figure is 0.248"),
+        ("-0.100<!-- grid: SA - ART, GAP -->", "nothing of that name"),
     ],
 )
 def test_a_quoted_figure_is_the_stored_one(quote, fault):
@@ -108,6 +111,17 @@ def test_a_row_with_a_comma_in_its_name_can_be_quoted():
     rows = results.collect(TABLE, [row("SA, CE", 0, 0.5, 0.25)])
     quote = "0.5<!-- t: SA, CE, GAP -->"
     assert results.wrong_quotes(quote, {"t": TABLE}, {"t": {"lines": rows}}) == []
+
+
+@pytest.mark.parametrize("quote", ["+0.100 ± 0.000", "0.1 ± 0.0", "+0.10"])
+def test_a_difference_is_that_of_each_seed(quote):
+    # Not paired, the interval would be that of 0.1, 0.2, 0.3: 0.248.
+    higher = [row("ART", seed, gap + 0.1, 0.5) for seed, gap in enumerate((0.1, 0.2, 0.3))]
+    lines = {"t": stored([*ROWS[:3], *higher])}
+    path = "<!-- t: ART - SA, GAP -->"
+    assert results.wrong_quotes(f"{quote}{path}", {"t": TABLE}, lines) == []
+    (fault,) = results.wrong_quotes(f"-{quote.lstrip('+')}{path}", {"t": TABLE}, lines)
+    assert "the stored figure is 0.1" in fault
 
 
 def test_the_pages_of_this_repository_are_those_of_the_stored_figures():
