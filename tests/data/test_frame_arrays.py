@@ -28,7 +28,7 @@ from yt8m_gat.data import (
 )
 from yt8m_gat.data.frame_arrays import FrameArrays
 from yt8m_gat.data.record_files import read_records
-from yt8m_gat.data.repack import repack
+from yt8m_gat.data.repack import repack, targets_of
 from yt8m_gat.data.skipping import SkippedRecords
 from yt8m_gat.extraction.beside_records import copy_files_beside
 from yt8m_gat.extraction.config import ExtractorConfig, FeatureConfig
@@ -250,6 +250,50 @@ def test_a_flipped_bit_of_the_index_is_seen(damaged):
         flip(file.read().index(np.array([1, 8, 4, 11], "<i4").tobytes()))
     with pytest.raises(BadRecordError, match="Bad CRC-32"):
         list(Reader([path], SCHEMA, 4))
+
+
+def test_every_flipped_byte_is_seen_or_changes_no_record(damaged):
+    """Each byte of the archive's own entries too, which NumPy and `zipfile` do not all verify."""
+    path, _ = damaged
+    with open(path, "rb") as file:
+        content = file.read()
+    records = [payload for _, payload in read_records(path)]
+    mutants = [(place, content[place] ^ 0xFF) for place in range(0, len(content), 7)]
+    entry = content.index(b"PK\x01\x02")
+    # Of a later version, encrypted, compressed; a directory that is said to begin elsewhere.
+    mutants += [(entry + 6, 99), (entry + 8, 1), (entry + 8, 32), (entry + 10, 8), (entry + 10, 1)]
+    mutants += [(len(content) - 3, 255), (content.index(b"'|u1'") + 3, ord("9"))]
+    for place, value in mutants:
+        with open(path, "wb") as file:
+            file.write(content[:place] + bytes([value]) + content[place + 1 :])
+        read = [payload for _, payload in read_records(path)]
+        if not (len(read) == 1 and isinstance(read[0], BadRecordError)):
+            pairs = zip(read, records, strict=True)
+            assert all(isinstance(a, BadRecordError) or a == b for a, b in pairs), (place, value)
+
+
+def test_a_file_that_is_removed_while_it_is_read_is_named(tmp_path, repacked):
+    path = str(tmp_path / "train0.npz")
+    shutil.copy(repacked[0], path)
+    with pytest.raises(FileNotFoundError, match=r"removed while it was read.*train0\.npz"):
+        for _ in Reader([path] * 200, SCHEMA, 1):  # More than is read ahead.
+            (tmp_path / "train0.npz").unlink(missing_ok=True)
+
+
+def test_shards_keep_the_rest_of_their_names(tmp_path):
+    assert targets_of(["x/t.tfrecord", "x/t.tfrecord-0-of-2", "x/t.tfrecord-1-of-2"], tmp_path) == {
+        "x/t.tfrecord": tmp_path / "t.npz",
+        "x/t.tfrecord-0-of-2": tmp_path / "t.tfrecord-0-of-2.npz",
+        "x/t.tfrecord-1-of-2": tmp_path / "t.tfrecord-1-of-2.npz",
+    }
+
+
+def test_an_empty_file_is_left_out(tmp_path, capsys):
+    (tmp_path / "a.tfrecord").touch()
+    flags = ["--on_bad_record=skip", "--max_bad_fraction=1"]
+    command.main([f"{tmp_path}/a.tfrecord", f"--output_dir={tmp_path}/npz", *flags])
+    out = capsys.readouterr().out
+    assert "empty file 1" in out and "0 records are in" in out and "bad records left out: 1" in out
 
 
 def test_many_threads_open_files_at_once(repacked):

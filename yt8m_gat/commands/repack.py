@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from yt8m_gat.cli import (
     CommandParser,
@@ -86,10 +87,13 @@ def main(argv: Sequence[str]) -> None:
         copied = copy_files_beside(files, arguments.output_dir)
     if skipped is not None and skipped.num_bad:
         print(printable(skipped.summary()))
-    ratio = summary.num_bytes / summary.source_bytes
+    share = ""
+    if summary.source_bytes:  # Empty files can be left out as bad.
+        ratio = summary.num_bytes / summary.source_bytes
+        share = f", {ratio:.3f} of the TFRecord files"
     print(
-        f"{summary.num_records:,} records are in {arguments.output_dir}/*.npz: "
-        f"{summary.num_bytes / 1e6:,.1f} MB, {ratio:.3f} of the TFRecord files; files written: "
+        f"{summary.num_records:,} records are in {Path(arguments.output_dir, '*.npz')}: "
+        f"{summary.num_bytes / 1e6:,.1f} MB{share}; files written: "
         f"{summary.num_written}, made by an earlier call: {summary.num_kept}, bad records left "
         f"out: {summary.left_out}"
     )

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import json
 import os
 import re
@@ -54,6 +55,18 @@ _HEADER = re.compile(
     rb"\{'descr': '([<|][uifU]\d+)', 'fortran_order': False, 'shape': \(([\d, ]*)\), \}\s*"
 )
 _LOCAL_HEADER_BYTES = 30  # Of a member of a zip archive, before its name and extra field.
+# What `zipfile` and NumPy raise for bytes that nobody wrote so. RuntimeError is that of entries
+# that seem to be encrypted, or of a later version of the format.
+_OF_DAMAGE = (
+    zipfile.BadZipFile,
+    ValueError,
+    TypeError,
+    LookupError,
+    EOFError,
+    OverflowError,
+    RuntimeError,
+    struct.error,
+)
 _ALIGNMENT = 64  # TensorFlow takes over arrays at such addresses, and copies others.
 
 
@@ -142,7 +155,9 @@ class FrameArrays:
         try:
             with zipfile.ZipFile(path) as archive, open(path, "rb") as file:
                 self._read_index(archive, file)
-        except (zipfile.BadZipFile, ValueError, KeyError, EOFError, struct.error) as error:
+        except (*_OF_DAMAGE, OSError) as error:
+            if isinstance(error, OSError) and error.errno != errno.EINVAL:
+                raise  # Of the disk. A damaged archive may name a place before the file's start.
             raise BadRecordError(
                 Fault.EMPTY_FILE if os.path.getsize(path) == 0 else Fault.TRUNCATED,
                 path,
@@ -245,9 +260,17 @@ class FrameArrays:
 
 def _whole(archive: zipfile.ZipFile, name: str) -> np.ndarray:
     """Reads an array; the archive verifies its checksum at its end."""
-    with archive.open(f"{name}.npy") as member:
+    with archive.open(_stored(archive, name)) as member:
         shape, dtype = _read_header(member)
         return np.frombuffer(member.read(), dtype).reshape(shape)
+
+
+def _stored(archive: zipfile.ZipFile, name: str) -> zipfile.ZipInfo:
+    """Returns the entry of an array, which must not be compressed."""
+    info = archive.getinfo(f"{name}.npy")
+    if info.compress_type != zipfile.ZIP_STORED:
+        raise ValueError(f"{name} is compressed")
+    return info
 
 
 def _read_header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype]:
@@ -268,9 +291,7 @@ def _locate(
     archive: zipfile.ZipFile, file: BinaryIO, name: str, dtype: str, num_rows: int
 ) -> tuple[_Part, int]:
     """Finds the values of an array [num_rows] or [num_rows, D]; also returns D, else 1."""
-    info = archive.getinfo(f"{name}.npy")
-    if info.compress_type != zipfile.ZIP_STORED:
-        raise ValueError(f"{name} is compressed")
+    info = _stored(archive, name)
     file.seek(info.header_offset)
     header = file.read(_LOCAL_HEADER_BYTES)
     file.seek(sum(struct.unpack("<HH", header[-4:])), os.SEEK_CUR)  # The name and the extra field.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -13,6 +15,7 @@ from yt8m_gat.data.diagnosis import bad_record_from
 from yt8m_gat.data.parsing import Batch
 from yt8m_gat.data.schema import RecordSchema
 from yt8m_gat.data.skipping import new_skipped
+from yt8m_gat.paths import is_remote
 
 
 class Reader:
@@ -61,6 +64,7 @@ class Reader:
             BadRecordError: A record cannot be read; the message names file, record, byte offset,
                 fault and remedy.
             TooManyBadRecordsError: See `SkippedRecords`.
+            FileNotFoundError: A file was removed since it was listed.
         """
         iterator = iter(self.dataset)
         while True:
@@ -75,6 +79,13 @@ class Reader:
                 if bad is None:
                     raise
                 raise bad from None
+            except (tf.errors.UnknownError, tf.errors.NotFoundError) as error:
+                for path in self.files:
+                    if not is_remote(path) and not os.path.exists(path):
+                        raise FileNotFoundError(
+                            errno.ENOENT, "the file was removed while it was read", path
+                        ) from error
+                raise
             if self.skipped is not None:
                 self.skipped.check()
             yield batch

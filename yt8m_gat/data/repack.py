@@ -2,10 +2,11 @@
 
     yt8m-gat repack 'train*.tfrecord' --output_dir=D
 
-writes D/NAME.npz for each NAME.tfrecord (`yt8m_gat.data.frame_arrays` describes them), with the
-records in their order, so that training, evaluation and inference get the same batches from either.
-Each file is complete or not there: a command that was killed continues when it is called again, and
-makes the same bytes. The frames of one file at a time are held in memory.
+writes D/NAME.npz for each NAME.tfrecord (`yt8m_gat.data.frame_arrays` describes them; a name with
+another ending is kept whole), with the records in their order, so that training, evaluation and
+inference get the same batches from either. Each file is complete or not there: a command that was
+killed continues when it is called again, and makes the same bytes. The frames of one file at a time
+are held in memory.
 """
 
 from __future__ import annotations
@@ -82,7 +83,9 @@ def targets_of(files: Sequence[str], output_dir: str | Path) -> dict[str, Path]:
     """
     if packed := [path for path in files if is_frame_arrays(path)]:
         raise ConfigError(f"repack reads TFRecord files. Received frame arrays: {packed[0]!r}")
-    targets = {path: Path(output_dir, Path(path).stem + ENDING) for path in files}
+    # Only this ending is cut off: of `NAME.tfrecord-00003-of-00100` the rest tells shards apart.
+    names = {path: Path(path).name.removesuffix(".tfrecord") + ENDING for path in files}
+    targets = {path: Path(output_dir, name) for path, name in names.items()}
     name, count = Counter(targets.values()).most_common(1)[0]
     if count > 1:
         first, second = [path for path, target in targets.items() if target == name][:2]
