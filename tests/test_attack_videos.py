@@ -10,6 +10,7 @@ import pytest
 import tensorflow as tf
 import tiny_videos
 
+from yt8m_gat import pipeline
 from yt8m_gat.commands import attack_videos as command
 from yt8m_gat.config import ConfigError, DataConfig, ModelConfig, RunConfig
 from yt8m_gat.extraction.config import ExtractorConfig, FeatureConfig, digest_of_path
@@ -308,3 +309,29 @@ def test_runs_of_one_feature_and_wrong_input(place, tmp_path, capsys):
         printed = capsys.readouterr().err
         assert ended.value.code == 2 and message in printed, (words, printed)
         assert len(printed.strip().splitlines()) == 1, printed
+
+
+@pytest.mark.parametrize(
+    ("flag", "name", "problem"),
+    [
+        ("page_file", "none/page.html", "cannot be written"),
+        ("page_file", "both", "a folder"),
+        ("page_file", "figures.json", "the --output_file"),
+        ("output_file", "", "an empty name"),
+        ("output_file", "clips.csv", "the list of --labels"),
+        ("page_file", "red.mkv", "a video"),
+    ],
+)
+def test_files_that_cannot_be_written_are_refused_first(
+    tmp_path, monkeypatch, capsys, flag, name, problem
+):
+    (tmp_path / "both").mkdir()
+    (tmp_path / "red.mkv").touch()
+    (tmp_path / "clips.csv").write_text("path,label\nred.mkv,red\n")
+    monkeypatch.setattr(pipeline, "attack_videos", lambda *args, **options: pytest.fail("too late"))
+    files = {"output_file": f"{tmp_path}/figures.json", flag: name and f"{tmp_path}/{name}"}
+    with pytest.raises(SystemExit) as caught:
+        run(tmp_path, "--train_dir=x", *(f"--{name}={path}" for name, path in files.items()))
+    assert caught.value.code == 2
+    assert problem in capsys.readouterr().err
+    assert not (tmp_path / "figures.json").exists()

@@ -15,6 +15,7 @@ from yt8m_gat.cli import (
 )
 from yt8m_gat.commands.listed_clips import listed_clips
 from yt8m_gat.commands.page_file import write_page
+from yt8m_gat.config import ConfigError
 from yt8m_gat.disk import replacing
 from yt8m_gat.job_settings import VideoAttackSettings
 from yt8m_gat.locks import only_writer
@@ -22,7 +23,7 @@ from yt8m_gat.paths import input_path, output_path, read_paths
 from yt8m_gat.report.attacked_videos import attack_words, build_attacked_page
 from yt8m_gat.run_folder import RunFolder
 from yt8m_gat.untrusted import printable
-from yt8m_gat.video.clips import ClipListError
+from yt8m_gat.video.clips import Clip, ClipListError
 
 PATHS = {
     "videos": input_path,
@@ -119,10 +120,15 @@ def _settings(arguments: argparse.Namespace) -> dict[str, Any]:
 def _attack(arguments: argparse.Namespace) -> None:
     settings = _settings(arguments)
     clips = listed_clips(arguments.videos, arguments.labels)
+    _check_outputs(arguments, clips)
     with quiet_tensorflow():
         from yt8m_gat import pipeline
 
-    with pipeline.reported_errors(), only_writer(arguments.output_file):
+    with (
+        pipeline.reported_errors(),
+        only_writer(arguments.output_file),
+        only_writer(arguments.page_file),
+    ):
         result, shown = pipeline.attack_videos(
             RunFolder(arguments.train_dir),
             clips,
@@ -135,11 +141,33 @@ def _attack(arguments: argparse.Namespace) -> None:
         with replacing(arguments.output_file) as temporary:
             text = json.dumps(result, indent=2, allow_nan=False)
             temporary.write_text(text + "\n", encoding="utf-8")
-    _print(result)
-    print(f"{arguments.output_file}: {os.path.getsize(arguments.output_file) / 1e3:.0f} kB")
-    if arguments.page_file:
-        page = build_attacked_page(result, shown, arguments.command)
-        write_page(arguments.page_file, page, {}, None)
+        _print(result)
+        print(f"{arguments.output_file}: {os.path.getsize(arguments.output_file) / 1e3:.0f} kB")
+        if arguments.page_file:
+            page = build_attacked_page(result, shown, arguments.command)
+            write_page(arguments.page_file, page, {}, None)
+
+
+def _check_outputs(arguments: argparse.Namespace, clips: Sequence[Clip]) -> None:
+    """Refuses, before anything is measured, files that cannot be written or must not be replaced.
+
+    Raises:
+        ConfigError: A file has no name, or is a folder, an input or the other file.
+    """
+    taken = {os.path.realpath(clip.path): "a video" for clip in clips}
+    if arguments.labels:
+        taken[os.path.realpath(arguments.labels)] = "the list of --labels"
+    for flag in ("output_file", "page_file"):
+        path = getattr(arguments, flag)
+        if path is None:
+            continue
+        what = "a folder" if os.path.isdir(path) else taken.get(os.path.realpath(path))
+        if not path or what:
+            raise ConfigError(
+                f"--{flag} must name a file of its own. Received: "
+                + (f"{path!r}, {what}" if what else "an empty name")
+            )
+        taken[os.path.realpath(path)] = f"the --{flag}"
 
 
 def _print(result: Mapping[str, Any]) -> None:
