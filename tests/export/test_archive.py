@@ -32,7 +32,7 @@ def make_run(path, label_map=None):
     folder.prepare(RunConfig(data=DataConfig(**data)), label_map=map_path)
     folder.best_weights.write_bytes(WEIGHTS)
     folder.checkpoints.mkdir()
-    folder.append_metrics({"step": 1})
+    folder.append_metrics({"kind": "start", "step": 0})
     return folder
 
 

@@ -64,7 +64,8 @@ def test_a_bottleneck_of_gst_is_the_authors(beta):
     values = oracle(f"gst_bottleneck_alpha4_beta{beta}")
     x = channels_last(values["input_ncthw"])
     inner = np.maximum(normalized(x @ values["conv1__weight"][..., 0, 0, 0].T, values, "bn1"), 0)
-    layer = GroupedSpatiotemporalConv(16, beta=beta)
+    # In double precision: how float32 convolutions round depends on the processor.
+    layer = GroupedSpatiotemporalConv(16, beta=beta, dtype="float64")
     layer.build(inner.shape)
     layer.set_weights(
         [
