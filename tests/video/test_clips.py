@@ -1,5 +1,7 @@
 """Lists of clips: every form, ids, class numbers, and errors that name the line."""
 
+import os
+
 import pytest
 
 from yt8m_gat.video.clips import (
@@ -176,3 +178,8 @@ def test_ids_are_as_short_as_telling_the_clips_apart_lets_them_be():
     assert video_id("some/where/clip.v2.mp4") == "clip.v2"
     with pytest.raises(ClipListError, match=r"each clip must be there once\. Received twice: a"):
         clip_ids([Clip("a"), Clip("a")])
+
+
+def test_ids_are_text_whatever_bytes_a_name_has():
+    paths = [os.fsdecode(name) for name in (b"caf\xe9.mp4", b"caf\xe8.mp4", "café.mp4".encode())]
+    assert clip_ids([Clip(path) for path in paths]) == [r"caf\udce9", r"caf\udce8", "café"]

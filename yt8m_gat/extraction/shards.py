@@ -157,11 +157,10 @@ def tasks_of(
         ClipListError: Two clips are the same, or a label has no name.
     """
     labels = label_numbers(clips, names)
-    # An id has to be text; names of files may have other bytes.
-    ids = [name.encode("utf-8", "backslashreplace").decode() for name in clip_ids(clips)]
+    named = zip(clips, clip_ids(clips), labels, strict=True)
     return [
         Task(clip, name, tuple(numbers), split_of(name, splits), number)
-        for number, (clip, name, numbers) in enumerate(zip(clips, ids, labels, strict=True))
+        for number, (clip, name, numbers) in enumerate(named)
     ]
 
 

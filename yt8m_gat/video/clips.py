@@ -188,6 +188,7 @@ def clip_ids(clips: Sequence[Clip]) -> list[str]:
 
     It is the file's name without its ending, and `@start-end` for a part. Where two clips would
     have the same id, the ending is added, or as many folders before the name as tell them apart.
+    Bytes that are no UTF-8 become `\\udcff` and the like.
 
     Args:
         clips: The clips, each once.
@@ -225,7 +226,8 @@ def _id(clip: Clip, num_folders: int = 0, with_ending: bool = False) -> str:
     name = os.path.join(*folders, name if with_ending else path.stem)
     if clip.start or clip.end is not None:
         name += f"@{clip.start:.10g}-" + ("" if clip.end is None else f"{clip.end:.10g}")
-    return name
+    # An id has to be text; names of files may have other bytes.
+    return name.encode("utf-8", "backslashreplace").decode()
 
 
 def _clips_in(folder: Path) -> list[Clip]:
