@@ -150,6 +150,13 @@ def test_embeddings_are_written_with_the_labels_of_the_records(run, records, tmp
     assert found == [sorted({i % 5, (i + 2) % 5}) for i in range(6)]
 
 
+def test_embeddings_do_not_replace_the_records(run, records, tmp_path):
+    link = tmp_path / "link.tfrecord"
+    link.symlink_to(records)
+    with pytest.raises(ConfigError, match=r"link\.tfrecord', which holds the records"):
+        run.write_embeddings(records, link)
+
+
 def test_a_model_without_embedding_has_none(tmp_path, records):
     data = DataConfig(feature_sizes=(6, 4), num_classes=5, max_frames=7)
     logistic = make_run(tmp_path, "FrameLevelLogisticModel", {}, data)

@@ -40,6 +40,20 @@ def test_a_clip_counts_that_is_right_clean_and_under_every_attack_of_a_ball():
     assert worst_cases({"hits": packed(clean)}, attacks[2:7]) == []
 
 
+def test_rows_and_attacks_on_survivors_are_one_worst_case():
+    clean, fgm, pgd = (np.array(list(bits)) == "1" for bits in ("11110", "11010", "01111"))
+    left = np.array([True, True, True, False, False])  # By two attacks, of clean.
+    steps = [row("pgd", 0.5, clean), row("auto", 0.5, left)]
+    named = {"hits": packed(clean)}
+    [worst] = worst_cases(named, [row("fgm", 0.5, fgm), row("pgd", 0.5, pgd)], steps)
+    assert worst["attacks"] == ["fgm", "pgd", "auto"]
+    assert worst["hit_at_1"] == 1 / 5  # The second clip alone.
+    [one_row] = worst_cases(named, [row("fgm", 0.5, fgm)], steps)
+    assert (one_row["attacks"], one_row["hit_at_1"]) == (["fgm", "pgd", "auto"], 2 / 5)
+    apart = worst_cases(named, [row("fgm", 0.5, fgm), row("pgd", 0.5, pgd)], [row("pgd", 1, left)])
+    assert [(case["epsilon"], case["hit_at_1"]) for case in apart] == [(0.5, 2 / 5), (1, 3 / 5)]
+
+
 def test_each_clip_takes_the_attack_that_leaves_its_own_average_precision_lowest():
     rng = np.random.default_rng(1)
     labels = rng.random((9, 6)) < 0.4

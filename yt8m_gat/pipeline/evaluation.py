@@ -23,7 +23,7 @@ from yt8m_gat.pipeline.evaluation_sections import (
 from yt8m_gat.pipeline.run_evaluator import total_map_distance
 from yt8m_gat.pipeline.surrogate_training import build_surrogate
 from yt8m_gat.robustness.sanity import radius_scale, sanity_checks
-from yt8m_gat.robustness.worst_case import worst_cases, worst_cases_of_survivors
+from yt8m_gat.robustness.worst_case import worst_cases
 from yt8m_gat.run_folder import RunFolder
 from yt8m_gat.untrusted import printable
 
@@ -127,8 +127,8 @@ class _Evaluation:
         """Computes worst cases and sanity checks from all rows, those of earlier calls included."""
         options, result = self.options, self.record.result
         data, in_segments = self.target.config.data, self.target.segments is not None
-        worst = worst_cases(result["clean"], result["attacks"])
-        worst += worst_cases_of_survivors(result.get("survivors", []))
+        survivors = result.get("survivors", [])
+        worst = worst_cases(result["clean"], result["attacks"], survivors)
         if worst or "worst_cases" in result:
             self.record.set(worst_cases=worst)
         if options.sanity_checks or options.protocol or "sanity" in result:

@@ -204,14 +204,21 @@ class Run:
             The schema of the file: `embedding`, floats [E].
 
         Raises:
-            ConfigError: The model has no embedding, no file matches, or the path is not local.
+            ConfigError: The model has no embedding, no file matches, or the path is not local or
+                one of the records.
             ValueError: Two records have one id.
             BadRecordError: A record cannot be read.
             WriteError: The file cannot be written.
         """
         num_classes = self.schema.num_source_classes
         source = dataclasses.replace(self.schema, num_classes=num_classes, label_map=None)
-        pairs = self._embedded_records(data, batch_size, source, with_labels=True)
+        files = find_files(data, "data")
+        if os.path.realpath(path) in map(os.path.realpath, files):
+            raise ConfigError(
+                f"path must be a file of its own. Received: {os.fspath(path)!r}, which holds the "
+                "records that are read"
+            )
+        pairs = self._embedded_records(files, batch_size, source, with_labels=True)
         schema = RecordSchema(
             {"embedding": self.model.embedding_size}, num_classes, frame_level=False
         )

@@ -18,6 +18,8 @@ from yt8m_gat.metrics import average_precision
 from yt8m_gat.metrics.bootstrap import RankedPairs, intervals_of, resample_counts
 from yt8m_gat.robustness.measured_row import ball_of
 
+_ByBall = dict[tuple[str, bool, float], list[Mapping[str, Any]]]
+
 
 def packed(hits: np.ndarray) -> dict[str, Any]:
     """Packs bool [N] as `{"count": N, "bits"}`, the bits in base 64: 6 clips per character."""
@@ -52,7 +54,9 @@ def packed_pairs(scores: np.ndarray, hits: np.ndarray, label_counts: np.ndarray)
 
 
 def worst_cases(
-    clean: Mapping[str, Any], attacks: Iterable[Mapping[str, Any]]
+    clean: Mapping[str, Any],
+    attacks: Iterable[Mapping[str, Any]],
+    survivors: Iterable[Mapping[str, Any]] = (),
 ) -> list[dict[str, Any]]:
     """Returns, for each ball with two attacks or more, Hit@1 and GAP over all of them.
 
@@ -70,48 +74,38 @@ def worst_cases(
         attacks: The attacked rows: `attack`, `options`, `epsilon`, `hits`; those without a radius,
             or without hits (from an older version), are ignored. Without `pairs` in each row of a
             ball (many clips, or an older version) it has no `gap`.
+        survivors: Attacks of which each ran on the clips that none before it had broken, in order:
+            `attack`, `options`, `epsilon`, and `hits`, which clips are left. They count for Hit@1,
+            together with the rows, also where there is one alone.
 
     Returns:
         A `{"axes", "round", "epsilon", "attacks", "hit_at_1", "intervals"}` for each, and `gap`
         where it is known: the ball (see `ball_of`), the specifications of its attacks, and
         bootstrap intervals over the clips (see `yt8m_gat.metrics.bootstrap`) of the figures.
     """
-    balls: dict[tuple[str, bool, float], list[Mapping[str, Any]]] = {}
+    rows_of: _ByBall = {}
     for row in attacks:
         if row["epsilon"] is not None and "hits" in row and "hits" in clean:
-            balls.setdefault(ball_of(row), []).append(row)
+            rows_of.setdefault(ball_of(row), []).append(row)
+    steps_of: _ByBall = {}
+    for step in survivors:
+        steps_of.setdefault(ball_of(step), []).append(step)
     worst = []
-    for (axes, rounded, epsilon), rows in sorted(balls.items()):
-        if len(rows) > 1:
-            survived = np.logical_and.reduce([unpacked(row["hits"]) for row in (clean, *rows)])
-            resampled = {"hit_at_1": _resampled_share(survived)}
-            case = _case((axes, rounded, epsilon), rows, survived)
-            if all("pairs" in row for row in (clean, *rows)):
-                case["gap"], of_gap = _worst_gap([clean, *rows])
-                if of_gap is not None:
-                    resampled = {"gap": of_gap, **resampled}
-            worst.append({**case, "intervals": intervals_of(resampled)})
-    return worst
-
-
-def worst_cases_of_survivors(steps: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Returns the same for attacks of which each ran on the clips that none before it had broken.
-
-    Args:
-        steps: The attacks, in order: `attack`, `options`, `epsilon`, and `hits`, which clips are
-            left (`packed`).
-
-    Returns:
-        As `worst_cases`, without `gap`, and for balls with one attack too.
-    """
-    balls: dict[tuple[str, bool, float], list[Mapping[str, Any]]] = {}
-    for step in steps:
-        balls.setdefault(ball_of(step), []).append(step)
-    worst = []
-    for ball, rows in sorted(balls.items()):
-        survived = unpacked(rows[-1]["hits"])
-        intervals = intervals_of({"hit_at_1": _resampled_share(survived)})
-        worst.append({**_case(ball, rows, survived), "intervals": intervals})
+    for ball in sorted({*rows_of, *steps_of}):
+        rows, steps = rows_of.get(ball, []), steps_of.get(ball, [])
+        if len(rows) < 2 and not steps:
+            continue
+        measured = [*([clean, *rows] if rows else []), *steps[-1:]]
+        survived = np.logical_and.reduce([unpacked(row["hits"]) for row in measured])
+        resampled = {"hit_at_1": _resampled_share(survived)}
+        names = {row["attack"] for row in rows}
+        others = [step for step in steps if step["attack"] not in names]
+        case = _case(ball, [*rows, *others], survived)
+        if len(rows) > 1 and all("pairs" in row for row in (clean, *rows)):
+            case["gap"], of_gap = _worst_gap([clean, *rows])
+            if of_gap is not None:
+                resampled = {"gap": of_gap, **resampled}
+        worst.append({**case, "intervals": intervals_of(resampled)})
     return worst
 
 
