@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import shutil
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 
 import handmade_records as hand
@@ -270,6 +271,48 @@ def test_every_flipped_byte_is_seen_or_changes_no_record(damaged):
         if not (len(read) == 1 and isinstance(read[0], BadRecordError)):
             pairs = zip(read, records, strict=True)
             assert all(isinstance(a, BadRecordError) or a == b for a, b in pairs), (place, value)
+
+
+def rewritten(path, folder, **changes):
+    """Writes a file's arrays again, some of them changed, with right checksums of the archive."""
+    with np.load(path) as arrays:
+        changed = {name: changes.get(name, lambda x: x)(arrays[name]) for name in arrays.files}
+    np.savez(folder / "forged.npz", **changed)
+    return str(folder / "forged.npz")
+
+
+@pytest.mark.parametrize(
+    "entries",
+    [
+        {"source": {"name": 5, "size": 3}},
+        {"source": {"name": "a", "size": "3"}},
+        {"source": {"name": "a", "size": 10**400}},
+        {"left_out": None},
+    ],
+)
+def test_what_a_forged_file_says_of_itself_is_checked(repacked, tmp_path, entries):
+    about = lambda text: np.array(json.dumps({**json.loads(str(text)), **entries}))  # noqa: E731
+    with pytest.raises(BadRecordError, match="it does not"):
+        FrameArrays(rewritten(repacked[0], tmp_path, about=about))
+
+
+def test_a_context_that_cannot_be_decoded_is_a_bad_record(repacked, tmp_path):
+    first = int(FrameArrays(repacked[0])._context_sizes[0])
+
+    def checksums(of_records):
+        of_records[0, 0] = zlib.crc32(b"\xff" * first)
+        return of_records
+
+    forged = rewritten(
+        repacked[0],
+        tmp_path,
+        contexts=lambda x: np.where(np.arange(len(x)) < first, 255, x).astype("u1"),
+        checksums=checksums,
+    )
+    with pytest.raises(BadRecordError, match="record 0") as caught:
+        list(Reader([forged], SCHEMA, 4))
+    assert caught.value.fault == Fault.UNDECODABLE
+    assert inspect([forged]) == 1
 
 
 def test_a_file_that_is_removed_while_it_is_read_is_named(tmp_path, repacked):

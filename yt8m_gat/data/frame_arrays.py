@@ -33,6 +33,7 @@ from typing import IO, Any, BinaryIO, NamedTuple
 
 import numpy as np
 import tensorflow as tf
+from google.protobuf.message import DecodeError
 
 from yt8m_gat.data.errors import BadRecordError, Fault
 from yt8m_gat.data.parsing import StoredClips, unquote_file
@@ -126,8 +127,11 @@ class About:
             raise ValueError("it has other entries") from error
         if not names or len(names) != len(types):
             raise ValueError("it names no features, or not the type of each")
-        if not isinstance(about.source, dict) or not {"name", "size"} <= set(about.source):
+        if not isinstance(about.source, dict) or not isinstance(about.source.get("name"), str):
             raise ValueError("it does not name the source")
+        for count in (about.source.get("size"), about.left_out):
+            if type(count) is not int or not 0 <= count < 1 << 63:
+                raise ValueError("it does not say how many bytes or records")
         return about
 
 
@@ -242,7 +246,10 @@ class FrameArrays:
         return zlib.crc32(frames) == self._checksums[number, 1 + column]
 
     def payload(self, file: BinaryIO, number: int) -> bytes | None:
-        """Returns a record as a serialized `tf.SequenceExample`; None if it is damaged."""
+        """Returns a record as a serialized `tf.SequenceExample`; None if it is damaged.
+
+        A context that somebody wrote so that it cannot be decoded is returned as it is.
+        """
         context = self.read_context(file, number)
         if context is None:
             return None
@@ -251,7 +258,10 @@ class FrameArrays:
             arrays[name] = np.empty((self.num_frames[number], self.sizes[name]), kind)
             if not self.read_frames(file, number, name, arrays[name]):
                 return None
-        record = tf.train.SequenceExample.FromString(context)
+        try:
+            record = tf.train.SequenceExample.FromString(context)
+        except DecodeError:
+            return context
         types = zip(self.about.feature_names, self.about.feature_types, strict=True)
         lists = feature_lists(arrays, [name for name, kind in types if kind == "float_list"])
         record.feature_lists.CopyFrom(lists)
