@@ -27,6 +27,7 @@ from yt8m_gat.data import (
     count_records,
     make_dataset,
 )
+from yt8m_gat.data.arrays import write_records
 from yt8m_gat.data.frame_arrays import FrameArrays
 from yt8m_gat.data.record_files import read_records
 from yt8m_gat.data.repack import repack, targets_of
@@ -358,6 +359,13 @@ def test_what_cannot_be_read_is_refused(sources, repacked):
     for sizes, message in (({"x": 4}, "x is missing"), ({"r": 5}, "4 values a frame instead of 5")):
         with pytest.raises(BadRecordError, match=message):
             list(Reader(repacked, RecordSchema(sizes, 5), 4))
+
+
+def test_records_are_not_written_by_the_name_of_frame_arrays(tmp_path):
+    example = {"id": "a", "r": np.zeros((1, 4), "u1"), "u": np.zeros((1, 2), "u1")}
+    with pytest.raises(ConfigError, match=r"must not end in \.npz"):
+        write_records(tmp_path / "a.npz", [example], SCHEMA)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_killed_command_continues_and_makes_the_same_bytes(sources, repacked, tmp_path):

@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from yt8m_gat.config import ConfigError
 from yt8m_gat.data.dataset import batch_parser
 from yt8m_gat.data.diagnosis import finding_in
+from yt8m_gat.data.frame_arrays import is_frame_arrays
 from yt8m_gat.data.parsing import Batch
 from yt8m_gat.data.quantization import MAX_VALUE
 from yt8m_gat.data.schema import FRAME_FEATURE_SIZES, LABELS_KEY, NUM_CLASSES, RecordSchema
@@ -59,12 +61,17 @@ def write_records(
 
     Raises:
         ValueError: There is no example, or one does not fit the schema; the message names it.
-        ConfigError: The path is not local.
+        ConfigError: The path is not local, or has the ending of frame arrays.
         WriteError: The file cannot be written.
     """  # noqa: E501
     if schema.clips is not None:
         raise ValueError("records of raw clips are written by `yt8m-gat pack`")
     path = output_path("path", os.fspath(path))
+    if is_frame_arrays(path):
+        raise ConfigError(
+            f"path must not end in .npz, by which readers know frame arrays. Received: {path!r}; "
+            "write NAME.tfrecord, and repack that"
+        )
     check = batch_parser(schema)
     remaining = enumerate(examples)
     ids: set[bytes] = set()
