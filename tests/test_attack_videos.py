@@ -3,6 +3,8 @@
 import json
 import math
 import re
+import tempfile
+from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -70,6 +72,23 @@ def test_decibels_by_hand():
     assert psnr(np.zeros((2, 3))) is None
     assert snr(np.full(10, 0.5), np.full(10, 0.05)) == pytest.approx(20.0)
     assert snr(np.zeros(10), np.ones(10)) is None and snr(np.ones(10), np.zeros(10)) is None
+
+
+def test_files_of_attacked_videos_are_removed_also_those_of_a_killed_process(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    (tmp_path / "yt8m_gat-killed").mkdir()
+    (tmp_path / "yt8m_gat-killed" / "attacked.nut").touch()
+
+    class Extractor:
+        config = SimpleNamespace(frames_per_second=4.0)
+
+        def __call__(self, path):
+            assert path.is_file()
+            return list(tmp_path.glob("*/attacked.nut"))
+
+    chain = SimpleNamespace(extractor=Extractor(), _judged=lambda extracted, name: (extracted, 1))
+    video = SimpleNamespace(name="v", pictures=np.zeros((2, 8, 8, 3), np.uint8), waveform=None)
+    assert len(VideoChain.judge(chain, video)) == 1 and not list(tmp_path.iterdir())
 
 
 def test_pictures_show_the_difference_amplified():

@@ -2,9 +2,7 @@
 
 import dataclasses
 import math
-import tempfile
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,6 +15,7 @@ from yt8m_gat.data.preprocessing import normalize_features
 from yt8m_gat.evaluation.evaluator import Evaluator
 from yt8m_gat.extraction.extractor import Extracted, Extractor
 from yt8m_gat.extraction.log_mel import SAMPLE_RATE
+from yt8m_gat.locks import temporary_folder
 from yt8m_gat.pipeline.video_prediction import batch_of_video
 from yt8m_gat.video.clips import Clip
 from yt8m_gat.video.decoding import Video
@@ -221,8 +220,8 @@ class VideoChain:
         elif x is not None:
             pictures = self.stored_pictures(video, x)
         rate = self.extractor.config.frames_per_second
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder, f"attacked{ENDING}")
+        with temporary_folder() as folder:
+            path = folder / f"attacked{ENDING}"
             write_lossless(path, () if pictures is None else pictures, rate, waveform, SAMPLE_RATE)
             return self._judged(self.extractor(path), video.name)[0]
 
