@@ -8,6 +8,7 @@ import pytest
 from absl import flags
 
 import yt8m_gat
+from yt8m_gat.commands import watch as watch_command
 from yt8m_gat.config import ConfigError
 from yt8m_gat.paths import input_path, output_path, read_paths, saved_model_path
 from yt8m_gat.run_folder import RunFolder
@@ -163,6 +164,16 @@ def test_a_saved_model_is_not_written_where_it_cannot_be_loaded(name, tmp_path, 
     monkeypatch.chdir(tmp_path / name)
     with pytest.raises(ConfigError, match="--export_dir"):
         saved_model_path("--export_dir", "export")
+
+
+def test_a_page_never_replaces_the_video(tmp_path, capsys):
+    video = tmp_path / "clip.mp4"
+    video.write_bytes(b"frames")
+    (tmp_path / "link.html").symlink_to(video)
+    for name in ("clip.mp4", "link.html"):
+        code = watch_command.main([str(video), "--train_dir=x", f"--output_file={tmp_path}/{name}"])
+        assert code == 2 and "a file of its own" in capsys.readouterr().err
+    assert video.read_bytes() == b"frames"
 
 
 def test_paths_are_read_in_place(monkeypatch, tmp_path):

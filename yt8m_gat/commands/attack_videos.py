@@ -15,15 +15,14 @@ from yt8m_gat.cli import (
 )
 from yt8m_gat.commands.listed_clips import listed_clips
 from yt8m_gat.commands.page_file import write_page
-from yt8m_gat.config import ConfigError
 from yt8m_gat.disk import replacing
 from yt8m_gat.job_settings import VideoAttackSettings
 from yt8m_gat.locks import only_writer
-from yt8m_gat.paths import input_path, output_path, read_paths
+from yt8m_gat.paths import input_path, output_path, read_paths, require_own_files
 from yt8m_gat.report.attacked_videos import attack_words, build_attacked_page
 from yt8m_gat.run_folder import RunFolder
 from yt8m_gat.untrusted import printable
-from yt8m_gat.video.clips import Clip, ClipListError
+from yt8m_gat.video.clips import ClipListError
 
 PATHS = {
     "videos": input_path,
@@ -120,7 +119,11 @@ def _settings(arguments: argparse.Namespace) -> dict[str, Any]:
 def _attack(arguments: argparse.Namespace) -> None:
     settings = _settings(arguments)
     clips = listed_clips(arguments.videos, arguments.labels)
-    _check_outputs(arguments, clips)
+    inputs = {clip.path: "a video" for clip in clips}
+    if arguments.labels:
+        inputs[arguments.labels] = "the list of --labels"
+    outputs = {"--output_file": arguments.output_file, "--page_file": arguments.page_file}
+    require_own_files(outputs, inputs)
     with quiet_tensorflow():
         from yt8m_gat import pipeline
 
@@ -146,28 +149,6 @@ def _attack(arguments: argparse.Namespace) -> None:
         if arguments.page_file:
             page = build_attacked_page(result, shown, arguments.command)
             write_page(arguments.page_file, page, {}, None)
-
-
-def _check_outputs(arguments: argparse.Namespace, clips: Sequence[Clip]) -> None:
-    """Refuses, before anything is measured, files that cannot be written or must not be replaced.
-
-    Raises:
-        ConfigError: A file has no name, or is a folder, an input or the other file.
-    """
-    taken = {os.path.realpath(clip.path): "a video" for clip in clips}
-    if arguments.labels:
-        taken[os.path.realpath(arguments.labels)] = "the list of --labels"
-    for flag in ("output_file", "page_file"):
-        path = getattr(arguments, flag)
-        if path is None:
-            continue
-        what = "a folder" if os.path.isdir(path) else taken.get(os.path.realpath(path))
-        if not path or what:
-            raise ConfigError(
-                f"--{flag} must name a file of its own. Received: "
-                + (f"{path!r}, {what}" if what else "an empty name")
-            )
-        taken[os.path.realpath(path)] = f"the --{flag}"
 
 
 def _print(result: Mapping[str, Any]) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from yt8m_gat.cli import EXIT_ERROR, CommandParser, quiet_tensorflow
 from yt8m_gat.commands.page_file import write_page
 from yt8m_gat.config import ConfigError
-from yt8m_gat.paths import input_path, output_path, read_paths
+from yt8m_gat.paths import input_path, output_path, read_paths, require_own_files
 from yt8m_gat.report.watch import build_watch_page
 from yt8m_gat.run_folder import RunFolder
 from yt8m_gat.untrusted import print_error
@@ -64,6 +64,7 @@ def _parser() -> CommandParser:
 def _watch(arguments: argparse.Namespace) -> int:
     if arguments.top_k < 1:
         raise ConfigError(f"--top_k must be at least 1. Received: {arguments.top_k}")
+    require_own_files({"--output_file": arguments.output_file}, {arguments.video: "the video"})
     with quiet_tensorflow():
         from yt8m_gat import pipeline
         from yt8m_gat.video.decoding import VideoError
