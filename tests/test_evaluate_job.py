@@ -411,7 +411,9 @@ def test_interrupted_it_goes_on_after_the_rows_that_are_there(
 def test_other_weights_start_anew(tmp_path, pattern, capsys):
     options = {"eval_data_pattern": pattern, "output_file": tmp_path / "x.json", "max_videos": 4}
     first = pipeline.evaluate(make_run(tmp_path / "run", seed=1), **options)
-    second = pipeline.evaluate(make_run(tmp_path / "run", seed=2), **options)
+    other = make_run(tmp_path / "other", seed=2).best_weights.read_bytes()
+    (tmp_path / "run" / "best.weights.h5").write_bytes(other)
+    second = pipeline.evaluate(RunFolder(tmp_path / "run"), **options)
     assert "weights: " in capsys.readouterr().err
     assert first["clean"]["loss"] != second["clean"]["loss"]
     assert second["clean"]["num_videos"] == 4
