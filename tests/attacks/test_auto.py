@@ -62,14 +62,14 @@ def test_broken_clips_take_no_further_part(attentive, batch):
     assert result.success[0] and result.norm[0] == 0
     # The clip without frames cannot be moved: the attacks go on for it to the end.
     assert not result.success[4] and sizes[-2] < 4
-    without = dataclasses.replace(attack, epsilon=30.0)
+    without = dataclasses.replace(attack, epsilon=60.0)
     four = [batch.features[name][:4] for name in ("rgb", "audio")]
     sizes.clear()
     without.attack(
         model, weighted(4), dict(zip(("rgb", "audio"), four, strict=True)),
         batch.frame_mask[:4], labels[:4], 3,
     )  # fmt: skip
-    assert len(sizes) < without.cost.forward / 2
+    assert len(sizes) < without.cost.forward / 3
 
 
 @pytest.mark.slow
