@@ -18,6 +18,7 @@ on where it stopped.
 import argparse
 import csv
 import json
+import shlex
 import statistics
 import subprocess
 import sys
@@ -79,6 +80,7 @@ def extract(options):
         *("--fps=25", "--max_seconds=0", "--crop", MOUTH, "--splits=train:6,validate:1,test:1"),
         *("--picture", options.picture, "--sound", options.sound),
         *(("--fit_pca", options.fit_pca) if options.fit_pca else ()),
+        *shlex.split(options.extract_flags),
     )
     return words
 
@@ -191,7 +193,8 @@ def main():
     parser.add_argument("--grid_dir", type=Path, required=True)
     parser.add_argument("--picture", required=True, help="a model of extract, pixels, or none")
     parser.add_argument("--sound", default="log_mel", help="a model of extract")
-    parser.add_argument("--fit_pca", help="the number of picture values that a PCA keeps")
+    parser.add_argument("--fit_pca", help="values that a PCA keeps: of the picture[,of the sound]")
+    parser.add_argument("--extract_flags", default="", help="more flags for extract")
     parser.add_argument("--output_dir", type=Path, required=True)
     parser.add_argument("--sound_dir", type=Path, help="late: --output_dir of the runs on sound")
     parser.add_argument("--models", default=",".join(MODELS))
