@@ -22,7 +22,6 @@ from yt8m_gat.data.clips import find_clip_faults, parse_clip_batch
 from yt8m_gat.data.description import UndecodableRecordError, describe_record
 from yt8m_gat.data.diagnosis import read_good_records
 from yt8m_gat.data.errors import BadRecordError
-from yt8m_gat.data.frame_arrays import StoredRecords
 from yt8m_gat.data.parsing import (
     Batch,
     find_faults,
@@ -35,6 +34,7 @@ from yt8m_gat.data.record_files import check_framing, hold_frame_arrays, read_re
 from yt8m_gat.data.schema import RecordSchema
 from yt8m_gat.data.segments import SEGMENT_KINDS, parse_rated_segments, parse_windows
 from yt8m_gat.data.skipping import SkippedRecords
+from yt8m_gat.data.stored_records import StoredRecords
 from yt8m_gat.paths import expanded, is_remote
 from yt8m_gat.untrusted import printable
 

@@ -19,24 +19,21 @@ the archive holds, when the file is opened.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import errno
 import json
 import os
-import re
-import struct
 import zipfile
 import zlib
-from collections.abc import Iterator, Sequence
-from typing import IO, Any, BinaryIO, NamedTuple
+from collections.abc import Iterator
+from typing import Any, BinaryIO
 
 import numpy as np
 import tensorflow as tf
 from google.protobuf.message import DecodeError
 
+from yt8m_gat.data.array_archive import OF_DAMAGE, locate_array, read_array
 from yt8m_gat.data.errors import BadRecordError, Fault
-from yt8m_gat.data.parsing import StoredClips, unquote_file
 from yt8m_gat.data.schema import RecordSchema
 from yt8m_gat.data.serialization import feature_lists
 from yt8m_gat.data.tfrecord import Frame
@@ -51,41 +48,11 @@ INDEX = {
     "record_sizes": np.int64,
     "checksums": np.uint32,
 }
-# Numbers and texts in the order of memory; no objects.
-_HEADER = re.compile(
-    rb"\{'descr': '([<|][uifU]\d+)', 'fortran_order': False, 'shape': \(([\d, ]*)\), \}\s*"
-)
-_LOCAL_HEADER_BYTES = 30  # Of a member of a zip archive, before its name and extra field.
-# What `zipfile` and NumPy raise for bytes that nobody wrote so. RuntimeError is that of entries
-# that seem to be encrypted, or of a later version of the format.
-_OF_DAMAGE = (
-    zipfile.BadZipFile,
-    ValueError,
-    TypeError,
-    LookupError,
-    EOFError,
-    OverflowError,
-    RuntimeError,
-    struct.error,
-)
-_ALIGNMENT = 64  # TensorFlow takes over arrays at such addresses, and copies others.
 
 
 def is_frame_arrays(path: str) -> bool:
     """Returns whether a file holds frame arrays, by its name."""
     return path.endswith(ENDING)
-
-
-class _Part(NamedTuple):
-    """Rows of an array in the file.
-
-    Attributes:
-        offset: Where the array's values begin, in bytes.
-        row_bytes: Bytes of a row.
-    """
-
-    offset: int
-    row_bytes: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -159,7 +126,7 @@ class FrameArrays:
         try:
             with zipfile.ZipFile(path) as archive, open(path, "rb") as file:
                 self._read_index(archive, file)
-        except (*_OF_DAMAGE, OSError) as error:
+        except (*OF_DAMAGE, OSError) as error:
             if isinstance(error, OSError) and error.errno != errno.EINVAL:
                 raise  # Of the disk. A damaged archive may name a place before the file's start.
             raise BadRecordError(
@@ -172,8 +139,8 @@ class FrameArrays:
             ) from error
 
     def _read_index(self, archive: zipfile.ZipFile, file: BinaryIO) -> None:
-        self.about = About.from_json(str(_whole(archive, "about")))
-        index = {name: _whole(archive, name) for name in INDEX}
+        self.about = About.from_json(str(read_array(archive, "about")))
+        index = {name: read_array(archive, name) for name in INDEX}
         self.num_frames, self.record_sizes = index["num_frames"], index["record_sizes"]
         self._context_sizes, self._checksums = index["context_sizes"], index["checksums"]
         num_records = len(self.num_frames)
@@ -185,13 +152,13 @@ class FrameArrays:
             raise ValueError("a record has no frames or no context")
         self._context_starts = _starts(self._context_sizes)
         self._frame_starts = _starts(self.num_frames)
-        self._contexts, _ = _locate(
+        self._contexts, _ = locate_array(
             archive, file, "contexts", "uint8", int(self._context_starts[-1])
         )
         self._frames, self.sizes = [], {}
         for name, kind in self._stored_types():
             member = f"frames/{name}"
-            part, size = _locate(archive, file, member, kind, int(self._frame_starts[-1]))
+            part, size = locate_array(archive, file, member, kind, int(self._frame_starts[-1]))
             self._frames.append(part)
             self.sizes[name] = size
 
@@ -268,56 +235,6 @@ class FrameArrays:
         return record.SerializeToString(deterministic=True)
 
 
-def _whole(archive: zipfile.ZipFile, name: str) -> np.ndarray:
-    """Reads an array; the archive verifies its checksum at its end."""
-    with archive.open(_stored(archive, name)) as member:
-        shape, dtype = _read_header(member)
-        return np.frombuffer(member.read(), dtype).reshape(shape)
-
-
-def _stored(archive: zipfile.ZipFile, name: str) -> zipfile.ZipInfo:
-    """Returns the entry of an array, which must not be compressed."""
-    info = archive.getinfo(f"{name}.npy")
-    if info.compress_type != zipfile.ZIP_STORED:
-        raise ValueError(f"{name} is compressed")
-    return info
-
-
-def _read_header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype]:
-    """Reads the header of an array as NumPy writes it: the shape and the type.
-
-    NumPy's own reader parses it as Python, which Python 3.11 cannot do in several threads at once.
-    """
-    start = file.read(10)
-    if start[:8] != b"\x93NUMPY\x01\x00":
-        raise ValueError("an array has a header of another version")
-    match = _HEADER.fullmatch(file.read(int.from_bytes(start[8:], "little")))
-    if match is None:
-        raise ValueError("an array has another header")
-    return tuple(map(int, match[2].replace(b",", b" ").split())), np.dtype(match[1].decode())
-
-
-def _locate(
-    archive: zipfile.ZipFile, file: BinaryIO, name: str, dtype: str, num_rows: int
-) -> tuple[_Part, int]:
-    """Finds the values of an array [num_rows] or [num_rows, D]; also returns D, else 1."""
-    info = _stored(archive, name)
-    file.seek(info.header_offset)
-    header = file.read(_LOCAL_HEADER_BYTES)
-    file.seek(sum(struct.unpack("<HH", header[-4:])), os.SEEK_CUR)  # The name and the extra field.
-    begin = file.tell()
-    shape, stored = _read_header(file)
-    size = shape[1] if len(shape) == 2 else 1
-    row_bytes = size * np.dtype(dtype).itemsize
-    if stored != np.dtype(dtype) or shape[:1] != (num_rows,) or len(shape) > 2:
-        raise ValueError(f"{name} has another type or shape")
-    if file.tell() - begin + num_rows * row_bytes != info.file_size:
-        raise ValueError(f"{name} has another size")
-    if file.tell() + num_rows * row_bytes > os.fstat(file.fileno()).st_size:
-        raise ValueError(f"{name} ends after the file")
-    return _Part(file.tell(), row_bytes), size
-
-
 def _starts(sizes: np.ndarray) -> np.ndarray:
     """Returns where parts of these sizes begin, one after another, and where the last ends."""
     return np.concatenate([[0], np.cumsum(sizes, dtype=np.int64)])
@@ -377,104 +294,3 @@ def _wrong_checksum(path: str, frame: Frame) -> BadRecordError:
         "the record has a wrong checksum: at least one bit differs from what was written",
         REPACK_REMEDY,
     )
-
-
-class StoredRecords:
-    """Reads batches of records by file and number, for a dataset.
-
-    The files are opened when they are needed. Of an open one about 40 bytes a record are kept.
-
-    Args:
-        schema: What to read.
-        fixed_num_frames: Whether to pad to `schema.max_frames` rather than to the longest clip.
-    """
-
-    def __init__(self, schema: RecordSchema, fixed_num_frames: bool) -> None:
-        self._schema = schema
-        self._fixed_num_frames = fixed_num_frames
-        self._opened: dict[str, FrameArrays] = {}
-        self._dtypes = {
-            name: np.dtype("uint8" if kind == "uint8" else "float32")
-            for name, kind in schema.types.items()
-        }
-
-    def opened(self, path: str) -> FrameArrays:
-        """Returns the index of a file.
-
-        Raises:
-            BadRecordError: See `FrameArrays`; also if it does not hold what the schema reads.
-        """
-        if path not in self._opened:
-            arrays = FrameArrays(path)
-            if mismatch := arrays.mismatch(self._schema):
-                fault, reason, remedy = mismatch
-                raise BadRecordError(fault, path, None, None, reason, remedy)
-            self._opened[path] = arrays
-        return self._opened[path]
-
-    def record_sizes(self, path: tf.Tensor) -> tf.Tensor:
-        """Returns the sizes of a file's records, int64 [N]."""
-        sizes = tf.numpy_function(
-            lambda path: self.opened(os.fsdecode(path)).record_sizes, [path], tf.int64
-        )
-        return tf.ensure_shape(sizes, [None])
-
-    def sizes_of(self, path: str, numbers: np.ndarray) -> np.ndarray:
-        """Returns the sizes of some records of a file, int64 [n]."""
-        return self.opened(path).record_sizes[numbers]
-
-    def clips(self, quoted: tf.Tensor, numbers: tf.Tensor) -> StoredClips:
-        """Reads a batch.
-
-        Args:
-            quoted: string [B], the files, see `quote_file`.
-            numbers: int64 [B], the numbers of the records in them.
-        """
-        types = [tf.string, tf.int32, tf.bool, *map(tf.as_dtype, self._dtypes.values())]
-        contexts, num_frames, intact, *features = tf.numpy_function(
-            self._read, [quoted, numbers], types, stateful=False
-        )
-        return StoredClips(
-            tf.ensure_shape(contexts, [None]),
-            tf.ensure_shape(num_frames, [None]),
-            tf.ensure_shape(intact, [None]),
-            {
-                name: tf.ensure_shape(array, [None, None, size])
-                for (name, size), array in zip(self._schema.feature_sizes, features, strict=True)
-            },
-        )
-
-    def _read(self, quoted: np.ndarray, numbers: np.ndarray) -> list[np.ndarray]:
-        files = {name: self.opened(unquote_file(os.fsdecode(name))) for name in set(quoted)}
-        places = list(zip(quoted, numbers.tolist(), strict=True))
-        num_frames = np.array([files[name].num_frames[n] for name, n in places], np.int32)
-        kept = np.minimum(num_frames, self._schema.max_frames)
-        longest = self._schema.max_frames if self._fixed_num_frames else kept.max(initial=1)
-        features = [
-            _aligned((len(places), int(longest), size), self._dtypes[name])
-            for name, size in self._schema.feature_sizes
-        ]
-        contexts, intact = np.full(len(places), b"", object), np.ones(len(places), bool)
-        with contextlib.ExitStack() as stack:
-            opened = {
-                name: stack.enter_context(open(arrays.path, "rb", buffering=0))
-                for name, arrays in files.items()
-            }
-            for row, (name, number) in enumerate(places):
-                arrays, file = files[name], opened[name]
-                context = arrays.read_context(file, number)
-                intact[row] = context is not None
-                contexts[row] = context or b""
-                for feature, batch in zip(self._schema.feature_names, features, strict=True):
-                    frames = batch[row, : kept[row]]
-                    intact[row] &= arrays.read_frames(file, number, feature, frames)
-                    batch[row, kept[row] :] = 0
-        return [contexts, num_frames, intact, *features]
-
-
-def _aligned(shape: Sequence[int], dtype: np.dtype) -> np.ndarray:
-    """Returns an array of any values that TensorFlow takes over without a copy."""
-    num_bytes = int(np.prod(shape)) * dtype.itemsize
-    memory = np.empty(num_bytes + _ALIGNMENT, np.uint8)
-    begin = -memory.ctypes.data % _ALIGNMENT
-    return memory[begin : begin + num_bytes].view(dtype).reshape(shape)

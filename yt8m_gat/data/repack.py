@@ -24,6 +24,7 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from yt8m_gat.config import ConfigError
+from yt8m_gat.data.array_archive import add_array
 from yt8m_gat.data.dataset import batch_parser, fault_finder
 from yt8m_gat.data.diagnosis import read_good_records
 from yt8m_gat.data.frame_arrays import ENDING, INDEX, About, FrameArrays, is_frame_arrays
@@ -36,9 +37,6 @@ from yt8m_gat.locks import only_writer_in
 
 _ALL_FRAMES = 10_000
 """All frames are kept, however many a run reads; the parser checks this many of a record."""
-
-# Of every part of an archive, so that its bytes do not depend on the time; zip has no earlier one.
-_DATE = (1980, 1, 1, 0, 0, 0)
 
 
 @dataclasses.dataclass
@@ -186,7 +184,7 @@ def _write(
         replacing(target) as temporary,
         zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED, allowZip64=True) as archive,
     ):
-        _add(archive, "about", [np.array(about.to_json())])
+        add_array(archive, "about", [np.array(about.to_json())])
         num_frames = [len(frames) for frames in contents.frames[schema.feature_names[0]]]
         context_sizes = list(map(len, contents.contexts))
         for name, values in (
@@ -195,25 +193,11 @@ def _write(
             ("record_sizes", contents.record_sizes),
             ("checksums", contents.checksums(schema.feature_names)),
         ):
-            _add(archive, name, [np.array(values, INDEX[name])])
-        _add(archive, "contexts", [np.frombuffer(b"".join(contents.contexts), np.uint8)])
+            add_array(archive, name, [np.array(values, INDEX[name])])
+        add_array(archive, "contexts", [np.frombuffer(b"".join(contents.contexts), np.uint8)])
         for name, size in schema.feature_sizes:
             frames = contents.frames[name] or [np.empty((0, size), _dtype(schema, name))]
-            _add(archive, f"frames/{name}", frames)
-
-
-def _add(archive: zipfile.ZipFile, name: str, parts: Sequence[np.ndarray]) -> None:
-    """Adds an array, the concatenation of its parts, as `numpy.savez` does."""
-    shape = (sum(map(len, parts)), *parts[0].shape[1:]) if parts[0].shape else ()
-    with archive.open(zipfile.ZipInfo(f"{name}.npy", _DATE), "w", force_zip64=True) as member:
-        described = {
-            "descr": np.lib.format.dtype_to_descr(parts[0].dtype),
-            "fortran_order": False,
-            "shape": shape,
-        }
-        np.lib.format.write_array_header_1_0(member, described)
-        for part in parts:
-            member.write(np.ascontiguousarray(part).data)
+            add_array(archive, f"frames/{name}", frames)
 
 
 def _read(path: str, schema: RecordSchema, skipped: SkippedRecords | None) -> _Contents:
