@@ -127,7 +127,9 @@ def measure_extraction(folder, backbone, path, end, repeats):
     import keras
 
     from yt8m_gat.extraction.config import ExtractorConfig, FeatureConfig
-    from yt8m_gat.extraction.extractor import BATCH_SIZE, Extractor, load_models
+    from yt8m_gat.extraction.extractor import Extractor
+    from yt8m_gat.extraction.extractor_parts import load_models
+    from yt8m_gat.extraction.reading import BATCH_SIZE
     from yt8m_gat.video.clips import Clip
 
     options = {"weights": None, "include_top": False, "pooling": "avg"}

@@ -8,7 +8,8 @@ import tensorflow as tf
 from yt8m_gat.data.quantization import quantize
 from yt8m_gat.extraction.config import ExtractorConfig, FeatureConfig
 from yt8m_gat.extraction.differentiable import HIGHEST, DifferentiableExtractor
-from yt8m_gat.extraction.extractor import Extractor, Models
+from yt8m_gat.extraction.extractor import Extractor
+from yt8m_gat.extraction.extractor_parts import Models
 from yt8m_gat.extraction.in_graph import PicturePart, SoundPart, resized
 from yt8m_gat.extraction.loading import KerasEmbedding
 from yt8m_gat.extraction.pca import PCA

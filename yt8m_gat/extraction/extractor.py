@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import collections
 import contextlib
-import dataclasses
 import itertools
 import os
 import shutil
@@ -15,43 +14,19 @@ from typing import NamedTuple
 import numpy as np
 
 from yt8m_gat.config import ConfigError
-from yt8m_gat.digests import digest_of
 from yt8m_gat.disk import replacing
 from yt8m_gat.extraction.ahead import Ahead
-from yt8m_gat.extraction.config import (
-    FEATURES,
-    OFFICIAL,
-    VGGISH,
-    ExtractorConfig,
-    FeatureConfig,
-    digest_of_path,
-    extractor_file,
-)
+from yt8m_gat.extraction.config import FEATURES, ExtractorConfig, extractor_file
 from yt8m_gat.extraction.differentiable import DifferentiableExtractor
+from yt8m_gat.extraction.extractor_parts import Models, load_parts
 from yt8m_gat.extraction.in_graph import GraphExtractor, PicturePart, SoundPart
 from yt8m_gat.extraction.loading import KerasEmbedding
-from yt8m_gat.extraction.log_mel import SAMPLE_RATE
-from yt8m_gat.extraction.picture import GRAPH_FILE, PictureModel, picture_model
-from yt8m_gat.extraction.projection import (
-    MEAN_FILE,
-    VALUES_FILE,
-    VECTORS_FILE,
-    Bytes,
-    OfficialPicture,
-    OfficialSound,
-    Projection,
-    load,
-    log10_of_mel,
-)
-from yt8m_gat.extraction.sound import SoundModel, sound_model, windows
+from yt8m_gat.extraction.projection import Projection
+from yt8m_gat.extraction.reading import BATCH_SIZE, Reading
+from yt8m_gat.extraction.sound import SoundModel
 from yt8m_gat.video.clips import Clip
-from yt8m_gat.video.decoding import Video, VideoError
+from yt8m_gat.video.decoding import VideoError
 
-BATCH_SIZE = 32
-"""Frames, or windows of sound, that a model takes at once."""
-
-# Frames of any size may have six megabytes each.
-_BATCH_OF_LARGE_FRAMES = 4
 # Sound that ends a little before the picture is usual.
 _SILENT_SECONDS = 1.0
 
@@ -84,73 +59,6 @@ class Values(NamedTuple):
     arrays: dict[str, np.ndarray]
     seconds: np.ndarray
     faults: tuple[str, ...]
-
-
-class _Reading:
-    """A clip that is being decoded in threads: its pictures, and its sound."""
-
-    def __init__(self, clip: Clip, config: ExtractorConfig, models: Models) -> None:
-        self.clip = clip
-        # Complete when the stream has ended.
-        self.picture_faults: list[str] = []
-        self.sound_faults: list[str] = []
-        self.pictures: Ahead[tuple[list[float], np.ndarray]] | None = None
-        self.sound: Ahead[np.ndarray] | None = None
-        if models.picture is not None:
-            picture = models.picture
-            self.pictures = Ahead(lambda: self._batches_of_frames(config, picture))
-        if models.sound is not None:
-            sound = models.sound
-            self.sound = Ahead(lambda: self._batches_of_windows(config, sound))
-
-    def _open(self, config: ExtractorConfig) -> Video:
-        clip = self.clip
-        return Video(clip.path, start=clip.start, end=clip.end, max_seconds=config.max_seconds)
-
-    def _batches_of_frames(
-        self, config: ExtractorConfig, model: PictureModel
-    ) -> Iterator[tuple[list[float], np.ndarray]]:
-        with self._open(config) as video:
-            frames = video.frames(
-                frames_per_second=config.frames_per_second,
-                crop=config.crop,
-                size=model.image_size,
-            )
-            num = BATCH_SIZE if model.image_size else _BATCH_OF_LARGE_FRAMES
-            while batch := list(itertools.islice(frames, num)):
-                yield [frame.seconds for frame in batch], np.stack([f.image for f in batch])
-            self.picture_faults += video.faults
-
-    def _batches_of_windows(
-        self, config: ExtractorConfig, model: SoundModel
-    ) -> Iterator[np.ndarray]:
-        with self._open(config) as video:
-            if not video.info.has_sound and self.pictures is not None:
-                return
-            chunks = video.sound(sample_rate=SAMPLE_RATE)
-            cut = windows(chunks, model.window, config.frames_per_second)
-            try:
-                while batch := list(itertools.islice(cut, BATCH_SIZE)):
-                    yield np.stack(batch)
-            except VideoError as error:
-                if self.pictures is None:
-                    raise
-                self.sound_faults.append(str(error))
-            self.sound_faults += video.faults
-
-    def close(self) -> None:
-        """Ends the threads."""
-        for stream in (self.pictures, self.sound):
-            if stream is not None:
-                stream.close()
-
-
-@dataclasses.dataclass(frozen=True)
-class Models:
-    """The models of an extractor; None: without this feature."""
-
-    picture: PictureModel | None
-    sound: SoundModel | None
 
 
 class Extractor:
@@ -201,29 +109,10 @@ class Extractor:
         Raises:
             ConfigError: A file is missing or is another one; the message names it.
         """
-        config = ExtractorConfig.load(path)
-        folder = extractor_file(path).parent
-        for name, digest in config.files.items():
-            _check_file(folder / name, digest)
-        places = {"picture": picture, "sound": sound}
-        paths = {
-            name: _weights_of(name, part, folder, places[name])
-            for name, part in config.parts.items()
-        }
-        models = load_models(config, paths)
-        if config.picture is not None and models.picture is not None and models.picture.sha256:
-            _check_digest("ImageNet's weights", config.picture, models.picture.sha256)
-        projections = {
-            name: _projection(part, folder, paths[name]) for name, part in config.parts.items()
-        }
-        for name, part in config.parts.items():
-            if projections[name].size != part.size:
-                raise ConfigError(
-                    f"{extractor_file(path)}: {name}.size must be {projections[name].size}. "
-                    f"Received: {part.size}"
-                )
+        config, file = ExtractorConfig.load(path), extractor_file(path)
+        models, projections = load_parts(config, file, {"picture": picture, "sound": sound})
         extractor = cls(config, models, projections)
-        extractor._folder = folder
+        extractor._folder = file.parent
         return extractor
 
     def __call__(
@@ -327,11 +216,11 @@ class Extractor:
     def values(self, clips: Iterable[Clip], num_readers: int = 2) -> Iterator[Values | VideoError]:
         """Gives the models' own values, for fitting and for `project`; else as `many`."""
         waiting = iter(clips)
-        readings: collections.deque[_Reading] = collections.deque()
+        readings: collections.deque[Reading] = collections.deque()
         try:
             while True:
                 for clip in itertools.islice(waiting, max(1, num_readers) - len(readings)):
-                    readings.append(_Reading(clip, self.config, self._models))
+                    readings.append(Reading(clip, self.config, self._models))
                 if not readings:
                     return
                 try:
@@ -359,7 +248,7 @@ class Extractor:
         duration = num_frames / self.config.frames_per_second
         return Extracted(features, values.seconds, values.faults, duration)
 
-    def _values_of(self, reading: _Reading) -> Values:
+    def _values_of(self, reading: Reading) -> Values:
         rate, arrays, extra = self.config.frames_per_second, {}, []
         seconds: list[float] = []
         if reading.pictures is not None and self._models.picture is not None:
@@ -397,117 +286,3 @@ class Extractor:
                 self._silence = model.call(np.zeros((1, model.window), np.float32))
             parts.append(np.repeat(self._silence, missing, axis=0))
         return np.concatenate(parts), heard
-
-
-def load_models(config: ExtractorConfig, paths: Mapping[str, str | os.PathLike | None]) -> Models:
-    """Loads the models of a configuration.
-
-    Args:
-        config: The configuration.
-        paths: `picture` and `sound` -> file or folder of the weights; None: the model needs none.
-
-    Raises:
-        ConfigError: One cannot be loaded or does not fit.
-    """
-    picture = sound = None
-    if config.picture is not None:
-        picture = picture_model(config.picture, paths["picture"])
-    if config.sound is not None:
-        sound = sound_model(config.sound, paths["sound"], config.frames_per_second)
-    return Models(picture, sound)
-
-
-def official_projection(part: FeatureConfig, path: str | os.PathLike) -> Projection:
-    """Returns the projection by the official constants of pictures, or of VGGish.
-
-    Args:
-        part: The configuration of the picture or the sound.
-        path: The folder of the official files.
-
-    Raises:
-        ConfigError: A file is missing or has another shape.
-    """
-    if part.projection == OFFICIAL:
-        return OfficialPicture.load(path)
-    from yt8m_gat.extraction.vggish import load_pca, official_files
-
-    return OfficialSound(*load_pca(official_files(path)[1]))
-
-
-def _projection(part: FeatureConfig, folder: Path, path: str | os.PathLike | None) -> Projection:
-    if part.projection in (OFFICIAL, VGGISH):
-        return official_projection(part, path or "")
-    if part.projection == "bytes":
-        return Bytes(part.size)
-    if part.projection == "log10":
-        return log10_of_mel()
-    if part.constants is None:
-        raise ConfigError(f"a projection {part.projection!r} needs a file of constants")
-    return load(folder / part.constants)
-
-
-def _weights_of(
-    name: str, part: FeatureConfig, folder: Path, given: str | os.PathLike | None
-) -> str | os.PathLike | None:
-    """Returns the path of a model's weights, after checking what they are."""
-    if given is None and part.copy is not None:
-        return folder / part.copy  # Checked with the other files.
-    if given is None and part.path is None:
-        return None
-    place = Path(given if given is not None else part.path or "")
-    if not place.exists():
-        raise ConfigError(
-            f"the extractor needs the weights of its {name} model, {part.model}, which are not at "
-            f"{place}. Name their place: --{name}=PATH"
-        )
-    _check_digest(f"--{name}={place}", part, digest_of_weights(part.kind, place))
-    return place
-
-
-def digest_of_weights(kind: str, path: str | os.PathLike) -> str:
-    """Returns the SHA-256 of a model's file or folder; of official folders, of the files it uses.
-
-    Raises:
-        ConfigError: An official file is missing.
-        OSError: A file cannot be read.
-    """
-    if kind not in (OFFICIAL, VGGISH):
-        return digest_of_path(path)
-    if kind == OFFICIAL:
-        files = [Path(path, name) for name in (GRAPH_FILE, MEAN_FILE, VALUES_FILE, VECTORS_FILE)]
-        missing = [file.name for file in files if not file.is_file()]
-        if missing:
-            raise ConfigError(
-                f"--official_dir={path} must hold {', '.join(file.name for file in files)}: "
-                "Inception's graph of TensorFlow's inception-2015-12-05.tgz and the constants of "
-                f"YouTube-8M's yt8m_pca.tgz. Missing: {', '.join(missing)}"
-            )
-    else:
-        from yt8m_gat.extraction.vggish import official_files
-
-        checkpoint, pca = official_files(path)
-        files = [*sorted(checkpoint.parent.glob(f"{checkpoint.name}*")), pca]
-    return digest_of(f"{digest_of_path(file)}  {file.name}\n".encode() for file in files)
-
-
-def _check_digest(what: str, part: FeatureConfig, found: str) -> None:
-    if part.sha256 is not None and found != part.sha256:
-        raise ConfigError(
-            f"{what} must be the model that the features were made with, {part.model} with SHA-256 "
-            f"{part.sha256[:12]}... Received: {found[:12]}...; features of another model mean "
-            "something else"
-        )
-
-
-def _check_file(path: Path, digest: str) -> None:
-    if not path.is_file():
-        raise ConfigError(
-            f"{path} is missing: it belongs to extractor.json. Copy it from where the records were "
-            "made"
-        )
-    found = digest_of_path(path)
-    if found != digest:
-        raise ConfigError(
-            f"{path} must have the SHA-256 {digest[:12]}..., as extractor.json says. Received: "
-            f"{found[:12]}...; copy it again from where the records were made"
-        )

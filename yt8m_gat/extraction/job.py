@@ -30,11 +30,9 @@ from yt8m_gat.extraction.config import (
     FeatureConfig,
     digest_of_path,
 )
-from yt8m_gat.extraction.extractor import (
-    Extracted,
-    Extractor,
+from yt8m_gat.extraction.extractor import Extracted, Extractor, Values
+from yt8m_gat.extraction.extractor_parts import (
     Models,
-    Values,
     digest_of_weights,
     load_models,
     official_projection,
