@@ -350,9 +350,10 @@ def test_many_threads_open_files_at_once(repacked):
 def test_what_cannot_be_read_is_refused(sources, repacked):
     with pytest.raises(ConfigError, match="one form"):
         make_dataset([sources[0], repacked[0]], SCHEMA, 4)
-    with pytest.raises(ConfigError, match="--data_service"):
+    named = r"TFRecord files\. Received frame arrays: '.*train0\.npz'; name the TFRecord files"
+    with pytest.raises(ConfigError, match=f"^--data_service reads {named}"):
         make_dataset(repacked, SCHEMA, 4, check_files=False)
-    with pytest.raises(ConfigError, match="video-level"):
+    with pytest.raises(ConfigError, match=f"^video-level records and .* are read from {named}"):
         make_dataset(repacked, dataclasses.replace(SCHEMA, frame_level=False), 4)
     with pytest.raises(ConfigError, match=r"gs://b/c\.npz"):
         make_dataset(["gs://b/c.npz"], SCHEMA, 4)
@@ -400,6 +401,37 @@ def test_another_source_or_setting_is_refused(sources, repacked, tmp_path):
         repack(sources[:1], SCHEMA, folder)
     with pytest.raises(NotADirectoryError):
         repack(sources[:1], SCHEMA, copy)
+
+
+def test_frames_after_the_10000th_are_checked_like_earlier_ones(tmp_path):
+    """Two wrong ones of 5 and 3 bytes have the size of two right ones together."""
+    frames = [b"1234"] * 10_001 + [b"12345", b"123"]
+    late = hand.sequence_example({"id": hand.bytes_feature(b"late")}, r=frames)
+    source = hand.write(tmp_path / "a.tfrecord", [late])
+    message = r"a\.tfrecord, record 0 .*feature r, frame 10001 has 5 bytes instead of 4.*Remedy"
+    with pytest.raises(BadRecordError, match=message):
+        repack([source], RecordSchema({"r": 4}, 5), tmp_path / "npz")
+    assert not list((tmp_path / "npz").glob("*.npz"))
+
+
+def test_too_many_bad_records_leave_no_file_that_a_later_call_would_keep(tmp_path):
+    bad = hand.sequence_example({"id": hand.bytes_feature(b"bad")}, r=[b"1"], u=[b"1"])
+    few = hand.write(tmp_path / "few.tfrecord", [clip(b"a", 1), bad])
+    whole = hand.write(tmp_path / "a.tfrecord", [clip(b"whole", 1)])
+    for _ in range(2):  # The second call has to count the bad record again.
+        with pytest.raises(TooManyBadRecordsError, match=r"1 of [23] records"):
+            repack([whole, few], SCHEMA, tmp_path, SkippedRecords(0.1))
+        assert [path.name for path in tmp_path.glob("*.npz")] == ["a.npz"]
+
+
+def test_damage_that_ends_reading_early_writes_nothing(tmp_path):
+    """The 1,001st item, the rest of the file, comes while good records wait to be yielded."""
+    source = hand.write(tmp_path / "a.tfrecord", [clip(b"%d" % n, 1) for n in range(1000)])
+    with open(source, "ab") as file:
+        file.write(b"x" * 200_000)
+    with pytest.raises(TooManyBadRecordsError):
+        repack([source], SCHEMA, tmp_path, SkippedRecords(0.1))
+    assert not list(tmp_path.glob("*.npz"))
 
 
 @pytest.mark.slow

@@ -197,6 +197,16 @@ def test_what_cannot_work_is_refused(run, tmp_path, capsys, options, message):
     assert not list(tmp_path.iterdir())
 
 
+def test_frame_arrays_are_refused(tmp_path, capsys):
+    (tmp_path / "a.npz").touch()
+    with pytest.raises(SystemExit) as raised:
+        predict("models/1", f"{tmp_path}/*", tmp_path / "out" / "s")
+    assert raised.value.code == 2
+    message = f"yt8m-gat beam reads TFRecord files. Received frame arrays: '{tmp_path}/a.npz'"
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 def test_predictions_that_are_not_numbers_stop_it(run, tmp_path):
     folder, *_ = run
     config = RunConfig.load(folder.path)

@@ -397,8 +397,7 @@ def make_dataset(
         find = functools.partial(find, seed=clip_seed)
     records_of = _checked_records_of if check_files else _records_of
     stored = None
-    if hold_frame_arrays(files):
-        _require_frames_of_features(schema, check_files)
+    if hold_frame_arrays(files, schema, own_process=check_files):
         stored = StoredRecords(schema, fixed_num_frames and segments is None)
         records_of = _stored_records_of(stored)
     if skipped is not None:
@@ -451,20 +450,6 @@ def make_dataset(
         deterministic=True,
     )
     return _finished(batches)
-
-
-def _require_frames_of_features(schema: RecordSchema, own_process: bool) -> None:
-    """Refuses to read frame arrays where they cannot be read."""
-    if schema.clips is not None or not schema.frame_level:
-        raise ConfigError(
-            "frame arrays (.npz) hold frames of features. Read the TFRecord files of raw clips and "
-            "of video-level records"
-        )
-    if not own_process:
-        raise ConfigError(
-            "--data_service reads TFRecord files. Received frame arrays (.npz); leave out "
-            "--data_service, or give their TFRecord files"
-        )
 
 
 def _other_sizes(path: str, schema: RecordSchema) -> tuple[tuple[str, int], ...]:

@@ -125,7 +125,8 @@ def read_good_records(
         find_faults: Maps serialized records, string [n], to their kinds of fault, string [n];
             empty for a good record.
         check: The parser, which raises for a bad record; called only for bad records to be shown.
-        skipped: Counts the bad records; reading stops when there are too many.
+        skipped: Counts the bad records; reading stops when there are too many, and then good
+            records that were read may not be yielded: see `SkippedRecords.exceeded`.
     """
     frames: list[Frame] = []
     payloads: list[bytes] = []
@@ -154,12 +155,14 @@ def read_good_records(
                 error.fault, (path, frame.record), frame.num_bytes, lambda error=error: error
             )
         else:
+            # A long clip is checked alone: clips beside it would be padded to its length.
+            full = num_bytes + frame.num_bytes > _BYTES_AT_ONCE
+            if frames and (full or len(frames) == _RECORDS_AT_ONCE):
+                yield good_ones()
+                frames, payloads, num_bytes = [], [], 0
             frames.append(frame)
             payloads.append(payload)
             num_bytes += frame.num_bytes
-        if len(frames) == _RECORDS_AT_ONCE or num_bytes >= _BYTES_AT_ONCE:
-            yield good_ones()
-            frames, payloads, num_bytes = [], [], 0
         if skipped.exceeded():
             return
     if frames:

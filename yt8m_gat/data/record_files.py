@@ -10,6 +10,7 @@ from yt8m_gat.config import ConfigError
 from yt8m_gat.data import frame_arrays, tfrecord
 from yt8m_gat.data.errors import BadRecordError
 from yt8m_gat.data.frame_arrays import is_frame_arrays
+from yt8m_gat.data.schema import RecordSchema
 from yt8m_gat.data.tfrecord import HEADER_BYTES, Frame, file_size
 from yt8m_gat.paths import is_remote
 
@@ -18,15 +19,41 @@ def _form_of(path: str) -> ModuleType:
     return frame_arrays if is_frame_arrays(path) else tfrecord
 
 
-def hold_frame_arrays(files: Sequence[str]) -> bool:
-    """Returns whether these are files of frame arrays rather than TFRecord files.
+def require_tfrecord_files(files: Iterable[str], reader: str) -> None:
+    """Refuses files of frame arrays where only TFRecord files can be read.
+
+    Args:
+        files: Paths, local or remote.
+        reader: Who reads them, and the verb, for the message: `repack reads`.
 
     Raises:
-        ConfigError: Some are and some are not, or one is remote.
+        ConfigError: A file holds frame arrays; the message names the first one.
+    """
+    if arrays := [path for path in files if is_frame_arrays(path)]:
+        raise ConfigError(
+            f"{reader} TFRecord files. Received frame arrays: {arrays[0]!r}; name the TFRecord "
+            "files that they were repacked from"
+        )
+
+
+def hold_frame_arrays(files: Sequence[str], schema: RecordSchema, own_process: bool = True) -> bool:
+    """Returns whether these are files of frame arrays rather than TFRecord files.
+
+    Args:
+        files: Paths.
+        schema: What is read from them.
+        own_process: Whether this process reads them, and not a tf.data service.
+
+    Raises:
+        ConfigError: Some are and some are not, one is remote, or frame arrays cannot be read so.
     """
     arrays = [path for path in files if is_frame_arrays(path)]
     if not arrays:
         return False
+    if not schema.frame_level or schema.clips is not None:
+        require_tfrecord_files(arrays, "video-level records and raw clips are read from")
+    if not own_process:
+        require_tfrecord_files(arrays, "--data_service reads")
     if others := [path for path in files if not is_frame_arrays(path)]:
         raise ConfigError(
             f"files must be of one form. Received frame arrays and TFRecord files: {arrays[0]!r} "

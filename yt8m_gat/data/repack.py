@@ -15,9 +15,9 @@ import dataclasses
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -27,16 +27,22 @@ from yt8m_gat.config import ConfigError
 from yt8m_gat.data.array_archive import add_array
 from yt8m_gat.data.dataset import batch_parser, fault_finder
 from yt8m_gat.data.diagnosis import read_good_records
-from yt8m_gat.data.frame_arrays import ENDING, INDEX, About, FrameArrays, is_frame_arrays
+from yt8m_gat.data.errors import TooManyBadRecordsError
+from yt8m_gat.data.frame_arrays import ENDING, INDEX, About, FrameArrays
 from yt8m_gat.data.identity import identify_files
+from yt8m_gat.data.record_files import require_tfrecord_files
 from yt8m_gat.data.schema import RecordSchema
 from yt8m_gat.data.skipping import SkippedRecords
 from yt8m_gat.data.tfrecord import file_size
 from yt8m_gat.disk import remove_unfinished, replacing
 from yt8m_gat.locks import only_writer_in
 
-_ALL_FRAMES = 10_000
-"""All frames are kept, however many a run reads; the parser checks this many of a record."""
+_ALL_FRAMES = 1 << 30
+"""All frames are kept, however many a run reads; no record has as many as this."""
+
+_USUAL_FRAMES = 10_000
+"""Records of at most as many frames are checked in one piece, by tables of all lengths, which takes
+a fifth of the time."""
 
 
 @dataclasses.dataclass
@@ -79,8 +85,7 @@ def targets_of(files: Sequence[str], output_dir: str | Path) -> dict[str, Path]:
     Raises:
         ConfigError: A file holds frame arrays already, or two files have the same name.
     """
-    if packed := [path for path in files if is_frame_arrays(path)]:
-        raise ConfigError(f"repack reads TFRecord files. Received frame arrays: {packed[0]!r}")
+    require_tfrecord_files(files, "repack reads")
     # Only this ending is cut off: of `NAME.tfrecord-00003-of-00100` the rest tells shards apart.
     names = {path: Path(path).name.removesuffix(".tfrecord") + ENDING for path in files}
     targets = {path: Path(output_dir, name) for path, name in names.items()}
@@ -126,12 +131,20 @@ def repack(
     if folder.exists() and not folder.is_dir():
         raise NotADirectoryError(f"--output_dir must be a folder. Received a file: {folder}")
     targets = targets_of(files, folder)
-    schema = dataclasses.replace(schema, max_frames=_ALL_FRAMES)
-    summary = Summary()
+    schema = dataclasses.replace(schema, max_frames=_USUAL_FRAMES)
     with only_writer_in(folder):
         remove_unfinished(folder, *(target.name for target in targets.values()))
         progress = tqdm(targets.items(), unit="file", desc="repack", disable=not show_progress)
-        for path, target in progress:
+        return _repack_each(progress, schema, skipped)
+
+
+def _repack_each(
+    targets: Iterable[tuple[str, Path]], schema: RecordSchema, skipped: SkippedRecords | None
+) -> Summary:
+    """Writes the targets that are not there; see `repack`."""
+    summary, with_gaps = Summary(), []
+    try:
+        for path, target in targets:
             about = _about(path, schema)
             if target.exists():
                 arrays = _made_earlier(target, about, path)
@@ -140,12 +153,18 @@ def repack(
                 _write(target, path, schema, about, skipped)
                 arrays = FrameArrays(str(target))
                 summary.num_written += 1
+                if arrays.about.left_out:
+                    with_gaps.append(target)
             summary.num_records += len(arrays)
             summary.left_out += arrays.about.left_out
             summary.source_bytes += file_size(path)
             summary.num_bytes += target.stat().st_size
         if skipped is not None:
             skipped.check(at_end=True)
+    except TooManyBadRecordsError:
+        for target in with_gaps:  # The next call would keep them without counting their gaps.
+            target.unlink()
+        raise
     return summary
 
 
@@ -208,46 +227,49 @@ def _read(path: str, schema: RecordSchema, skipped: SkippedRecords | None) -> _C
         TooManyBadRecordsError: See `SkippedRecords`.
     """
     counts = SkippedRecords(max_bad_fraction=1.0) if skipped is None else skipped
-    find = fault_finder(schema, None, with_labels=False)
-    check = batch_parser(schema, with_labels=False)
     contents = _Contents([], [], {name: [] for name in schema.feature_names})
-    for numbers, payloads in read_good_records(path, find, check, counts):
+    for _, payloads in read_good_records(path, *_checks(schema), counts):
         if skipped is None and counts.first:
             raise counts.first[0]
-        counts.check()
-        for number, payload in zip(numbers.tolist(), payloads, strict=True):
+        for payload in payloads:
             record = tf.train.SequenceExample.FromString(payload)
             for name in schema.feature_names:
-                contents.frames[name].append(_frames(record, name, schema, f"{path}:{number}"))
+                contents.frames[name].append(_frames(record, name, schema))
             record.ClearField("feature_lists")
             contents.contexts.append(record.SerializeToString(deterministic=True))
             contents.record_sizes.append(len(payload))
-    if skipped is None and counts.first:  # What ended the file.
+    # What ended the file, or the reading of it before its end.
+    if skipped is None and counts.first:
         raise counts.first[0]
+    counts.check()
     return contents
 
 
-def _frames(
-    record: tf.train.SequenceExample, name: str, schema: RecordSchema, place: str
-) -> np.ndarray:
-    """Returns a feature of a record, [T, D].
+def _checks(
+    schema: RecordSchema,
+) -> tuple[Callable[[tf.Tensor], tf.Tensor], Callable[[tf.Tensor], Any]]:
+    """Returns `find_faults` and `check` of `read_good_records`, which see all frames."""
+    # With its types named, a record is parsed frame by frame, and so has no longest length.
+    types = tuple(schema.types.values())
+    of_all = dataclasses.replace(schema, max_frames=_ALL_FRAMES, feature_types=types)
+    smallest = min(schema.stored_size(name)[0] for name in schema.feature_names)
 
-    Raises:
-        ConfigError: The record is so long that the parser has not seen the frame that does not fit.
-    """
-    frames, size = record.feature_lists.feature_list[name].feature, schema.sizes[name]
-    dtype = _dtype(schema, name)
+    def find(serialized: tf.Tensor) -> tf.Tensor:
+        # A shorter record has no frame after the usual ones whose predecessors have the right size.
+        is_usual = tf.reduce_max(tf.strings.length(serialized)) <= _USUAL_FRAMES * smallest
+        return fault_finder(schema if is_usual else of_all, None, with_labels=False)(serialized)
+
+    return find, batch_parser(of_all, with_labels=False)
+
+
+def _frames(record: tf.train.SequenceExample, name: str, schema: RecordSchema) -> np.ndarray:
+    """Returns a feature of a good record, [T, D]."""
+    frames, dtype = record.feature_lists.feature_list[name].feature, _dtype(schema, name)
     if schema.types[name] == "float_list":
         values = np.array([value for frame in frames for value in frame.float_list.value], dtype)
     else:
-        stored = b"".join(value for frame in frames for value in frame.bytes_list.value)
-        values = np.frombuffer(stored[: len(stored) - len(stored) % dtype.itemsize], dtype)
-    if values.size != len(frames) * size:
-        raise ConfigError(
-            f"{place}: feature {name} has a frame of another size than {size} after frame "
-            f"{_ALL_FRAMES}"
-        )
-    return values.reshape(-1, size)
+        values = np.frombuffer(b"".join(frame.bytes_list.value[0] for frame in frames), dtype)
+    return values.reshape(-1, schema.sizes[name])
 
 
 def _dtype(schema: RecordSchema, name: str) -> np.dtype:

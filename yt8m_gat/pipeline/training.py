@@ -20,6 +20,7 @@ from yt8m_gat.data import (
 )
 from yt8m_gat.data.label_counts import count_labels
 from yt8m_gat.data.parsing import Batch
+from yt8m_gat.data.record_files import hold_frame_arrays
 from yt8m_gat.metrics import evaluate as evaluate_arrays
 from yt8m_gat.models import VideoClassifier, build_from_config
 from yt8m_gat.pipeline.evaluation_checks import other_run
@@ -189,8 +190,10 @@ class _Records(NamedTuple):
     config: RunConfig
 
     def check(self) -> None:
-        """Refuses labels that cannot be trained on, now rather than when a GAP of 0 has ended the
-        run, or the first validation is due."""
+        """Refuses files that cannot be read, and labels that cannot be trained on, now rather than
+        when a GAP of 0 has ended the run, or the first validation is due."""
+        hold_frame_arrays(self.files, self.schema, self.config.training.data_service is None)
+        hold_frame_arrays(self.eval_files, self.schema)
         segments = self.config.data.segment_labels
         if self.eval_files:
             check_labels(self.eval_files, self.schema, "eval_data_pattern", segments=segments)

@@ -19,6 +19,7 @@ from apache_beam.metrics import Metrics, MetricsFilter
 from apache_beam.ml.inference.base import ModelHandler, RunInference
 
 from yt8m_gat.config import ConfigError
+from yt8m_gat.data.record_files import require_tfrecord_files
 from yt8m_gat.prediction.submission import VIDEO_HEADER, video_rows
 
 _SIGNATURE = "serving_default"
@@ -201,6 +202,7 @@ def check(patterns: Sequence[str], saved_model: str, top_k: int) -> None:
     for pattern, match in zip(patterns, FileSystems.match(list(patterns)), strict=True):
         if not match.metadata_list:
             raise ConfigError(f"--input: no file matches {pattern!r}")
+        require_tfrecord_files([file.path for file in match.metadata_list], "yt8m-gat beam reads")
     if not tf.saved_model.contains_saved_model(saved_model):
         raise ConfigError(
             f"--saved_model must be the folder of one version of an export, {saved_model}/1 say; "
