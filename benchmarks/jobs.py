@@ -192,7 +192,7 @@ def files_and_attacks(run_folder, pattern, batch_size, repeats, attacks_only):
         (None, 10, repeats, (1, 0)),
         ("fgm", 5, repeats, (2, 1)),
         ("pgd", 2, 1, (21, 20)),
-        ("auto:steps=5:targets=1:queries=12:early_exit=false", 2, 1, (34, 18)),
+        ("auto:steps=5:targets=1:queries=12:early_exit=false", 5, repeats, (34, 18)),
     ]
     for name, more_batches, times_measured, (forwards, backwards) in attacks:
         attack = name and AttackSpec.parse(name).build(0.5, AttackOptions())

@@ -4,8 +4,10 @@ python benchmarks/recipes.py --train_data_pattern='d/train*' --eval_data_pattern
     --test_data_pattern='d/test*' --output_dir=runs/recipes -- --num_classes=24 --max_frames=30
 
 Flags after `--` are passed to every train.py. The best weights by validation GAP are evaluated on
-the test files, clean and under the fast gradient, or as `--eval_flags` say. All rows of a seed come
-before those of the next one. Called again, it goes on with the rows that are missing.
+the test files, clean and under the fast gradient, or as `--eval_flags` say. With `--learning_rates`
+each row is first trained at each of these, with the first seed, and keeps the one that has the
+highest validation GAP. All rows of a seed come before those of the next one. Called again, it goes
+on with the rows that are missing.
 """
 
 import argparse
@@ -53,6 +55,19 @@ DEFENSES = {
     "PGD-5": (["--model=Transformer", "--adversarial=pgd", "--adversarial_steps=5"], 13),
     "TRADES-5": (["--model=Transformer", "--adversarial=trades", "--adversarial_steps=5"], 14),
 }
+# Architectures side by side, each with its own loss and schedule.
+MODELS = {
+    "FrameLevelLogistic": ["--model=FrameLevelLogisticModel"],
+    "DBoF": ["--model=DbofModel"],
+    "gated soft-DBoF": ["--model=GatedSoftDbof"],
+    "NetVLAD": ["--model=NetVLAD"],
+    "NeXtVLAD": ["--model=NeXtVLAD"],
+    "LSTM": ["--model=LstmModel"],
+    "GRU": ["--model=AttentionGru"],
+    "SA": ["--model=Transformer"],
+    "SA, 4 layers": ["--model=Transformer", "--num_layers=4", "--pre_norm"],
+    "GMSA": ["--model=GMSA"],
+}
 # Rows that are fine-tuned from another row, which must come first.
 FINETUNED = {"TAF of SA": ("SA, CE", ["--model=Transformer", "--adversarial=temporal"])}
 
@@ -70,13 +85,103 @@ def run(*arguments: str, log: Path) -> None:
         sys.exit(f"{arguments[0]} failed, see {log}")
 
 
+def records_of(train_dir: Path, kind: str) -> list[dict]:
+    """Returns the lines of a kind of a run's metrics.jsonl."""
+    lines = (train_dir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    return [record for record in map(json.loads, lines) if record["kind"] == kind]
+
+
 def training_rate(train_dir: Path) -> float:
     """Returns the median rate of a run's training steps, in clips a second."""
-    lines = (train_dir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    records = [json.loads(line) for line in lines]
     # The first line of a run counts tracing too, and short ones the time of a validation.
-    rates = [r["examples_per_second"] for r in records if r["kind"] == "train"]
-    return statistics.median(rates)
+    return statistics.median(r["examples_per_second"] for r in records_of(train_dir, "train"))
+
+
+def best_validation(train_dir: Path) -> float:
+    return max(record["gap"] for record in records_of(train_dir, "validation"))
+
+
+def flags_of(options: argparse.Namespace, row: str, seed: str) -> list[str]:
+    """Returns the flags of train.py that a row stands for."""
+    source, flags = FINETUNED.get(row, (None, (RUNS | BETAS | MODELS).get(row)))
+    if row in DEFENSES:
+        flags, passes = DEFENSES[row]
+        if options.passes:
+            flags = [*flags, f"--max_steps={options.passes // passes}"]
+    if flags is None:
+        sys.exit(
+            f"--rows: there is no {row!r}; known: {'; '.join(RUNS | BETAS | MODELS | DEFENSES)}"
+        )
+    flags = [*flags, *options.flags, f"--seed={seed}"]
+    block_masks = flags[0] in ("--model=GMSA", "--model=GAT", "--model=GateAtt")
+    if options.window and block_masks and "--local_masks=global" not in flags:
+        flags.append(f"--local_masks={options.window}")
+    if source is not None:
+        flags.append(f"--finetune_from={options.output_dir}/{folder_name(source)}_{seed}")
+    return flags
+
+
+def train(options: argparse.Namespace, train_dir: Path, flags: list[str]) -> None:
+    """Trains a run, unless it has ended: the file beside it says so."""
+    ended = train_dir.with_suffix(".trained")
+    if ended.is_file():
+        return
+    run(
+        "train.py",
+        f"--train_dir={train_dir}",
+        f"--train_data_pattern={options.train_data_pattern}",
+        f"--eval_data_pattern={options.eval_data_pattern}",
+        *flags,
+        log=train_dir.with_suffix(".log"),
+    )
+    ended.touch()
+
+
+def choose_rate(options: argparse.Namespace, row: str) -> tuple[str, dict[str, float]]:
+    """Returns the rate with the highest validation GAP at the first seed, and all rates' GAP."""
+    seed, found = options.seeds.split(",")[0], {}
+    for rate in options.learning_rates.split(","):
+        train_dir = options.output_dir / f"{folder_name(row)}_{rate}_{seed}"
+        train(options, train_dir, [*flags_of(options, row, seed), f"--base_learning_rate={rate}"])
+        found[rate] = best_validation(train_dir)
+    return max(found, key=found.get), found
+
+
+def train_and_test(options: argparse.Namespace, row: str, seed: str) -> dict:
+    """Returns the row of the table, from the files where it is finished."""
+    flags, more, rate = flags_of(options, row, seed), {}, ""
+    if options.learning_rates:
+        rate, more["validation_gap_by_rate"] = choose_rate(options, row)
+        flags, rate = [*flags, f"--base_learning_rate={rate}"], f"{rate}_"
+    train_dir = options.output_dir / f"{folder_name(row)}_{rate}{seed}"
+    figures = train_dir.with_suffix(".json")
+    if not figures.is_file():
+        train(options, train_dir, flags)
+        run(
+            "eval.py",
+            f"--train_dir={train_dir}",
+            f"--eval_data_pattern={options.test_data_pattern}",
+            *shlex.split(options.eval_flags),
+            "--batch_size=256",
+            f"--output_file={figures}",
+            log=train_dir.with_suffix(".log"),
+        )
+    result = json.loads(figures.read_text(encoding="utf-8"))
+    more["parameters"] = result["provenance"]["parameters"]
+    more["clips_per_second"] = training_rate(train_dir)
+    more["checks_failed"] = sum(check["verdict"] == "fail" for check in result.get("sanity") or [])
+    return {"row": row, "seed": int(seed), "flags": flags, **more, **result}
+
+
+def print_row(line: dict) -> None:
+    clean = line["clean"]
+    attacked = " ".join(f"{a['gap']:.4f}@{a['epsilon']:g}" for a in line["attacks"])
+    print(
+        f"| {line['row']} | {line['seed']} | {clean['gap']:.4f} | {clean['map']:.4f} | "
+        f"{clean['map_all_scores']:.4f} | {clean['perr']:.4f} | {clean['hit_at_1']:.4f} | "
+        f"{attacked} |",
+        flush=True,
+    )
 
 
 def main() -> None:
@@ -88,6 +193,7 @@ def main() -> None:
     parser.add_argument("--seeds", default="0", help="separated by commas")
     parser.add_argument("--eval_flags", default="--attacks=fgm --epsilons=0.5", help="of eval.py")
     parser.add_argument("--passes", type=int, help="in the training of each of DEFENSES' rows")
+    parser.add_argument("--learning_rates", default="", help="to choose from, by validation GAP")
     parser.add_argument("--rows", default="", help="rows of the table, separated by ;")
     parser.add_argument("--window", help="one window for all block masks, for example bd5")
     parser.add_argument("flags", nargs="*", help="flags for every train.py, after --")
@@ -98,51 +204,8 @@ def main() -> None:
     table = []
     for seed in options.seeds.split(","):
         for row in rows:
-            source, flags = FINETUNED.get(row, (None, (RUNS | BETAS).get(row)))
-            if row in DEFENSES:
-                flags, passes = DEFENSES[row]
-                if options.passes:
-                    flags = [*flags, f"--max_steps={options.passes // passes}"]
-            flags = [*flags, *options.flags, f"--seed={seed}"]
-            block_masks = flags[0] in ("--model=GMSA", "--model=GAT", "--model=GateAtt")
-            if options.window and block_masks and "--local_masks=global" not in flags:
-                flags.append(f"--local_masks={options.window}")
-            if source is not None:
-                flags.append(f"--finetune_from={options.output_dir}/{folder_name(source)}_{seed}")
-            train_dir = options.output_dir / f"{folder_name(row)}_{seed}"
-            log, figures = train_dir.with_suffix(".log"), train_dir.with_suffix(".json")
-            if not figures.is_file():
-                run(
-                    "train.py",
-                    f"--train_dir={train_dir}",
-                    f"--train_data_pattern={options.train_data_pattern}",
-                    f"--eval_data_pattern={options.eval_data_pattern}",
-                    *flags,
-                    log=log,
-                )
-                run(
-                    "eval.py",
-                    f"--train_dir={train_dir}",
-                    f"--eval_data_pattern={options.test_data_pattern}",
-                    *shlex.split(options.eval_flags),
-                    "--batch_size=256",
-                    f"--output_file={figures}",
-                    log=log,
-                )
-            result = json.loads(figures.read_text(encoding="utf-8"))
-            cost = {
-                "parameters": result["provenance"]["parameters"],
-                "clips_per_second": training_rate(train_dir),
-            }
-            table.append({"row": row, "seed": int(seed), "flags": flags, **cost, **result})
-            clean = result["clean"]
-            attacked = " ".join(f"{a['gap']:.4f}@{a['epsilon']:g}" for a in result["attacks"])
-            print(
-                f"| {row} | {seed} | {clean['gap']:.4f} | {clean['map']:.4f} | "
-                f"{clean['map_all_scores']:.4f} | {clean['perr']:.4f} | {clean['hit_at_1']:.4f} | "
-                f"{attacked} |",
-                flush=True,
-            )
+            table.append(train_and_test(options, row, seed))
+            print_row(table[-1])
     path = options.output_dir / "recipes.json"
     path.write_text(json.dumps(table, indent=2) + "\n", encoding="utf-8")
 

@@ -289,21 +289,24 @@ class _Climb:
     def _check(self, state: _State) -> _State:
         """At a checkpoint, halves the steps that have stopped paying; counts the index on."""
         window = self.windows[state.index]
+        # Few steps are checkpoints; choosing points and gradients in all would cost as many copies.
+        state = tf.cond(window > 0, lambda: self._halve(state, window), lambda: state)
+        return state._replace(index=state.index + 1)
+
+    def _halve(self, state: _State, window: tf.Tensor) -> _State:
         few_rises = state.rises < RISING_SHARE * window
         no_gain = tf.logical_and(
             tf.logical_not(state.halved), state.best.value <= state.best_at_check
         )
-        is_check = window > 0
-        halve = tf.logical_and(is_check, tf.logical_or(few_rises, no_gain))
+        halve = tf.logical_or(few_rises, no_gain)
         return state._replace(
-            index=state.index + 1,
             point=keep_where(halve, state.best.point, state.point),
             value=tf.where(halve, state.best.value, state.value),
             gradients=keep_where(halve, state.best_gradients, state.gradients),
             step=tf.where(halve, state.step / 2.0, state.step),
-            rises=tf.where(is_check, tf.zeros_like(state.rises), state.rises),
-            best_at_check=tf.where(is_check, state.best.value, state.best_at_check),
-            halved=tf.where(is_check, halve, state.halved),
+            rises=tf.zeros_like(state.rises),
+            best_at_check=state.best.value,
+            halved=halve,
         )
 
 
