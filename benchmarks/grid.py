@@ -10,9 +10,11 @@ the gray values of 36 x 28 pixels), the sound by `--sound`. Clips are split 6 : 
 their names. Each model is trained on sound, on picture and on both, once for each seed, and
 evaluated on the test clips with its best weights by validation GAP. `late` averages the
 probabilities of the picture's run and of the run on sound in `--sound_dir`, with the weight that
-has the highest validation GAP. The accuracy of a place is the share of clips whose word in that
-place is the one that the model scores highest among the words of the place. Called again, it goes
-on where it stopped.
+has the highest validation GAP. A model of `--models` may have flags of its own, with + for the
+commas of a list: `GMSA:local_masks=bd10+bd20`. The accuracy of a place is the share of clips whose
+word in that place is the one that the model scores highest among the words of the place;
+`true_spans` compares class activation and attention with the frames at which the words are spoken.
+Called again, it goes on where it stopped.
 """
 
 import argparse
@@ -28,14 +30,27 @@ import numpy as np
 
 ROOT = Path(__file__).resolve().parents[1]
 PLACES = ("command", "color", "preposition", "letter", "digit", "adverb")
+WORD_FRAMES, NUM_FRAMES = "word_frames_25fps", 75
+BLOCKS = "--local_masks=bd10"
 MODELS = {
     "Logistic": ["--model=FrameLevelLogisticModel"],
     "SA": ["--model=Transformer"],
-    "GMSA": ["--model=GMSA"],
-    "GAT": ["--model=GAT"],
+    "uniform": ["--model=Transformer", "--attention=uniform"],
+    "S": ["--model=GMSA", "--local_masks=global"],
+    "GMSA": ["--model=GMSA", BLOCKS],
+    "GateOp": ["--model=GateOp", "--local_masks=tp5"],
+    "GateAtt": ["--model=GateAtt", BLOCKS],
+    "ShareAtt": ["--model=ShareAtt"],
+    "ART": ["--model=ART"],
+    "ART uniform": ["--model=ART", "--attention=uniform"],
+    "A-ART": ["--model=AART"],
+    "GMSA Adv": ["--model=GMSA", "--adversarial=output", BLOCKS],
+    "GAT JS": ["--model=GAT", "--adversarial=jensen_shannon", BLOCKS],
+    "GAT": ["--model=GAT", BLOCKS],
 }
 FEATURES = {"sound": ("audio",), "picture": ("rgb",), "both": ("rgb", "audio")}
 MOUTH = "55,80,70,56"
+SPANS = "spans.csv"
 
 
 def run(log, *arguments):
@@ -60,10 +75,29 @@ def write_pixels_model(path):
     keras.Model(picture, keras.layers.Flatten()(gray)).save(path)
 
 
+def write_spans(path, rows):
+    """Writes when each word is spoken, for `eval --true_spans`."""
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["video_id", "label", "start", "end", "duration"])
+        for row in rows:
+            for place, span in zip(PLACES, row[WORD_FRAMES].split(";"), strict=True):
+                frames = span.split("-")
+                writer.writerow([row["clip"], f"{place}:{row[place]}", *frames, NUM_FRAMES])
+
+
+def flags_of(model):
+    """Returns the flags of a name of MODELS, with those after its colons."""
+    name, *more = model.split(":")
+    return [*MODELS[name], *(f"--{flag.replace('+', ',')}" for flag in more)]
+
+
 def extract(options):
     """Makes the records; returns the words of each clip, place by place."""
     with (options.grid_dir / "labels.csv").open(encoding="utf-8") as file:
-        words = {row["clip"]: [row[place] for place in PLACES] for row in csv.DictReader(file)}
+        rows = list(csv.DictReader(file))
+    words = {row["clip"]: [row[place] for place in PLACES] for row in rows}
+    write_spans(options.output_dir / SPANS, rows)
     clips = options.output_dir / "clips.csv"
     with clips.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
@@ -93,8 +127,14 @@ def predict(options, train_dir, records, scores):
     )
 
 
+def run_of(folder, model, kind, seed):
+    """Returns the folder of a run."""
+    name = "".join(c if c.isalnum() else "_" for c in model)
+    return (folder / f"{name}_{kind}_{seed}").resolve()
+
+
 def train_and_test(options, sizes, model, kind, seed):
-    train_dir = (options.output_dir / f"{model}_{kind}_{seed}").resolve()
+    train_dir = run_of(options.output_dir, model, kind, seed)
     log = train_dir.with_suffix(".log")
     names = FEATURES[kind]
     scores = train_dir.with_suffix(".csv")
@@ -103,7 +143,7 @@ def train_and_test(options, sizes, model, kind, seed):
     if not figures.is_file():
         run(
             log,
-            *("train", f"--train_dir={train_dir}", *MODELS[model], f"--seed={seed}"),
+            *("train", f"--train_dir={train_dir}", *flags_of(model), f"--seed={seed}"),
             f"--train_data_pattern={records}/train*.tfrecord",
             f"--eval_data_pattern={records}/validate*.tfrecord",
             f"--feature_names={','.join(names)}",
@@ -111,7 +151,6 @@ def train_and_test(options, sizes, model, kind, seed):
             *(f"--num_classes={options.num_classes}", "--max_frames=75", "--batch_size=32"),
             *("--base_learning_rate=5e-4", f"--num_epochs={options.num_epochs}"),
             *("--early_stopping_patience=15", "--plateau_patience=8", *options.flags),
-            *(["--local_masks=bd10"] if model in ("GMSA", "GAT") else []),
         )
         test = f"{records}/test*.tfrecord"
         predict(options, train_dir, test, scores)
@@ -119,6 +158,7 @@ def train_and_test(options, sizes, model, kind, seed):
             log,
             *("eval", f"--train_dir={train_dir}", f"--eval_data_pattern={test}"),
             *("--attacks=fgm", "--epsilons=0.5", f"--output_file={figures}"),
+            f"--true_spans={(options.output_dir / SPANS).resolve()}",
         )
     return json.loads(figures.read_text(encoding="utf-8")), scores
 
@@ -165,7 +205,7 @@ def fuse(options, model, seed, words, label_names):
     scores = {}
     for kind, folder in (("picture", options.output_dir), ("sound", options.sound_dir)):
         for split in ("validate", "test"):
-            train_dir = (folder / f"{model}_{kind}_{seed}").resolve()
+            train_dir = run_of(folder, model, kind, seed)
             path = train_dir.with_suffix(".csv" if split == "test" else ".validate.csv")
             if not path.is_file():
                 predict(options, train_dir, f"{folder.resolve()}/records/{split}*.tfrecord", path)
@@ -197,7 +237,7 @@ def main():
     parser.add_argument("--extract_flags", default="", help="more flags for extract")
     parser.add_argument("--output_dir", type=Path, required=True)
     parser.add_argument("--sound_dir", type=Path, help="late: --output_dir of the runs on sound")
-    parser.add_argument("--models", default=",".join(MODELS))
+    parser.add_argument("--models", default="Logistic,SA,GMSA,GAT", help="of MODELS")
     parser.add_argument("--kinds", default=",".join(FEATURES), help="of sound, picture, both, late")
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--num_epochs", type=int, default=150)
