@@ -211,11 +211,11 @@ def run_commands(name, table, quick, data, output_dir):
         words[0] = sys.executable if words[0] == "python" else words[0]
         print(f"{name}, about {part['minutes']} min: {shlex.join(words)}", flush=True)
         subprocess.run(words, cwd=ROOT, check=True)
-    return [
-        row
-        for path in part.get("json", table["json"])
-        for row in json.loads((folder / path).read_text(encoding="utf-8"))
-    ]
+    rows = []
+    for path in part.get("json", table["json"]):
+        written = json.loads((folder / path).read_text(encoding="utf-8"))
+        rows += written if isinstance(written, list) else [written]
+    return rows
 
 
 def make(name, table, data, output_dir):

@@ -1,9 +1,14 @@
 """Attacks in pixels and sound through extractor and classifier: closed forms, figures, the page."""
 
+import base64
 import json
 import math
 import re
+import signal
+import subprocess
+import sys
 import tempfile
+import time
 from types import SimpleNamespace
 
 import keras
@@ -20,7 +25,7 @@ from yt8m_gat.extraction.extractor import Extractor
 from yt8m_gat.extraction.projection import Standardize, save
 from yt8m_gat.job_settings import VideoAttackSettings
 from yt8m_gat.models import build_from_config
-from yt8m_gat.pipeline import attacked_video
+from yt8m_gat.pipeline import attacked_video, video_attacks
 from yt8m_gat.pipeline.attacked_pictures import shown_pictures
 from yt8m_gat.pipeline.attacked_video import (
     PIXELS,
@@ -31,10 +36,13 @@ from yt8m_gat.pipeline.attacked_video import (
     snr,
     with_part,
 )
+from yt8m_gat.pipeline.kept_videos import KeptVideos
 from yt8m_gat.pipeline.run_evaluator import build_evaluator
 from yt8m_gat.pipeline.run_settings import read_schema
+from yt8m_gat.pipeline.video_measures import VideoMeasures
 from yt8m_gat.run_folder import RunFolder
 from yt8m_gat.video.clips import Clip
+from yt8m_gat.video.decoding import VideoError
 from yt8m_gat.weights.hdf5 import save_weights
 from yt8m_gat.weights.load import load_run
 
@@ -97,14 +105,14 @@ def test_pictures_show_the_difference_amplified():
     attacked[:, 2:6, 1:5, 0] += 3
     shown = shown_pictures(clean, attacked, (slice(2, 6), slice(1, 7)))
     assert shown["amplification"] == 127 // 3 and len(shown["clean"]) == 6
-    difference = tf.io.decode_png(shown["difference"][0]).numpy()
+    difference = tf.io.decode_png(base64.b64decode(shown["difference"][0])).numpy()
     assert difference.shape == (4, 6, 3)
     assert (difference[:, :4, 0] == 128 + 42 * 3).all() and (difference[..., 1:] == 128).all()
     # Of large pictures the middle is shown, pixel by pixel.
     wide = np.arange(300, dtype=np.uint8)[np.newaxis, np.newaxis, :, np.newaxis]
     wide = np.broadcast_to(wide, (1, 4, 300, 3))
     middle = shown_pictures(wide, wide, (slice(None), slice(None)))["clean"]
-    assert (tf.io.decode_png(middle[0]).numpy() == wide[0, :, 30:270]).all()
+    assert (tf.io.decode_png(base64.b64decode(middle[0])).numpy() == wide[0, :, 30:270]).all()
 
 
 @pytest.mark.parametrize(
@@ -117,6 +125,7 @@ def test_pictures_show_the_difference_amplified():
         ({"feature_epsilons": (-1.0,)}, "--feature_epsilons must be positive"),
         ({"attack_steps": 0}, "--attack_steps must be at least 1"),
         ({"num_clips": -1}, "--num_clips must be at least 0"),
+        ({"on_bad_file": "fail"}, "--on_bad_file must be error or skip. Received: fail"),
     ],
 )
 def test_wrong_settings_are_refused(options, message):
@@ -246,7 +255,7 @@ def test_the_chain_with_gradients_is_the_way_of_files_but_for_rounding(
         np.testing.assert_allclose(probabilities, judged.probabilities, atol=0.05)
     # 7 frames of 32 x 32 take 21,504 bytes; their attacked part is a quarter, in floats.
     monkeypatch.setattr(attacked_video, "MAX_BYTES", 21_503)
-    with pytest.raises(ConfigError, match="within the first 7 of 7 frames; name shorter parts"):
+    with pytest.raises(VideoError, match="within the first 7 of 7 frames; name shorter parts"):
         chain.open(Clip(f"{place}/red.mkv"), "red", np.array([1, 0, 0]))
 
 
@@ -293,7 +302,10 @@ def test_figures_of_attacks_and_the_smallest_changes_by_hand(place, tmp_path, ca
     # 4 attacks on pixels, 6 frames of 7, each clean, attacked and as a difference.
     assert text.count("data:image/png;base64,") == 4 * 6 * 3
     assert "difference, 4 times" in text and "sound, pgd, 30 dB" in text
-    assert result["provenance"]["num_videos"] == 3
+    assert result["provenance"]["num_videos"] == 3 and result["left_out"] == []
+    # A row of a table that benchmarks/results.py makes.
+    assert (result["model"], result["adversarial"]) == ("FrameLevelLogisticModel", "none")
+    assert result["seed"] == 0
 
 
 @pytest.mark.slow
@@ -305,6 +317,19 @@ def test_runs_of_one_feature_and_wrong_input(place, tmp_path, capsys):
     result = json.loads((tmp_path / "x.json").read_text())
     assert [row["attack"] for row in result["attacks"]] == ["pgd", "noise"]
     assert result["smallest_changes"] == []
+    # A file of sound alone is enough for it; in bytes and 16 bits, so that nothing changes.
+    wave = (8000 * np.sin(np.arange(32_000) / 9)).astype(np.int16)
+    tiny_videos.write(tmp_path / "tone.wav", sound=wave[np.newaxis], sound_codec="pcm_s16le")
+    (tmp_path / "tone.csv").write_text("path,label\ntone.wav,red\n")
+    words = (f"--train_dir={tmp_path}/sound", "--attacks=", "--sound_snrs=20", *quick)
+    command.main([f"--labels={tmp_path}/tone.csv", *words])
+    result = json.loads((tmp_path / "x.json").read_text())
+    assert result["rewritten"]["audio_distance"] == 0
+    assert result["attacks"][0]["snr"] == pytest.approx(20, abs=0.2)
+    capsys.readouterr()
+    with pytest.raises(SystemExit):
+        command.main([f"--labels={tmp_path}/tone.csv", f"--train_dir={place}/both", output])
+    assert "tone.wav: has no picture that can be decoded" in capsys.readouterr().err
     write_run(tmp_path / "tflite", ("rgb",), tflite=True)
     write_run(tmp_path / "bare", ("rgb",), with_extractor=False)
     both = f"--train_dir={place}/both"
@@ -328,6 +353,122 @@ def test_runs_of_one_feature_and_wrong_input(place, tmp_path, capsys):
         printed = capsys.readouterr().err
         assert ended.value.code == 2 and message in printed, (words, printed)
         assert len(printed.strip().splitlines()) == 1, printed
+
+
+def test_what_is_kept_of_videos_is_that_of_the_same_job(tmp_path):
+    paths = [tmp_path / name for name in "ab"]
+    for path in paths:
+        path.write_bytes(b"frames")
+    clips, folder = [Clip(str(path), ("red",)) for path in paths], tmp_path / "kept"
+    measured = {"rows": [0.1, None, float(np.float32(0.3))]}
+    kept = KeptVideos(folder, clips, {"epsilons": (1.0,), "weights": "abc"})
+    assert kept.read(0) is None and not folder.exists()
+    kept.keep(0, measured)
+    again = KeptVideos(folder, clips, {"epsilons": [1.0], "weights": "abc"})
+    assert (again.num_kept, again.read(0), again.read(1)) == (1, measured, None)
+    for settings, videos, message in (
+        ({"epsilons": (2.0,), "weights": "abc"}, clips, r"epsilons: \[1.0\] != \[2.0\]\nGive"),
+        ({"epsilons": (1.0,), "weights": "d"}, clips, r"weights: 'abc' != 'd'\n.* remove that"),
+        ({"epsilons": (1.0,), "weights": "abc"}, clips[:1], r"  other videos, parts or labels"),
+    ):
+        with pytest.raises(ConfigError, match=rf"kept holds another job .*:\n(?s:.*){message}"):
+            KeptVideos(folder, videos, settings)
+    paths[0].write_bytes(b"other frames")
+    assert again.read(0) is None  # The file is another one by now.
+    # A job that has kept nothing yet does not stand in the way of another.
+    (folder / "00000000.json").unlink()
+    KeptVideos(folder, clips, {"epsilons": (3.0,)}).keep(1, measured)
+    assert KeptVideos(folder, clips, {"epsilons": (3.0,)}).read(1) == measured
+
+
+@pytest.mark.slow
+def test_killed_anywhere_the_same_command_ends_with_the_same_bytes(
+    place, tmp_path, monkeypatch, capfd
+):
+    words = [f"--labels={place}/clips.csv", f"--train_dir={place}/both", "--attacks=noise_linf"]
+    words += ["--epsilons=8", "--attack_steps=2", "--sound_snrs=30", "--distance_videos=2"]
+    words += ["--output_file=a.json", "--page_file=a.html"]
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    for folder in (whole, killed):
+        folder.mkdir()
+    monkeypatch.setattr(video_attacks, "utc_now", lambda: "now")
+    monkeypatch.chdir(whole)
+    command.main(words)
+    for number, ending in enumerate((signal.SIGKILL, signal.SIGINT)):
+        process = subprocess.Popen(
+            [sys.executable, "-m", "yt8m_gat", "attack-videos", *words],
+            cwd=killed,
+            stderr=subprocess.PIPE,
+        )
+        piece = killed / ".a.json.partial" / f"{number:08d}.json"
+        while not piece.is_file() and process.poll() is None:
+            time.sleep(0.001)
+        process.send_signal(ending)
+        _, error = process.communicate(timeout=300)
+        assert process.returncode == (-signal.SIGKILL if ending == signal.SIGKILL else 130)
+    assert b"the same command goes on after the videos in" in error
+    monkeypatch.chdir(killed)
+    num_kept = len(list(killed.glob(".a.json.partial/0*.json")))
+    assert num_kept >= 1
+    with pytest.raises(SystemExit):
+        command.main([*words, "--sound_snrs=20"])
+    assert "sound_snrs: [30.0] != [20.0]" in capfd.readouterr().err
+    measured, measure = [], VideoMeasures.measure
+    monkeypatch.setattr(
+        VideoMeasures,
+        "measure",
+        lambda job, number, *rest: measured.append(number) or measure(job, number, *rest),
+    )
+    command.main(words)
+    assert measured == list(range(num_kept, 3))
+    assert f"going on after {num_kept} of 3 videos" in capfd.readouterr().err
+    contents = [
+        {path.name: re.sub(r"Written \S+", "", path.read_text()) for path in folder.iterdir()}
+        for folder in (whole, killed)
+    ]
+    assert contents[0].keys() == {"a.json", "a.html"} and contents[0] == contents[1]
+
+
+@pytest.mark.slow
+def test_bad_videos_are_left_out_by_name(place, tmp_path, capsys):
+    bad = tmp_path / "bad.mkv"
+    bad.write_bytes(b"nothing that could be decoded")
+    good = [f"{place}/red.mkv,red", f"{place}/green.mkv,green"]
+    (tmp_path / "good.csv").write_text("\n".join(["path,label", *good]) + "\n")
+    (tmp_path / "all.csv").write_text(
+        "\n".join(["path,label", good[0], f"{bad},blue", good[1]]) + "\n"
+    )
+    words = [f"--train_dir={place}/both", "--attacks=fgm_linf", "--epsilons=8"]
+    words += ["--feature_epsilons="]
+    listed = [*words, f"--labels={tmp_path}/all.csv", f"--output_file={tmp_path}/all.json"]
+    listed += [f"--page_file={tmp_path}/all.html"]
+    with pytest.raises(SystemExit) as ended:
+        command.main(listed)
+    error = capsys.readouterr().err
+    assert ended.value.code == 2 and "bad.mkv" in error and "--on_bad_file=skip" in error
+    assert not (tmp_path / "all.json").exists()
+    # What was measured before the bad one is kept.
+    command.main([*listed, "--on_bad_file=skip"])
+    error = capsys.readouterr().err
+    assert "going on after 1 of 3 videos" in error and "left out: " in error
+    assert f"1 of 3 videos were left out: see left_out in {tmp_path}/all.json" in error
+    command.main([*words, f"--labels={tmp_path}/good.csv", f"--output_file={tmp_path}/good.json"])
+    result, expected = (json.loads((tmp_path / f"{n}.json").read_text()) for n in ("all", "good"))
+    [left_out] = result["left_out"]
+    assert (left_out["video_id"], left_out["file"]) == ("bad", str(bad))
+    assert "bad.mkv" in left_out["reason"] and "bad.mkv" in (tmp_path / "all.html").read_text()
+    assert result["provenance"]["num_videos"] == 2 and expected["left_out"] == []
+    for name in ("clean", "rewritten", "attacks"):
+        assert result[name] == expected[name]
+    (tmp_path / "none.csv").write_text(f"path,label\n{bad},red\n")
+    with pytest.raises(SystemExit):
+        command.main(
+            [
+                *(*words, "--on_bad_file=skip", f"--labels={tmp_path}/none.csv"),
+                f"--output_file={tmp_path}/none.json",
+            ]
+        )
+    assert "none of 1 videos could be read" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,9 @@ import pytest
 from absl import flags
 
 import yt8m_gat
+from yt8m_gat.commands import extract as extract_command
 from yt8m_gat.commands import watch as watch_command
+from yt8m_gat.commands.table import COMMANDS
 from yt8m_gat.config import ConfigError
 from yt8m_gat.paths import input_path, output_path, read_paths, saved_model_path
 from yt8m_gat.run_folder import RunFolder
@@ -174,6 +176,34 @@ def test_a_page_never_replaces_the_video(tmp_path, capsys):
         code = watch_command.main([str(video), "--train_dir=x", f"--output_file={tmp_path}/{name}"])
         assert code == 2 and "a file of its own" in capsys.readouterr().err
     assert video.read_bytes() == b"frames"
+
+
+def test_the_folder_of_a_command_has_a_name(tmp_path, monkeypatch, capsys):
+    """An empty one would be the current folder, and its files would be among the user's."""
+    monkeypatch.chdir(tmp_path)
+    with_folder = set()
+    for command in (name for commands in COMMANDS.values() for name in commands):
+        module = importlib.import_module(f"yt8m_gat.commands.{command.replace('-', '_')}")
+        # `export_dir` of train.py may be left out.
+        folders = {"output_dir", "export_dir"} & set(getattr(module, "PATHS", ()))
+        if folders and command != "train":
+            with_folder.add(command)
+            values = argparse.Namespace(**dict.fromkeys(folders, ""))
+            with pytest.raises(ConfigError, match=r"_dir must name a folder\. Received: an empty"):
+                read_paths(values, module.PATHS)
+    assert with_folder == {
+        *("archive", "compose", "demo", "download", "ensemble", "export", "extract", "pack"),
+        *("repack", "sample"),
+    }
+    assert "--output_dir must name a folder" in _last_line(extract_command, capsys, "--output_dir=")
+    assert not list(tmp_path.iterdir())
+
+
+def _last_line(command, capsys, *words):
+    with pytest.raises(SystemExit) as stopped:
+        command.main(words)
+    assert stopped.value.code == 2
+    return capsys.readouterr().err.splitlines()[-1]
 
 
 def test_paths_are_read_in_place(monkeypatch, tmp_path):

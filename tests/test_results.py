@@ -137,11 +137,15 @@ def test_a_table_runs_its_commands_and_is_stored(tmp_path, monkeypatch):
         "pathlib.Path(sys.argv[2], 'rows.json').write_text("
         '\'[{"model": "SA", "seed": 0, "kind": "both", '
         '"clean": {"gap": 0.5}, "attacks": [{"gap": 0.25}]}]\')\n'
+        # A row by itself, as `yt8m-gat attack-videos` writes its figures.
+        "pathlib.Path(sys.argv[2], 'one.json').write_text("
+        '\'{"model": "SA", "seed": 1, "kind": "both", '
+        '"clean": {"gap": 0.7}, "attacks": [{"gap": 0.35}]}\')\n'
     )
     table = {
         **TABLE,
         "commands": [f"python {script} --data=$D {{dir}}"],
-        "json": ["rows.json"],
+        "json": ["rows.json", "one.json"],
         "minutes": 1,
     }
     assert not results.make("t", table, {}, tmp_path)
@@ -149,7 +153,7 @@ def test_a_table_runs_its_commands_and_is_stored(tmp_path, monkeypatch):
     assert results.make("t", table, {"D": "my folder"}, tmp_path)
     kept = results.json.loads((tmp_path / "stored" / "t.json").read_text())
     assert kept["lines"] == [
-        {"keys": ["SA"], "seeds": [0], "figures": {"GAP": [0.5], "FGM": [0.25]}}
+        {"keys": ["SA"], "seeds": [0, 1], "figures": {"GAP": [0.5, 0.7], "FGM": [0.25, 0.35]}}
     ]
     table["commands"] = [f"{sys.executable} -c 1/0"]
     with pytest.raises(subprocess.CalledProcessError):

@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 import sys
+import wave as wavfile
 
 import av
 import keras
@@ -129,17 +130,17 @@ def gat(place):
     return folder
 
 
-def make_run(folder, model, extractor=None):
-    config = config_of(model)
+def make_run(folder, model, extractor=None, features=SIZES):
+    config = config_of(model, features)
     keras.utils.set_random_seed(2)
     folder.prepare(config, extractor=extractor)
     save_weights(build_from_config(config), folder.best_weights, step=0)
 
 
-def config_of(model="FrameLevelLogisticModel"):
+def config_of(model="FrameLevelLogisticModel", features=SIZES):
     return RunConfig(
         data=DataConfig(
-            num_classes=3, feature_names=tuple(SIZES), feature_sizes=tuple(SIZES.values())
+            num_classes=3, feature_names=tuple(features), feature_sizes=tuple(features.values())
         ),
         model=ModelConfig(name=model, options=OPTIONS if model == "GAT" else {}),
         training=TrainingConfig(batch_size=3, num_epochs=1, max_steps=1),
@@ -201,6 +202,40 @@ def test_videos_are_predicted_as_their_records(place, tmp_path, capsys):
     assert list(rows(of_videos)) == ["blue", "green", "red"]
     for name, values in rows(of_videos).items():
         np.testing.assert_allclose(values, expected[name], rtol=2e-5)
+
+
+def test_a_run_of_sound_takes_files_of_sound_alone(place, tmp_path, capsys):
+    """The extractor has a picture part too, whose model is not even there any more."""
+    folder = RunFolder(tmp_path / "run")
+    kept = extractor_to_keep(folder, [f"{place}/records/train00.tfrecord"], [], 0)
+    make_run(folder, "FrameLevelLogisticModel", kept, {"audio": 64})
+    config = ExtractorConfig.load(folder.extractor)
+    picture = dataclasses.replace(config.picture, copy=None, path="gone.keras")
+    dataclasses.replace(config, picture=picture).save(folder.extractor)
+    wave = (8000 * np.sin(np.arange(32_000) / 9)).astype(np.int16)
+    with wavfile.open(str(tmp_path / "tone.wav"), "wb") as file:
+        file.setparams((1, 2, 16_000, 0, "NONE", ""))
+        file.writeframes(wave.tobytes())
+    run = yt8m_gat.load_run(folder.path)
+    table = run.predict_video([tmp_path / "tone.wav", place / "red.mp4"], top_k=3)
+    # Of a video the features are those that its records hold.
+    extracted = Extractor.load(place / "records")(place / "red.mp4")
+    features = yt8m_gat.dequantize(tf.constant(extracted.features["audio"][np.newaxis]))
+    logits = run.model.forward({"audio": features}, tf.ones(features.shape[:2], bool)).logits
+    expected = np.sort(run.model.probabilities(logits)[0])[::-1]
+    np.testing.assert_allclose(table.probability[3:], expected, rtol=2e-5)
+    words = [f"--train_dir={folder.path}", f"--input_video_pattern={tmp_path}/*.wav", "--top_k=3"]
+    output = tmp_path / "tags.json"
+    code, _, err = infer([*words, "--format=json", f"--output_file={output}"], capsys)
+    assert code == 0 and "warning" not in err
+    tone = json.loads(output.read_text())
+    assert (tone["duration"], tone["num_frames"], tone["faults"]) == (2.0, 2 * RATE, [])
+    found = [label["probability"] for label in tone["labels"]]
+    np.testing.assert_allclose(found, table.probability[:3], rtol=1e-5)
+    page = tmp_path / "page.html"
+    words = [f"{tmp_path}/tone.wav", f"--train_dir={folder.path}", f"--output_file={page}"]
+    assert watch_command.main(words) == 0
+    assert "base64," not in page.read_text(encoding="utf-8")
 
 
 def test_json_names_the_labels_and_their_seconds(place, tmp_path, capsys):

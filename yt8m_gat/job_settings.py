@@ -8,7 +8,7 @@ import math
 import os
 from collections.abc import Sequence
 
-from yt8m_gat.config import MAX_BAD_FRACTION, ConfigError
+from yt8m_gat.config import MAX_BAD_FRACTION, ON_BAD_RECORD, ConfigError
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -161,6 +161,8 @@ class VideoAttackSettings:
             searched; None: the epsilon of training; empty: nothing is searched.
         distance_videos: First videos for which it is searched; 0: all.
         num_clips: First videos that the page shows.
+        on_bad_file: `error`: stop at a video that cannot be read; or `skip`: leave it out, and say
+            so in the result.
         checkpoint: `best` or `last`.
         trust_code: Run the code that the run names, and load the extractor of an archive.
     """
@@ -172,6 +174,7 @@ class VideoAttackSettings:
     feature_epsilons: Sequence[float] | None = None
     distance_videos: int = 20
     num_clips: int = 2
+    on_bad_file: str = "error"
     checkpoint: str = "best"
     trust_code: bool = False
 
@@ -182,6 +185,10 @@ class VideoAttackSettings:
                 raise ConfigError(
                     f"--{name} must be at least {least}. Received: {getattr(self, name)}"
                 )
+        if self.on_bad_file not in ON_BAD_RECORD:
+            raise ConfigError(
+                f"--on_bad_file must be {' or '.join(ON_BAD_RECORD)}. Received: {self.on_bad_file}"
+            )
         for name in ("epsilons", "feature_epsilons"):
             for value in getattr(self, name) or ():
                 if not 0 < value < math.inf:

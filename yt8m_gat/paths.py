@@ -100,6 +100,23 @@ def require_own_files(
         taken[os.path.realpath(path)] = f"the {flag}"
 
 
+def required(read: PathReader) -> PathReader:
+    """Returns a reader that refuses an empty path, which would stand for the current folder.
+
+    Args:
+        read: The reader of all other paths.
+    """
+
+    def read_named(flag: str, path: str) -> str:
+        if not path:
+            raise ConfigError(
+                f"{flag} must name a folder. Received: an empty name; write . for the current one"
+            )
+        return read(flag, path)
+
+    return read_named
+
+
 def saved_model_path(flag: str, path: str) -> str:
     r"""Returns the expanded path of a folder for SavedModels that TensorFlow can load.
 
@@ -110,7 +127,7 @@ def saved_model_path(flag: str, path: str) -> str:
         ConfigError: TensorFlow could not load from there; or see `output_path`.
     """
     path = output_path(flag, path)
-    if re.search(r"[\[\\]", os.path.abspath(path)):
+    if path and re.search(r"[\[\\]", os.path.abspath(path)):
         raise ConfigError(
             f"{flag} must have neither [ nor \\ in its full path: TensorFlow reads them as a "
             f"pattern and could not load the SavedModel. Received: {os.path.abspath(path)!r}; "
@@ -125,8 +142,8 @@ def read_paths(
     """Replaces the paths among parsed flags by checked and expanded ones.
 
     Args:
-        values: Parsed flags of absl or argparse; each path of a list is read by itself, and empty
-            or missing values are not changed.
+        values: Parsed flags of absl or argparse; each path of a list is read by itself, and missing
+            values are not changed, nor are empty ones that are not `required`.
         readers: Attribute of `values` -> its reader.
         positional: Attributes that users write without their name.
 
@@ -138,5 +155,5 @@ def read_paths(
         shown = name if name in positional else f"--{name}"
         if isinstance(value, list):
             setattr(values, name, [read(shown, path) for path in value])
-        elif value:
+        elif value is not None:
             setattr(values, name, read(shown, value))

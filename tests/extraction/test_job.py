@@ -19,6 +19,7 @@ from yt8m_gat.commands import extract as command
 from yt8m_gat.config import ConfigError
 from yt8m_gat.data.dataset import batch_parser
 from yt8m_gat.data.quantization import quantize
+from yt8m_gat.extraction import extractor_parts
 from yt8m_gat.extraction.config import ExtractorConfig
 from yt8m_gat.extraction.extractor import Extractor
 from yt8m_gat.extraction.job import extract
@@ -250,6 +251,32 @@ def test_sound_without_a_picture_and_the_other_way_round(folder, tmp_path):
     assert config.feature_sizes == {"rgb": 3}
     with pytest.raises(VideoError, match="has no picture"):
         Extractor.load(tmp_path / "picture")(path)
+
+
+def test_sound_alone_of_an_extractor_of_both_needs_no_picture(folder, tmp_path, monkeypatch):
+    clips = read_clips(folder / "clips.csv")
+    extract(clips, tmp_path / "made", settings(folder))
+    expected = Extractor.load(tmp_path / "made")(clips[0].path)
+    monkeypatch.setattr(extractor_parts, "picture_model", None)  # It is not loaded.
+    extractor = Extractor.load(tmp_path / "made", features=["audio"])
+    extracted = extractor(clips[0].path)
+    # The frames of the picture are the time steps still, so that nothing else changes.
+    np.testing.assert_array_equal(extracted.features.pop("audio"), expected.features["audio"])
+    np.testing.assert_array_equal(extracted.seconds, expected.seconds)
+    assert extracted.features == {} and extracted.duration == expected.duration
+    wave = (3000 * np.sin(np.arange(24_000) / 9)).astype(np.int16)
+    path = tmp_path / "sound.wav"
+    tiny_videos.write(path, sound=wave[np.newaxis], sound_codec="pcm_s16le")
+    of_wave = extractor(path, start=0.5)
+    np.testing.assert_allclose(of_wave.seconds, [0.5, 0.7, 0.9, 1.1, 1.3])
+    padded = np.concatenate([np.zeros(120), wave[8000:] / 2**15, np.zeros(9000)]).astype("float32")
+    windows = np.stack([padded[3200 * k : 3200 * k + 3440] for k in range(5)])
+    with np.load(tmp_path / "made" / "sound.npz") as constants:
+        scaled = (log_mel(windows).mean(axis=1) - constants["mean"]) / constants["deviation"]
+    differences = np.abs(of_wave.features["audio"].astype(int) - quantize(scaled))
+    assert differences.max() <= 1 and (differences > 0).mean() < 0.01
+    silent = tiny_videos.write(tmp_path / "silent.mkv", tiny_videos.numbered(4), fps=5)
+    assert extractor(silent).faults == ("there is no sound: silence stands in for it",)
 
 
 def test_crop_and_max_seconds(folder, tmp_path):

@@ -3,14 +3,14 @@
 from collections.abc import Sequence
 
 from yt8m_gat.cli import CommandParser, quiet_tensorflow, reported_errors
-from yt8m_gat.paths import input_path, output_path, read_paths
+from yt8m_gat.paths import input_path, output_path, read_paths, required
 from yt8m_gat.run_folder import RunFolder
 
 PATHS = {
     "train_dir": input_path,
     "input_file": input_path,
     "output_file": output_path,
-    "output_dir": output_path,
+    "output_dir": required(output_path),
 }
 
 

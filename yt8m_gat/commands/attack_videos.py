@@ -3,18 +3,22 @@
 import argparse
 import json
 import os
+import shutil
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from yt8m_gat.cli import (
     CommandParser,
     comma_separated,
+    exit_interrupted,
     numbers,
     quiet_tensorflow,
     reported_errors,
 )
 from yt8m_gat.commands.listed_clips import listed_clips
 from yt8m_gat.commands.page_file import write_page
+from yt8m_gat.commands.shard_flags import add_on_bad_file
 from yt8m_gat.disk import replacing
 from yt8m_gat.job_settings import VideoAttackSettings
 from yt8m_gat.locks import only_writer
@@ -41,7 +45,8 @@ def _parser() -> CommandParser:
     parser = CommandParser(
         "attack-videos",
         "Attacks the pixels and the sound of video files, through the run's extractor and "
-        "classifier, and says how small a change of them moves the features as far as epsilon.",
+        "classifier, and says how small a change of them moves the features as far as epsilon. "
+        "Called again, it continues where it stopped.",
     )
     add, defaults = parser.add_argument, VideoAttackSettings()
     add("videos", nargs="*", help="files, patterns, lists (.csv, .txt), or folders of classes")
@@ -77,6 +82,7 @@ def _parser() -> CommandParser:
     add("--output_file", default="attacked.json", help="the figures, as JSON")
     add("--page_file", help="a page with the figures, and clean and attacked frames")
     add("--num_clips", type=int, default=defaults.num_clips, help="first videos that it shows")
+    add_on_bad_file(parser)
     add("--checkpoint", choices=("best", "last"), default="best", help="which state of the run")
     add("--label_names", metavar="FILE", help="names of the classes (default: the run's)")
     add(
@@ -110,6 +116,7 @@ def _settings(arguments: argparse.Namespace) -> dict[str, Any]:
         else numbers("feature_epsilons", feature_epsilons),
         distance_videos=arguments.distance_videos,
         num_clips=arguments.num_clips if arguments.page_file else 0,
+        on_bad_file=arguments.on_bad_file,
         checkpoint=arguments.checkpoint,
         trust_code=arguments.trust_code,
     )
@@ -132,15 +139,20 @@ def _attack(arguments: argparse.Namespace) -> None:
         only_writer(arguments.output_file),
         only_writer(arguments.page_file),
     ):
-        result, shown = pipeline.attack_videos(
-            RunFolder(arguments.train_dir),
-            clips,
-            label_names=arguments.label_names,
-            extractor=arguments.extractor,
-            picture=arguments.picture,
-            sound=arguments.sound,
-            **settings,
-        )
+        kept = pipeline.partial_file(arguments.output_file)
+        try:
+            result, shown = pipeline.attack_videos(
+                RunFolder(arguments.train_dir),
+                clips,
+                label_names=arguments.label_names,
+                extractor=arguments.extractor,
+                picture=arguments.picture,
+                sound=arguments.sound,
+                kept_in=kept,
+                **settings,
+            )
+        except KeyboardInterrupt:
+            exit_interrupted(kept, "videos")
         with replacing(arguments.output_file) as temporary:
             text = json.dumps(result, indent=2, allow_nan=False)
             temporary.write_text(text + "\n", encoding="utf-8")
@@ -149,6 +161,13 @@ def _attack(arguments: argparse.Namespace) -> None:
         if arguments.page_file:
             page = build_attacked_page(result, shown, arguments.command)
             write_page(arguments.page_file, page, {}, None)
+        shutil.rmtree(kept, ignore_errors=True)  # All that was asked for is written.
+        if result["left_out"]:
+            print(
+                f"{len(result['left_out'])} of {len(clips)} videos were left out: see left_out in "
+                f"{arguments.output_file}",
+                file=sys.stderr,
+            )
 
 
 def _print(result: Mapping[str, Any]) -> None:

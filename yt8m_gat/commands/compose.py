@@ -13,9 +13,9 @@ from yt8m_gat.cli import (
     start_tensorflow,
 )
 from yt8m_gat.config import DataConfig
-from yt8m_gat.paths import output_path, read_paths
+from yt8m_gat.paths import output_path, read_paths, required
 
-PATHS = {"output_dir": output_path}
+PATHS = {"output_dir": required(output_path)}
 
 # Flag -> help; the defaults are those of `ComposeConfig`.
 _SETTINGS = {

@@ -10,12 +10,12 @@ from pathlib import Path
 
 from yt8m_gat.cli import CommandParser, reported_errors
 from yt8m_gat.interrupt import CONSOLE
-from yt8m_gat.paths import read_paths, saved_model_path
+from yt8m_gat.paths import read_paths, required, saved_model_path
 
 _SAMPLE = "--num_train=2000 --num_validate=400 --num_test=400 --num_classes=24 --max_frames=30"
 
 
-PATHS = {"output_dir": saved_model_path}
+PATHS = {"output_dir": required(saved_model_path)}
 """The folder also holds an export of the model, so it needs a path for a SavedModel."""
 
 

@@ -16,7 +16,7 @@ from yt8m_gat.acquisition.download import (
 )
 from yt8m_gat.cli import CommandParser
 from yt8m_gat.config import ConfigError
-from yt8m_gat.paths import output_path, read_paths
+from yt8m_gat.paths import output_path, read_paths, required
 from yt8m_gat.untrusted import print_error
 
 
@@ -27,7 +27,7 @@ def _http_url(flag: str, url: str) -> str:
     return url
 
 
-PATHS = {"output_dir": output_path}
+PATHS = {"output_dir": required(output_path)}
 
 
 def _parser() -> CommandParser:

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 
 from yt8m_gat.cli import CommandParser, numbers, quiet_tensorflow, reported_errors
 from yt8m_gat.config import ConfigError
-from yt8m_gat.paths import input_path, output_path, read_paths
+from yt8m_gat.paths import input_path, output_path, read_paths, required
 from yt8m_gat.run_folder import RunFolder
 
-PATHS = {"runs": input_path, "output_dir": output_path}
+PATHS = {"runs": input_path, "output_dir": required(output_path)}
 
 
 def _parser() -> CommandParser:

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 
 from yt8m_gat.cli import CommandParser, quiet_tensorflow, reported_errors
-from yt8m_gat.paths import input_path, read_paths, saved_model_path
+from yt8m_gat.paths import input_path, read_paths, required, saved_model_path
 from yt8m_gat.run_folder import RunFolder
 
-PATHS = {"train_dir": input_path, "export_dir": saved_model_path}
+PATHS = {"train_dir": input_path, "export_dir": required(saved_model_path)}
 
 
 def _parser() -> CommandParser:

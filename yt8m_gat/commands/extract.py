@@ -24,7 +24,7 @@ from yt8m_gat.data.label_space import read_label_names
 from yt8m_gat.extraction.config import ExtractorConfig, extractor_file
 from yt8m_gat.extraction.settings import ExtractionSettings
 from yt8m_gat.extraction.shards import LABEL_NAMES, Summary, parse_splits
-from yt8m_gat.paths import expanded, input_path, output_path, read_paths
+from yt8m_gat.paths import expanded, input_path, output_path, read_paths, required
 from yt8m_gat.video.clips import Clip, ClipListError
 from yt8m_gat.video.decoding import VideoError
 
@@ -42,7 +42,7 @@ PATHS = {
     "labels": input_path,
     "label_names": input_path,
     "extractor": input_path,
-    "output_dir": output_path,
+    "output_dir": required(output_path),
     "official_dir": input_path,
     "picture": _model,
     "picture_weights": input_path,

@@ -16,11 +16,11 @@ from yt8m_gat.cli import (
 from yt8m_gat.commands.shard_flags import add_shard_flags, check_shard_flags
 from yt8m_gat.extraction.pack_settings import PackSettings
 from yt8m_gat.extraction.shards import Summary, parse_splits
-from yt8m_gat.paths import input_path, output_path, read_paths
+from yt8m_gat.paths import input_path, output_path, read_paths, required
 from yt8m_gat.video.clips import ClipListError, clips_of
 from yt8m_gat.video.decoding import VideoError
 
-PATHS = {"clips": input_path, "output_dir": output_path}
+PATHS = {"clips": input_path, "output_dir": required(output_path)}
 
 # Flag -> help; the defaults are those of `PackSettings`.
 _SETTINGS = {

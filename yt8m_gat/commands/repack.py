@@ -13,10 +13,10 @@ from yt8m_gat.cli import (
     start_tensorflow,
 )
 from yt8m_gat.config import MAX_BAD_FRACTION, ON_BAD_RECORD, DataConfig
-from yt8m_gat.paths import output_path, read_paths
+from yt8m_gat.paths import output_path, read_paths, required
 from yt8m_gat.untrusted import printable
 
-PATHS = {"output_dir": output_path}
+PATHS = {"output_dir": required(output_path)}
 
 
 def _parser() -> CommandParser:

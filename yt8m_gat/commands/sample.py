@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from yt8m_gat.acquisition.motion import LABEL_NAMES, MotionConfig, generate_motion_sample
 from yt8m_gat.acquisition.sample import SampleConfig, generate_sample
 from yt8m_gat.cli import CommandParser, start_tensorflow
-from yt8m_gat.paths import output_path, read_paths
+from yt8m_gat.paths import output_path, read_paths, required
 
-PATHS = {"output_dir": output_path}
+PATHS = {"output_dir": required(output_path)}
 KINDS = {"features": SampleConfig, "motion": MotionConfig}
 
 

@@ -1,4 +1,4 @@
-"""Flags of the commands that write shards of records made of videos: extract and pack."""
+"""Flags of the commands that write shards of records made of videos, extract and pack."""
 
 import argparse
 
@@ -13,13 +13,18 @@ def add_shard_flags(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--num_shards", type=int, default=1, help="files of each split")
     add("--splits", default="", help="splits by a hash of the id: train:8,validate:1,test:1")
-    add(
+    add_on_bad_file(parser)
+    add("--num_readers", type=int, default=2, help="files that are decoded at a time")
+
+
+def add_on_bad_file(parser: argparse.ArgumentParser) -> None:
+    """Adds `--on_bad_file`."""
+    parser.add_argument(
         "--on_bad_file",
         choices=ON_BAD_FILE,
         default="error",
         help="stop at a file that cannot be read, or leave it out",
     )
-    add("--num_readers", type=int, default=2, help="files that are decoded at a time")
 
 
 def check_shard_flags(arguments: argparse.Namespace) -> None:

@@ -7,7 +7,7 @@ import contextlib
 import itertools
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -95,6 +95,7 @@ class Extractor:
         *,
         picture: str | os.PathLike | None = None,
         sound: str | os.PathLike | None = None,
+        features: Collection[str] | None = None,
     ) -> Extractor:
         """Loads the extractor that a job or a run kept.
 
@@ -105,12 +106,17 @@ class Extractor:
             path: `extractor.json`, or a folder that holds it.
             picture: File or folder of the picture model's weights, if it is elsewhere by now.
             sound: Likewise of the sound model's.
+            features: The features that are needed, `rgb` or `audio` or both; None: all. Models of
+                others are not loaded. Where the picture's is not needed, the sound still has a time
+                step for each frame, and a file without a picture as many as it lasts.
 
         Raises:
             ConfigError: A file is missing or is another one; the message names it.
         """
         config, file = ExtractorConfig.load(path), extractor_file(path)
-        models, projections = load_parts(config, file, {"picture": picture, "sound": sound})
+        models, projections = load_parts(
+            config, file, {"picture": picture, "sound": sound}, features
+        )
         extractor = cls(config, models, projections)
         extractor._folder = file.parent
         return extractor
@@ -251,14 +257,16 @@ class Extractor:
     def _values_of(self, reading: Reading) -> Values:
         rate, arrays, extra = self.config.frames_per_second, {}, []
         seconds: list[float] = []
-        if reading.pictures is not None and self._models.picture is not None:
+        if reading.pictures is not None:
             parts = []
             for times, frames in reading.pictures:
                 seconds += times
-                parts.append(self._models.picture.call(frames))
-            arrays["picture"] = np.concatenate(parts)
+                if self._models.picture is not None and frames is not None:
+                    parts.append(self._models.picture.call(frames))
+            if parts:
+                arrays["picture"] = np.concatenate(parts)
         if reading.sound is not None and self._models.sound is not None:
-            num_frames = len(seconds) if reading.pictures is not None else None
+            num_frames = len(seconds) or None  # None: as many as there is sound for.
             arrays["sound"], heard = self._sound_of(reading.sound, self._models.sound, num_frames)
             if num_frames is None:
                 seconds = [reading.clip.start + k / rate for k in range(heard)]

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from yt8m_gat.config import ConfigError
 from yt8m_gat.digests import digest_of
 from yt8m_gat.extraction.config import (
+    FEATURES,
     OFFICIAL,
     VGGISH,
     ExtractorConfig,
@@ -33,14 +34,17 @@ from yt8m_gat.extraction.sound import SoundModel, sound_model
 
 @dataclasses.dataclass(frozen=True)
 class Models:
-    """The models of an extractor; None: without this feature."""
+    """The models of an extractor; None: without this feature, or it is not needed."""
 
     picture: PictureModel | None
     sound: SoundModel | None
 
 
 def load_parts(
-    config: ExtractorConfig, file: Path, places: Mapping[str, str | os.PathLike | None]
+    config: ExtractorConfig,
+    file: Path,
+    places: Mapping[str, str | os.PathLike | None],
+    features: Collection[str] | None = None,
 ) -> tuple[Models, dict[str, Projection]]:
     """Loads what a kept extractor consists of; see `Extractor.load`.
 
@@ -48,6 +52,7 @@ def load_parts(
         config: The configuration.
         file: The `extractor.json` that it was read from; its other files are looked for beside it.
         places: `picture` and `sound` -> where the weights are by now; None: where they were.
+        features: The features that are needed; None: all. Models of others are not loaded.
 
     Returns:
         The models, and the projection of each.
@@ -58,16 +63,17 @@ def load_parts(
     folder = file.parent
     for name, digest in config.files.items():
         _check_file(folder / name, digest)
-    paths = {
-        name: _weights_of(name, part, folder, places[name]) for name, part in config.parts.items()
+    parts = {
+        name: part
+        for name, part in config.parts.items()
+        if features is None or FEATURES[name] in features
     }
+    paths = {name: _weights_of(name, part, folder, places[name]) for name, part in parts.items()}
     models = load_models(config, paths)
     if config.picture is not None and models.picture is not None and models.picture.sha256:
         _check_digest("ImageNet's weights", config.picture, models.picture.sha256)
-    projections = {
-        name: _projection(part, folder, paths[name]) for name, part in config.parts.items()
-    }
-    for name, part in config.parts.items():
+    projections = {name: _projection(part, folder, paths[name]) for name, part in parts.items()}
+    for name, part in parts.items():
         if projections[name].size != part.size:
             raise ConfigError(
                 f"{file}: {name}.size must be {projections[name].size}. Received: {part.size}"
@@ -81,14 +87,15 @@ def load_models(config: ExtractorConfig, paths: Mapping[str, str | os.PathLike |
     Args:
         config: The configuration.
         paths: `picture` and `sound` -> file or folder of the weights; None: the model needs none.
+            A model that is not among them is not loaded.
 
     Raises:
         ConfigError: One cannot be loaded or does not fit.
     """
     picture = sound = None
-    if config.picture is not None:
+    if config.picture is not None and "picture" in paths:
         picture = picture_model(config.picture, paths["picture"])
-    if config.sound is not None:
+    if config.sound is not None and "sound" in paths:
         sound = sound_model(config.sound, paths["sound"], config.frames_per_second)
     return Models(picture, sound)
 

@@ -11,7 +11,6 @@ from yt8m_gat.extraction.ahead import Ahead
 from yt8m_gat.extraction.config import ExtractorConfig
 from yt8m_gat.extraction.extractor_parts import Models
 from yt8m_gat.extraction.log_mel import SAMPLE_RATE
-from yt8m_gat.extraction.picture import PictureModel
 from yt8m_gat.extraction.sound import SoundModel, windows
 from yt8m_gat.video.clips import Clip
 from yt8m_gat.video.decoding import Video, VideoError
@@ -31,11 +30,12 @@ class Reading:
         # Complete when the stream has ended.
         self.picture_faults: list[str] = []
         self.sound_faults: list[str] = []
-        self.pictures: Ahead[tuple[list[float], np.ndarray]] | None = None
+        self.pictures: Ahead[tuple[list[float], np.ndarray | None]] | None = None
         self.sound: Ahead[np.ndarray] | None = None
-        if models.picture is not None:
-            picture = models.picture
-            self.pictures = Ahead(lambda: self._batches_of_frames(config, picture))
+        # The frames are the time steps of the sound too, whether or not a model takes them.
+        self._has_frames, self._picture_model = config.picture is not None, models.picture
+        if self._has_frames:
+            self.pictures = Ahead(lambda: self._batches_of_frames(config))
         if models.sound is not None:
             sound = models.sound
             self.sound = Ahead(lambda: self._batches_of_windows(config, sound))
@@ -44,25 +44,36 @@ class Reading:
         clip = self.clip
         return Video(clip.path, start=clip.start, end=clip.end, max_seconds=config.max_seconds)
 
+    def _is_timed_by_picture(self, video: Video) -> bool:
+        """Returns whether the picture says which time steps there are; else the sound does."""
+        return self._has_frames and (self._picture_model is not None or video.info.has_picture)
+
     def _batches_of_frames(
-        self, config: ExtractorConfig, model: PictureModel
-    ) -> Iterator[tuple[list[float], np.ndarray]]:
+        self, config: ExtractorConfig
+    ) -> Iterator[tuple[list[float], np.ndarray | None]]:
+        """Yields the times of frames, and the frames; None in their place without a model."""
+        model = self._picture_model
+        size = None if model is None else model.image_size
         with self._open(config) as video:
+            if not self._is_timed_by_picture(video):
+                return
             frames = video.frames(
                 frames_per_second=config.frames_per_second,
-                crop=config.crop,
-                size=model.image_size,
+                crop=None if model is None else config.crop,
+                size=size,
             )
-            num = BATCH_SIZE if model.image_size else _BATCH_OF_LARGE_FRAMES
+            num = BATCH_SIZE if size else _BATCH_OF_LARGE_FRAMES
             while batch := list(itertools.islice(frames, num)):
-                yield [frame.seconds for frame in batch], np.stack([f.image for f in batch])
+                images = None if model is None else np.stack([frame.image for frame in batch])
+                yield [frame.seconds for frame in batch], images
             self.picture_faults += video.faults
 
     def _batches_of_windows(
         self, config: ExtractorConfig, model: SoundModel
     ) -> Iterator[np.ndarray]:
         with self._open(config) as video:
-            if not video.info.has_sound and self.pictures is not None:
+            is_timed_by_picture = self._is_timed_by_picture(video)
+            if not video.info.has_sound and is_timed_by_picture:
                 return
             chunks = video.sound(sample_rate=SAMPLE_RATE)
             cut = windows(chunks, model.window, config.frames_per_second)
@@ -70,7 +81,7 @@ class Reading:
                 while batch := list(itertools.islice(cut, BATCH_SIZE)):
                     yield np.stack(batch)
             except VideoError as error:
-                if self.pictures is None:
+                if not is_timed_by_picture:
                     raise
                 self.sound_faults.append(str(error))
             self.sound_faults += video.faults

@@ -33,7 +33,7 @@ from tqdm import tqdm
 from yt8m_gat.config import ConfigError
 from yt8m_gat.digests import digest_of
 from yt8m_gat.disk import replacing, writing
-from yt8m_gat.extraction.config import flat
+from yt8m_gat.extraction.job_file import claim
 from yt8m_gat.locks import only_writer_in
 from yt8m_gat.untrusted import parse_json, printable, read_json
 from yt8m_gat.video.clips import Clip, clip_ids, label_numbers
@@ -265,19 +265,23 @@ class _Job:
             "clips": digest_of(f"{line}\n".encode() for line in lines),
             "label_names": list(names),
         }
-        asked = json.loads(json.dumps(asked))  # As it will be read: with lists for tuples.
         path = self.folder / _JOB
-        if path.is_file():
-            self._check(path, asked)
-        else:
-            found = sorted(self.folder.glob("*.tfrecord"))
-            if found:
-                raise ConfigError(
-                    f"--output_dir={self.folder} must hold no records of something else. It holds "
-                    f"{found[0].name}: name another folder"
-                )
-            with replacing(path) as temporary:
-                temporary.write_text(json.dumps(asked, indent=1), encoding="utf-8")
+        found = [] if path.is_file() else sorted(self.folder.glob("*.tfrecord"))
+        if found:
+            raise ConfigError(
+                f"--output_dir={self.folder} must hold no records of something else. It holds "
+                f"{found[0].name}: name another folder"
+            )
+        claim(
+            path,
+            asked,
+            holder=f"--output_dir={self.folder}",
+            unshown={
+                "clips": "other clips, labels or splits",
+                "label_names": "other names of labels",
+            },
+            remedy="Give the same flags and the same list to continue it, or name another folder",
+        )
         with writing(self._unfinished):
             if not self.manifest.is_file():
                 self._unfinished.mkdir(exist_ok=True)
@@ -299,33 +303,6 @@ class _Job:
             for task in tasks
             if not part_file(self.folder, task).is_file()
         ]
-
-    def _check(self, path: Path, asked: Mapping[str, Any]) -> None:
-        try:
-            stored = read_json(path)
-        except ValueError as error:
-            raise ConfigError(f"{path}: {error}; remove the folder, or name another one") from error
-        if stored == asked:
-            return
-        stored = stored if isinstance(stored, dict) else {}
-        old, new = (
-            flat({name: settings.get(name) for name in ("settings", "num_shards")})
-            for settings in (stored, asked)
-        )
-        what = [
-            f"{name.removeprefix('settings.')}: {old.get(name)!r} != {new.get(name)!r}"
-            for name in dict.fromkeys([*old, *new])
-            if old.get(name) != new.get(name)
-        ]
-        if stored.get("clips") != asked["clips"]:
-            what.append("other clips, labels or splits")
-        if stored.get("label_names") != asked["label_names"]:
-            what.append("other names of labels")
-        listed = "".join(f"\n  {printable(line)}" for line in what)
-        raise ConfigError(
-            f"--output_dir={self.folder} holds another job (stored != given):{listed}\n"
-            "Give the same flags and the same list to continue it, or name another folder"
-        )
 
     def work(self, make_all: MakeAll, on_bad_file: str, show_progress: bool) -> None:
         """Writes the shards that are missing, and the manifest."""

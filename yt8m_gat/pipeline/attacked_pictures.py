@@ -1,5 +1,6 @@
-"""Clean and attacked frames of a video, and their difference, as PNG files."""
+"""Clean and attacked frames of a video, and their difference, as PNG files in base64."""
 
+import base64
 from typing import Any
 
 import numpy as np
@@ -25,8 +26,8 @@ def shown_pictures(
         crop: Rows and columns of the part that is attacked.
 
     Returns:
-        `clean`, `attacked` and `difference`, PNG files of each frame; and `amplification`, the
-        whole number by which the difference, shown around gray, is multiplied.
+        `clean`, `attacked` and `difference`, PNG files of each frame, in base64; and
+        `amplification`, the whole number by which the difference, shown around gray, is multiplied.
     """
     num = len(clean)
     chosen = list(dict.fromkeys(int((k + 0.5) * num / SHOWN_FRAMES) for k in range(SHOWN_FRAMES)))
@@ -48,5 +49,5 @@ def _middle(frames: np.ndarray) -> np.ndarray:
     return frames[:, top : top + SHOWN_SIDE, left : left + SHOWN_SIDE]
 
 
-def _png(frame: np.ndarray) -> bytes:
-    return tf.io.encode_png(frame).numpy()
+def _png(frame: np.ndarray) -> str:
+    return base64.b64encode(tf.io.encode_png(frame).numpy()).decode("ascii")

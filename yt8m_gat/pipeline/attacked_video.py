@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from yt8m_gat.attacks import PIXEL_RANGE, Ball
-from yt8m_gat.config import NORM_SCOPES, ConfigError
+from yt8m_gat.config import NORM_SCOPES
 from yt8m_gat.data import RecordSchema, preprocess
 from yt8m_gat.data.preprocessing import normalize_features
 from yt8m_gat.evaluation.evaluator import Evaluator
@@ -20,6 +20,7 @@ from yt8m_gat.pipeline.video_prediction import batch_of_video
 from yt8m_gat.video.clips import Clip
 from yt8m_gat.video.decoding import Video
 from yt8m_gat.video.lossless import ENDING, write_lossless
+from yt8m_gat.video.source import error_of
 
 PIXELS, SOUND = "pixels", "sound"
 FEATURE_OF = {PIXELS: "rgb", SOUND: "audio"}
@@ -52,7 +53,8 @@ class AttackedVideo:
     Attributes:
         name: Its id.
         labels: float32 [1, C], multi-hot.
-        pictures: uint8 [T, H, W, 3], its frames at the extractor's rate; None: none are needed.
+        pictures: uint8 [T, H, W, 3], its frames at the extractor's rate, a corner of each where no
+            feature is made of them; None: there are none.
         waveform: float32 [S], 16 kHz; None: it has none, or none is needed.
         faults: What was wrong with it, a line each.
         clean: What the run says about its file.
@@ -106,8 +108,7 @@ class VideoChain:
             labels: [C], multi-hot.
 
         Raises:
-            VideoError: It cannot be read.
-            ConfigError: It is too large.
+            VideoError: It cannot be read, or is too large.
         """
         config = self.extractor.config
         extracted = self.extractor(clip.path, start=clip.start, end=clip.end)
@@ -116,7 +117,7 @@ class VideoChain:
         with Video(
             clip.path, start=clip.start, end=clip.end, max_seconds=config.max_seconds
         ) as video:
-            if config.picture is not None:
+            if config.picture is not None and video.info.has_picture:
                 pictures = self._pictures_of(video, clip.path, num_frames)
             if config.sound is not None and video.info.has_sound:
                 waveform = np.concatenate(list(video.sound(sample_rate=SAMPLE_RATE)))
@@ -127,17 +128,21 @@ class VideoChain:
 
     def _pictures_of(self, video: Video, path: str, num_frames: int) -> np.ndarray:
         images, used = [], 0
+        is_needed = FEATURE_OF[PIXELS] in self.schema.feature_names
         for frame in video.frames(frames_per_second=self.extractor.config.frames_per_second):
-            used += frame.image.nbytes
-            cropped = frame.image[self.cropped].size * (len(images) + 1)
+            # Of pictures that no feature is made of only the times count.
+            image = frame.image if is_needed else frame.image[:2, :2].copy()
+            used += image.nbytes
+            cropped = image[self.cropped].size * (len(images) + 1)
             if max(used, 4 * cropped) > MAX_BYTES:
-                raise ConfigError(
-                    f"{path}: its pictures must take at most {MAX_BYTES / 1e9:.1f} GB, a byte for "
+                raise error_of(
+                    path,
+                    f"its pictures must take at most {MAX_BYTES / 1e9:.1f} GB, a byte for "
                     "each value of a frame and 4 for each attacked one. Received: more, within the "
                     f"first {len(images) + 1} of {num_frames} frames; name shorter parts, by "
-                    "start,end in --labels, or a smaller copy"
+                    "start,end in --labels, or a smaller copy",
                 )
-            images.append(frame.image)
+            images.append(image)
             if len(images) == num_frames:
                 break
         return np.stack(images)

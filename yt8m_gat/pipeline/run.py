@@ -314,9 +314,9 @@ class Run:
 
     @functools.cached_property
     def extractor(self) -> Extractor:
-        """What makes features of videos: the run's own extractor, or the one given."""
+        """What makes the run's features of videos: its own extractor, or the one given."""
         place = place_of_extractor(self.folder, self.config, self.extractor_path, self.trust_code)
-        return Extractor.load(place)
+        return Extractor.load(place, features=self.config.data.feature_names)
 
     def evaluate(self, eval_data_pattern: str, **options: Any) -> dict[str, Any]:
         """Measures what `eval.py` measures: clean, and under the attacks in `options`.

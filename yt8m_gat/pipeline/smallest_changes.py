@@ -52,23 +52,34 @@ class SmallestChanges:
         steps: int,
     ) -> None:
         self._chain = chain
-        self._parts = parts
-        self._epsilons = epsilons
         self._norm_scope = norm_scope
         self._steps = steps
-        self._found: dict[tuple[str, str, float], list[dict[str, Any]]] = {}
+        self._kinds = [
+            (part, norm, epsilon)
+            for part, epsilon in itertools.product(parts, epsilons)
+            for norm in (("linf", "l2") if part == PIXELS else ("l2",))
+        ]
+        self._found: list[list[dict[str, Any]]] = [[] for _ in self._kinds]
 
-    def add(self, video: AttackedVideo, seed: int) -> None:
-        """Searches the changes of one video; a silent one has none of its sound."""
-        for part, epsilon in itertools.product(self._parts, self._epsilons):
-            for norm in ("linf", "l2") if part == PIXELS else ("l2",):
-                found = None
-                if part == PIXELS or sound_length(video):
-                    found = self._smallest(video, part, norm, epsilon, seed)
-                row = {"video": video.name, "radius": None}
+    def search(self, video: AttackedVideo, seed: int) -> list[dict[str, Any]]:
+        """Returns the changes of one video, a row for each part, norm and epsilon.
+
+        A silent one has none of its sound.
+        """
+        rows = []
+        for part, norm, epsilon in self._kinds:
+            row = {"video": video.name, "radius": None}
+            if part == PIXELS or sound_length(video):
+                found = self._smallest(video, part, norm, epsilon, seed)
                 if found is not None:
                     row |= self._figures(video, part, found)
-                self._found.setdefault((part, norm, epsilon), []).append(row)
+            rows.append(row)
+        return rows
+
+    def add(self, rows: Sequence[dict[str, Any]]) -> None:
+        """Adds what `search` returned for a video."""
+        for found, row in zip(self._found, rows, strict=True):
+            found.append(row)
 
     def result(self) -> list[dict[str, Any]]:
         """Returns an entry for each part, norm and epsilon.
@@ -87,7 +98,8 @@ class SmallestChanges:
                 "num_unreached": sum(video["radius"] is None for video in videos),
                 "videos": videos,
             }
-            for (part, norm, epsilon), videos in self._found.items()
+            for (part, norm, epsilon), videos in zip(self._kinds, self._found, strict=True)
+            if videos
         ]
 
     def _figures(

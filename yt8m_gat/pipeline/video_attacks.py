@@ -1,91 +1,43 @@
 """The job that attacks video files in their pixels and sound, through extractor and classifier."""
 
 import dataclasses
-import itertools
-import math
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any
 
+import keras
 import numpy as np
 import tensorflow as tf
 
-from yt8m_gat.attacks import OBJECTIVE_LOSSES, AttackOptions, build_attack
-from yt8m_gat.attacks.attack import Attack, Problem
+import yt8m_gat
 from yt8m_gat.config import ConfigError, RunConfig
 from yt8m_gat.data.progress import progress_bar
+from yt8m_gat.digests import digest_of
 from yt8m_gat.extraction.extractor import Extractor
 from yt8m_gat.import_path import require_trust
 from yt8m_gat.job_settings import VideoAttackSettings
-from yt8m_gat.metrics import EvaluationMetrics
-from yt8m_gat.pipeline.attacked_pictures import shown_pictures
-from yt8m_gat.pipeline.attacked_video import (
-    FEATURE_OF,
-    PIXELS,
-    RANGES,
-    SOUND,
-    AttackedVideo,
-    Judged,
-    VideoChain,
-    moved_by,
-    psnr,
-    snr,
-    sound_length,
-)
+from yt8m_gat.pipeline.attacked_video import FEATURE_OF, PIXELS, SOUND, VideoChain
+from yt8m_gat.pipeline.kept_videos import KeptVideos
 from yt8m_gat.pipeline.run_evaluator import build_evaluator
 from yt8m_gat.pipeline.run_extractor import place_of_extractor
 from yt8m_gat.pipeline.run_settings import class_names, read_schema
-from yt8m_gat.pipeline.smallest_changes import SmallestChanges
+from yt8m_gat.pipeline.video_measures import VideoMeasures
 from yt8m_gat.provenance import command_line, utc_now
 from yt8m_gat.robustness.attack_spec import PIXELS as PIXEL_BOUNDS
 from yt8m_gat.robustness.attack_spec import AttackSpec
 from yt8m_gat.run_folder import RunFolder
 from yt8m_gat.untrusted import printable
 from yt8m_gat.video.clips import Clip, clip_ids, label_numbers
+from yt8m_gat.video.decoding import VideoError
 from yt8m_gat.weights.load import load_run
-from yt8m_gat.weights.loaded_classifier import weights_of
+from yt8m_gat.weights.loaded_classifier import LoadedClassifier, weights_of
 
 PIXEL_ATTACKS = (
     *("fgm", "fgm_linf", "pgd", "pgd_linf", "pgd_margin", "apgd", "apgd_linf", "auto"),
     *("auto_linf", "square", "square_linf", "random_search", "noise", "noise_linf"),
 )
 """Attacks that need a loss and at most its gradient."""
-
-SOUND_ATTACKS = ("pgd", "noise")
-
-TOP_LABELS = 3
-"""Likeliest labels that the page shows."""
-
-
-class _Row(NamedTuple):
-    """An attacked row: what identifies it in the result, and its attack on a video."""
-
-    part: str
-    identity: dict[str, Any]
-    build: Callable[[AttackedVideo], Attack]
-
-
-@dataclasses.dataclass
-class _Totals:
-    """The metrics of a row, and figures of each of its videos."""
-
-    metrics: EvaluationMetrics
-    figures: dict[str, list[float]] = dataclasses.field(default_factory=dict)
-
-    def add(self, labels: np.ndarray, judged: Judged, **figures: float | None) -> None:
-        self.metrics.update(labels, judged.probabilities[np.newaxis])
-        for name, value in figures.items():
-            values = self.figures.setdefault(name, [])
-            if value is not None:
-                values.append(value)
-
-    def result(self) -> dict[str, Any]:
-        means = {
-            name: float(np.mean(values)) if values else None
-            for name, values in self.figures.items()
-        }
-        return {**self.metrics.result(), "intervals": self.metrics.intervals(), **means}
 
 
 def attack_videos(
@@ -96,6 +48,7 @@ def attack_videos(
     extractor: str | os.PathLike | None = None,
     picture: str | os.PathLike | None = None,
     sound: str | os.PathLike | None = None,
+    kept_in: str | os.PathLike | None = None,
     **options: Any,
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Attacks videos in their pixels and sound, and measures what a run says about the result.
@@ -110,20 +63,24 @@ def attack_videos(
         extractor: See `place_of_extractor`.
         picture: Weights of the extractor's picture model, if they are elsewhere by now.
         sound: Likewise of its sound model.
+        kept_in: Folder that keeps what is measured of each video, so that the same call goes on
+            after a kill, see `KeptVideos`; the caller removes it. None: nothing is kept.
         **options: See `VideoAttackSettings`.
 
     Returns:
-        The figures: `clean` (of the files), `rewritten` (of files of the same frames and sound,
-        written as the attacked ones are), `attacks` (a row for each attack and radius, with the
-        metrics and their `intervals`, the means `psnr` or `snr` in dB and `feature_distance`, see
+        The figures: `model`, `adversarial` and `seed` (of the run's configuration), `clean` (of the
+        files), `rewritten` (of files of the same frames and sound, written as the attacked ones
+        are), `attacks` (a row for each attack and radius, with the metrics and their `intervals`,
+        the means `psnr` or `snr` in dB and `feature_distance`, see
         `yt8m_gat.pipeline.attacked_video`), `smallest_changes` (see `docs/ROBUSTNESS.md`),
+        `left_out` (`video_id`, `file` and `reason` of each video that could not be read),
         `settings` and `provenance`. And what the page shows, see
         `yt8m_gat.report.attacked_videos.build_attacked_page`.
 
     Raises:
         ConfigError: The run has no extractor, a model of the extractor has no gradient, a video has
-            no label, or an option is wrong.
-        VideoError: A video cannot be read.
+            no label, an option is wrong, no video can be read, or `kept_in` holds another job.
+        VideoError: A video cannot be read, with `on_bad_file=error`.
         ClipListError: A label is none of the run's.
     """
     settings = VideoAttackSettings(**options)
@@ -137,18 +94,19 @@ def attack_videos(
     parts = _parts(settings, schema.feature_names)
     loaded = load_run(folder, config, settings.checkpoint, settings.trust_code)
     evaluator = build_evaluator(loaded.classifier, config)
-    extract = Extractor.load(place, picture=picture, sound=sound)
+    extract = Extractor.load(place, picture=picture, sound=sound, features=schema.feature_names)
     chain = VideoChain(extract, evaluator, schema, parts)
-    job = _Job(chain, config, settings, specs, parts, names)
-    with progress_bar("attack", len(clips)) as bar:
-        for number, (clip, name) in enumerate(zip(clips, clip_ids(clips), strict=True)):
-            video = chain.open(clip, name, labels[number])
-            for fault in video.faults:
-                bar.write(printable(f"warning: {clip.path}: {fault}"), file=sys.stderr)
-            job.add(number, video)
-            bar.update()
+    job = VideoMeasures(chain, config, settings, specs, parts, names)
+    kept = KeptVideos(
+        kept_in, clips, _settings_of_figures(settings, loaded, config, extract, names)
+    )
+    left_out = _measure_all(job, kept, clips, labels, settings.on_bad_file)
     result = {
+        "model": config.model.name,
+        "adversarial": config.objective.adversarial,
+        "seed": config.training.seed,
         **job.result(),
+        "left_out": left_out,
         "settings": {**dataclasses.asdict(settings), "norm_scope": config.objective.norm_scope},
         "provenance": {
             "measured_at": utc_now(),
@@ -156,10 +114,71 @@ def attack_videos(
             **weights_of(folder, settings.checkpoint, loaded),
             "model": config.model.name,
             "extractor": extract.config.description,
-            "num_videos": len(clips),
+            "num_videos": len(clips) - len(left_out),
         },
     }
     return result, job.shown
+
+
+def _settings_of_figures(
+    settings: VideoAttackSettings,
+    loaded: LoadedClassifier,
+    config: RunConfig,
+    extract: Extractor,
+    names: Mapping[int, str],
+) -> dict[str, Any]:
+    """Returns what the figures of a video depend on."""
+    flags = dataclasses.asdict(settings)
+    # What is measured of the videos that can be read depends on neither.
+    del flags["on_bad_file"], flags["trust_code"]
+    return {
+        **flags,
+        "weights": loaded.digest,
+        "configuration": digest_of([config.to_json().encode()]),
+        "extractor": digest_of([extract.config.to_json().encode()]),
+        "names": digest_of([repr(sorted(names.items())).encode()]),
+        "versions": [yt8m_gat.__version__, tf.__version__, keras.__version__, np.__version__],
+    }
+
+
+def _measure_all(
+    job: VideoMeasures,
+    kept: KeptVideos,
+    clips: Sequence[Clip],
+    labels: np.ndarray,
+    on_bad_file: str,
+) -> list[dict[str, str]]:
+    """Measures every video that is not kept; returns those that were left out.
+
+    What is kept goes the same way into the figures as what has just been measured.
+    """
+    left_out = []
+    if kept.num_kept:
+        print(f"going on after {kept.num_kept} of {len(clips)} videos", file=sys.stderr)
+    with progress_bar("attack", len(clips)) as bar:
+        for number, (clip, name) in enumerate(zip(clips, clip_ids(clips), strict=True)):
+            measured = kept.read(number)
+            if measured is not None:
+                bar.initial += 1  # The rate is that of the others.
+            else:
+                try:
+                    measured = job.measure(number, clip, name, labels[number], bar)
+                except VideoError as error:
+                    if on_bad_file == "error":
+                        raise VideoError(
+                            f"{error} (--on_bad_file=skip leaves such videos out)"
+                        ) from error
+                    bar.write(printable(f"left out: {error}"), file=sys.stderr)
+                    reason = printable(str(error))
+                    left_out.append({"video_id": name, "file": clip.path, "reason": reason})
+                else:
+                    kept.keep(number, measured)
+            if measured is not None:
+                job.add(labels[number], measured)
+            bar.update()
+    if len(left_out) == len(clips):
+        raise ConfigError(f"none of {len(clips)} videos could be read; name others")
+    return left_out
 
 
 def _labels(clips: Sequence[Clip], names: Mapping[int, str], num_classes: int) -> np.ndarray:
@@ -200,140 +219,3 @@ def _parts(settings: VideoAttackSettings, features: Sequence[str]) -> list[str]:
                 f"leave it out (--{flags[part]}=), and give {other}"
             )
     return [part for part, is_wanted in wanted.items() if is_wanted]
-
-
-class _Job:
-    """What is measured, video by video.
-
-    Attributes:
-        shown: The videos of the page so far.
-    """
-
-    def __init__(
-        self,
-        chain: VideoChain,
-        config: RunConfig,
-        settings: VideoAttackSettings,
-        specs: Sequence[AttackSpec],
-        parts: Sequence[str],
-        names: Mapping[int, str],
-    ) -> None:
-        self.chain = chain
-        self.settings = settings
-        self.names = names
-        self.parts = parts
-        self.norm_scope = config.objective.norm_scope
-        epsilons = settings.feature_epsilons
-        epsilons = (config.objective.epsilon,) if epsilons is None else epsilons
-        self.changes = SmallestChanges(
-            chain, parts, epsilons, self.norm_scope, settings.attack_steps
-        )
-        self.rows = [*self._pixel_rows(specs), *self._sound_rows()]
-        num_classes = config.data.num_classes
-        self.totals = [_Totals(EvaluationMetrics(num_classes)) for _ in range(2 + len(self.rows))]
-        self.shown: list[dict[str, Any]] = []
-
-    def _pixel_rows(self, specs: Sequence[AttackSpec]) -> Iterator[_Row]:
-        shared = AttackOptions(
-            steps=self.settings.attack_steps, clip_to_range=PIXEL_BOUNDS.clip_to_range
-        )
-        for spec in specs:
-            for epsilon in spec.radii(self.settings.epsilons):
-                attack = spec.build(epsilon, shared)
-                identity = {"part": PIXELS, "attack": spec.text, "epsilon": epsilon}
-                yield _Row(PIXELS, identity, lambda _, attack=attack: attack)
-
-    def _sound_rows(self) -> Iterator[_Row]:
-        options = AttackOptions(
-            steps=self.settings.attack_steps, norm_scope="example", clip_to_range=RANGES[SOUND]
-        )
-        for name, ratio in itertools.product(SOUND_ATTACKS, self.settings.sound_snrs):
-
-            def build(video: AttackedVideo, name: str = name, ratio: float = ratio) -> Attack:
-                radius = sound_length(video) * 10 ** (-ratio / 20)
-                return build_attack(name, radius, options)
-
-            yield _Row(SOUND, {"part": SOUND, "attack": name, "target_snr": ratio}, build)
-
-    def add(self, number: int, video: AttackedVideo) -> None:
-        """Measures one video."""
-        is_shown = number < self.settings.num_clips
-        sides: list[dict[str, Any]] = []
-        labels = video.labels.numpy()
-        rewritten = self.chain.judge(video)
-        moved = {
-            f"{FEATURE_OF[part]}_distance": moved_by(video, rewritten, part, self.norm_scope)
-            for part in self.parts
-        }
-        self.totals[0].add(labels, video.clean)
-        self.totals[1].add(labels, rewritten, **moved)
-        for row, totals in zip(self.rows, self.totals[2:], strict=True):
-            judged, x = self._attacked(video, row, number)
-            figures = {} if x is None else self._size_of(video, row.part, x)
-            distance = moved_by(video, judged, row.part, self.norm_scope)
-            totals.add(labels, judged, **figures, feature_distance=distance)
-            if is_shown:
-                side = {**row.identity, **figures, "top": self._top(judged)}
-                if row.part == PIXELS and x is not None:
-                    side |= shown_pictures(
-                        video.pictures, self.chain.stored_pictures(video, x), self.chain.cropped
-                    )
-                sides.append(side)
-        if number < (self.settings.distance_videos or math.inf):
-            self.changes.add(video, number)
-        if is_shown:
-            self.shown.append(
-                {
-                    "video": video.name,
-                    "labels": [self._name(k) for k in np.flatnonzero(labels[0])],
-                    "top": self._top(video.clean),
-                    "sides": sides,
-                }
-            )
-
-    def _attacked(
-        self, video: AttackedVideo, row: _Row, seed: int
-    ) -> tuple[Judged, tf.Tensor | None]:
-        """Returns what the run says of the attacked video, and the attacked part."""
-        if row.part == SOUND and not sound_length(video):
-            return video.clean, None  # There is nothing to add noise to.
-        start, attack = self.chain.start(video, row.part), row.build(video)
-        raised = OBJECTIVE_LOSSES.get(attack.objective, self.chain.evaluator.loss)
-
-        def loss(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
-            return raised(labels, logits, None)
-
-        def model(point: Mapping[str, tf.Tensor], mask: None) -> tf.Tensor:
-            del mask
-            return self.chain.logits(video, row.part, point[row.part])
-
-        problem = Problem(model, loss, {row.part: start}, None, video.labels, seed)
-        x = attack.perturb(problem).features[row.part]
-        return self.chain.judge(video, row.part, x), x
-
-    def _size_of(self, video: AttackedVideo, part: str, x: tf.Tensor) -> dict[str, float | None]:
-        """Returns how large a change is, as it is stored."""
-        start, stored = self.chain.start(video, part)[0].numpy(), x[0].numpy()
-        if part == SOUND:
-            return {"snr": snr(start, stored - start)}
-        change = np.rint(np.clip(stored, 0, 255)) - start
-        return {"linf": float(np.abs(change).max()), "psnr": psnr(change)}
-
-    def _top(self, judged: Judged) -> list[list[Any]]:
-        order = np.argsort(-judged.probabilities, kind="stable")[:TOP_LABELS]
-        return [[self._name(k), float(judged.probabilities[k])] for k in order]
-
-    def _name(self, number: int) -> str:
-        return self.names.get(int(number), str(number))
-
-    def result(self) -> dict[str, Any]:
-        """Returns the figures of all videos."""
-        clean, rewritten, *attacked = (totals.result() for totals in self.totals)
-        return {
-            "clean": clean,
-            "rewritten": rewritten,
-            "attacks": [
-                {**row.identity, **result} for row, result in zip(self.rows, attacked, strict=True)
-            ],
-            "smallest_changes": self.changes.result(),
-        }

@@ -84,7 +84,7 @@ def infer_videos(
     schema = read_schema(folder, config)
     names = class_names(folder, schema, label_names)
     loaded = load_run(folder, config, checkpoint, trust_code)
-    extract = Extractor.load(place, picture=picture, sound=sound)
+    extract = Extractor.load(place, picture=picture, sound=sound, features=schema.feature_names)
     calibration = None
     if format == "json":
         calibration = calibration_of(folder, config.data.num_classes, loaded.digest)

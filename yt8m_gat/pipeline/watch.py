@@ -139,7 +139,8 @@ def watch(
     if of_raw_clips:
         seen = _seen_as_raw_clip(clip, schema)
     else:
-        seen = _seen_as_features(clip, schema, Extractor.load(place, picture=picture, sound=sound))
+        extract = Extractor.load(place, picture=picture, sound=sound, features=schema.feature_names)
+        seen = _seen_as_features(clip, schema, extract)
     features, mask = preprocess(
         seen.batch["features"], seen.batch["num_frames"], config.data.normalize
     )

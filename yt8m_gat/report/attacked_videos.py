@@ -1,6 +1,5 @@
 """One self-contained HTML page about attacks on the pixels and sound of videos."""
 
-import base64
 from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
@@ -45,8 +44,8 @@ def build_attacked_page(
         result: The figures of `yt8m_gat.pipeline.attack_videos`.
         shown: What it shows: for each video its `video` (the id), `labels` (names), `top`
             (`[name, probability]` of the likeliest ones) and `sides`, each the identity of an
-            attack with its `top` and, of pixels, `clean`, `attacked` and `difference` (PNG files)
-            and `amplification`.
+            attack with its `top` and, of pixels, `clean`, `attacked` and `difference` (PNG files
+            in base64) and `amplification`.
         command: The command that writes the page.
     """
     provenance = result["provenance"]
@@ -55,6 +54,7 @@ def build_attacked_page(
         ["model", provenance["model"]],
         ["extractor", provenance["extractor"]],
         ["videos", str(provenance["num_videos"])],
+        *(["left out", f"{bad['video_id']}: {bad['reason']}"] for bad in result["left_out"]),
         ["weights", f"{provenance['checkpoint']}, SHA-256 {provenance['weights']}"],
     ]
     body = [
@@ -149,6 +149,5 @@ def _film(side: Mapping[str, Any]) -> str:
     return f'<div class="film"><table>{"".join(rows)}</table></div>'
 
 
-def _image(png: bytes, words: str) -> str:
-    encoded = base64.b64encode(png).decode("ascii")
-    return f'<img alt="{escape(words)}" src="data:image/png;base64,{encoded}">'
+def _image(png: str, words: str) -> str:
+    return f'<img alt="{escape(words)}" src="data:image/png;base64,{png}">'
