@@ -53,6 +53,7 @@ ALLOWED = {
     "prediction": {"data", "metrics", "config", "disk", "locks", "paths"},
     "export": {
         *("calibration", "data", "models", "weights", "config", "run_folder", "disk", "locks"),
+        "paths",
     },
     "report": {"calibration", "config", "run_folder", "weights"},
     "commands": {

@@ -9,9 +9,8 @@ from absl import flags
 
 import yt8m_gat
 from yt8m_gat.commands import extract as extract_command
-from yt8m_gat.commands import watch as watch_command
 from yt8m_gat.commands.table import COMMANDS
-from yt8m_gat.config import ConfigError
+from yt8m_gat.config import ConfigError, RunConfig
 from yt8m_gat.paths import input_path, output_path, read_paths, saved_model_path
 from yt8m_gat.run_folder import RunFolder
 
@@ -168,14 +167,74 @@ def test_a_saved_model_is_not_written_where_it_cannot_be_loaded(name, tmp_path, 
         saved_model_path("--export_dir", "export")
 
 
-def test_a_page_never_replaces_the_video(tmp_path, capsys):
-    video = tmp_path / "clip.mp4"
-    video.write_bytes(b"frames")
-    (tmp_path / "link.html").symlink_to(video)
-    for name in ("clip.mp4", "link.html"):
-        code = watch_command.main([str(video), "--train_dir=x", f"--output_file={tmp_path}/{name}"])
-        assert code == 2 and "a file of its own" in capsys.readouterr().err
-    assert video.read_bytes() == b"frames"
+OF_RUN = "--train_dir=run"
+
+
+@pytest.mark.parametrize(
+    ("command", "flag", "words", "inputs"),
+    [
+        ("watch", "output_file", ["a.mp4", OF_RUN, "--label_names=x.csv"], ["a.mp4", "x.csv"]),
+        ("attack_videos", "output_file", ["a.mp4", OF_RUN], ["a.mp4"]),
+        ("attack_videos", "page_file", ["a.mp4", OF_RUN, "--output_file=new"], ["a.mp4", "new"]),
+        ("inference", "output_file", [OF_RUN, "--input_data_pattern=a.*d"], ["a.tfrecord"]),
+        ("inference", "output_file", [OF_RUN, "--input_video_pattern=a.mp4"], ["a.mp4"]),
+        (
+            *("inference", "output_model_tgz"),
+            [OF_RUN, "--input_data_pattern=a.*d", "--output_file=new"],
+            ["a.tfrecord", "new"],
+        ),
+        ("eval", "output_file", [OF_RUN, "--eval_data_pattern=a.*d"], ["a.tfrecord"]),
+        ("eval", "output_file", [OF_RUN, "--eval_data_pattern=x.csv", "--compare_to=other"], []),
+        (
+            *("explain", "output_file"),
+            [OF_RUN, "--input_data_pattern=a.*d", "--video_id=v", "--label=0"],
+            ["a.tfrecord"],
+        ),
+        ("archive", "output_file", ["pack", OF_RUN], []),
+        ("report", "output_file", ["run"], ["run/evaluation.json"]),
+        ("report", "leaderboard", ["run", "--evaluation=x.csv", "-o=new"], ["x.csv", "new"]),
+        ("kaggle", "output_file", ["sheet", "scores.csv"], ["scores.csv"]),
+        ("kaggle", "output_file", ["blend", "scores.csv", "scores.csv"], ["scores.csv"]),
+        ("label_space", "output", ["verticals", "--vocabulary=x.csv"], ["x.csv"]),
+    ],
+)
+def test_an_output_is_a_file_of_its_own(
+    command, flag, words, inputs, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    for name in ("a.mp4", "a.tfrecord", "x.csv"):
+        (tmp_path / name).write_bytes(b"input")
+    (tmp_path / "scores.csv").write_text("VideoId,LabelConfidencePairs\nv,0 0.5\n")
+    for run in ("run", "other"):
+        RunFolder(run).prepare(RunConfig(), extractor={"extractor.json": b"{}"})
+    of_runs = ["run/config.json", "run/extractor/extractor.json", "run/best.weights.h5"]
+    if any("train_dir" in word or word == "run" for word in words):
+        inputs = [*inputs, *of_runs]
+    if "--compare_to=other" in words:
+        inputs = ["other/config.json"]
+    (tmp_path / "link").symlink_to(inputs[0])
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    main = importlib.import_module(f"yt8m_gat.commands.{command}").main
+    for output in (*inputs, "link"):
+        try:
+            code = main([*words, f"--{flag}={output}"])
+        except SystemExit as ended:
+            code = ended.code
+        assert code in (1, 2), output
+        message = f"must be a file of its own. Received: {output!r}"
+        assert message in capsys.readouterr().err.replace(f"{tmp_path}/", "")
+    assert before == {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("command", ["extract", "pack"])
+def test_a_list_of_clips_is_not_taken_for_the_manifest(command, tmp_path, capsys):
+    listed = tmp_path / "manifest.csv"
+    listed.write_text("path,label\na.mp4,cat\n")
+    main = importlib.import_module(f"yt8m_gat.commands.{command}").main
+    with pytest.raises(SystemExit) as ended:
+        main([str(listed), f"--output_dir={tmp_path}"])
+    assert ended.value.code == 2
+    assert f"Received: '{listed}', a list of clips" in capsys.readouterr().err
 
 
 def test_the_folder_of_a_command_has_a_name(tmp_path, monkeypatch, capsys):

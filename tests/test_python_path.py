@@ -153,7 +153,7 @@ def test_embeddings_are_written_with_the_labels_of_the_records(run, records, tmp
 def test_embeddings_do_not_replace_the_records(run, records, tmp_path):
     link = tmp_path / "link.tfrecord"
     link.symlink_to(records)
-    with pytest.raises(ConfigError, match=r"link\.tfrecord', which holds the records"):
+    with pytest.raises(ConfigError, match=r"link\.tfrecord', a file of the records"):
         run.write_embeddings(records, link)
 
 

@@ -76,25 +76,27 @@ def output_path(flag: str, path: str) -> str:
 
 
 def require_own_files(
-    outputs: Mapping[str, str | None], inputs: Mapping[str | os.PathLike, str]
+    outputs: Mapping[str, str | os.PathLike | None],
+    inputs: Mapping[str | os.PathLike | None, str],
 ) -> None:
     """Refuses, before any work, outputs that cannot be files of their own.
 
     Args:
         outputs: Flag, as users write it -> the file that it names; None: none.
-        inputs: File that is read -> what it is, for the message: `a video`.
+        inputs: File that is read -> what it is, for the message: `a video`. None as a file: none.
 
     Raises:
         ConfigError: An output has no name, or is a folder, an input or another output.
     """
-    taken = {os.path.realpath(path): what for path, what in inputs.items()}
-    for flag, path in outputs.items():
-        if path is None:
+    taken = {os.path.realpath(path): what for path, what in inputs.items() if path is not None}
+    for flag, given in outputs.items():
+        if given is None:
             continue
+        path = os.fspath(given)
         what = "a folder" if os.path.isdir(path) else taken.get(os.path.realpath(path))
         if not path or what:
             raise ConfigError(
-                f"{flag} must name a file of its own. Received: "
+                f"{flag} must be a file of its own. Received: "
                 + (f"{path!r}, {what}" if what else "an empty name")
             )
         taken[os.path.realpath(path)] = f"the {flag}"

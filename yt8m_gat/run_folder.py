@@ -145,6 +145,19 @@ class RunFolder:
         """TensorBoard's folder."""
         return self.path / "events"
 
+    @property
+    def _model_files(self) -> tuple[Path, ...]:
+        """The files of a run in the folder itself, without its configuration and versions."""
+        files = (self.best_weights, self.metrics, self.label_map, self.backbone)
+        return (*files, self.calibration)
+
+    def own_files(self) -> dict[Path, str]:
+        """Returns the files of the run, no others -> what they are, for `require_own_files`."""
+        files = [self.path / CONFIG_FILE, self.path / "versions.json", *self._model_files]
+        for folder in (self.checkpoints, self.events, self.extractor):
+            files += folder.rglob("*")
+        return dict.fromkeys(files, f"a file of the run {self.path}")
+
     def only_writer(self) -> contextlib.AbstractContextManager[None]:
         """Holds the folder's lock; see `yt8m_gat.locks.only_writer_in`.
 
@@ -260,11 +273,7 @@ class RunFolder:
         between leaves a folder whose run is still known."""
         for folder in (self.checkpoints, self.events, self.extractor):
             shutil.rmtree(folder, ignore_errors=True)
-        files = (
-            *(self.best_weights, self.metrics, self.label_map, self.backbone),
-            self.calibration,
-        )
-        for path in (*files, self.path / CONFIG_FILE):
+        for path in (*self._model_files, self.path / CONFIG_FILE):
             path.unlink(missing_ok=True)
 
     def append_metrics(self, record: dict[str, Any]) -> None:

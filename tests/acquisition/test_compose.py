@@ -178,3 +178,11 @@ def test_shards_of_another_set_are_refused(tmp_path):
     (tmp_path / "composed07.tfrecord").touch()
     with pytest.raises(FileExistsError, match=r"holds composed07\.tfrecord"):
         compose(source_clips(), tmp_path, ComposeConfig(2, None, 3))
+
+
+def test_a_source_is_not_replaced(tmp_path):
+    source = tmp_path / "composed00.tfrecord"
+    source.write_bytes(b"records")
+    with pytest.raises(ConfigError, match=r"composed00\.tfrecord of --output_dir must be a file"):
+        compose(source_clips(), tmp_path, ComposeConfig(2, None, 3), sources=[str(source)])
+    assert source.read_bytes() == b"records"

@@ -34,6 +34,7 @@ from yt8m_gat.acquisition.sample import refuse_other_shards, shard_paths, write_
 from yt8m_gat.config import ConfigError
 from yt8m_gat.disk import remove_unfinished, replacing
 from yt8m_gat.locks import only_writer_in
+from yt8m_gat.paths import require_own_files
 
 if TYPE_CHECKING:
     from yt8m_gat.data.schema import RecordSchema
@@ -238,6 +239,7 @@ def compose(
     output_dir: str | Path,
     config: ComposeConfig,
     show_progress: bool = False,
+    sources: Sequence[str] = (),
 ) -> int:
     """Writes the composed clips and their spans; see the module's description.
 
@@ -249,11 +251,13 @@ def compose(
         output_dir: The folder to write to; created if necessary.
         config: The settings.
         show_progress: Whether to print clips, rate and time left to the standard error.
+        sources: The files that the clips were read from, which are not replaced.
 
     Returns:
         How many clips were composed.
 
     Raises:
+        ConfigError: A file to be written is one of the sources.
         ValueError: There are too few source clips.
         FileExistsError: The folder holds shards of another composed set.
         NotADirectoryError: `output_dir` is a file.
@@ -266,6 +270,8 @@ def compose(
     videos = plan([clip.labels for clip in clips], config)
     num_shards = min(config.num_shards, len(videos))
     paths = shard_paths(folder, _SHARDS, num_shards)
+    outputs = {f"{path.name} of --output_dir": path for path in paths}
+    require_own_files(outputs, dict.fromkeys(sources, "a source of the clips"))
     with only_writer_in(folder):
         remove_unfinished(folder, SPANS, f"{_SHARDS}*.tfrecord")
         refuse_other_shards(folder, {_SHARDS: paths})

@@ -126,9 +126,10 @@ def _settings(arguments: argparse.Namespace) -> dict[str, Any]:
 def _attack(arguments: argparse.Namespace) -> None:
     settings = _settings(arguments)
     clips = listed_clips(arguments.videos, arguments.labels)
-    inputs = {clip.path: "a video" for clip in clips}
-    if arguments.labels:
-        inputs[arguments.labels] = "the list of --labels"
+    folder = RunFolder(arguments.train_dir)
+    inputs = {**folder.own_files(), **dict.fromkeys([clip.path for clip in clips], "a video")}
+    for name in ("labels", "label_names", "extractor", "picture", "sound"):
+        inputs[getattr(arguments, name)] = f"the file of --{name}"
     outputs = {"--output_file": arguments.output_file, "--page_file": arguments.page_file}
     require_own_files(outputs, inputs)
     with quiet_tensorflow():
@@ -142,7 +143,7 @@ def _attack(arguments: argparse.Namespace) -> None:
         kept = pipeline.partial_file(arguments.output_file)
         try:
             result, shown = pipeline.attack_videos(
-                RunFolder(arguments.train_dir),
+                folder,
                 clips,
                 label_names=arguments.label_names,
                 extractor=arguments.extractor,

@@ -89,7 +89,7 @@ def main(argv: Sequence[str]) -> None:
         files = find_files(arguments.pattern, "pattern")
         schema = RecordSchema.from_config(data)
         clips, num_other = read_source_clips(files, schema, config, show_progress=True)
-        num_videos = compose(clips, arguments.output_dir, config, show_progress=True)
+        num_videos = compose(clips, arguments.output_dir, config, show_progress=True, sources=files)
     num_unused = sum(bool(clip.labels) for clip in clips) - num_videos * config.num_labelled
     print(
         f"{num_videos} clips of {config.clips_per_video * config.frames_per_clip} frames, "

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from yt8m_gat.cli import EXIT_ERROR, CommandParser, quiet_tensorflow
 from yt8m_gat.commands.page_file import write_page
 from yt8m_gat.config import ConfigError
-from yt8m_gat.paths import input_path, output_path, read_paths
+from yt8m_gat.paths import input_path, output_path, read_paths, require_own_files
 from yt8m_gat.report.page import build_explanation
 from yt8m_gat.run_folder import RunFolder
 from yt8m_gat.untrusted import print_error
@@ -46,10 +46,19 @@ def _parser() -> CommandParser:
 def _explain(arguments: argparse.Namespace) -> int:
     with quiet_tensorflow():
         from yt8m_gat import pipeline
+        from yt8m_gat.data.dataset import find_files
 
+    folder = RunFolder(arguments.train_dir)
+    files = find_files(arguments.input_data_pattern, "input_data_pattern")
+    inputs = {
+        **folder.own_files(),
+        **dict.fromkeys(files, "a file of --input_data_pattern"),
+        arguments.label_names: "the file of --label_names",
+    }
+    require_own_files({"--output_file": arguments.output_file}, inputs)
     try:
         explanation = pipeline.explain(
-            RunFolder(arguments.train_dir),
+            folder,
             input_data_pattern=arguments.input_data_pattern,
             video_id=arguments.video_id,
             label=arguments.label,

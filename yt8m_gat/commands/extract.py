@@ -111,7 +111,7 @@ def main(argv: Sequence[str]) -> None:
         parser.error(f"unrecognized arguments: {' '.join(beam_words)}")
     with reported_errors(ClipListError, VideoError, ImportError):
         read_paths(arguments, PATHS, positional=("videos",))
-        check_shard_flags(arguments)
+        check_shard_flags(arguments, [*arguments.videos, arguments.labels])
         splits = parse_splits(arguments.splits)
         settings = _settings(arguments)
         clips = listed_clips(arguments.videos, arguments.labels)

@@ -28,7 +28,7 @@ from yt8m_gat.config import ON_BAD_RECORD, ConfigError
 from yt8m_gat.interrupt import command_name
 from yt8m_gat.job_settings import InferenceSettings
 from yt8m_gat.locks import only_writer
-from yt8m_gat.paths import input_path, output_path, read_paths
+from yt8m_gat.paths import input_path, output_path, read_paths, require_own_files
 from yt8m_gat.starter_flags import warn_of_replaced
 
 _setting = functools.partial(field, InferenceSettings)
@@ -180,6 +180,16 @@ def main(argv: Sequence[str]) -> None:
         print(f"{values.output_file}: {num_videos} videos")
 
 
+def _check_archive(values: flags.FlagValues) -> None:
+    from yt8m_gat.data.dataset import find_files
+
+    name = "input_video_pattern" if values.input_video_pattern else "input_data_pattern"
+    inputs = dict.fromkeys(find_files(values[name].value, name), f"a file of --{name}")
+    inputs[values.input_model_tgz] = "the archive of --input_model_tgz"
+    outputs = {name: values[name].value for name in ("output_file", "output_model_tgz")}
+    require_own_files({f"--{name}": path for name, path in outputs.items()}, inputs)
+
+
 def _predict(values: flags.FlagValues) -> int:
     settings = given(values, [f for f in all_flags(SECTIONS) if f.config is InferenceSettings])
     with quiet_tensorflow():
@@ -193,6 +203,7 @@ def _predict(values: flags.FlagValues) -> int:
         ) as folder,
     ):
         if values.output_model_tgz:
+            _check_archive(values)
             write_archive(folder, values.output_model_tgz)
         try:
             if values.input_video_pattern:

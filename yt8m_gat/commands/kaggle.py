@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from yt8m_gat.cli import CommandParser, numbers
 from yt8m_gat.data.label_space import read_label_names
 from yt8m_gat.locks import only_writer
-from yt8m_gat.paths import input_path, output_path, read_paths
+from yt8m_gat.paths import input_path, output_path, read_paths, require_own_files
 from yt8m_gat.prediction.blending import METHODS, blend_submissions
 from yt8m_gat.prediction.kaggle import (
     check_submission,
@@ -86,6 +86,9 @@ def main(argv: Sequence[str]) -> int:
         read_paths(options, PATHS, positional=("submission", "submissions", "truth"))
         blends = options.command == "blend"
         submissions = options.submissions if blends else [options.submission]
+        if options.command in ("sheet", "blend"):
+            inputs = dict.fromkeys(submissions, "a submission that is read")
+            require_own_files({"--output_file": options.output_file}, inputs)
         num_violations = 0
         for path in submissions:
             violations = check_submission(path, options.num_classes, options.top_k, max_per_class)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from yt8m_gat.cli import CommandParser
 from yt8m_gat.config import ConfigError
 from yt8m_gat.data.label_space import ontology_map, verticals_map
-from yt8m_gat.paths import input_path, output_path, read_paths
+from yt8m_gat.paths import input_path, output_path, read_paths, require_own_files
 from yt8m_gat.untrusted import print_error
 
 PATHS = {
@@ -37,6 +37,11 @@ def main(argv: Sequence[str]) -> int:
     arguments = parser.parse_args(argv)
     try:
         read_paths(arguments, PATHS)
+        names = {"verticals": ("vocabulary",), "ontology": ("ontology", "class_labels")}
+        inputs = {
+            getattr(arguments, name): f"the file of --{name}" for name in names[arguments.command]
+        }
+        require_own_files({"--output": arguments.output}, inputs)
         if arguments.command == "verticals":
             label_map = verticals_map(arguments.vocabulary)
         else:

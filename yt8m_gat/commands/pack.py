@@ -64,7 +64,7 @@ def main(argv: Sequence[str]) -> None:
     arguments = _parser().parse_args(argv)
     with reported_errors(ClipListError, VideoError, ImportError):
         read_paths(arguments, PATHS, positional=("clips",))
-        check_shard_flags(arguments)
+        check_shard_flags(arguments, arguments.clips)
         splits = parse_splits(arguments.splits)
         settings = PackSettings(
             **{name: getattr(arguments, name) for name in _SETTINGS},

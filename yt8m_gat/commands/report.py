@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,11 +13,12 @@ from yt8m_gat.commands.page_file import write_page
 from yt8m_gat.config import ConfigError
 from yt8m_gat.disk import replacing
 from yt8m_gat.locks import only_writer
-from yt8m_gat.paths import input_path, output_path, read_paths
+from yt8m_gat.paths import input_path, output_path, read_paths, require_own_files
 from yt8m_gat.report.class_gains import MarkedClasses
 from yt8m_gat.report.leaderboard import leaderboard
 from yt8m_gat.report.page import build_page
-from yt8m_gat.report.source import read_run
+from yt8m_gat.report.source import EVALUATION_FILE, read_run
+from yt8m_gat.run_folder import RunFolder
 from yt8m_gat.untrusted import print_error, printable
 
 PATHS = {
@@ -65,6 +67,14 @@ def _report(arguments: argparse.Namespace) -> int:
             f"--evaluation must name one file per run. Received: {len(files)} for "
             f"{len(folders)} runs"
         )
+    inputs: dict[str | os.PathLike | None, str] = {
+        arguments.mark_classes: "the file of --mark_classes"
+    }
+    for folder, file in zip(folders, files, strict=True):
+        inputs |= RunFolder(folder).own_files()
+        inputs[file or Path(folder, EVALUATION_FILE)] = f"the evaluation of {folder}"
+    outputs = {"--output_file": arguments.output_file, "--leaderboard": arguments.leaderboard}
+    require_own_files(outputs, inputs)
     names = [printable(Path(folder).resolve().name) for folder in folders]
     # Folders of the same name are shown by their path as typed.
     names = [

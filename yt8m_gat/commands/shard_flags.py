@@ -1,9 +1,12 @@
 """Flags of the commands that write shards of records made of videos, extract and pack."""
 
 import argparse
+from collections.abc import Iterable
+from pathlib import Path
 
 from yt8m_gat.config import ConfigError
-from yt8m_gat.extraction.shards import ON_BAD_FILE
+from yt8m_gat.extraction.shards import LABEL_NAMES, MANIFEST, ON_BAD_FILE
+from yt8m_gat.paths import require_own_files
 
 _MOST = {"num_shards": 100_000, "num_readers": 64}
 
@@ -27,12 +30,21 @@ def add_on_bad_file(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def check_shard_flags(arguments: argparse.Namespace) -> None:
-    """Checks the numbers among them.
+def check_shard_flags(arguments: argparse.Namespace, lists: Iterable[str | None]) -> None:
+    """Checks the numbers among them, and that no list of clips would be replaced.
+
+    Args:
+        arguments: The flags, with `--output_dir`.
+        lists: Files that may be lists of clips.
 
     Raises:
-        ConfigError: One is out of its range.
+        ConfigError: A number is out of its range, or a list is where the job writes its own.
     """
+    written = {
+        f"{name} of --output_dir": Path(arguments.output_dir, name)
+        for name in (MANIFEST, LABEL_NAMES)
+    }
+    require_own_files(written, dict.fromkeys(lists, "a list of clips"))
     for flag, most in _MOST.items():
         value = getattr(arguments, flag)
         if not 1 <= value <= most:

@@ -64,14 +64,18 @@ def _parser() -> CommandParser:
 def _watch(arguments: argparse.Namespace) -> int:
     if arguments.top_k < 1:
         raise ConfigError(f"--top_k must be at least 1. Received: {arguments.top_k}")
-    require_own_files({"--output_file": arguments.output_file}, {arguments.video: "the video"})
+    folder = RunFolder(arguments.train_dir)
+    inputs = {**folder.own_files(), arguments.video: "the video"}
+    for name in ("label_names", "extractor", "picture", "sound"):
+        inputs[getattr(arguments, name)] = f"the file of --{name}"
+    require_own_files({"--output_file": arguments.output_file}, inputs)
     with quiet_tensorflow():
         from yt8m_gat import pipeline
         from yt8m_gat.video.decoding import VideoError
 
     try:
         watched = pipeline.watch(
-            RunFolder(arguments.train_dir),
+            folder,
             video=arguments.video,
             label_names=arguments.label_names,
             extractor=arguments.extractor,

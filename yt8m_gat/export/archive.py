@@ -36,6 +36,7 @@ from typing import BinaryIO
 from yt8m_gat.config import CONFIG_FILE, ConfigError, RunConfig
 from yt8m_gat.disk import replacing
 from yt8m_gat.locks import LOCK_FILE, only_writer, only_writer_in
+from yt8m_gat.paths import require_own_files
 from yt8m_gat.run_folder import RunFolder
 from yt8m_gat.untrusted import excerpt, parse_json
 
@@ -91,10 +92,11 @@ def write_archive(folder: RunFolder, path: str | os.PathLike) -> None:
         path: The archive; an existing one is replaced.
 
     Raises:
-        ConfigError: The folder holds no run.
+        ConfigError: The folder holds no run, or `path` is one of its files.
         FileNotFoundError: The best weights or the label map of the run are missing.
         InUseError: Another process writes the archive.
     """
+    require_own_files({"the archive": path}, folder.own_files())
     with (
         only_writer(path),
         _opened_members(folder) as members,

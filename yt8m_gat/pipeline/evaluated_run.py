@@ -1,5 +1,6 @@
 """The run and the videos that an evaluation measures."""
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -17,6 +18,7 @@ from yt8m_gat.evaluation.measurement import Measurement
 from yt8m_gat.evaluation.survivors import survivors_of
 from yt8m_gat.explanation.true_spans import TrueSpan, numbered_spans, read_true_spans
 from yt8m_gat.import_path import require_trust
+from yt8m_gat.paths import require_own_files
 from yt8m_gat.pipeline.evaluation_checks import check_options, other_run
 from yt8m_gat.pipeline.evaluation_options import EvaluationOptions
 from yt8m_gat.pipeline.run_evaluator import build_evaluator
@@ -71,6 +73,7 @@ class EvaluatedRun:
         require_trust(config, trust_code, folder.path)
         self.segments = "rated" if on_segments(config, options.segment_labels) else None
         self.files = find_files(options.eval_data_pattern, "eval_data_pattern")
+        require_own_files({"--output_file": options.output_file}, self._inputs())
         check_extractor(folder, self.files, "eval_data_pattern")
         self.specs = [AttackSpec.parse(text) for text in options.attacks]
         check_options(options, self.specs, config)
@@ -99,6 +102,18 @@ class EvaluatedRun:
             self.classifier, config, top_k=options.top_k, all_scores=self.all_scores
         )
         self.reader: Reader | None = None
+
+    def _inputs(self) -> dict[str | os.PathLike | None, str]:
+        """Returns the files that are read -> what they are, for `require_own_files`."""
+        options = self.options
+        runs = [RunFolder(path) for path in (options.transfer_from, options.compare_to) if path]
+        inputs: dict[str | os.PathLike | None, str] = {}
+        for run in (self.folder, *runs):
+            inputs |= run.own_files()
+        inputs |= dict.fromkeys(self.files, "a file of --eval_data_pattern")
+        for name in ("label_names", "vocabulary", "true_spans"):
+            inputs[getattr(options, name)] = f"the file of --{name}"
+        return inputs
 
     def _read_spans(self) -> Mapping[str, list[tuple[int, TrueSpan]]]:
         if self.options.true_spans is None:

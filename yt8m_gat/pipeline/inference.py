@@ -23,6 +23,7 @@ from yt8m_gat.export import read_archive
 from yt8m_gat.import_path import require_trust
 from yt8m_gat.job_settings import InferenceSettings
 from yt8m_gat.locks import only_writer, temporary_folder
+from yt8m_gat.paths import require_own_files
 from yt8m_gat.pipeline.run_extractor import check_extractor
 from yt8m_gat.pipeline.run_settings import on_segments, read_schema
 from yt8m_gat.prediction.inference import predict, predict_segments
@@ -114,6 +115,14 @@ def infer(
     if not segments and segment_label_ids_file is not None:
         raise ConfigError("--segment_label_ids_file is about segments: it needs --segment_labels")
     files = find_files(input_data_pattern, "input_data_pattern")
+    require_own_files(
+        {"--output_file": output_file},
+        {
+            **folder.own_files(),
+            **dict.fromkeys(files, "a file of --input_data_pattern"),
+            segment_label_ids_file: "the file of --segment_label_ids_file",
+        },
+    )
     check_extractor(folder, files, "input_data_pattern")
     schema = read_schema(folder, config)
     num_videos = count_records(files, skip_damage=on_bad_record == "skip")

@@ -23,6 +23,7 @@ from yt8m_gat.data.arrays import array_batches, write_records
 from yt8m_gat.data.parsing import Batch
 from yt8m_gat.extraction.extractor import Extractor
 from yt8m_gat.models import VideoClassifier
+from yt8m_gat.paths import require_own_files
 from yt8m_gat.pipeline.evaluation import evaluate
 from yt8m_gat.pipeline.run_extractor import check_extractor, place_of_extractor
 from yt8m_gat.pipeline.run_settings import class_names, on_segments, read_schema
@@ -213,11 +214,8 @@ class Run:
         num_classes = self.schema.num_source_classes
         source = dataclasses.replace(self.schema, num_classes=num_classes, label_map=None)
         files = find_files(data, "data")
-        if os.path.realpath(path) in map(os.path.realpath, files):
-            raise ConfigError(
-                f"path must be a file of its own. Received: {os.fspath(path)!r}, which holds the "
-                "records that are read"
-            )
+        records = dict.fromkeys(files, "a file of the records that are read")
+        require_own_files({"path": path}, {**self.folder.own_files(), **records})
         pairs = self._embedded_records(files, batch_size, source, with_labels=True)
         schema = RecordSchema(
             {"embedding": self.model.embedding_size}, num_classes, frame_level=False

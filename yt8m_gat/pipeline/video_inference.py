@@ -17,6 +17,7 @@ from yt8m_gat.digests import digest_of
 from yt8m_gat.extraction.extractor import Extractor
 from yt8m_gat.import_path import require_trust
 from yt8m_gat.job_settings import InferenceSettings
+from yt8m_gat.paths import require_own_files
 from yt8m_gat.pipeline.calibration import calibration_of
 from yt8m_gat.pipeline.run_extractor import place_of_extractor
 from yt8m_gat.pipeline.run_settings import class_names, read_schema
@@ -80,6 +81,15 @@ def infer_videos(
     config = RunConfig.load(folder.path)
     require_trust(config, trust_code, folder.path)
     files = find_files(input_video_pattern, "input_video_pattern")
+    require_own_files(
+        {"--output_file": output_file},
+        {
+            **folder.own_files(),
+            **dict.fromkeys(files, "a file of --input_video_pattern"),
+            **{picture: "the file of --picture", sound: "the file of --sound"},
+            label_names: "the file of --label_names",
+        },
+    )
     place = place_of_extractor(folder, config, extractor, trust_code)
     schema = read_schema(folder, config)
     names = class_names(folder, schema, label_names)
