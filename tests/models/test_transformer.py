@@ -72,6 +72,32 @@ def test_a_clip_without_frames_gives_finite_logits(rng):
     assert np.isfinite(logits).all()
 
 
+@pytest.mark.parametrize("known", [True, False], ids=["eager", "graph"])
+@pytest.mark.parametrize(
+    ("name", "max_frames", "options"),
+    [
+        ("GMSA", 12, {"local_masks": ["bd4", "tp3"]}),
+        ("ShareAtt", 12, {"local_masks": ["bd4"]}),
+        ("Transformer", 2000, {}),  # Blockwise.
+    ],
+)
+def test_a_batch_without_frames_gives_the_logits_of_a_zero_vector(name, max_frames, options, known):
+    keras.utils.set_random_seed(0)
+    model = build_model(
+        name, {"x": 4}, 3, max_frames, **{"num_heads": 2, "hidden_size": 5, **options}
+    )
+    for dense, values in ((model.hidden, (2, -1, 0, 1, 3)), (model.output_layer, (1, 0, -1))):
+        dense.bias.assign(values)
+    call, types = model, [tf.TensorSpec([None, None, 4]), tf.TensorSpec([None, None], tf.bool)]
+    if not known:
+        call = tf.function(
+            model, input_signature=[dict(zip(("x", FRAME_MASK), types, strict=True))]
+        )
+    given = {"x": tf.zeros([2, 0, 4]), FRAME_MASK: tf.zeros([2, 0], tf.bool)}
+    expected = np.array([2, 0, 0, 1, 3]) @ model.output_layer.kernel.numpy() + [1, 0, -1]
+    np.testing.assert_allclose(call(given), [expected, expected], rtol=1e-5)
+
+
 def test_forward_gives_maps_of_every_level_and_modality(rng):
     model = small(local_masks=("bd5",))
     inputs = clips(rng, [10, 4], 10)

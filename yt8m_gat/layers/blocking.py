@@ -38,7 +38,8 @@ class Blocking:
         if level.kind == "global":
             return cls(num_frames, stride=1, num_chunks=1, chunk=num_frames)
         if level.kind == "bd":
-            chunk = _minimum(level.window, num_frames)
+            # At least one frame, so that a batch of clips without frames has no blocks.
+            chunk = _minimum(level.window, _maximum(1, num_frames))
             return cls(num_frames, stride=1, num_chunks=-(-num_frames // chunk), chunk=chunk)
         chunked = cls.chunked(level, num_frames)
         if isinstance(num_frames, int) and chunked.num_chunks == 1:

@@ -92,6 +92,8 @@ class BlockFunction:
         blocks = tf.nest.flatten(blocked)
         _, _, num_frames, _ = ops.shape(blocks[0])
         num_blocks = -(-num_frames // self._block_length)
+        at_least = max if isinstance(num_blocks, int) else tf.maximum
+        num_blocks = at_least(1, num_blocks)  # Clips without frames: one block of none.
         length = -(-num_frames // num_blocks)
         filling = [[0, 0], [0, 0], [0, num_blocks * length - num_frames], [0, 0]]
         blocks = [tf.pad(x, filling) for x in blocks]
