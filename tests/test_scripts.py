@@ -143,6 +143,7 @@ OTHER = {
         "watch_overfitting": ("--nowatch_overfitting", False),
         "mixup_alpha": ("--mixup_alpha=0.2", 0.2),
         "frame_dropout": ("--frame_dropout=0.1", 0.1),
+        "feature_dropout": ("--feature_dropout=rgb:0.5", ("rgb:0.5",)),
         "temporal_crop": ("--temporal_crop=0.5", 0.5),
         "frame_noise": ("--frame_noise=0.25", 0.25),
         "checkpoint_steps": ("--checkpoint_steps=6", 6),

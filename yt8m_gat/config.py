@@ -69,6 +69,7 @@ _FIXED_TRAINING = (
     "ema_momentum",
     "mixup_alpha",
     "frame_dropout",
+    "feature_dropout",
     "temporal_crop",
     "frame_noise",
     "shuffle_buffer",
@@ -654,6 +655,7 @@ class TrainingConfig:
         mixup_alpha: Clips of features are mixed in pairs, with weights from Beta(alpha, alpha); 0:
             they are not.
         frame_dropout: Probability with which a frame of features is left out.
+        feature_dropout: Features that some clips lose, each `NAME:PROBABILITY`.
         temporal_crop: Least share of a clip of features that is kept, as one stretch; 1: all of it.
         frame_noise: Standard deviation of the normal noise that is added to each frame of features,
             in their dequantized units; 0: none.
@@ -701,6 +703,7 @@ class TrainingConfig:
     plateau_factor: float = 0.1
     mixup_alpha: float = 0.0
     frame_dropout: float = 0.0
+    feature_dropout: tuple[str, ...] = ()
     temporal_crop: float = 1.0
     frame_noise: float = 0.0
     shuffle_buffer: int = 1024
@@ -760,6 +763,7 @@ class TrainingConfig:
             )
         for flag in ("mixup_alpha", "frame_noise"):
             _require_at_least(flag, getattr(self, flag), 0)
+        _ = self.feature_dropout_rates  # Refuses what cannot be read.
         for flag in ("learning_rate_decay", "drop_factor", "plateau_factor", "temporal_crop"):
             if not 0 < getattr(self, flag) <= 1:
                 raise ConfigError(f"--{flag} must be in (0, 1]. Received: {getattr(self, flag)!r}")
@@ -787,10 +791,32 @@ class TrainingConfig:
 
     @property
     def augments_features(self) -> bool:
-        """Whether frames of features are cropped, left out, mixed or made noisy."""
+        """Whether clips of features are cropped, mixed or made noisy, or lose some."""
         return bool(
-            self.mixup_alpha or self.frame_dropout or self.frame_noise or self.temporal_crop < 1
+            self.mixup_alpha
+            or self.frame_dropout
+            or self.feature_dropout
+            or self.frame_noise
+            or self.temporal_crop < 1
         )
+
+    @property
+    def feature_dropout_rates(self) -> dict[str, float]:
+        """Feature -> the probability with which a clip loses it."""
+        rates: dict[str, float] = {}
+        for pair in self.feature_dropout:
+            name, _, rate = pair.rpartition(":")
+            try:
+                probability = float(rate)
+            except ValueError:
+                probability = math.nan
+            if not name or name in rates or not 0 <= probability < 1:
+                raise ConfigError(
+                    "--feature_dropout takes NAME:PROBABILITY, each feature once and a probability "
+                    f"in [0, 1). Received: {pair!r}"
+                )
+            rates[name] = probability
+        return rates
 
     def _check_schedule(self) -> None:
         _require_choice(
@@ -906,9 +932,21 @@ class RunConfig(StoredConfig):
             return
         if self.data.clips is not None or not self.data.frame_features:
             raise ConfigError(
-                "--mixup_alpha, --frame_dropout, --temporal_crop and --frame_noise are about "
-                "frames of features; raw clips have --augmentation=mixup and --sampling. Received: "
+                "--mixup_alpha, --frame_dropout, --feature_dropout, --temporal_crop and "
+                "--frame_noise are about frames of features; raw clips have --augmentation=mixup "
+                "and --sampling. Received: "
                 f"--model={self.model.name}"
+            )
+        unknown = self.training.feature_dropout_rates.keys() - set(self.data.feature_names)
+        if unknown:
+            raise ConfigError(
+                f"--feature_dropout must name features of --feature_names: "
+                f"{', '.join(self.data.feature_names)}. Received: {', '.join(sorted(unknown))}"
+            )
+        if len(self.data.feature_names) == 1 and self.training.feature_dropout:
+            raise ConfigError(
+                "--feature_dropout needs another feature, which stays. Received: "
+                f"--feature_names={self.data.feature_names[0]}"
             )
         if self.training.mixup_alpha and self.data.segment_labels:
             raise ConfigError(

@@ -1,4 +1,4 @@
-"""Crops in time, lost frames and MixUp of frame features, against what was drawn."""
+"""Crops in time, lost frames and features, and MixUp, against what was drawn."""
 
 import numpy as np
 import pytest
@@ -9,6 +9,7 @@ from yt8m_gat.config import TrainingConfig as Training
 from yt8m_gat.data.feature_augmentation import (
     augment_features,
     crop_in_time,
+    drop_features,
     drop_frames,
     mix_clips,
 )
@@ -134,12 +135,66 @@ def test_noise_has_its_deviation_on_real_frames_of_dequantized_features():
     assert (later["features"]["a"].numpy() != noisy["features"]["a"].numpy())[real].mean() > 0.99
 
 
+def test_lost_features_are_0_in_their_share_of_the_clips():
+    count = 4000
+    clips = {name: tf.fill([count, 2, size], np.uint8(255)) for name, size in (("a", 3), ("b", 1))}
+    lengths = np.full([count], 2, np.int32)
+    lengths[:10] = 1
+
+    def kept(rates, seed=5):
+        features = drop_features(clips, tf.constant(lengths), rates, tf.constant([1, seed]))
+        for name, value in features.items():
+            values = value.numpy()
+            assert (values[:10, 1] == 0).all()  # Padding.
+            assert np.isin(values, [0, dequantize(np.uint8(255))]).all()
+            assert (values[10:] == values[10:, :1, :1]).all()  # All frames of a clip or none.
+            assert value.shape == clips[name].shape
+        return {name: value.numpy()[:, 0, 0] > 0 for name, value in features.items()}
+
+    one = kept({"a": 0.3})
+    assert one["b"].all() and one["a"].mean() == pytest.approx(0.7, abs=0.03)
+    both = kept({"a": 0.5, "b": 0.8})
+    # Lost alone: a .5 x .2, b .8 x .5; the .4 that would lose both keep both.
+    assert (~both["a"]).mean() == pytest.approx(0.1, abs=0.02)
+    assert (~both["b"]).mean() == pytest.approx(0.4, abs=0.03)
+    assert (both["a"] | both["b"]).all()
+    assert (kept({"a": 0.3})["a"] == one["a"]).all()
+    assert (kept({"a": 0.3}, seed=6)["a"] != one["a"]).any()
+
+
+def test_losing_features_is_one_of_the_augmentations_and_leaves_the_others_draws():
+    given = batch()
+    whole = augment_features(given, seed=1, epoch=2, least_share=0.5)
+    lost = augment_features(given, seed=1, epoch=2, least_share=0.5, feature_rates={"a": 0.9})
+    assert (whole["num_frames"].numpy() == lost["num_frames"].numpy()).all()
+    gone = ~lost["features"]["a"].numpy().any((1, 2))
+    expected = dequantize(whole["features"]["a"].numpy())
+    real = np.arange(12) < whole["num_frames"].numpy()[:, None]
+    expected[~real | gone[:, None]] = 0
+    assert gone.any()
+    np.testing.assert_array_equal(lost["features"]["a"], expected)
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
         (lambda: Training(frame_dropout=1.0), r"--frame_dropout must be in \[0, 1\)"),
         (lambda: Training(temporal_crop=0.0), r"--temporal_crop must be in \(0, 1\]"),
         (lambda: Training(mixup_alpha=-1.0), "--mixup_alpha must be at least 0"),
+        (lambda: Training(feature_dropout=("rgb",)), "takes NAME:PROBABILITY"),
+        (lambda: Training(feature_dropout=("rgb:1",)), "takes NAME:PROBABILITY"),
+        (lambda: Training(feature_dropout=("rgb:.1", "rgb:.2")), "each feature once"),
+        (
+            lambda: RunConfig(data=DataConfig(), training=Training(feature_dropout=("rbg:.1",))),
+            "must name features of --feature_names: rgb, audio. Received: rbg",
+        ),
+        (
+            lambda: RunConfig(
+                data=DataConfig(feature_names=("rgb",), feature_sizes=(4,)),
+                training=Training(feature_dropout=("rgb:.1",)),
+            ),
+            "needs another feature",
+        ),
         (lambda: Training(frame_noise=-1.0), "--frame_noise must be at least 0"),
         (
             lambda: RunConfig(

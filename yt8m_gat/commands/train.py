@@ -141,6 +141,10 @@ SECTIONS: Sections = {
             "frame_dropout", "Training leaves out each frame of features with this probability."
         ),
         _training(
+            "feature_dropout",
+            "Training takes a feature from each clip with this probability, NAME:PROBABILITY,...",
+        ),
+        _training(
             "temporal_crop",
             "Training keeps a stretch of each clip of features, at least this share of it.",
         ),

@@ -1,4 +1,4 @@
-"""Augmentation of frame features in training: crops in time, lost frames, MixUp, noise.
+"""Augmentation of frame features in training: crops, lost frames and features, MixUp, noise.
 
 Every choice is a function of a seed and of the ids in the batch, so that a resumed run makes the
 same ones, and so does any number of workers.
@@ -142,6 +142,46 @@ def mix_clips(
     return mixed, of_own * labels + (1.0 - of_own) * tf.gather(labels, partners)
 
 
+def drop_features(
+    features: Mapping[str, tf.Tensor],
+    num_frames: tf.Tensor,
+    rates: Mapping[str, float],
+    seed: tf.Tensor,
+) -> Frames:
+    """Takes features from clips, each with its own probability; a clip that lost all keeps all.
+
+    A model so trained relies less on a feature that fits the training clips alone, and can do
+    without it. What is lost is 0 in all frames, the mean of whitened features.
+
+    Args:
+        features: {name: [B, T, D]}, bytes or floats.
+        num_frames: int32 [B].
+        rates: Feature -> probability, in [0, 1).
+        seed: int [2].
+
+    Returns:
+        Dequantized features of the same shapes, float32, 0 on padding.
+
+    Reference: Neverova et al., "ModDrop: Adaptive Multi-Modal Gesture Recognition", 2016.
+
+    Examples:
+        >>> import tensorflow as tf
+        >>> from yt8m_gat.data.feature_augmentation import drop_features
+        >>> clip = {"rgb": tf.ones([1, 1, 1]), "audio": tf.ones([1, 1, 1])}
+        >>> kept = drop_features(clip, tf.constant([1]), {"rgb": 0.999}, tf.constant([0, 1]))
+        >>> {name: value.numpy().item() for name, value in kept.items()}
+        {'rgb': 0.0, 'audio': 1.0}
+    """
+    frames, _ = preprocess(features, num_frames)
+    draws = tf.random.stateless_uniform([len(frames), tf.shape(num_frames)[0]], seed, alg="philox")
+    lost = draws < tf.constant([[rates.get(name, 0.0)] for name in frames])
+    lost &= ~tf.reduce_all(lost, axis=0)
+    return {
+        name: tf.where(of_clips[:, None, None], 0.0, value)
+        for (name, value), of_clips in zip(frames.items(), tf.unstack(lost), strict=True)
+    }
+
+
 def add_noise(
     features: Mapping[str, tf.Tensor], num_frames: tf.Tensor, deviation: float, seed: tf.Tensor
 ) -> Frames:
@@ -184,9 +224,10 @@ def augment_features(
     least_share: float = 1.0,
     drop_rate: float = 0.0,
     mixup_alpha: float = 0.0,
+    feature_rates: Mapping[str, float] | None = None,
     noise: float = 0.0,
 ) -> dict[str, Any]:
-    """Augments a batch of frame features: crops, then lost frames, then MixUp, then noise.
+    """Augments a batch of features: crops, lost frames, MixUp, lost features, noise, in that order.
 
     Args:
         batch: A batch of `yt8m_gat.data`, with labels.
@@ -195,10 +236,11 @@ def augment_features(
         least_share: See `crop_in_time`; 1: no crops.
         drop_rate: See `drop_frames`; 0: none.
         mixup_alpha: See `mix_clips`; 0: no mixing.
+        feature_rates: See `drop_features`; None or empty: none.
         noise: Standard deviation, see `add_noise`; 0: none.
 
     Returns:
-        A batch of the same form; with noise, its features are dequantized.
+        A batch of the same form; with lost features or noise, its features are dequantized.
     """
     together = tf.strings.reduce_join(batch["video_id"], separator="\n")
     fingerprint = tf.bitcast(tf.fingerprint(together[tf.newaxis]), tf.int64)[0]
@@ -214,8 +256,11 @@ def augment_features(
         features, num_frames = drop_frames(features, num_frames, drop_rate, seeds[1])
     if mixup_alpha > 0:
         features, labels = mix_clips(features, num_frames, labels, mixup_alpha, seeds[2])
+    # These are split off after the others, whose draws stay as they were.
+    if feature_rates:
+        of_loss = tf.random.experimental.stateless_fold_in(of_batch, 2, alg="philox")
+        features = drop_features(features, num_frames, feature_rates, of_loss)
     if noise > 0:
-        # Split off after the others, whose draws stay as they were.
         of_noise = tf.random.experimental.stateless_fold_in(of_batch, 1, alg="philox")
         features = add_noise(features, num_frames, noise, of_noise)
     # XLA needs the static shapes, which these operations lose.

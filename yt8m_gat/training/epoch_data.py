@@ -82,6 +82,7 @@ class EpochData:
                 least_share=training.temporal_crop,
                 drop_rate=training.frame_dropout,
                 mixup_alpha=training.mixup_alpha,
+                feature_rates=training.feature_dropout_rates,
                 noise=training.frame_noise,
             )
             reader.dataset = reader.dataset.map(augmented, num_parallel_calls=tf.data.AUTOTUNE)
