@@ -28,6 +28,7 @@ from yt8m_gat.pipeline import (
     evaluated_run,
     evaluation,
 )
+from yt8m_gat.pipeline.run_evaluator import MAP_FIGURES
 from yt8m_gat.report.source import read_run
 from yt8m_gat.report.table import format_evaluation
 from yt8m_gat.robustness import surrogate
@@ -485,6 +486,29 @@ def test_an_attack_with_other_options_is_another_row(runs, pattern, tmp_path, mo
     assert result["attacks"][1]["options"]["queries"] == 2
     pipeline.evaluate(runs[0], start_over=True, **options)
     assert len(calls) == 2
+
+
+def test_maps_of_long_clips_are_left_out_until_they_are_asked_for(pattern, tmp_path, capsys):
+    data = dataclasses.replace(CONFIG.data, max_frames=1001)
+    run = make_run(tmp_path / "run", dataclasses.replace(CONFIG, data=data))
+    options = {
+        **{"eval_data_pattern": pattern, "output_file": tmp_path / "e.json", "max_videos": 4},
+        **{"attacks": ["fgm", "noise"], "corruptions": ["gaussian_noise"], "severities": [1]},
+    }
+
+    def rows(result):
+        return [result["clean"], *result["attacks"], *result["corruptions"]]
+
+    result = pipeline.evaluate(run, **options)
+    line = "attention_entropy, distance_to_uniform, attention_mse, attention_frobenius are left out"
+    assert f"{line}: global maps of --max_frames=1001" in capsys.readouterr().err
+    assert list(result["left_out"]) == list(MAP_FIGURES)
+    assert not any(name.startswith(MAP_FIGURES) for row in rows(result) for name in row)
+    with_maps = pipeline.evaluate(run, **options, attention=True, sensitivity_videos=1)
+    assert "left out" not in capsys.readouterr().err
+    assert with_maps["left_out"] == {}
+    for row, other in zip(rows(with_maps), rows(result), strict=True):
+        assert 0 < row["attention_entropy_audio"] <= 1 and row["gap"] == other["gap"]
 
 
 def test_layers_move_under_the_first_attack(runs, pattern, tmp_path, monkeypatch):

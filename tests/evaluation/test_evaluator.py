@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from yt8m_gat.attacks import (
     PGD,
+    AdaptivePGD,
     AutoAttack,
     Ball,
     DeepFool,
@@ -22,6 +23,7 @@ from yt8m_gat.attacks import (
     margin_loss,
 )
 from yt8m_gat.attacks.draws import part_of_batch
+from yt8m_gat.config import DataConfig, RunConfig
 from yt8m_gat.data import preprocess
 from yt8m_gat.evaluation.evaluator import Corruption, Evaluator, inputs_of
 from yt8m_gat.evaluation.first_videos import first_videos
@@ -29,7 +31,13 @@ from yt8m_gat.evaluation.survivors import survivors_of
 from yt8m_gat.losses import get_loss
 from yt8m_gat.metrics import EvaluationMetrics, restrict_to_classes
 from yt8m_gat.models import build_model
-from yt8m_gat.pipeline.run_evaluator import attention_distances, attention_figures
+from yt8m_gat.pipeline.run_evaluator import (
+    MAP_FIGURES,
+    attention_distances,
+    attention_figures,
+    build_evaluator,
+    total_map_distance,
+)
 
 NUM_CLASSES = 6
 SIZES = {"rgb": 5, "audio": 3}
@@ -63,6 +71,9 @@ class SmallModel:
     def probabilities(self, logits):
         return tf.sigmoid(logits)
 
+    def forward_without_maps(self, features, frame_mask, training=False):
+        return self.forward(features, frame_mask, training)._replace(attention_maps={})
+
     def forward(self, features, frame_mask, training=False):
         self.traces += 1
         weights = tf.cast(frame_mask, tf.float32)
@@ -79,6 +90,25 @@ class SmallModel:
         flat = features["rgb"][:, 0, :1] > self.flat_above
         logits = tf.where(flat, tf.range(NUM_CLASSES, dtype=tf.float32), logits)
         return Outputs(logits, tf.concat(frames, -1), maps)
+
+
+class LongClips(SmallModel):
+    """A model that has its maps computed only for callers of `forward`."""
+
+    has_costly_maps = True
+    exclusive_classes = False
+
+    def __init__(self):
+        super().__init__()
+        self.maps = 0
+
+    def forward_without_maps(self, features, frame_mask, training=False):
+        self.maps -= 1
+        return super().forward_without_maps(features, frame_mask, training)
+
+    def forward(self, features, frame_mask, training=False):
+        self.maps += 1
+        return super().forward(features, frame_mask, training)
 
 
 def make_batches(sizes=(4, 4, 3), longest=(5, 3, 4), segments=False):
@@ -471,3 +501,31 @@ def test_batches_without_a_standing_clip_are_not_attacked():
     standing = np.zeros(11, bool)
     assert not survivors_of(make_evaluator(model), batches, DRAWING[1], standing).any()
     assert model.traces == 0
+
+
+@pytest.mark.parametrize(
+    "perturbation",
+    [None, FastGradient(Ball("l2"), epsilon=0.5), Corruption("gaussian_noise", 2)],
+    ids=["clean", "fgm", "noise"],
+)
+def test_costly_maps_are_computed_only_where_they_are_asked_for(perturbation):
+    config = RunConfig(data=DataConfig(num_classes=NUM_CLASSES))
+    rows = {}
+    for asked in (False, True):
+        model = LongClips()
+        evaluator = build_evaluator(model, config, with_costly_maps=asked)
+        rows[asked] = evaluator.evaluate(make_batches(), perturbation)
+        assert (model.maps > 0) == asked
+    figures = {name for name in rows[True] if name.rpartition("_")[0] in MAP_FIGURES}
+    moved = 0 if perturbation is None else 2
+    assert len(figures) == len(SIZES) * (2 + moved)
+    assert rows[False] == {name: rows[True][name] for name in rows[True] if name not in figures}
+
+
+def test_the_adaptive_attack_has_the_maps_that_it_reads():
+    model = LongClips()
+    evaluator = build_evaluator(model, RunConfig(data=DataConfig(num_classes=NUM_CLASSES)))
+    attack = AdaptivePGD(Ball("l2"), epsilon=0.5, steps=2, map_distance=total_map_distance)
+    row = evaluator.evaluate(make_batches(), attack)
+    assert model.maps > 0 and row["norm"] == pytest.approx(0.5, rel=1e-4)
+    assert not any(name.rpartition("_")[0] in MAP_FIGURES for name in row)

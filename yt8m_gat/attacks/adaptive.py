@@ -82,6 +82,11 @@ class AdaptivePGD(PGD):
         return self._named("adaptive" if self.objective == "loss" else f"adaptive_{self.objective}")
 
     @property
+    def reads_attention_maps(self) -> bool:
+        """True: it raises the distance of the maps."""
+        return True
+
+    @property
     def cost(self) -> PassCount:
         """PGD's cost, plus 1 forward pass with restarts or a random start."""
         forward, backward = super().cost

@@ -232,6 +232,11 @@ class Attack(abc.ABC):
         return "loss"
 
     @property
+    def reads_attention_maps(self) -> bool:
+        """Whether the model's outputs must have `attention_maps`."""
+        return False
+
+    @property
     @abc.abstractmethod
     def cost(self) -> PassCount:
         """The most passes for one batch, including the one that evaluates the result."""

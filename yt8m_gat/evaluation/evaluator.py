@@ -44,7 +44,8 @@ class Evaluator:
     attack's objective and in every metric; see `EvaluationMetrics.update`.
 
     Args:
-        classifier: A `VideoClassifier`; its `forward` is used.
+        classifier: A `VideoClassifier`; its `forward` is used, and `forward_without_maps` where
+            nobody reads attention maps.
         loss: `(labels, logits, label_weights) -> [B]`; the weights are None for whole videos.
         num_classes: C.
         normalize: l2 normalization after dequantizing, as in training.
@@ -77,8 +78,23 @@ class Evaluator:
         self._clean: dict[tuple[Any, ...], Callable[..., BatchResult]] = {}
 
     def forward(self, features: dict[str, tf.Tensor], frame_mask: tf.Tensor | None) -> Any:
-        """Returns `ModelOutputs` in inference mode, for attacks, metrics and figures."""
+        """Returns `ModelOutputs` in inference mode, for those who read no attention maps."""
+        return self.classifier.forward_without_maps(features, frame_mask, training=False)
+
+    def forward_with_maps(
+        self, features: dict[str, tf.Tensor], frame_mask: tf.Tensor | None
+    ) -> Any:
+        """Returns `ModelOutputs` in inference mode, with the attention maps."""
         return self.classifier.forward(features, frame_mask, training=False)
+
+    @property
+    def measures_maps(self) -> bool:
+        """Whether rows have figures of the attention maps."""
+        return self.attention_figures is not None or self.attention_distances is not None
+
+    @property
+    def _measured_forward(self) -> Callable[..., Any]:
+        return self.forward_with_maps if self.measures_maps else self.forward
 
     def evaluate(
         self,
@@ -199,7 +215,7 @@ class Evaluator:
             attacked = self.attacked(attack, inputs, seed)
             clean = attacked.clean_outputs
             if clean is None and self.attention_distances is not None:
-                clean = self.forward(features, frame_mask)
+                clean = self.forward_with_maps(features, frame_mask)
             losses = loss(labels, attacked.logits)
             result = self._result(attacked.features, frame_mask, attacked.outputs, losses, clean)
             figures = {
@@ -221,7 +237,9 @@ class Evaluator:
         if attack.objective != "loss":
             other_loss = OBJECTIVE_LOSSES[attack.objective]
             loss = functools.partial(other_loss, label_weights=weights)
-        return attack.attack(self.forward, loss, features, frame_mask, labels, seed, weights)
+        reads_maps = attack.reads_attention_maps
+        forward = self.forward_with_maps if reads_maps else self._measured_forward
+        return attack.attack(forward, loss, features, frame_mask, labels, seed, weights)
 
     def _traced_clean(
         self, inputs: dict[str, Any], zero_gradients: bool
@@ -233,10 +251,10 @@ class Evaluator:
             def measure_batch(inputs: dict[str, Any]) -> BatchResult:
                 features, frame_mask, labels, loss = self.prepared(inputs)
                 if not zero_gradients:
-                    outputs = self.forward(features, frame_mask)
+                    outputs = self._measured_forward(features, frame_mask)
                     losses = loss(labels, outputs.logits)
                     return self._result(features, frame_mask, outputs, losses)
-                problem = Problem(self.forward, loss, features, frame_mask, labels)
+                problem = Problem(self._measured_forward, loss, features, frame_mask, labels)
                 losses, gradients, outputs = loss_and_gradients(problem, features)
                 result = self._result(features, frame_mask, outputs, losses)
                 figures = {
@@ -266,10 +284,10 @@ class Evaluator:
                 corruption.per_frame,
             )
             seen = normalize_features(corrupted, self.normalize)
-            outputs = self.forward(seen, frame_mask)
+            outputs = self._measured_forward(seen, frame_mask)
             clean = None
             if self.attention_distances is not None:
-                clean = self.forward(features, clean_mask)
+                clean = self.forward_with_maps(features, clean_mask)
             losses = loss(labels, outputs.logits)
             comparable = tf.reduce_all(frame_mask == clean_mask)
             return self._result(seen, frame_mask, outputs, losses, clean, comparable)

@@ -44,8 +44,10 @@ class EvaluationRecord:
     {"complete", "settings", "provenance", "clean", "attacks": [row], "corruptions": [row],
      "verticals": [...], "certificates": [...], "classes", "attention", "embeddings",
      "class_activation", "true_spans", "clips", "comparison", "survivors", "worst_cases", "sanity",
-     "checksum"}
+     "left_out", "checksum"}
     ```
+
+    `left_out` names figures that the last call did not measure, as they would take too much memory.
 
     Clips of raw frames hold these as data URIs of JPEGs, see `yt8m_gat.pipeline.shown_frames`.
 

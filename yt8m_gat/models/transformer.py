@@ -330,6 +330,12 @@ class TransformerClassifier(VideoClassifier):
         return self.fusion == "maps"
 
     @property
+    def has_costly_maps(self) -> bool:
+        """True where attention is blockwise and has global maps that no gate needs."""
+        is_blockwise = self.max_frames > BLOCKWISE_FRAMES and self.fusion != "maps"
+        return is_blockwise and "global" in self.attention_levels
+
+    @property
     def attention_levels(self) -> tuple[str, ...]:
         """See `VideoClassifier`; all features have the same levels."""
         return self.blocks[0].attention.map_names

@@ -90,6 +90,11 @@ class VideoClassifier(keras.Model):
         return False
 
     @property
+    def has_costly_maps(self) -> bool:
+        """Whether the global maps take O(T^2) memory that `forward_without_maps` saves."""
+        return False
+
+    @property
     def training_options(self) -> dict[str, Any]:
         """Constructor arguments of parts for training alone, and their values without the parts."""
         return {"dual_normalization": False} if self.dual_normalization else {}

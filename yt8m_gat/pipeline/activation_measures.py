@@ -71,7 +71,7 @@ def measure_true_spans(
 
     @tf.function(reduce_retracing=True, autograph=False)
     def global_maps(features: Any, mask: tf.Tensor) -> Any:
-        maps = evaluator.forward(features, mask).attention_maps
+        maps = evaluator.forward_with_maps(features, mask).attention_maps
         return {name: {GLOBAL: of[GLOBAL]} for name, of in maps.items() if GLOBAL in of}
 
     for batch in _with_bar("true spans", batches, num_videos):

@@ -21,7 +21,7 @@ from yt8m_gat.import_path import require_trust
 from yt8m_gat.paths import require_own_files
 from yt8m_gat.pipeline.evaluation_checks import check_options, other_run
 from yt8m_gat.pipeline.evaluation_options import EvaluationOptions
-from yt8m_gat.pipeline.run_evaluator import build_evaluator
+from yt8m_gat.pipeline.run_evaluator import MAP_FIGURES, build_evaluator
 from yt8m_gat.pipeline.run_extractor import check_extractor
 from yt8m_gat.pipeline.run_settings import class_names, on_segments, read_schema
 from yt8m_gat.provenance import command_line
@@ -99,7 +99,11 @@ class EvaluatedRun:
         score_bytes = 4 * self.num_videos * config.data.num_classes
         self.all_scores = in_segments or score_bytes <= MAX_SCORE_BYTES
         self.evaluator = build_evaluator(
-            self.classifier, config, top_k=options.top_k, all_scores=self.all_scores
+            self.classifier,
+            config,
+            with_costly_maps=options.attention,
+            top_k=options.top_k,
+            all_scores=self.all_scores,
         )
         self.reader: Reader | None = None
 
@@ -137,6 +141,20 @@ class EvaluatedRun:
     def has_global_maps(self) -> bool:
         """Whether the model has a global attention map for each feature."""
         return self.config.data.frame_features and "global" in self.classifier.attention_levels
+
+    @property
+    def left_out(self) -> dict[str, str]:
+        """Figures that rows do not have -> why."""
+        left_out = {}
+        if not self.all_scores:
+            left_out["map_all_scores"] = "it would keep more than 4 GiB of scores"
+        if self.has_global_maps and not self.evaluator.measures_maps:
+            left_out |= dict.fromkeys(
+                MAP_FIGURES,
+                f"global maps of --max_frames={self.config.data.max_frames} take memory with the "
+                "square of the frames; --attention measures them all the same",
+            )
+        return left_out
 
     def settings(self) -> dict[str, Any]:
         """Returns the settings that must agree for evaluations to be comparable."""

@@ -75,12 +75,14 @@ class _Evaluation:
 
     def run(self) -> dict[str, Any]:
         """Measures row by row and section by section, and returns the record."""
-        if not self.target.all_scores:
-            print(
-                "map_all_scores is left out: it would keep more than 4 GiB of scores",
-                file=sys.stderr,
-            )
+        left_out = self.target.left_out
+        for why in dict.fromkeys(left_out.values()):
+            names = [name for name in left_out if left_out[name] == why]
+            verb = "is" if len(names) == 1 else "are"
+            print(f"{', '.join(names)} {verb} left out: {why}", file=sys.stderr)
         self._measure()
+        if left_out or "left_out" in self.record.result:
+            self.record.set(left_out=left_out)
         self._judge()
         # Each pass leaves out the same records, so the last pass's summary is enough.
         reader = self.target.reader

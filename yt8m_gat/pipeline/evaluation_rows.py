@@ -15,7 +15,7 @@ from yt8m_gat.metrics.bootstrap import intervals_of
 from yt8m_gat.pipeline.attack_plan import PlannedAttack
 from yt8m_gat.pipeline.evaluated_run import EvaluatedRun
 from yt8m_gat.pipeline.profile_observer import ProfileObserver
-from yt8m_gat.pipeline.run_evaluator import square_maps
+from yt8m_gat.pipeline.run_evaluator import MAP_FIGURES, square_maps
 from yt8m_gat.robustness.worst_case import packed, packed_pairs, packed_values
 
 # Clips up to which rows keep the pairs of GAP, for its worst case: 110 bytes a clip and row.
@@ -41,6 +41,10 @@ class EvaluationRows:
         self._needed: tuple[str, ...] = ("hits",) if attacked else ()
         if run.baseline is not None:
             self._needed = ("hits", "resampled")
+        # An earlier call without --attention may have left out the figures of the maps.
+        self._figures: tuple[str, ...] = ()
+        if run.evaluator.measures_maps and run.classifier.has_costly_maps:
+            self._figures = tuple(f"{MAP_FIGURES[0]}_{name}" for name in run.config.data.sizes)
 
     def add_clean(self) -> None:
         """Measures the clean row, the figures of each class, and attention profiles if asked for.
@@ -96,7 +100,7 @@ class EvaluationRows:
             attention.get(key) == value for key, value in of_attack.items()
         )
         if (is_profiled or not needs_profiles) and self.record.take_over(
-            "attacks", identity, *self._needed
+            "attacks", identity, *self._needed, *self._figures
         ):
             return
         profiles = self._profiles() if needs_profiles else None
@@ -117,7 +121,7 @@ class EvaluationRows:
         identity = {"corruption": corruption.name, "severity": corruption.severity}
         if not corruption.per_frame:
             identity["draws"] = "clip"
-        if not self.record.take_over("corruptions", identity):
+        if not self.record.take_over("corruptions", identity, *self._figures):
             measured = self.run.measure(corruption, f"{corruption.name} {corruption.severity}")
             self._add("corruptions", identity, measured)
 

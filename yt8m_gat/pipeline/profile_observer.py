@@ -29,7 +29,7 @@ class ProfileObserver:
 
 def _head_means(evaluator: Evaluator, features: Any, frame_mask: Any) -> Maps:
     """Returns maps [B, 1, T, K]: the heads are averaged on the device, so less is copied."""
-    maps = evaluator.forward(features, frame_mask).attention_maps
+    maps = evaluator.forward_with_maps(features, frame_mask).attention_maps
     return {
         feature: {level: average_over_heads(a)[:, None] for level, a in levels.items()}
         for feature, levels in maps.items()

@@ -19,6 +19,12 @@ from yt8m_gat.training.objective import build_loss
 
 Maps = dict[str, dict[str, Any]]
 
+MAP_FIGURES = (
+    *("attention_entropy", "distance_to_uniform"),
+    *("attention_mse", "attention_frobenius"),
+)
+"""Figures of the global maps in the rows of an evaluation, each with `_FEATURE`."""
+
 
 def attention_figures(attention_maps: Maps, frame_mask: Any) -> dict[str, Any]:
     """Measures the global maps (averaged over heads) of each feature: {name: [B]}.
@@ -78,9 +84,19 @@ def square_maps(classifier: Any) -> Callable[[str, np.ndarray], np.ndarray]:
     return lay_out
 
 
-def build_evaluator(classifier: Any, config: RunConfig, **options: Any) -> Evaluator:
-    """Builds an evaluator of `classifier` with the loss and the features of its run."""
+def build_evaluator(
+    classifier: Any, config: RunConfig, with_costly_maps: bool = False, **options: Any
+) -> Evaluator:
+    """Builds an evaluator of a classifier with the loss and the features of its run.
+
+    Args:
+        classifier: The run's classifier.
+        config: The run.
+        with_costly_maps: Whether to measure `MAP_FIGURES` also where `has_costly_maps`.
+        **options: Other arguments of `Evaluator`.
+    """
     frames = config.data.frame_features
+    frames = frames and (with_costly_maps or not classifier.has_costly_maps)
     return Evaluator(
         classifier,
         build_loss(config.objective),

@@ -57,9 +57,11 @@ def show_clips(
             return tf.stack([best_label(labels, logits), tf.argmax(logits, axis=1)], axis=1)
 
         if _are_raw_clips(features):
-            outputs, activation = class_activation(evaluator.forward, features, mask, chosen)
+            outputs, activation = class_activation(
+                evaluator.forward_with_maps, features, mask, chosen
+            )
         else:
-            outputs, activation = evaluator.forward(features, mask), None
+            outputs, activation = evaluator.forward_with_maps(features, mask), None
         looks = {
             "probabilities": evaluator.classifier.probabilities(outputs.logits),
             "maps": outputs.attention_maps,

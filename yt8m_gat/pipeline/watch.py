@@ -148,7 +148,9 @@ def watch(
     sides = _clean_and_attacked(evaluator, loaded.classifier, config, features, mask)
     classes = _likeliest(sides, min(top_k, config.data.num_classes))
     shown = {
-        side: class_activation(evaluator.forward, x, mask, lambda _: tf.constant([classes]))
+        side: class_activation(
+            evaluator.forward_with_maps, x, mask, lambda _: tf.constant([classes])
+        )
         for side, (x, _) in sides.items()
     }
     probabilities = {
