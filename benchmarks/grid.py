@@ -140,7 +140,8 @@ def train_and_test(options, sizes, model, kind, seed):
     scores = train_dir.with_suffix(".csv")
     figures = train_dir.with_suffix(".json")
     records = options.records.resolve()
-    if not figures.is_file():
+    test = f"{records}/test*.tfrecord"
+    if not scores.is_file():
         run(
             log,
             *("train", f"--train_dir={train_dir}", *flags_of(model), f"--seed={seed}"),
@@ -152,15 +153,15 @@ def train_and_test(options, sizes, model, kind, seed):
             *("--base_learning_rate=5e-4", f"--num_epochs={options.num_epochs}"),
             *("--early_stopping_patience=15", "--plateau_patience=8", *options.flags),
         )
-        test = f"{records}/test*.tfrecord"
         predict(options, train_dir, test, scores)
+    if not figures.is_file() or "true_spans" not in json.loads(figures.read_text("utf-8")):
         run(
             log,
             *("eval", f"--train_dir={train_dir}", f"--eval_data_pattern={test}"),
             *("--attacks=fgm", "--epsilons=0.5", f"--output_file={figures}"),
             f"--true_spans={(options.output_dir / SPANS).resolve()}",
         )
-    return json.loads(figures.read_text(encoding="utf-8")), scores
+    return json.loads(figures.read_text("utf-8")), scores
 
 
 def read_scores(path, num_classes):
@@ -253,9 +254,11 @@ def main():
     options.records = options.output_dir / "records"
     words = extract(options)
     extractor = json.loads((options.records / "extractor.json").read_text(encoding="utf-8"))
-    sizes = {"audio": extractor["sound"]["size"]}
-    if extractor["picture"]:
-        sizes["rgb"] = extractor["picture"]["size"]
+    parts = {"audio": extractor["sound"], "rgb": extractor["picture"]}
+    sizes = {name: part["size"] for name, part in parts.items() if part}
+    extractors = {
+        name: f"{Path(part['model']).stem} {part['size']}" for name, part in parts.items() if part
+    }
     with (options.records / "label_names.csv").open(encoding="utf-8") as file:
         label_names = {int(row["label_id"]): row["label_name"] for row in csv.DictReader(file)}
     options.num_classes = len(label_names)
@@ -270,9 +273,18 @@ def main():
                     result, path = train_and_test(options, sizes, model, kind, seed)
                     scores = read_scores(path, options.num_classes)
                 accuracy = place_accuracy(scores, words, label_names)
-                features = " ".join([kind, *options.flags])
-                rows.append({"features": features, "model": model, "seed": int(seed), **result})
-                rows[-1]["place_accuracy"] = accuracy
+                rows.append(
+                    {
+                        "extractors": ", ".join(
+                            extractors[name] for name in FEATURES.get(kind, sizes)
+                        ),
+                        "features": " ".join([kind, *options.flags]),
+                        "model": model,
+                        "seed": int(seed),
+                        **result,
+                        "place_accuracy": accuracy,
+                    }
+                )
             table += rows
             columns = {
                 "GAP": [row["clean"]["gap"] for row in rows],
