@@ -10,8 +10,8 @@ the gray values of 36 x 28 pixels), the sound by `--sound`. Clips are split 6 : 
 their names. Each model is trained on sound, on picture and on both, once for each seed, and
 evaluated on the test clips with its best weights by validation GAP. `late` averages the
 probabilities of the picture's run and of the run on sound in `--sound_dir`, with the weight that
-has the highest validation GAP. A model of `--models` may have flags of its own, with + for the
-commas of a list: `GMSA:local_masks=bd10+bd20`. The accuracy of a place is the share of clips whose
+has the highest validation GAP. A model of `--models` may have flags of its own, as a row of
+`recipes.py`: `GMSA:local_masks=bd10+bd20`. The accuracy of a place is the share of clips whose
 word in that place is the one that the model scores highest among the words of the place;
 `true_spans` compares class activation and attention with the frames at which the words are spoken.
 Called again, it goes on where it stopped.
@@ -27,6 +27,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+from recipes import folder_name, split_row
 
 ROOT = Path(__file__).resolve().parents[1]
 PLACES = ("command", "color", "preposition", "letter", "digit", "adverb")
@@ -88,8 +89,8 @@ def write_spans(path, rows):
 
 def flags_of(model):
     """Returns the flags of a name of MODELS, with those after its colons."""
-    name, *more = model.split(":")
-    return [*MODELS[name], *(f"--{flag.replace('+', ',')}" for flag in more)]
+    name, own = split_row(model, MODELS)
+    return [*MODELS[name], *own]
 
 
 def extract(options):
@@ -129,8 +130,7 @@ def predict(options, train_dir, records, scores):
 
 def run_of(folder, model, kind, seed):
     """Returns the folder of a run."""
-    name = "".join(c if c.isalnum() else "_" for c in model)
-    return (folder / f"{name}_{kind}_{seed}").resolve()
+    return (folder / f"{folder_name(model)}_{kind}_{seed}").resolve()
 
 
 def train_and_test(options, sizes, model, kind, seed):

@@ -6,8 +6,9 @@ python benchmarks/recipes.py --train_data_pattern='d/train*' --eval_data_pattern
 Flags after `--` are passed to every train.py. The best weights by validation GAP are evaluated on
 the test files, clean and under the fast gradient, or as `--eval_flags` say. With `--learning_rates`
 each row is first trained at each of these, with the first seed, and keeps the one that has the
-highest validation GAP. All rows of a seed come before those of the next one. Called again, it goes
-on with the rows that are missing.
+highest validation GAP. A row may have flags of its own after its name, with + for the commas of a
+list: `GMSA, CE:local_masks=bd10+bd20`. All rows of a seed come before those of the next one. Called
+again, it goes on with the rows that are missing.
 """
 
 import argparse
@@ -16,6 +17,7 @@ import shlex
 import statistics
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -101,20 +103,25 @@ def best_validation(train_dir: Path) -> float:
     return max(record["gap"] for record in records_of(train_dir, "validation"))
 
 
+def split_row(row: str, known: Iterable[str]) -> tuple[str, list[str]]:
+    """Returns the name of a row `NAME:FLAG=VALUE:...`, and its flags, as a command takes them."""
+    name, *flags = row.split(":")
+    if name not in known:
+        sys.exit(f"there is no row {name!r}; known: {'; '.join(known)}")
+    return name, [f"--{flag.replace('+', ',')}" for flag in flags]
+
+
 def flags_of(options: argparse.Namespace, row: str, seed: str) -> list[str]:
     """Returns the flags of train.py that a row stands for."""
-    source, flags = FINETUNED.get(row, (None, (RUNS | BETAS | MODELS).get(row)))
-    if row in DEFENSES:
-        flags, passes = DEFENSES[row]
+    name, own = split_row(row, RUNS | BETAS | MODELS | DEFENSES | FINETUNED)
+    source, flags = FINETUNED.get(name, (None, (RUNS | BETAS | MODELS).get(name)))
+    if name in DEFENSES:
+        flags, passes = DEFENSES[name]
         if options.passes:
             flags = [*flags, f"--max_steps={options.passes // passes}"]
-    if flags is None:
-        sys.exit(
-            f"--rows: there is no {row!r}; known: {'; '.join(RUNS | BETAS | MODELS | DEFENSES)}"
-        )
-    flags = [*flags, *options.flags, f"--seed={seed}"]
+    flags = [*flags, *own, *options.flags, f"--seed={seed}"]
     block_masks = flags[0] in ("--model=GMSA", "--model=GAT", "--model=GateAtt")
-    if options.window and block_masks and "--local_masks=global" not in flags:
+    if options.window and block_masks and not any("--local_masks" in flag for flag in flags):
         flags.append(f"--local_masks={options.window}")
     if source is not None:
         flags.append(f"--finetune_from={options.output_dir}/{folder_name(source)}_{seed}")
@@ -141,7 +148,7 @@ def choose_rate(options: argparse.Namespace, row: str) -> tuple[str, dict[str, f
     """Returns the rate with the highest validation GAP at the first seed, and all rates' GAP."""
     seed, found = options.seeds.split(",")[0], {}
     for rate in options.learning_rates.split(","):
-        train_dir = options.output_dir / f"{folder_name(row)}_{rate}_{seed}"
+        train_dir = options.output_dir / folder_name(f"{row}_{rate}_{seed}")
         train(options, train_dir, [*flags_of(options, row, seed), f"--base_learning_rate={rate}"])
         found[rate] = best_validation(train_dir)
     return max(found, key=found.get), found
@@ -153,7 +160,7 @@ def train_and_test(options: argparse.Namespace, row: str, seed: str) -> dict:
     if options.learning_rates:
         rate, more["validation_gap_by_rate"] = choose_rate(options, row)
         flags, rate = [*flags, f"--base_learning_rate={rate}"], f"{rate}_"
-    train_dir = options.output_dir / f"{folder_name(row)}_{rate}{seed}"
+    train_dir = options.output_dir / folder_name(f"{row}_{rate}{seed}")
     figures = train_dir.with_suffix(".json")
     if not figures.is_file():
         train(options, train_dir, flags)
