@@ -27,7 +27,7 @@ NO_PATHS = {
         *("temporal_examples", "optimizer", "on_bad_record", "mixed_precision", "on_nonfinite"),
         *("distribute", "data_service", "feature_types", "labels_key", "labels_are"),
         *("model_options", "callbacks", "label_loss_options", "learning_rate_schedule", "pooling"),
-        "class_weights",
+        *("class_weights", "feature_dropout"),
     },
     "yt8m_gat.commands.eval": {
         *("eval_data_pattern", "clips", "attacks", "epsilons", "sigma", "radii"),

@@ -77,7 +77,6 @@ def test_a_clip_without_frames_gives_finite_logits(rng):
     ("name", "max_frames", "options"),
     [
         ("GMSA", 12, {"local_masks": ["bd4", "tp3"]}),
-        ("ShareAtt", 12, {"local_masks": ["bd4"]}),
         ("Transformer", 2000, {}),  # Blockwise.
     ],
 )
