@@ -478,7 +478,7 @@ def test_bad_videos_are_left_out_by_name(place, tmp_path, capsys):
         ("page_file", "both", "a folder"),
         ("page_file", "figures.json", "the --output_file"),
         ("output_file", "", "an empty name"),
-        ("output_file", "clips.csv", "the list of --labels"),
+        ("output_file", "clips.csv", "the file of --labels"),
         ("page_file", "red.mkv", "a video"),
     ],
 )
