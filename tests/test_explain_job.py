@@ -157,8 +157,9 @@ def test_refuses_a_clip_that_is_not_there_and_a_run_without_frames(run, tmp_path
 
 
 def test_the_command_reports_errors_by_its_name(tmp_path, capsys):
-    where = [f"--train_dir={tmp_path}", "--input_data_pattern=none", "--video_id=a", "--label=3"]
-    assert main(["explain", *where]) == 2
+    (tmp_path / "a.tfrecord").touch()
+    where = [f"--train_dir={tmp_path}", f"--input_data_pattern={tmp_path}/a.tfrecord"]
+    assert main(["explain", *where, "--video_id=a", "--label=3"]) == 2
     error = capsys.readouterr().err
     assert error.startswith("yt8m-gat explain: error: ")
     assert str(tmp_path) in error
